@@ -1,0 +1,1 @@
+"""Where focal stacks come from: procedural scenes, RGB-D images rendered into stacks, recorded stacks."""

@@ -1,0 +1,297 @@
+"""LightningDataModules: which stacks train, validate and test, in batches of :class:`FocalStack`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from sfdfd.data.procedural import ProceduralScenes
+from sfdfd.data.recorded import RecordedStacks
+from sfdfd.data.rgbd import RGBDFolder
+from sfdfd.data.synthesis import StackSynthesis
+from sfdfd.errors import InputError
+from sfdfd.optics.camera import Camera
+from sfdfd.stack import FocalStack
+
+__all__ = ["ProceduralDataModule", "RGBDDataModule", "RecordedDataModule", "StackDataModule", "split_names"]
+
+SPLITS = ("train", "val", "test")
+
+
+class _Remembered(Dataset):
+    """Keeps each stack in memory after its first use, images as bytes where they were rounded to 8 bits."""
+
+    def __init__(self, dataset: Dataset, bytes_are_exact: bool) -> None:
+        self.dataset, self.bytes_are_exact = dataset, bytes_are_exact
+        self.kept: dict[int, FocalStack] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> FocalStack:
+        if index not in self.kept:
+            stack = self.dataset[index]
+            if self.bytes_are_exact:
+                stack = replace(stack, images=(stack.images * 255).round().to(torch.uint8))
+            self.kept[index] = stack
+        stack = self.kept[index]
+        return replace(stack, images=stack.images.float() / 255) if self.bytes_are_exact else stack
+
+
+class StackDataModule(lightning.LightningDataModule):
+    """What all sources share: loaders, seeds, the choice of a split, the constant baseline.
+
+    Args:
+        batch_size: stacks per training batch; evaluation goes one by one, so that any sizes can stand side by side.
+        workers: loader processes; 0 loads in the training process.
+        seed: of the shuffling and of everything made at random.
+        split: what ``evaluate`` looks at: "all", "train", "val" or "test".
+        in_memory: keep each stack after its first use (one copy per worker).
+        constant_depth_m: depth of the constant baseline; None takes the training set's median.
+    """
+
+    rounded_to_8_bits = False
+
+    def __init__(
+        self,
+        batch_size: int = 8,
+        workers: int = 0,
+        seed: int = 0,
+        split: str = "all",
+        in_memory: bool = True,
+        constant_depth_m: float | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"expected batch_size >= 1, got {batch_size} (data.batch_size)")
+        if split not in ("all", *SPLITS):
+            raise InputError(f"expected split all, train, val or test, got {split!r} (data.split)")
+        self.batch_size, self.workers, self.seed, self.split = batch_size, workers, seed, split
+        self.in_memory, self.constant_depth_m = in_memory, constant_depth_m
+        self._datasets: dict[str, Dataset] = {}
+
+    def make_dataset(self, split: str) -> Dataset:
+        """The stacks of "train", "val", "test" or "all"."""
+        raise NotImplementedError
+
+    def protocol(self) -> dict[str, Any]:
+        """What a figure on this data depends on, as plain values."""
+        raise NotImplementedError
+
+    def dataset(self, split: str) -> Dataset:
+        """As :meth:`make_dataset`, made once; validation and test raise where the split is empty."""
+        if split not in self._datasets:
+            dataset = self.make_dataset(split)
+            if len(dataset) == 0:
+                raise InputError(f"the {split} split is empty (data)")
+            self._datasets[split] = _Remembered(dataset, self.rounded_to_8_bits) if self.in_memory else dataset
+        return self._datasets[split]
+
+    def constant_baseline_m(self) -> float:
+        """Depth of the constant baseline in metres: the given one, or the median of the training set's truth."""
+        if self.constant_depth_m is not None:
+            return float(self.constant_depth_m)
+        train = self.dataset("train")
+        medians = []
+        for index in np.linspace(0, len(train) - 1, min(len(train), 100)).round().astype(int):
+            stack = train[int(index)]
+            if stack.depth_m is not None and bool(stack.valid.any()):
+                medians.append(stack.depth_m[stack.valid].median())
+        if not medians:
+            raise InputError("no training depth to take the constant baseline from; give data.constant_depth_m")
+        return float(torch.stack(medians).median())
+
+    def _loader(self, split: str, batch_size: int, shuffle: bool) -> DataLoader:
+        return DataLoader(
+            self.dataset(split),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            drop_last=shuffle and len(self.dataset(split)) >= batch_size,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            collate_fn=FocalStack.collate,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader("train", self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val", 1, shuffle=False)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader("test", 1, shuffle=False)
+
+    def evaluation_dataloader(self) -> DataLoader:
+        """The loader of the configured split, for ``evaluate``."""
+        return self._loader(self.split, 1, shuffle=False)
+
+
+class _SynthesisDataModule(StackDataModule):
+    """Stacks that a renderer makes of RGB and depth."""
+
+    def __init__(
+        self,
+        renderer: Callable[..., torch.Tensor],
+        camera: Camera,
+        focus_distances_m: Sequence[float],
+        near_m: float,
+        far_m: float,
+        noise_std: float = 0.0,
+        round_to_8_bits: bool = True,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        self.renderer = renderer
+        self.rounded_to_8_bits = round_to_8_bits
+        self.synthesis = StackSynthesis(renderer, camera, focus_distances_m, near_m, far_m, noise_std, round_to_8_bits)
+
+    def protocol(self) -> dict[str, Any]:
+        synthesis = self.synthesis
+        options = dict(getattr(self.renderer, "options", {}))
+        return {
+            "camera": synthesis.camera.as_dict(),
+            "focus_distances_m": synthesis.focus_distances_m.tolist(),
+            "depth_range_m": [synthesis.near_m, synthesis.far_m],
+            "synthesis_sigma_scale": options.pop("sigma_scale", None),
+            "synthesis_renderer": {"name": type(self.renderer).__name__, **options},
+            "noise_std": synthesis.noise_std,
+            "round_to_8_bits": synthesis.round_to_8_bits,
+            "mask": "pixels of known depth within depth_range_m",
+        }
+
+
+class ProceduralDataModule(_SynthesisDataModule):
+    """Scenes made from nothing; train, validation and test are disjoint ranges of indices.
+
+    Args:
+        height, width: size in pixels.
+        train_length, val_length, test_length: number of scenes.
+        root: nothing is read from disk; it is accepted so that ``data.root`` can stand in a sweep over data sets.
+        others: :class:`StackSynthesis` and :class:`StackDataModule`.
+    """
+
+    def __init__(
+        self,
+        height: int = 128,
+        width: int = 160,
+        train_length: int = 256,
+        val_length: int = 16,
+        test_length: int = 32,
+        root: str | None = None,
+        **synthesis: Any,
+    ) -> None:
+        super().__init__(**synthesis)
+        self.height, self.width = height, width
+        self.lengths = {"train": train_length, "val": val_length, "test": test_length}
+
+    def make_dataset(self, split: str) -> Dataset:
+        first = {"train": 0, "val": 1_000_000, "test": 2_000_000, "all": 2_000_000}[split]
+        length = self.lengths["test" if split == "all" else split]
+        return ProceduralScenes(length, self.synthesis, self.seed, first, self.height, self.width)
+
+    def protocol(self) -> dict[str, Any]:
+        return {"data": "procedural", "seed": self.seed, **super().protocol()}
+
+
+def split_names(names: Sequence[str], split: str) -> list[str]:
+    """The frames of a split where no file says: in sorted order the last tenth tests, the tenth before validates.
+
+    Blocks, not a shuffle: neighbours in a sequence show the same room.
+    """
+    names = sorted(names)
+    tenth = max(1, len(names) // 10)
+    if len(names) < 3:
+        return list(names)
+    return {
+        "all": names,
+        "train": names[: -2 * tenth],
+        "val": names[-2 * tenth : -tenth],
+        "test": names[-tenth:],
+    }[split]
+
+
+class RGBDDataModule(_SynthesisDataModule):
+    """A folder of RGB-D images (``rgb/`` and ``depth/``).
+
+    Args:
+        root: the folder.
+        depth_unit_m, holes, resize: as in :class:`sfdfd.data.rgbd.RGBDFolder`.
+        split_files: text files with one frame name a line, for any of train, val, test; the others follow
+            :func:`split_names`.
+        limit: use only so many frames of each split, evenly spread (for a quick look).
+        others: :class:`StackSynthesis` and :class:`StackDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        depth_unit_m: float = 0.001,
+        holes: Sequence[float] = (0,),
+        resize: float = 1.0,
+        split_files: Mapping[str, str | None] | None = None,
+        limit: int | None = None,
+        **synthesis: Any,
+    ) -> None:
+        super().__init__(**synthesis)
+        self.root, self.depth_unit_m, self.holes, self.resize = Path(root), depth_unit_m, tuple(holes), resize
+        self.split_files = {key: value for key, value in (split_files or {}).items() if value}
+        self.limit = limit
+        RGBDFolder.pairs(self.root)  # a missing data set is said at once, not in the first epoch
+
+    def make_dataset(self, split: str) -> Dataset:
+        names = list(RGBDFolder.pairs(self.root))
+        if split in self.split_files:
+            path = Path(self.split_files[split])
+            if not path.is_file():
+                raise InputError(f"{path}: no such file (data.split_files.{split})")
+            chosen = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        else:
+            chosen = split_names(names, split)
+        if self.limit is not None and len(chosen) > self.limit:
+            chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, self.limit).round().astype(int)]
+        return RGBDFolder(self.root, self.synthesis, self.depth_unit_m, self.holes, chosen, self.resize)
+
+    def protocol(self) -> dict[str, Any]:
+        return {"data": "rgbd", "root": str(self.root), "resize": self.resize, **super().protocol()}
+
+
+class RecordedDataModule(StackDataModule):
+    """Captured stacks: a folder with slices and a ``stack.yaml``, or a folder of such folders. No truth.
+
+    Args:
+        root: the folder.
+        camera, focus_distances_m, near_m, far_m: override what the ``stack.yaml`` files say.
+        others: :class:`StackDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        camera: Mapping[str, float] | None = None,
+        focus_distances_m: Sequence[float] | None = None,
+        near_m: float | None = None,
+        far_m: float | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        self.stacks = RecordedStacks(
+            root, {"camera": camera, "focus_distances_m": focus_distances_m, "near_m": near_m, "far_m": far_m}
+        )
+
+    def make_dataset(self, split: str) -> Dataset:
+        number = len(self.stacks)
+        if split == "all" or number < 3:
+            return self.stacks
+        names = [f"{index:06d}" for index in range(number)]
+        return Subset(self.stacks, [int(name) for name in split_names(names, split)])
+
+    def protocol(self) -> dict[str, Any]:
+        return {"data": "recorded", "folders": [str(folder) for folder in self.stacks.folders]}

@@ -1,0 +1,85 @@
+"""AIF + depth -> a focal stack as a camera would have saved it: rendering, sensor noise, 8-bit rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sfdfd.errors import InputError
+from sfdfd.optics.camera import Camera
+from sfdfd.stack import FocalStack
+
+__all__ = ["StackSynthesis"]
+
+
+class StackSynthesis:
+    """Renders one RGB-D image into a focal stack.
+
+    Args:
+        renderer: called as ``renderer(aif, depth_m, focus_distances_m, camera)``; it need not be the one that trains.
+        camera: of the images that come in.
+        focus_distances_m: one per slice, in metres.
+        near_m, far_m: depth range in metres; true depth outside of it does not count as valid.
+        noise_std: standard deviation of Gaussian sensor noise, in units of white = 1; seeded per image.
+        round_to_8_bits: round to 256 levels, as a saved photograph is.
+    """
+
+    def __init__(
+        self,
+        renderer: Callable[..., Tensor],
+        camera: Camera,
+        focus_distances_m: Sequence[float],
+        near_m: float,
+        far_m: float,
+        noise_std: float = 0.0,
+        round_to_8_bits: bool = True,
+    ) -> None:
+        focus = [float(value) for value in focus_distances_m]
+        if not focus:
+            raise InputError("expected at least one focus distance (data.focus_distances_m)")
+        if not 0 < near_m < far_m:
+            raise InputError(f"expected 0 < near_m < far_m, got {near_m} and {far_m} (data.near_m, data.far_m)")
+        if noise_std < 0:
+            raise InputError(f"expected noise_std >= 0, got {noise_std} (data.noise_std)")
+        self.renderer, self.camera = renderer, camera
+        self.focus_distances_m = torch.tensor(focus, dtype=torch.float32)
+        camera.blur_radius_px(1.0, self.focus_distances_m)  # refuses focus distances inside the focal length
+        self.near_m, self.far_m = float(near_m), float(far_m)
+        self.noise_std, self.round_to_8_bits = float(noise_std), round_to_8_bits
+
+    def __call__(
+        self,
+        aif: Float[Tensor, "3 h w"],
+        depth_m: Float[Tensor, "h w"],
+        *,
+        valid: Bool[Tensor, "h w"] | None = None,
+        name: str = "",
+        seed: int = 0,
+    ) -> FocalStack:
+        """Render; ``valid`` marks the pixels whose depth is known (the others must hold any positive depth)."""
+        known = torch.ones_like(depth_m, dtype=torch.bool) if valid is None else valid
+        in_range = (depth_m >= self.near_m) & (depth_m <= self.far_m)
+        with torch.no_grad():
+            images = self.renderer(
+                aif[None], depth_m.clamp(self.near_m, self.far_m)[None], self.focus_distances_m, self.camera
+            )[0]
+            if self.noise_std:
+                generator = torch.Generator().manual_seed(seed)
+                images = images + self.noise_std * torch.randn(images.shape, generator=generator)
+            images = images.clamp(0.0, 1.0)
+            if self.round_to_8_bits:
+                images = (images * 255).round() / 255
+        return FocalStack.single(
+            images,
+            self.focus_distances_m,
+            self.camera,
+            self.near_m,
+            self.far_m,
+            name=name,
+            depth_m=depth_m,
+            aif=aif,
+            valid=known & in_range,
+        )

@@ -1,0 +1,57 @@
+"""What every network shares: its output, its padding, its pooling over slices and its bounded depth."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+__all__ = ["NetworkOutput", "bounded_depth_m", "convolution", "max_over_slices", "pad_to_multiple", "per_sample"]
+
+
+class NetworkOutput(NamedTuple):
+    """depth_m (B,H,W) in metres and aif (B,3,H,W) in [0, 1]."""
+
+    depth_m: Float[Tensor, "b h w"]
+    aif: Float[Tensor, "b 3 h w"]
+
+
+def per_sample(value: float | Tensor, images: Tensor) -> Tensor:
+    """A number or a (B,) tensor as a (B,) tensor beside ``images``."""
+    value = torch.as_tensor(value, dtype=images.dtype, device=images.device)
+    return value.expand(images.shape[0]) if value.ndim == 0 else value
+
+
+def bounded_depth_m(
+    logit: Float[Tensor, "b h w"], near_m: Float[Tensor, "b"], far_m: Float[Tensor, "b"]
+) -> Float[Tensor, "b h w"]:
+    """Depth in (near, far), positive by construction: the logistic of ``logit`` measures inverse depth, 1 is near."""
+    lowest, highest = 1.0 / far_m[:, None, None], 1.0 / near_m[:, None, None]
+    return 1.0 / (lowest + (highest - lowest) * torch.sigmoid(logit))
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """(...,H,W) replicated at the bottom and right until both sides divide by ``multiple``."""
+    height, width = images.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if not (bottom or right):
+        return images
+    flat = images.reshape(-1, 1, height, width)
+    return F.pad(flat, (0, right, 0, bottom), mode="replicate").reshape(
+        *images.shape[:-2], height + bottom, width + right
+    )
+
+
+def max_over_slices(features: Tensor, slice_mask: Bool[Tensor, "b s"] | None) -> Tensor:
+    """(B,S,C,H,W) -> (B,C,H,W), the largest value over the real slices: it does not depend on their order."""
+    if slice_mask is not None:
+        features = features.masked_fill(~slice_mask[:, :, None, None, None], -torch.inf)
+    return features.amax(1)
+
+
+def convolution(inputs: int, outputs: int) -> nn.Sequential:
+    """3x3 convolution and ReLU."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True))
