@@ -5,13 +5,17 @@ Functional core: every function returns one value per image. :class:`EvaluationM
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-__all__ = ["DEPTH_KEYS", "EvaluationMetrics", "depth_metrics", "psnr", "ssim"]
+from sfdfd.stack import FocalStack, Prediction
+
+__all__ = ["DEPTH_KEYS", "KEYS", "EvaluationMetrics", "ImageMetrics", "depth_metrics", "image_metrics", "psnr", "ssim"]
 
 DEPTH_KEYS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "delta1", "delta2", "delta3")
 ROOTED = ("rmse", "rmse_log")
@@ -73,10 +77,47 @@ def ssim(image: Float[Tensor, "b c h w"], truth: Float[Tensor, "b c h w"]) -> Fl
     return value.reshape(image.shape[0])
 
 
-class EvaluationMetrics(Metric):
-    """Accumulates per-image metrics; :meth:`compute` gives their unweighted means and the pooled depth metrics.
+KEYS = (*(f"depth/{key}" for key in DEPTH_KEYS), "aif/psnr", "aif/ssim", "stack/psnr", "stack/ssim")
 
-    Images without truth contribute to the stack's metrics alone; a metric that no image has is left out.
+
+class ImageMetrics(NamedTuple):
+    """Metrics of a batch: ``rows`` (B, len(KEYS)), NaN where there is no truth; ``sums`` (B, 9), what pooling needs."""
+
+    rows: Tensor
+    sums: Tensor
+
+    def as_dicts(self) -> list[dict[str, float]]:
+        """One dict per image."""
+        return [dict(zip(KEYS, values, strict=True)) for values in self.rows.tolist()]
+
+
+def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
+    """Every metric of every image of a batch, as far as the stack carries truth."""
+    batch = len(stack)
+    rows = torch.full((batch, len(KEYS)), torch.nan, dtype=torch.float64, device=stack.images.device)
+    sums = torch.zeros(batch, len(DEPTH_KEYS) + 1, dtype=torch.float64, device=stack.images.device)
+    column = {key: index for index, key in enumerate(KEYS)}
+    if stack.depth_m is not None:
+        totals, count = _sums(prediction.depth_m, stack.depth_m, stack.valid)
+        for index, key in enumerate(DEPTH_KEYS):
+            rows[:, column[f"depth/{key}"]] = _finish(key, totals[key] / count)
+            sums[:, index] = totals[key]
+        sums[:, -1] = count
+    if stack.aif is not None:
+        rows[:, column["aif/psnr"]] = psnr(prediction.aif, stack.aif)
+        rows[:, column["aif/ssim"]] = ssim(prediction.aif, stack.aif)
+    for index in range(batch):
+        real = stack.slice_mask[index]
+        rendered, images = prediction.rendered[index, real], stack.images[index, real]
+        rows[index, column["stack/psnr"]] = psnr(rendered[None], images[None])[0]
+        rows[index, column["stack/ssim"]] = ssim(rendered, images).mean()
+    return ImageMetrics(rows, sums)
+
+
+class EvaluationMetrics(Metric):
+    """Accumulates :func:`image_metrics`; computes their unweighted means over images and the pooled depth metrics.
+
+    A metric that no image has is left out.
     """
 
     full_state_update = False
@@ -84,61 +125,24 @@ class EvaluationMetrics(Metric):
     def __init__(self) -> None:
         super().__init__()
         self.add_state("rows", default=[], dist_reduce_fx="cat")
-        self.add_state("pooled", default=[], dist_reduce_fx="cat")
+        self.add_state("sums", default=[], dist_reduce_fx="cat")
 
-    KEYS = (
-        *(f"depth/{key}" for key in DEPTH_KEYS),
-        "aif/psnr",
-        "aif/ssim",
-        "stack/psnr",
-        "stack/ssim",
-    )
-
-    def update(
-        self,
-        depth_m: Tensor,
-        aif: Tensor,
-        rendered: Tensor,
-        stack: Tensor,
-        slice_mask: Tensor,
-        true_depth_m: Tensor | None = None,
-        valid: Tensor | None = None,
-        true_aif: Tensor | None = None,
-    ) -> list[dict[str, float]]:
-        """Add a batch; shapes as in :class:`sfdfd.stack.FocalStack`. Returns one dict per image."""
-        batch = depth_m.shape[0]
-        row = torch.full((batch, len(self.KEYS)), torch.nan, dtype=torch.float64, device=depth_m.device)
-        column = {key: index for index, key in enumerate(self.KEYS)}
-        if true_depth_m is not None:
-            if valid is None:
-                valid = torch.isfinite(true_depth_m) & (true_depth_m > 0)
-            sums, count = _sums(depth_m, true_depth_m, valid)
-            for key in DEPTH_KEYS:
-                row[:, column[f"depth/{key}"]] = _finish(key, sums[key] / count)
-            self.pooled.append(torch.stack([*(sums[key] for key in DEPTH_KEYS), count.double()], dim=1))
-        if true_aif is not None:
-            row[:, column["aif/psnr"]] = psnr(aif, true_aif)
-            row[:, column["aif/ssim"]] = ssim(aif, true_aif)
-        for index in range(batch):
-            real = slice_mask[index]
-            row[index, column["stack/psnr"]] = psnr(rendered[index, real][None], stack[index, real][None])[0]
-            row[index, column["stack/ssim"]] = ssim(rendered[index, real], stack[index, real]).mean()
-        self.rows.append(row)
-        return [dict(zip(self.KEYS, values, strict=True)) for values in row.tolist()]
+    def update(self, measured: ImageMetrics) -> None:
+        """Add a batch."""
+        self.rows.append(measured.rows)
+        self.sums.append(measured.sums)
 
     def compute(self) -> dict[str, float]:
-        """Means over images by key, ``pooled/...`` over all pixels, and ``samples``."""
-        rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows
+        """Means over images by key, ``pooled/...`` over all valid pixels, and ``samples``."""
+        rows, sums = (torch.cat(state) if isinstance(state, list) else state for state in (self.rows, self.sums))
         result: dict[str, float] = {}
-        for index, key in enumerate(self.KEYS):
+        for index, key in enumerate(KEYS):
             known = rows[:, index][~rows[:, index].isnan()]
             if len(known):
                 result[key] = float(known.mean())
-        if len(self.pooled):
-            pooled = torch.cat(self.pooled) if isinstance(self.pooled, list) else self.pooled
-            total = pooled.sum(0)
-            if total[-1] > 0:
-                for index, key in enumerate(DEPTH_KEYS):
-                    result[f"pooled/depth/{key}"] = float(_finish(key, total[index] / total[-1]))
+        total = sums.sum(0)
+        if total[-1] > 0:
+            for index, key in enumerate(DEPTH_KEYS):
+                result[f"pooled/depth/{key}"] = float(_finish(key, total[index] / total[-1]))
         result["samples"] = len(rows)
         return result

@@ -1,0 +1,79 @@
+"""Evaluate: ``python -m sfdfd.evaluate checkpoint=PATH data=rgbd data.root=DIR``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sfdfd.runs import command, instantiate, load_run, pick_device, plain, run_record, seed_everything
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def evaluate_command(config: DictConfig) -> dict[str, Any]:
+    """Evaluate a checkpoint, or the baselines alone, as configured; returns the content of ``metrics.json``."""
+    from pathlib import Path
+
+    import torch
+    from omegaconf import OmegaConf
+
+    from sfdfd.evaluation import evaluate, print_metrics, write_json
+
+    if config.threads:
+        torch.set_num_threads(int(config.threads))
+    seed_everything(config.seed)
+    overrides = {key: value for key, value in plain(config.optics.renderer).items() if value is not None and key != "_target_"}
+    module = None
+    if config.checkpoint is not None:
+        module = load_run(config.checkpoint, overrides)
+        renderer = module.renderer
+    else:
+        defaults = plain(config.optics.default_renderer)
+        renderer = instantiate({**defaults, **overrides})
+    if config.data.get("renderer") is not None and config.data.renderer.sigma_scale is None:
+        config.data.renderer.sigma_scale = renderer.sigma_scale  # synthesis follows the model
+    datamodule = instantiate(config.data)
+    protocol: dict[str, Any] = {"checkpoint": config.checkpoint}
+    if module is not None:
+        protocol["model_camera"] = module.run_config["optics"]["camera"]
+        _say_where_they_differ(datamodule.protocol(), protocol["model_camera"], renderer.sigma_scale)
+    output_dir = Path(config.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(output_dir / "run.json", run_record())
+    OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
+    result = evaluate(
+        module.network if module is not None else None,
+        renderer,
+        datamodule,
+        config.data.split,
+        output_dir,
+        device=pick_device(config.device),
+        pictures=config.pictures,
+        protocol=protocol,
+    )
+    print_metrics(result, f"{config.data._target_.rsplit('.', 1)[-1]}, split {config.data.split}")
+    print(f"metrics:  {output_dir / 'metrics.json'}\npictures: {output_dir / 'pictures'}")
+    return result
+
+
+def _say_where_they_differ(data: dict[str, Any], model_camera: dict[str, float], model_sigma_scale: float) -> None:
+    import math
+    import sys
+
+    camera = data.get("camera")
+    differences = []
+    for key, value in (camera or {}).items():
+        trained = model_camera.get(key)
+        if trained is not None and not math.isclose(trained, value, rel_tol=1e-6):
+            differences.append(f"{key} {value:g} (trained with {trained:g})")
+    synthesis = data.get("synthesis_sigma_scale")
+    if synthesis is not None and not math.isclose(synthesis, model_sigma_scale, rel_tol=1e-6):
+        differences.append(f"sigma_scale {synthesis:g} in the data (the model's is {model_sigma_scale:g})")
+    if differences:
+        print(f"sfdfd: the data's optics differ from the model's: {'; '.join(differences)}", file=sys.stderr)
+
+
+main = command("evaluate")(evaluate_command)
+
+if __name__ == "__main__":
+    main()

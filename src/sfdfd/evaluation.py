@@ -1,0 +1,165 @@
+"""A method over a data set -> ``metrics.json``, ``metrics.csv``, pictures, and the baselines beside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from sfdfd.classical import depth_from_focus
+from sfdfd.data.datamodule import StackDataModule
+from sfdfd.metrics import EvaluationMetrics, image_metrics
+from sfdfd.module import predict_stack
+from sfdfd.networks.interface import NetworkOutput
+from sfdfd.optics.render import DefocusRenderer
+from sfdfd.stack import FocalStack
+from sfdfd.visualize import overview, to_rgb
+
+__all__ = ["classical_network", "evaluate", "print_metrics", "write_json"]
+
+SHOWN = ("depth/abs_rel", "depth/rmse", "depth/delta1", "aif/psnr", "aif/ssim", "stack/psnr", "stack/ssim")
+
+
+def classical_network(images, focus_distances_m, *, near_m, far_m, slice_mask=None) -> NetworkOutput:
+    """Classical depth from focus, called as a network is."""
+    return NetworkOutput(*depth_from_focus(images, focus_distances_m, near_m, far_m, slice_mask))
+
+
+def constant_network(depth_m: float) -> Callable[..., NetworkOutput]:
+    """The same depth everywhere, and the mean of the slices as AIF; called as a network is."""
+
+    def network(images, focus_distances_m, *, near_m, far_m, slice_mask=None) -> NetworkOutput:
+        depth = images.new_full((images.shape[0], *images.shape[-2:]), depth_m)
+        share = slice_mask.float() / slice_mask.sum(1, keepdim=True)
+        return NetworkOutput(depth, torch.einsum("bs,bschw->bchw", share.to(images), images))
+
+    return network
+
+
+def evaluate(
+    network: Callable[..., NetworkOutput] | None,
+    renderer: DefocusRenderer,
+    datamodule: StackDataModule,
+    split: str,
+    output_dir: Path,
+    *,
+    device: torch.device | str = "cpu",
+    pictures: int = 4,
+    name: str = "network",
+    beside: Mapping[str, Callable[..., NetworkOutput]] | None = None,
+    protocol: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Evaluate a network, and the constant and classical baselines, on one split; write all that it found.
+
+    Args:
+        network: the method; None evaluates the baselines alone.
+        renderer: the model's optics, which re-renders the stack.
+        datamodule, split: the data.
+        output_dir: receives ``metrics.json``, ``metrics.csv`` (one row per image and method) and ``pictures/``.
+        device: where the network runs.
+        pictures: number of samples to draw.
+        name: the method's name in tables.
+        beside: more methods by name, reported under ``baselines/NAME/`` (the network before training, say).
+        protocol: added to the data's protocol in ``metrics.json``.
+
+    Returns:
+        The content of ``metrics.json``: a flat object of means over images, ``pooled/...``, ``baselines/...``,
+        "samples", and the object "protocol".
+    """
+    methods = {} if network is None else {name: network}
+    methods["constant"] = None
+    methods["classical"] = classical_network
+    methods.update(beside or {})
+    for method in methods.values():
+        if isinstance(method, torch.nn.Module):
+            method.eval().to(device)
+    dataset = datamodule.dataset(split)
+    metrics = {method: EvaluationMetrics() for method in methods}
+    rows: list[dict[str, Any]] = []
+    resolution: set[tuple[int, int]] = set()
+    drawn = {round(i) for i in torch.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).tolist()}
+    has_truth = dataset[0].depth_m is not None
+    if has_truth:
+        methods["constant"] = constant_network(datamodule.constant_baseline_m())
+    else:
+        del methods["constant"], metrics["constant"]
+    folder = output_dir / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    for index in track(range(len(dataset)), description="evaluating", console=console, disable=not console.is_terminal):
+        stack: FocalStack = dataset[index].to(device)
+        resolution.add(tuple(stack.images.shape[-2:]))
+        for method, function in methods.items():
+            with torch.inference_mode():
+                prediction = predict_stack(function, renderer, stack)
+            measured = image_metrics(prediction, stack)
+            metrics[method].update(measured)
+            rows.append({"name": stack.name[0], "method": method, **measured.as_dicts()[0]})
+            if index in drawn and method in (name, "classical"):
+                picture = to_rgb(overview(stack, prediction))
+                iio.imwrite(folder / f"{method}_{stack.name[0] or index}.png", picture)
+
+    result: dict[str, Any] = {}
+    for method, accumulated in metrics.items():
+        values = accumulated.compute()
+        samples = values.pop("samples")
+        prefix = "" if method == name else f"baselines/{method}/"
+        result.update({prefix + key: value for key, value in values.items()})
+        result["samples"] = samples
+    result["protocol"] = {
+        **datamodule.protocol(),
+        "split": split,
+        "resolution": sorted(list(size) for size in resolution),
+        "model_sigma_scale": renderer.sigma_scale,
+        "model_renderer": dict(renderer.options),
+        "constant_depth_m": datamodule.constant_baseline_m() if has_truth else None,
+        "average": "per image over valid pixels, then the unweighted mean over images; pooled/... over all pixels",
+        **(protocol or {}),
+    }
+    write_json(output_dir / "metrics.json", result)
+    with (output_dir / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null and strings."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write strict JSON, aside first and then in place."""
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    aside.replace(path)
+
+
+def print_metrics(result: Mapping[str, Any], title: str, name: str = "network") -> None:
+    """The method and its baselines as a table on the terminal."""
+    table = Table(title=f"{title} ({result['samples']} samples)")
+    table.add_column("method")
+    for key in SHOWN:
+        table.add_column(key, justify="right")
+    beside = dict.fromkeys(key.split("/")[1] for key in result if key.startswith("baselines/"))
+    for label, prefix in ((name, ""), *((label, f"baselines/{label}/") for label in beside)):
+        values = [result.get(prefix + key) for key in SHOWN]
+        if any(value is not None for value in values):
+            table.add_row(label, *("-" if value is None else f"{value:.4g}" for value in values))
+    Console(width=120).print(table)

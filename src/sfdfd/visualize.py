@@ -1,0 +1,113 @@
+"""Tensors -> pictures. Pure: nothing here reads or writes a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sfdfd.stack import FocalStack, Prediction
+
+__all__ = ["colour_depth", "defocus_figure", "depth_figure", "overview", "to_rgb"]
+
+DEPTH_COLOURS = "turbo"
+
+
+def to_rgb(figure: Figure) -> np.ndarray:
+    """The drawn figure as (H,W,3) uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def colour_depth(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
+    """(H,W) metres -> (H,W,3) in [0, 1]; linear in inverse depth, near is red, far is blue."""
+    share = (1 / depth_m - 1 / far_m) / (1 / near_m - 1 / far_m)
+    return matplotlib.colormaps[DEPTH_COLOURS](np.clip(share, 0, 1))[..., :3]
+
+
+def _shown_range(depth_m: np.ndarray) -> tuple[float, float]:
+    near, far = np.percentile(depth_m, [1, 99])
+    return (float(near), float(far)) if far > 1.01 * near else (0.95 * float(near), 1.05 * float(near))
+
+
+def _axes_for_scale(figure: Figure, axis, near: float, far: float) -> None:
+    inverse = matplotlib.colors.Normalize(1 / far, 1 / near)
+    bar = figure.colorbar(matplotlib.cm.ScalarMappable(inverse, DEPTH_COLOURS), ax=axis, fraction=0.046, pad=0.02)
+    ticks = np.linspace(1 / far, 1 / near, 6)
+    bar.set_ticks(ticks, labels=[f"{1 / tick:.3g}" for tick in ticks])
+    bar.set_label("depth in metres")
+
+
+def depth_figure(depth_m: Float[Tensor, "h w"], title: str = "depth") -> Figure:
+    """The depth map in colour, with a scale bar in metres."""
+    values = depth_m.detach().cpu().numpy()
+    near, far = _shown_range(values)
+    figure = Figure(figsize=(1.6 + 5 * values.shape[1] / values.shape[0], 5), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(colour_depth(values, near, far))
+    axis.set_title(title)
+    axis.set_axis_off()
+    _axes_for_scale(figure, axis, near, far)
+    return figure
+
+
+def defocus_figure(defocus_px: Float[Tensor, "s h w"], focus_distances_m: Sequence[float]) -> Figure:
+    """The signed defocus map of each slice: blue in front of the focus distance, red behind it."""
+    values = defocus_px.detach().cpu().numpy()
+    limit = max(1e-3, float(np.abs(values).max()))
+    figure, axes = _grid(len(values), min(len(values), 5), values.shape[2] / values.shape[1])
+    shown = None
+    for axis, value, focus in zip(axes, values, focus_distances_m, strict=False):
+        shown = axis.imshow(value, cmap="coolwarm", vmin=-limit, vmax=limit)
+        axis.set_title(f"focus {focus:.3g} m", fontsize=9)
+    figure.colorbar(shown, ax=axes, fraction=0.02, pad=0.01, label="blur radius in pixels")
+    return figure
+
+
+def _grid(number: int, columns: int, aspect: float) -> tuple[Figure, list]:
+    rows = math.ceil(number / columns)
+    figure = Figure(figsize=(2.2 * columns * aspect + 1.0, 2.4 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes:
+        axis.set_axis_off()
+    return figure, axes
+
+
+def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figure:
+    """One sample on one page: the stack, its reconstruction, the error, depth and AIF, with truth where it is known."""
+    keep = stack.slice_mask[index].cpu()
+    images = stack.images[index].cpu()[keep].permute(0, 2, 3, 1).numpy()
+    rendered = prediction.rendered[index].detach().float().cpu()[keep].permute(0, 2, 3, 1).numpy()
+    focus = stack.focus_distances_m[index].cpu()[keep].tolist()
+    height, width = images.shape[1:3]
+    columns = max(len(images), 4)
+    figure, axes = _grid(4 * columns, columns, width / height)
+
+    def show(row: int, column: int, picture: np.ndarray, title: str) -> None:
+        axis = axes[row * columns + column]
+        axis.imshow(np.clip(picture, 0, 1))
+        axis.set_title(title, fontsize=8)
+
+    for column, (image, again, distance) in enumerate(zip(images, rendered, focus, strict=True)):
+        show(0, column, image, f"input, focus {distance:.3g} m")
+        show(1, column, again, "rendered")
+        show(2, column, 8 * np.abs(again - image), "8 x |error|")
+    depth = prediction.depth_m[index].detach().float().cpu().numpy()
+    truth = stack.depth_m[index].cpu().numpy() if stack.depth_m is not None else None
+    near, far = _shown_range(depth if truth is None else truth)
+    show(3, 0, colour_depth(depth, near, far), f"depth, {near:.2f} to {far:.2f} m")
+    show(3, 1, prediction.aif[index].detach().float().cpu().permute(1, 2, 0).numpy(), "AIF")
+    if truth is not None:
+        show(3, 2, colour_depth(truth, near, far), "true depth")
+    if stack.aif is not None:
+        show(3, 3, stack.aif[index].cpu().permute(1, 2, 0).numpy(), "true AIF")
+    if stack.name[index]:
+        figure.suptitle(stack.name[index], fontsize=9)
+    return figure
