@@ -15,7 +15,6 @@ import torch
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -32,7 +31,7 @@ def wandb_logger(save_dir: str, mode: str = "auto", **options: Any) -> WandbLogg
 
     Args:
         save_dir: the run folder; the W&B run lies in ``save_dir/wandb``.
-        mode: "online", "offline" or "disabled"; "auto" is online with a key (WANDB_API_KEY, ``wandb login``) and offline
+        mode: "online", "offline" or "disabled"; "auto" is online with a key (WANDB_API_KEY, ``wandb login``), offline
             without; the environment variable WANDB_MODE takes precedence over "auto".
         options: what :class:`lightning.pytorch.loggers.WandbLogger` and ``wandb.init`` take.
     """
@@ -45,7 +44,6 @@ def wandb_logger(save_dir: str, mode: str = "auto", **options: Any) -> WandbLogg
         raise InputError(f"expected mode auto, online, offline or disabled, got {mode!r} (logger.wandb.mode)")
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     return WandbLogger(save_dir=save_dir, mode=mode, offline=mode == "offline", **options)
-
 
 
 class CollapseDetector(lightning.Callback):

@@ -12,9 +12,7 @@ from torch import Tensor
 __all__ = ["depth_from_focus", "focus_measure"]
 
 
-def focus_measure(
-    images: Float[Tensor, "b s 3 h w"], window_px: int = 15
-) -> Float[Tensor, "b s h w"]:
+def focus_measure(images: Float[Tensor, "b s 3 h w"], window_px: int = 15) -> Float[Tensor, "b s h w"]:
     """Local sharpness of every slice: the absolute Laplacian of its grey image, averaged over a box.
 
     Args:

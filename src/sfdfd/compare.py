@@ -1,4 +1,4 @@
-"""Compare runs: ``python -m sfdfd.compare multirun/train/DATE`` and, by itself, the table at the end of every multirun."""
+"""Compare runs: ``python -m sfdfd.compare multirun/train/DATE`` and the table at the end of every multirun."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ASIDE = ("hydra.", "output_dir", "data.root", "logger")
 
 
 def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row per run folder that holds a ``metrics.json``: its overrides that tell it from the others, and its figures."""
+    """One row per run folder with a ``metrics.json``: the overrides that tell it from the others, and its figures."""
     import yaml
 
     rows: list[dict[str, Any]] = []
@@ -28,9 +28,7 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
             rows.append({"run": str(metrics.parent), "settings": settings, "metrics": json.loads(metrics.read_text())})
     names = dict.fromkeys(name for row in rows for name in row["settings"])
     varying = [
-        name
-        for name in names
-        if not name.startswith(ASIDE) and len({row["settings"].get(name) for row in rows}) > 1
+        name for name in names if not name.startswith(ASIDE) and len({row["settings"].get(name) for row in rows}) > 1
     ]
     return [
         {
@@ -89,16 +87,21 @@ class CompareRuns:
 
 
 def main() -> None:
-    """Compare the run folders given on the command line; writes ``comparison.csv`` and ``comparison.md`` into the first."""
+    """Compare the run folders on the command line; writes ``comparison.csv`` and ``comparison.md`` into the first."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("python -m sfdfd.compare FOLDER [FOLDER ...]      one table of every run (metrics.json) below the folders")
+        print(
+            "python -m sfdfd.compare FOLDER [FOLDER ...]      one table of every run (metrics.json) below the folders"
+        )
         sys.exit(0 if arguments else 2)
     folders = [Path(argument) for argument in arguments]
     rows = collect([folder for folder in folders if folder.is_dir()])
     missing = next((folder for folder in folders if not folder.is_dir()), None)
     if missing is not None or not rows:
-        print(f"sfdfd: {missing or folders[0]}: {'no such folder' if missing else 'no metrics.json below'}", file=sys.stderr)
+        print(
+            f"sfdfd: {missing or folders[0]}: {'no such folder' if missing else 'no metrics.json below'}",
+            file=sys.stderr,
+        )
         sys.exit(2)
     _write(rows, folders[0])
 

@@ -22,7 +22,9 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(int(config.threads))
     seed_everything(config.seed)
-    overrides = {key: value for key, value in plain(config.optics.renderer).items() if value is not None and key != "_target_"}
+    overrides = {
+        key: value for key, value in plain(config.optics.renderer).items() if value is not None and key != "_target_"
+    }
     module = None
     if config.checkpoint is not None:
         module = load_run(config.checkpoint, overrides)

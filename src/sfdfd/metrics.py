@@ -73,7 +73,7 @@ def psnr(image: Float[Tensor, "b *rest"], truth: Float[Tensor, "b *rest"]) -> Fl
 
 def ssim(image: Float[Tensor, "b c h w"], truth: Float[Tensor, "b c h w"]) -> Float[Tensor, "b"]:
     """Structural similarity of each image, 11x11 Gaussian window with sigma 1.5, data range 1 (torchmetrics)."""
-    value = structural_similarity_index_measure(image.double(), truth.double(), data_range=1.0, reduction="none")
+    value = structural_similarity_index_measure(image.float(), truth.float(), data_range=1.0, reduction="none")
     return value.reshape(image.shape[0])
 
 

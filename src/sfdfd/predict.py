@@ -75,7 +75,8 @@ def predict(config: DictConfig) -> None:
             "run": run_record(),
         },
     )
-    print(f"depth from {float(depth_m.min()):.3g} m to {float(depth_m.max()):.3g} m, median {float(depth_m.median()):.3g} m")
+    nearest, median, farthest = (float(value) for value in (depth_m.min(), depth_m.median(), depth_m.max()))
+    print(f"depth from {nearest:.3g} m to {farthest:.3g} m, median {median:.3g} m")
     print(f"written to {output_dir}")
 
 

@@ -29,7 +29,9 @@ __all__ = ["CONF_DIR", "command", "instantiate", "load_run", "plain", "run_recor
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next(
-    folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf", _PACKAGE) if (folder / "train.yaml").is_file() or folder == _PACKAGE
+    folder
+    for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf", _PACKAGE)
+    if (folder / "train.yaml").is_file() or folder == _PACKAGE
 )
 """The configuration: beside the package in a wheel, at the top of a checkout."""
 
@@ -221,12 +223,14 @@ def load_run(checkpoint: str | Path, optics_overrides: dict[str, Any] | None = N
     try:
         module.load_state_dict(content["state_dict"])
     except RuntimeError as error:
-        raise InputError(f"checkpoint={checkpoint}: its weights do not fit its network ({_reason(error)[:300]})") from None
+        raise InputError(
+            f"checkpoint={checkpoint}: its weights do not fit its network ({_reason(error)[:300]})"
+        ) from None
     return module.eval()
 
 
 def pick_device(name: str) -> torch.device:
-    """"auto" is CUDA where there is one, else the CPU; Apple's MPS by name."""
+    """ "auto" is CUDA where there is one, else the CPU; Apple's MPS by name."""
     import torch
 
     if name == "auto":

@@ -100,7 +100,11 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     """Nested config -> {"a.b": value}, which every logger can show."""
     if not isinstance(node, dict):
         return {prefix: node if isinstance(node, (int, float, str, bool)) or node is None else str(node)}
-    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}.{name}" if prefix else name).items()}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in _flat(child, f"{prefix}.{name}" if prefix else name).items()
+    }
 
 
 def _validate_before_the_end(config: DictConfig) -> None:

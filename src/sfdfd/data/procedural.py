@@ -331,7 +331,13 @@ class ProceduralScenes(Dataset):
     """
 
     def __init__(
-        self, length: int, synthesis: StackSynthesis, seed: int = 0, first_index: int = 0, height: int = 128, width: int = 160
+        self,
+        length: int,
+        synthesis: StackSynthesis,
+        seed: int = 0,
+        first_index: int = 0,
+        height: int = 128,
+        width: int = 160,
     ) -> None:
         for key, value in (("length", length), ("height", height), ("width", width)):
             if value < 1:

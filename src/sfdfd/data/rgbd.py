@@ -73,7 +73,9 @@ class RGBDFolder(Dataset):
         chosen = list(pairs) if names is None else names
         missing = [name for name in chosen if name not in pairs]
         if missing:
-            raise InputError(f"{self.root}: the split names {len(missing)} frames that are not there, first {missing[0]}")
+            raise InputError(
+                f"{self.root}: the split names {len(missing)} frames that are not there, first {missing[0]}"
+            )
         self.files = [(name, *pairs[name]) for name in chosen]
 
     @staticmethod

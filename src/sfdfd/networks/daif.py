@@ -61,9 +61,7 @@ class DAIFNet(nn.Module):
         )
         self.bottleneck = convolution(2 * widths[-1], 2 * widths[-1])
         self.up = nn.ModuleList(convolution(2 * w, w) for w in reversed(widths))
-        self.joint = nn.ModuleList(
-            nn.Sequential(convolution(2 * w, w), convolution(w, w)) for w in reversed(widths)
-        )
+        self.joint = nn.ModuleList(nn.Sequential(convolution(2 * w, w), convolution(w, w)) for w in reversed(widths))
         self.head = nn.Sequential(convolution(width, width), nn.Conv2d(width, 4, 3, padding=1))
         if head == "inverse_depth":
             nn.init.constant_(self.head[-1].bias[3], -1.5)  # start in the middle of the range in depth, not at near

@@ -81,9 +81,7 @@ class Camera:
         if _any(~(depth_m > 0) if hasattr(depth_m, "dtype") else not depth_m > 0):
             raise InputError("depth: expected positive metres, got a value that is zero, negative or NaN (depth_m)")
         inverse_focus = 1.0 / focus_distance_m
-        radius = (
-            self.blur_scale_px_m * (inverse_focus - 1.0 / depth_m) / (1.0 - focal_length_m * inverse_focus)
-        )
+        radius = self.blur_scale_px_m * (inverse_focus - 1.0 / depth_m) / (1.0 - focal_length_m * inverse_focus)
         return radius if signed else abs(radius)
 
     def resized(self, scale: float | tuple[float, float]) -> Camera:

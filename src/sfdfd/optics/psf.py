@@ -8,15 +8,15 @@ decomposition (Cheng, Gimbutas, Martinsson, Rokhlin, "On the compression of low 
 
     K_s(q) = sum_l K_s(q_l) B_l(q)      for all sizes s, up to a tolerance that is computed, not hoped for.
 
-The coefficients K_s(q_l) are the PSF itself at L distances, exact and differentiable; the B_l are convolved once for all
-pixels. docs/renderer.md shows the accuracy and the cost.
+The coefficients K_s(q_l) are the PSF itself at L distances, exact and differentiable; the B_l are convolved once for
+all pixels. docs/renderer.md shows the accuracy and the cost.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.linalg
@@ -36,11 +36,10 @@ def floored_size_px(size_px: Tensor) -> Tensor:
     exp(-1/(2 a^2)) = 4e-6 (so rendering is the identity to 2e-5), and the size is smooth in depth there, because a size
     that is |linear| in inverse depth becomes its square. No division by zero and no dead gradient beside the focus.
     """
-    return torch.where(
-        size_px < 2 * SIZE_FLOOR_PX, SIZE_FLOOR_PX + size_px * size_px / (4 * SIZE_FLOOR_PX), size_px
-    )
+    return torch.where(size_px < 2 * SIZE_FLOOR_PX, SIZE_FLOOR_PX + size_px * size_px / (4 * SIZE_FLOOR_PX), size_px)
 
 
+@runtime_checkable
 class PSF(Protocol):
     """A family of point spread functions K_s(q)."""
 

@@ -47,9 +47,7 @@ def defocus_map_px(
     if focus_distances_m.ndim == 1:
         focus_distances_m = focus_distances_m.expand(batch, -1)
     if focus_distances_m.shape[0] != batch:
-        raise InputError(
-            f"focus_distances_m: expected ({batch}, S) or (S,), got {tuple(focus_distances_m.shape)}"
-        )
+        raise InputError(f"focus_distances_m: expected ({batch}, S) or (S,), got {tuple(focus_distances_m.shape)}")
     if isinstance(camera, Camera):
         return camera.blur_radius_px(depth_m[:, None], focus_distances_m[:, :, None, None], signed=True)
     if len(camera) != batch:
@@ -240,7 +238,9 @@ class DefocusRenderer(torch.nn.Module):
         try:
             sigma_scale = float(sigma_scale)
         except (TypeError, ValueError):
-            raise InputError(f"sigma_scale: expected a positive number, got {sigma_scale!r} (optics.sigma_scale)") from None
+            raise InputError(
+                f"sigma_scale: expected a positive number, got {sigma_scale!r} (optics.sigma_scale)"
+            ) from None
         self.options = {"sigma_scale": sigma_scale, "weighting": weighting, "psf": psf, "method": method}
         get_psf(psf)
         tiny = torch.ones(1, 1, 2, 2)

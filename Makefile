@@ -1,0 +1,54 @@
+# Every target sets up what it needs, from a fresh clone, as often as you like.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+DEMO := outputs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format bench docs notebooks clean
+
+help: ## what each target does
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP) ## virtual environment in .venv with the tested pins of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make setup PYTHON=python3.11")'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP) ## train on embedded scenes (about 5 minutes), evaluate, show where the pictures are
+	rm -rf $(DEMO)
+	$(RUN) -m sfdfd.train experiment=procedural output_dir=$(DEMO)
+	@echo
+	@echo 'Open the pictures: $(DEMO)/pictures/network_*.png (input, reconstruction, error, depth, AIF, truth)'
+
+test: $(STAMP) ## quick tests
+	$(RUN) -m pytest -m 'not slow'
+
+test-slow: $(STAMP) ## the slow tests
+	$(RUN) -m pytest -m slow
+
+lint: $(STAMP) ## ruff and the import floors
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()'
+
+format: $(STAMP) ## rewrite the sources in the house style
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: $(STAMP) ## timings and accuracy of the renderer; writes benchmarks/results/
+	$(RUN) benchmarks/renderer.py
+
+docs: $(STAMP) ## build the documentation into site/
+	$(RUN) -m mkdocs build --quiet --strict
+
+notebooks: $(STAMP) ## run every notebook from top to bottom
+	$(RUN) notebooks/run.py
+
+clean: ## remove what the targets made, but not your runs in outputs/ and multirun/
+	rm -rf $(VENV) site dist build .pytest_cache .ruff_cache .import_linter_cache $(DEMO)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,247 @@
+"""The renderer against an independent NumPy reference, SciPy and closed forms, and the laws it must keep."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from sfdfd.errors import InputError
+from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
+from tests.conftest import CAMERA, FOCUS_M
+
+FOCUS = torch.tensor(FOCUS_M, dtype=torch.float64)
+
+
+def reference(aif, depth_m, focus_m, sigma_scale, weighting):
+    """The untruncated double sum, straight from the formula; only for blur that is nowhere below 0.4 px or is zero."""
+    channels, height, width = aif.shape
+    y, x = (grid.ravel() for grid in np.mgrid[:height, :width])
+    square = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
+    slices = []
+    for focus in focus_m:
+        f, n, p = CAMERA.focal_length_m, CAMERA.f_number, CAMERA.pixel_pitch_m
+        sigma = sigma_scale * f / n * f / (focus - f) * abs(depth_m - focus) / depth_m / (2 * p)
+        sigma = np.maximum(sigma, 0.2).ravel()
+        if weighting == "source":
+            weight = np.exp(-square / (2 * sigma[None, :] ** 2)) / sigma[None, :] ** 2
+        else:
+            weight = np.exp(-square / (2 * sigma[:, None] ** 2))
+        slices.append(((weight @ aif.reshape(channels, -1).T) / weight.sum(1)[:, None]).T.reshape(aif.shape))
+    return np.stack(slices)
+
+
+def depth_with_visible_blur(rng, height, width, sigma_scale):
+    """Random depth, pixel by pixel, whose blur is above 0.4 px in every slice."""
+    candidates = rng.uniform(0.7, 9.5, 200_000)
+    sigma = np.stack([sigma_scale * CAMERA.blur_radius_px(candidates, focus) for focus in FOCUS_M])
+    return candidates[(sigma > 0.41).all(0)][: height * width].reshape(height, width)
+
+
+@pytest.mark.parametrize("weighting", ["source", "target"])
+@pytest.mark.parametrize("sigma_scale", [0.5, 1.0])
+@pytest.mark.parametrize(("method", "dtype", "bound"), [
+    ("exact", torch.float64, 1e-8), ("exact", torch.float32, 2e-5), ("fast", torch.float32, 1 / 510),
+])  # fmt: skip
+def test_matches_the_untruncated_sum(weighting, sigma_scale, method, dtype, bound):
+    rng = np.random.default_rng(1)
+    height, width = 29, 38
+    aif = rng.random((3, height, width))
+    depth = depth_with_visible_blur(rng, height, width, sigma_scale)
+    depth[10:20, 5:] = 0.8  # and a step between two planes
+    depth[20:, :] = 3.1
+    expected = reference(aif, depth, FOCUS_M, sigma_scale, weighting)
+    stack = render_focal_stack(
+        torch.from_numpy(aif)[None].to(dtype), torch.from_numpy(depth)[None].to(dtype), FOCUS.to(dtype), CAMERA,
+        sigma_scale=sigma_scale, weighting=weighting, method=method,
+    )  # fmt: skip
+    assert stack.shape == (1, 5, 3, height, width) and stack.dtype == dtype
+    assert np.abs(stack[0].numpy() - expected).max() < bound
+
+
+@pytest.mark.parametrize("weighting", ["source", "target"])
+def test_constant_depth_is_scipys_gaussian_filter(weighting):
+    rng = np.random.default_rng(2)
+    aif = rng.random((3, 60, 70))
+    depth = np.full((60, 70), 3.0)
+    for focus in (1.0, 1.5):
+        sigma = CAMERA.blur_radius_px(3.0, focus) * 0.5
+        weight = gaussian_filter(np.ones_like(depth), sigma, mode="constant", truncate=8)
+        expected = [gaussian_filter(one, sigma, mode="constant", truncate=8) / weight for one in aif]
+        stack = render_focal_stack(
+            torch.from_numpy(aif)[None], torch.from_numpy(depth)[None], torch.tensor([focus]).double(), CAMERA,
+            sigma_scale=0.5, weighting=weighting,
+        )  # fmt: skip
+        np.testing.assert_allclose(stack[0, 0].numpy(), np.stack(expected), atol=2e-7)
+
+
+@pytest.mark.parametrize("weighting", ["source", "target"])
+@pytest.mark.parametrize("method", ["exact", "fast"])
+def test_is_the_identity_in_focus(weighting, method):
+    aif = torch.rand(2, 3, 17, 23)
+    for distance in (2.5, torch.inf):
+        depth = torch.full((2, 17, 23), distance)
+        stack = render_focal_stack(aif, depth, torch.tensor([distance]), CAMERA, weighting=weighting, method=method)
+        torch.testing.assert_close(stack[:, 0], aif, atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize("weighting", ["source", "target"])
+def test_gradcheck_through_focus(weighting):
+    """Depths on both sides of a focus distance, and exactly at it; in the AIF, the depth and the focus distances."""
+    generator = torch.Generator().manual_seed(3)
+    aif = torch.rand(1, 2, 5, 6, generator=generator, dtype=torch.float64).requires_grad_()
+    depth = torch.linspace(1.4, 1.62, 30, dtype=torch.float64).reshape(1, 5, 6)
+    depth[0, 2, 2] = 1.5
+    depth = depth.requires_grad_()
+    focus = torch.tensor([[1.5, 3.0]], dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda a, d, f: render_focal_stack(a, d, f, CAMERA, sigma_scale=0.5, weighting=weighting),
+        (aif, depth, focus),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("weighting", ["source", "target"])
+@pytest.mark.parametrize("sigma", [1e-4, 0.1, 0.3, 0.45])
+def test_gradient_is_alive_and_finite_beside_the_focus(weighting, sigma):
+    """A depth just off the focus still feels that the rendered slice should be blurrier or sharper."""
+    radius = sigma / 0.5
+    shift = radius * (1 - 0.05 / 2.5) / CAMERA.blur_scale_px_m
+    depth = torch.full((1, 16, 16), 1 / (1 / 2.5 - shift), dtype=torch.float64).requires_grad_()
+    aif = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    stack = render_focal_stack(aif, depth, torch.tensor([2.5]).double(), CAMERA, sigma_scale=0.5, weighting=weighting)
+    (stack * torch.rand_like(stack)).sum().backward()
+    assert bool(torch.isfinite(depth.grad).all())
+    assert float(depth.grad.abs().mean()) > (1e-4 if sigma >= 0.1 else 0.0)
+
+
+def test_no_nan_for_any_depth_in_float32():
+    depth = torch.tensor([0.06, 0.5, 1.0, 1.0000001, 2.5, 6.0, 1e4, torch.inf]).expand(1, 8, 8).clone().requires_grad_()
+    aif = torch.rand(1, 3, 8, 8, requires_grad=True)
+    for weighting in ("source", "target"):
+        stack = render_focal_stack(aif, depth, FOCUS.float(), CAMERA, weighting=weighting)
+        assert bool(torch.isfinite(stack).all())
+        grads = torch.autograd.grad(stack.square().sum(), (aif, depth))
+        assert all(bool(torch.isfinite(grad).all()) for grad in grads)
+
+
+@pytest.mark.parametrize("weighting", ["source", "target"])
+@pytest.mark.parametrize("method", ["exact", "fast"])
+def test_a_uniform_image_stays_uniform_to_the_border(weighting, method):
+    depth = 0.7 + 8 * torch.rand(1, 21, 30)
+    stack = render_focal_stack(
+        torch.full((1, 3, 21, 30), 0.37), depth, FOCUS.float(), CAMERA, weighting=weighting, method=method
+    )
+    torch.testing.assert_close(stack, torch.full_like(stack, 0.37), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("weighting", ["source", "target"])
+def test_is_linear_in_the_aif(weighting):
+    a, b = torch.rand(2, 1, 3, 19, 27, dtype=torch.float64)
+    depth = 0.7 + 8 * torch.rand(1, 19, 27, dtype=torch.float64)
+
+    def render(aif):
+        return render_focal_stack(aif, depth, FOCUS, CAMERA, weighting=weighting)
+
+    torch.testing.assert_close(render(2 * a - 3 * b), 2 * render(a) - 3 * render(b), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("weighting", ["source", "target"])
+@pytest.mark.parametrize("method", ["exact", "fast"])
+def test_backward_is_the_adjoint(weighting, method):
+    """<A x, y> = <x, A' y> for the linear map from AIF to stack."""
+    depth = 0.7 + 8 * torch.rand(2, 19, 27, dtype=torch.float64)
+    x = torch.rand(2, 3, 19, 27, dtype=torch.float64, requires_grad=True)
+    stack = render_focal_stack(x, depth, FOCUS, CAMERA, weighting=weighting, method=method)
+    y = torch.rand_like(stack)
+    (adjoint,) = torch.autograd.grad(stack, x, y)
+    torch.testing.assert_close((stack * y).sum(), (x * adjoint).sum(), rtol=1e-10, atol=0)
+
+
+def test_source_weighting_conserves_the_light_of_an_inner_point():
+    """With one depth everywhere, a bright pixel far from the border keeps its total."""
+    aif = torch.zeros(1, 1, 61, 61, dtype=torch.float64)
+    aif[0, 0, 30, 30] = 1.0
+    stack = render_focal_stack(aif, torch.full((1, 61, 61), 4.0).double(), FOCUS, CAMERA, sigma_scale=0.4)
+    torch.testing.assert_close(stack.sum((2, 3, 4)), torch.ones(1, 5, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_window_holds_the_widest_blur():
+    """No silent saturation: planes at 5 m and 10 m differ by several 8-bit levels in a slice focused at 1 m."""
+    wave = 0.5 + 0.5 * torch.sin(2 * torch.pi * torch.arange(96, dtype=torch.float64) / 48)
+    aif = wave.expand(1, 3, 96, 96)
+    stacks = {}
+    for distance in (5.0, 10.0):
+        depth = torch.full((1, 96, 96), distance, dtype=torch.float64)
+        stacks[distance] = render_focal_stack(aif, depth, torch.tensor([1.0]).double(), CAMERA)[0, 0, 0].numpy()
+        sigma = CAMERA.blur_radius_px(distance, 1.0)
+        weight = gaussian_filter(np.ones((96, 96)), sigma, mode="constant", truncate=9)
+        expected = gaussian_filter(aif[0, 0].numpy(), sigma, mode="constant", truncate=9) / weight
+        np.testing.assert_allclose(stacks[distance], expected, atol=2e-6)
+    assert np.abs(stacks[5.0] - stacks[10.0]).max() > 4 / 255
+
+
+def test_a_batch_is_its_samples():
+    aif, depth = torch.rand(3, 3, 20, 24), 0.7 + 8 * torch.rand(3, 20, 24)
+    cameras = [CAMERA, Camera(0.05, 4.0, 1.2e-5), Camera(0.035, 2.0, 2e-5)]
+    focus = torch.tensor([[1.0, 2.0], [1.5, 4.0], [3.0, torch.inf]])
+    together = render_focal_stack(aif, depth, focus, cameras)
+    for i in range(3):
+        alone = render_focal_stack(aif[i : i + 1], depth[i : i + 1], focus[i], cameras[i])
+        torch.testing.assert_close(together[i : i + 1], alone, atol=3e-5, rtol=0)
+
+
+def test_slices_are_rendered_independently_of_their_order():
+    aif, depth = torch.rand(1, 3, 20, 24), 0.7 + 8 * torch.rand(1, 20, 24)
+    order = [3, 0, 4, 1, 2]
+    stack = render_focal_stack(aif, depth, FOCUS.float(), CAMERA)
+    torch.testing.assert_close(
+        render_focal_stack(aif, depth, FOCUS.float()[order], CAMERA), stack[:, order], atol=1e-6, rtol=0
+    )
+
+
+def test_reconstruction_error_grows_with_depth_error():
+    aif, focus = torch.rand(1, 3, 48, 48), FOCUS.float()
+    truth = render_focal_stack(aif, torch.full((1, 48, 48), 5.0), focus, CAMERA, sigma_scale=0.5)
+    errors = [
+        float((render_focal_stack(aif, torch.full((1, 48, 48), d), focus, CAMERA, sigma_scale=0.5) - truth).square().mean())
+        for d in (5.0, 5.5, 6.5, 8.0, 10.0)
+    ]
+    assert errors == sorted(errors) and errors[1] > errors[0]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"weighting": "both"}, "weighting"), ({"method": "quick"}, "method"), ({"psf": "square"}, "psf"),
+    ({"sigma_scale": 0.0}, "sigma_scale"), ({"sigma_scale": float("nan")}, "sigma_scale"),
+    ({"depth_m": torch.zeros(1, 8, 8)}, "positive"),
+    ({"focus_distances_m": torch.tensor([0.01])}, "focal length"),
+    ({"camera": [CAMERA, CAMERA]}, "camera"),
+])  # fmt: skip
+def test_refuses_with_the_reason(change, message):
+    arguments = {
+        "aif": torch.rand(1, 3, 8, 8), "depth_m": torch.ones(1, 8, 8), "focus_distances_m": torch.tensor([2.0]), "camera": CAMERA,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        render_focal_stack(**{**arguments, **change})
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises((InputError, TypeError), match=r"depth_m"):  # TypeError: jaxtyping, in tests alone
+        render_focal_stack(torch.rand(1, 3, 8, 8), torch.ones(1, 8, 9), torch.tensor([2.0]), CAMERA)
+    with pytest.raises((InputError, TypeError), match=r"focus_distances_m"):
+        render_focal_stack(torch.rand(1, 3, 8, 8), torch.ones(1, 8, 8), torch.ones(2, 3), CAMERA)
+
+
+def test_the_module_is_the_function():
+    aif, depth = torch.rand(1, 3, 12, 12), 1 + torch.rand(1, 12, 12)
+    renderer = DefocusRenderer(sigma_scale=0.5, weighting="target")
+    expected = render_focal_stack(aif, depth, FOCUS.float(), CAMERA, sigma_scale=0.5, weighting="target")
+    torch.testing.assert_close(renderer(aif, depth, FOCUS.float(), CAMERA), expected)
+    with pytest.raises(InputError, match="sigma_scale"):
+        DefocusRenderer(sigma_scale=-1.0)
+
+
+def test_autocast_does_not_touch_the_optics():
+    aif, depth = torch.rand(1, 3, 12, 12), 1 + torch.rand(1, 12, 12)
+    expected = render_focal_stack(aif, depth, FOCUS.float(), CAMERA)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(render_focal_stack(aif, depth, FOCUS.float(), CAMERA), expected)
