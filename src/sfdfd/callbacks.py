@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import netrc
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import imageio.v3 as iio
 import lightning
@@ -35,15 +37,23 @@ def wandb_logger(save_dir: str, mode: str = "auto", **options: Any) -> WandbLogg
             without; the environment variable WANDB_MODE takes precedence over "auto".
         options: what :class:`lightning.pytorch.loggers.WandbLogger` and ``wandb.init`` take.
     """
-    import wandb
-
     if mode == "auto":
-        has_key = bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
-        mode = os.environ.get("WANDB_MODE") or ("online" if has_key else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
     elif mode not in ("online", "offline", "disabled"):
         raise InputError(f"expected mode auto, online, offline or disabled, got {mode!r} (logger.wandb.mode)")
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     return WandbLogger(save_dir=save_dir, mode=mode, offline=mode == "offline", **options)
+
+
+def _has_wandb_key() -> bool:
+    """Whether ``wandb login`` or the environment left a key; asks no server."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
+    try:
+        return netrc.netrc().authenticators(host or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 class CollapseDetector(lightning.Callback):

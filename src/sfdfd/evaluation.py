@@ -83,7 +83,7 @@ def evaluate(
         if isinstance(method, torch.nn.Module):
             method.eval().to(device)
     dataset = datamodule.dataset(split)
-    metrics = {method: EvaluationMetrics() for method in methods}
+    metrics = {method: EvaluationMetrics(sync_on_compute=False) for method in methods}  # one process evaluates
     rows: list[dict[str, Any]] = []
     resolution: set[tuple[int, int]] = set()
     drawn = {round(i) for i in torch.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).tolist()}

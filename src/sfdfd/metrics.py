@@ -5,7 +5,8 @@ Functional core: every function returns one value per image. :class:`EvaluationM
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,7 +32,7 @@ def _pixel_errors(prediction_m: Tensor, truth_m: Tensor) -> dict[str, Tensor]:
         "sq_rel": difference.square() / truth_m,
         "rmse": difference.square(),
         "rmse_log": log_error.square(),
-        "log10": log_error.abs() / torch.log(torch.tensor(10.0)),
+        "log10": log_error.abs() / math.log(10),
         "delta1": (ratio < 1.25).to(difference),
         "delta2": (ratio < 1.25**2).to(difference),
         "delta3": (ratio < 1.25**3).to(difference),
@@ -117,13 +118,13 @@ def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
 class EvaluationMetrics(Metric):
     """Accumulates :func:`image_metrics`; computes their unweighted means over images and the pooled depth metrics.
 
-    A metric that no image has is left out.
+    A metric that no image has is left out. ``options`` are those of :class:`torchmetrics.Metric`.
     """
 
     full_state_update = False
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.add_state("rows", default=[], dist_reduce_fx="cat")
         self.add_state("sums", default=[], dist_reduce_fx="cat")
 

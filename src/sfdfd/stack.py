@@ -67,14 +67,13 @@ class FocalStack:
                 near and far are not 0 < near < far.
         """
         focus = torch.as_tensor(focus_distances_m, dtype=torch.float32)
-        where = f" in {name}" if name else ""
         if focus.shape != images.shape[:1]:
             raise InputError(
-                f"expected {images.shape[0]} focus distances, one per slice, got {focus.numel()}{where} "
+                f"expected {images.shape[0]} focus distances, one per slice, got {focus.numel()} "
                 "(focus_distances_m)"
             )
         if not 0 < near_m < far_m:
-            raise InputError(f"expected 0 < near_m < far_m, got {near_m} and {far_m}{where} (near_m, far_m)")
+            raise InputError(f"expected 0 < near_m < far_m, got {near_m} and {far_m} (near_m, far_m)")
         camera.blur_radius_px(1.0, focus)  # refuses focus distances inside the focal length
         return cls(
             images=images[None],

@@ -52,7 +52,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     if resolved["ckpt_path"]:
         load_checkpoint(resolved["ckpt_path"])  # refuses what is not ours before anything is written
     untrained = copy.deepcopy(module.network)
-    _validate_before_the_end(config)
+    _fit_intervals(config)
     loggers = [instantiate(node) for node in (config.logger or {}).values()]
     callbacks = [instantiate(node) for node in (config.callbacks or {}).values()]
     trainer = instantiate(config.trainer, logger=loggers or False, callbacks=callbacks)
@@ -107,11 +107,17 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _validate_before_the_end(config: DictConfig) -> None:
-    """A run shorter than the validation interval validates once, at its end: else there is nothing to select."""
-    steps, interval = config.trainer.max_steps, config.trainer.val_check_interval
-    if isinstance(interval, int) and steps is not None and 0 < steps < interval:
-        config.trainer.val_check_interval = steps
+def _fit_intervals(config: DictConfig) -> None:
+    """A run shorter than its intervals validates and logs once, at its end: else there is nothing to select."""
+    from sfdfd.errors import InputError
+
+    steps = config.trainer.max_steps
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps == 0 or steps < -1:
+        raise InputError(f"trainer.max_steps: expected a whole number of steps, got {steps!r}")
+    for key in ("val_check_interval", "log_every_n_steps"):
+        interval = config.trainer[key]
+        if isinstance(interval, int) and 0 < steps < interval:
+            config.trainer[key] = steps
 
 
 def _finish_loggers() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +29,21 @@ class _Remembered(Dataset):
 
     def __init__(self, dataset: Dataset, bytes_are_exact: bool) -> None:
         self.dataset, self.bytes_are_exact = dataset, bytes_are_exact
-        self.kept: dict[int, FocalStack] = {}
+        self.kept: dict[int, dict[str, Any]] = {}
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> FocalStack:
         if index not in self.kept:
-            stack = self.dataset[index]
+            values = dict(vars(self.dataset[index]))
             if self.bytes_are_exact:
-                stack = replace(stack, images=(stack.images * 255).round().to(torch.uint8))
-            self.kept[index] = stack
-        stack = self.kept[index]
-        return replace(stack, images=stack.images.float() / 255) if self.bytes_are_exact else stack
+                values["images"] = (values["images"] * 255).round().to(torch.uint8)
+            self.kept[index] = values
+        values = self.kept[index]
+        if self.bytes_are_exact:
+            values = {**values, "images": values["images"].float() / 255}
+        return FocalStack(**values)
 
 
 class StackDataModule(lightning.LightningDataModule):
@@ -275,7 +276,7 @@ class RecordedDataModule(StackDataModule):
     def __init__(
         self,
         root: str,
-        camera: Mapping[str, float] | None = None,
+        camera: Mapping[str, float | None] | None = None,
         focus_distances_m: Sequence[float] | None = None,
         near_m: float | None = None,
         far_m: float | None = None,

@@ -174,7 +174,7 @@ class Surface:
         return t, normal
 
 
-def _quadratic(a: Array, b: Array, c: Array) -> Array:
+def _quadratic(a: Array, b: Array, c: float) -> Array:
     """Smallest root beyond 1 mm, inf where there is none."""
     discriminant = b * b - 4 * a * c
     root = np.sqrt(np.maximum(discriminant, 0.0))

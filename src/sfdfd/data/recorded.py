@@ -131,7 +131,10 @@ def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -
     if left + right > width - 16 or top + bottom > height - 16:
         raise InputError(f"{where}: crop {crop} leaves less than 16 pixels of {width} x {height}")
     cropped = [image[:, top : height - bottom, left : width - right] for image in images]
-    return FocalStack.single(stack_tensors(cropped), focus, camera, near_m, far_m, name=folder.resolve().name)
+    try:
+        return FocalStack.single(stack_tensors(cropped), focus, camera, near_m, far_m, name=folder.resolve().name)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 class RecordedStacks(Dataset):

@@ -1,0 +1,104 @@
+"""Every network keeps the same laws: any stack size, any order, any image size, masks that hide, bounded depth."""
+
+import pytest
+import torch
+
+from sfdfd.networks import DAIFNet, FocusAttentionNet
+
+FOCUS = torch.tensor([1.0, 1.5, 2.5, 4.0, 6.0])
+NETWORKS = {
+    "daif": lambda: DAIFNet(),
+    "daif_paper": lambda: DAIFNet(head="paper", focus_encoding="metres"),
+    "focus_attention": lambda: FocusAttentionNet(),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request):
+    return NETWORKS[request.param]().eval()
+
+
+def test_the_published_size():
+    assert sum(parameter.numel() for parameter in DAIFNet().parameters()) == 1_963_332
+
+
+@pytest.mark.parametrize("slices", [1, 2, 5, 7])
+@pytest.mark.parametrize("size", [(16, 16), (37, 51), (64, 48)])
+def test_any_stack_and_image_size(network, slices, size):
+    output = network(torch.rand(2, slices, 3, *size), torch.linspace(1, 6, slices))
+    assert output.depth_m.shape == (2, *size) and output.aif.shape == (2, 3, *size)
+    assert bool(torch.isfinite(output.depth_m).all() and torch.isfinite(output.aif).all())
+
+
+def test_the_order_of_slices_does_not_matter(network):
+    images, order = torch.rand(1, 5, 3, 32, 40), torch.tensor([3, 1, 4, 0, 2])
+    one, other = network(images, FOCUS), network(images[:, order], FOCUS[order])
+    torch.testing.assert_close(one.depth_m, other.depth_m, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(one.aif, other.aif, atol=1e-5, rtol=1e-5)
+
+
+def test_the_order_of_distances_against_slices_does_matter(network):
+    images = torch.rand(1, 5, 3, 32, 40)
+    assert not torch.allclose(network(images, FOCUS).depth_m, network(images, FOCUS.flip(0)).depth_m, rtol=1e-4)
+
+
+def test_padding_slices_change_nothing(network):
+    images = torch.rand(2, 3, 3, 32, 40)
+    padded = torch.cat([images, torch.rand(2, 2, 3, 32, 40)], dim=1)
+    mask = torch.tensor([[True, True, True, False, False]] * 2)
+    one = network(images, FOCUS[:3])
+    other = network(padded, FOCUS, slice_mask=mask)
+    torch.testing.assert_close(one.depth_m, other.depth_m, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(one.aif, other.aif, atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_is_its_samples(network):
+    images, near, far = torch.rand(2, 3, 3, 32, 32), torch.tensor([0.5, 0.2]), torch.tensor([10.0, 3.0])
+    focus = torch.tensor([[1.0, 2.0, 4.0], [0.3, 0.5, 2.0]])
+    together = network(images, focus, near_m=near, far_m=far)
+    for i in range(2):
+        alone = network(images[i : i + 1], focus[i : i + 1], near_m=near[i : i + 1], far_m=far[i : i + 1])
+        torch.testing.assert_close(together.depth_m[i : i + 1], alone.depth_m, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["daif", "focus_attention"])
+def test_depth_is_bounded_by_construction(name):
+    network = NETWORKS[name]()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(30)
+    depth = network(torch.rand(1, 4, 3, 32, 32), FOCUS[:4], near_m=0.7, far_m=3.0).depth_m.detach()
+    assert float(depth.min()) >= 0.7 - 1e-5 and float(depth.max()) <= 3.0 + 1e-5
+
+
+def test_the_papers_head_reaches_far_in_every_image_and_collapses_when_dead():
+    network = NETWORKS["daif_paper"]()
+    with torch.no_grad():
+        network.head[-1].bias[3] = 1.0
+    assert float(network(torch.rand(1, 2, 3, 32, 32), FOCUS[:2]).depth_m.detach().max()) == pytest.approx(10.0)
+    with torch.no_grad():
+        network.head[-1].bias[3] = -100.0
+    assert bool((network(torch.rand(1, 2, 3, 32, 32), FOCUS[:2]).depth_m == 0.1).all())
+
+
+def test_infinite_focus_is_an_input_like_any_other(network):
+    output = network(torch.rand(1, 3, 3, 32, 32), torch.tensor([1.0, 3.0, torch.inf]))
+    assert bool(torch.isfinite(output.depth_m).all())
+
+
+def test_gradients_reach_every_parameter(network):
+    network.train()
+    with torch.no_grad():
+        if isinstance(network, DAIFNet) and network.head_kind == "paper":
+            network.head[-1].bias.fill_(0.5)
+    output = network(torch.rand(2, 5, 3, 32, 32), FOCUS)
+    (output.depth_m.sum() + output.aif.square().sum()).backward()
+    without = [name for name, p in network.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
+    assert not without
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(ValueError, match="head"):
+        DAIFNet(head="disparity")
+    with pytest.raises(ValueError, match="focus_encoding"):
+        DAIFNet(focus_encoding="log")

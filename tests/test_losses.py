@@ -1,0 +1,114 @@
+"""Loss terms against NumPy twins and closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from sfdfd.losses import (
+    SelfSupervisedLoss,
+    aif_blur,
+    coarse_aif,
+    depth_smoothness,
+    photometric_error,
+    reconstruction,
+    sharpness,
+)
+
+
+def numpy_ssim(a, b):
+    def blur(x):
+        return gaussian_filter(x, 1.5, truncate=5 / 1.5, mode="mirror")
+
+    mu_a, mu_b = blur(a), blur(b)
+    va, vb, cov = blur(a * a) - mu_a**2, blur(b * b) - mu_b**2, blur(a * b) - mu_a * mu_b
+    c1, c2 = 0.01**2, 0.03**2
+    return (2 * mu_a * mu_b + c1) * (2 * cov + c2) / ((mu_a**2 + mu_b**2 + c1) * (va + vb + c2))
+
+
+@pytest.mark.parametrize("border", [0, 3])
+def test_photometric_error_matches_its_numpy_twin(border):
+    a, b = torch.rand(2, 1, 3, 40, 44, dtype=torch.float64)
+    ssim = np.stack([numpy_ssim(x.numpy(), y.numpy()) for x, y in zip(a[0], b[0], strict=True)])
+    error = 0.85 * (1 - ssim) + 0.15 * np.abs((a - b)[0].numpy())
+    cut = error[:, border : 40 - border, border : 44 - border]
+    assert float(photometric_error(a, b, border_px=border)) == pytest.approx(cut.mean(), rel=1e-4)
+
+
+def test_equal_images_have_no_error():
+    image = torch.rand(2, 3, 24, 24)
+    torch.testing.assert_close(photometric_error(image, image), torch.zeros(2), atol=1e-6, rtol=0)
+    stack, mask = torch.rand(2, 4, 3, 24, 24), torch.ones(2, 4, dtype=torch.bool)
+    assert float(sharpness(stack, stack, mask).abs().max()) == 0
+
+
+def test_masked_slices_do_not_count():
+    rendered, stack = torch.rand(2, 2, 4, 3, 24, 24)
+    mask = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    expected = reconstruction(rendered[:1, :2], stack[:1, :2], mask[:1, :2])
+    torch.testing.assert_close(reconstruction(rendered, stack, mask)[:1], expected)
+    torch.testing.assert_close(
+        sharpness(rendered, stack, mask)[:1], sharpness(rendered[:1, :2], stack[:1, :2], mask[:1, :2])
+    )
+
+
+def test_coarse_aif_takes_the_sharpest_real_slice():
+    stack = torch.rand(1, 3, 3, 6, 6)
+    defocus = torch.tensor([3.0, -0.5, 0.1])[None, :, None, None].expand(1, 3, 6, 6)
+    torch.testing.assert_close(coarse_aif(stack, defocus, torch.tensor([[True, True, True]])), stack[:, 2])
+    torch.testing.assert_close(coarse_aif(stack, defocus, torch.tensor([[True, True, False]])), stack[:, 1])
+
+
+@pytest.mark.parametrize("normalisation", ["variance", "released"])
+def test_blurrier_images_have_more_aif_blur(normalisation):
+    noise = torch.rand(1, 3, 48, 48, dtype=torch.float64).numpy()
+    blurred = [torch.from_numpy(gaussian_filter(noise, (0, 0, sigma, sigma))) for sigma in (1, 2, 3)]
+    values = [float(aif_blur(one, normalisation=normalisation)) for one in blurred]
+    assert values == sorted(values)
+
+
+def test_aif_blur_of_a_flat_image_is_the_floor():
+    assert float(aif_blur(torch.full((1, 3, 16, 16), 0.5))) == pytest.approx(-0.25 * math.log(1e-8), rel=1e-3)
+
+
+def test_smoothness_is_the_edge_weighted_gradient():
+    value, image = torch.rand(1, 8, 9, dtype=torch.float64), torch.rand(1, 3, 8, 9, dtype=torch.float64)
+    v, i = value[0].numpy(), image[0].numpy()
+    x = np.abs(np.diff(v, axis=1)) * np.exp(-np.abs(np.diff(i, axis=2)).mean(0))
+    y = np.abs(np.diff(v, axis=0)) * np.exp(-np.abs(np.diff(i, axis=1)).mean(0))
+    assert float(depth_smoothness(value, image)) == pytest.approx(x.mean() + y.mean())
+
+
+def loss_arguments():
+    depth = 1 + 3 * torch.rand(2, 24, 24)
+    return {
+        "rendered": torch.rand(2, 3, 3, 24, 24),
+        "stack": torch.rand(2, 3, 3, 24, 24),
+        "depth_m": depth,
+        "aif": torch.rand(2, 3, 24, 24),
+        "defocus_px": torch.randn(2, 3, 24, 24),
+        "near_m": torch.full((2,), 0.5),
+        "far_m": torch.full((2,), 10.0),
+        "slice_mask": torch.ones(2, 3, dtype=torch.bool),
+    }
+
+
+def test_total_is_the_weighted_sum_and_weight_zero_is_left_out():
+    weights = {"reconstruction": 2.0, "aif_consistency": 0.5, "aif_blur": 0.0, "smoothness": 3.0, "sharpness": 1.0}
+    terms = SelfSupervisedLoss(**weights, coarse_blur=0.25)(**loss_arguments())
+    assert set(terms) == {"reconstruction", "aif_consistency", "smoothness", "sharpness", "coarse_blur", "total"}
+    expected = sum({**weights, "coarse_blur": 0.25}[name] * value for name, value in terms.items() if name != "total")
+    torch.testing.assert_close(terms["total"], expected)
+
+
+def test_the_coarse_aif_teaches_but_does_not_learn():
+    arguments = loss_arguments()
+    stack = arguments["stack"].requires_grad_()
+    terms = SelfSupervisedLoss(reconstruction=0, smoothness=0, aif_consistency=1.0, coarse_blur=1.0)(**arguments)
+    assert not terms["coarse_blur"].requires_grad
+    arguments["aif"].requires_grad_()
+    terms = SelfSupervisedLoss(reconstruction=0, smoothness=0, aif_consistency=1.0)(**arguments)
+    terms["total"].sum().backward()
+    assert stack.grad is None and float(arguments["aif"].grad.abs().sum()) > 0

@@ -1,0 +1,150 @@
+"""The LightningModule: strict self-supervision, augmentation that keeps the physics, collapse in words."""
+
+from dataclasses import replace
+from functools import partial
+
+import lightning
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from sfdfd.callbacks import CollapseDetector
+from sfdfd.losses import SelfSupervisedLoss
+from sfdfd.module import DepthFromDefocus, StackAugmentation
+from sfdfd.networks import DAIFNet, FocusAttentionNet, NetworkOutput
+from sfdfd.optics import DefocusRenderer, render_focal_stack
+from sfdfd.stack import FocalStack
+from tests.conftest import CAMERA
+
+
+def stacks(number, seed=0, size=(32, 40)):
+    generator = torch.Generator().manual_seed(seed)
+    focus = torch.tensor([1.0, 2.0, 4.0])
+    result = []
+    for index in range(number):
+        aif = torch.rand(3, *size, generator=generator)
+        depth = 1 + 3 * torch.rand(1, 1, generator=generator).expand(size).clone()
+        depth[:, size[1] // 2 :] += 1.0
+        images = render_focal_stack(aif[None], depth[None], focus, CAMERA, sigma_scale=0.5)[0]
+        valid = torch.ones(size, dtype=torch.bool)
+        result.append(
+            FocalStack.single(images, focus, CAMERA, 0.5, 10.0, name=str(index), depth_m=depth, aif=aif, valid=valid)
+        )
+    return result
+
+
+def module(network=None, **options):
+    return DepthFromDefocus(
+        network or FocusAttentionNet(width=8, depth=2),
+        DefocusRenderer(sigma_scale=0.5),
+        SelfSupervisedLoss(sharpness=0.1, aif_blur=0.01, coarse_blur=0.01),
+        optimizer=partial(torch.optim.AdamW, lr=1e-3),
+        **options,
+    )
+
+
+def train(model, training, validation, steps=4, callbacks=()):
+    trainer = lightning.Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, val_check_interval=2, check_val_every_n_epoch=None, callbacks=list(callbacks),
+    )  # fmt: skip
+    load = partial(DataLoader, collate_fn=FocalStack.collate)
+    trainer.fit(model, load(training, batch_size=2), load(validation, batch_size=1))
+    return trainer
+
+
+def trained_weights(spoil):
+    lightning.seed_everything(3, verbose=False)
+    model = module(augmentation=StackAugmentation(crop=24))
+    trainer = train(model, [spoil(s) for s in stacks(4)], [spoil(s) for s in stacks(2, seed=9)])
+    return model.state_dict(), float(trainer.callback_metrics["val/reconstruction"])
+
+
+def test_truth_never_enters_training_or_selection():
+    """With NaN for truth, in training and validation, the weights and the selection metric come out the same."""
+
+    def nan_truth(stack):
+        return replace(
+            stack, depth_m=torch.full_like(stack.depth_m, torch.nan), aif=torch.full_like(stack.aif, torch.nan)
+        )
+
+    (with_truth, score), (with_nan, nan_score) = trained_weights(lambda s: s), trained_weights(nan_truth)
+    without, none_score = trained_weights(lambda s: s.without_truth())
+    initial = module().state_dict()
+    assert score == nan_score == none_score
+    for key, value in with_truth.items():
+        assert torch.equal(value, with_nan[key]) and torch.equal(value, without[key]), key
+    assert any(not torch.equal(value, initial[key]) for key, value in with_truth.items())
+
+
+def test_terms_are_logged_by_name():
+    model = module()
+    trainer = train(model, stacks(4), stacks(2, seed=9))
+    logged = set(trainer.logged_metrics) | set(trainer.callback_metrics)
+    for term in ("reconstruction", "aif_consistency", "aif_blur", "smoothness", "sharpness", "coarse_blur", "total"):
+        assert {f"train/{term}", f"val/{term}"} <= logged
+    assert {"health/depth_std", "truth/depth_abs_rel"} <= logged
+
+
+def test_learning_rate_warms_up_and_follows_a_cosine():
+    model = module(warmup_steps=2, final_lr_share=0.1)
+    rates = []
+
+    class Record(lightning.Callback):
+        def on_train_batch_start(self, trainer, *args):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    train(model, stacks(4), stacks(1), steps=20, callbacks=[Record()])
+    assert rates[0] == pytest.approx(5e-4) and rates[1] == pytest.approx(1e-3) and max(rates) == pytest.approx(1e-3)
+    assert rates[2:] == sorted(rates[2:], reverse=True) and rates[-1] < 2e-4
+
+
+class Constant(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, images, focus_distances_m, *, near_m, far_m, slice_mask):
+        return NetworkOutput(self.level.expand(images.shape[0], *images.shape[-2:]), images.mean(1))
+
+
+def test_a_constant_depth_map_is_reported_in_words():
+    with pytest.warns(UserWarning, match="depth has collapsed: the predicted depth map is constant"):
+        trainer = train(module(Constant()), stacks(2), stacks(1), steps=2, callbacks=[CollapseDetector()])
+    assert float(trainer.callback_metrics["health/depth_std"]) < 1e-6
+
+
+def test_a_living_depth_map_is_not_reported(recwarn):
+    train(module(), stacks(2), stacks(1), steps=2, callbacks=[CollapseDetector()])
+    assert not [w for w in recwarn if "collapsed" in str(w.message)]
+
+
+def test_augmentation_keeps_the_physics_true():
+    """Rendering the augmented truth gives the augmented stack, away from the border that the crop took."""
+    batch = FocalStack.collate(stacks(6, size=(72, 80)))
+    for _ in range(4):
+        moved = StackAugmentation(crop=64)(batch)
+        assert moved.images.shape == (6, 3, 3, 64, 64) and float(moved.images.max()) <= 1 + 1e-6
+        again = render_focal_stack(moved.aif, moved.depth_m, moved.focus_distances_m, CAMERA, sigma_scale=0.5)
+        inner = (slice(None), slice(None), slice(None), slice(24, 40), slice(24, 40))
+        torch.testing.assert_close(again[inner], moved.images[inner], atol=2e-4, rtol=0)
+    assert moved.valid.dtype == torch.bool and not torch.equal(moved.images[0], moved.images[1])
+
+
+def test_augmentation_leaves_smaller_images_whole_and_can_do_nothing():
+    batch = FocalStack.collate(stacks(2))
+    assert StackAugmentation(crop=64)(batch).images.shape == batch.images.shape
+    same = StackAugmentation(crop=None, flip=False, gain=0.0, permute_colours=False)(batch)
+    torch.testing.assert_close(same.images, batch.images)
+
+
+def test_bfloat16_trains_and_keeps_the_optics_in_float32():
+    model = module(DAIFNet(width=4, depth=2))
+    trainer = lightning.Trainer(
+        max_steps=2, accelerator="cpu", precision="bf16-mixed", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    load = partial(DataLoader, stacks(2), batch_size=2, collate_fn=FocalStack.collate)
+    trainer.fit(model, load(), load())
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    assert model(FocalStack.collate(stacks(1))).rendered.dtype == torch.float32
