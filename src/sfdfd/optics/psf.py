@@ -1,10 +1,10 @@
 """Point spread functions: blur size -> relative weight at a distance, and their low-rank bases.
 
-Every PSF is a family K_s(q): the weight that a source pixel of size s (the Gaussian's standard deviation in pixels)
-sends to a pixel at distance q, normalised so that the sum over the plane does not depend on s. A spatially varying blur
-needs K_s for another s at every pixel. The families are smooth in s, so a few members span all: an interpolative
-decomposition (Cheng, Gimbutas, Martinsson, Rokhlin, "On the compression of low rank matrices", SIAM J. Sci. Comput.
-2005) finds distances q_1..q_L and images B_1..B_L with
+Every PSF is a family K_s(q): the weight that a source pixel of size s sends to a pixel at distance q, both in pixels,
+normalised so that its integral over the plane does not depend on s. A spatially varying blur needs K_s for another s at
+every pixel. The families are smooth in s, so a few members span all: an interpolative decomposition (Cheng, Gimbutas,
+Martinsson, Rokhlin, "On the compression of low rank matrices", SIAM J. Sci. Comput. 2005) finds distances q_1..q_L and
+images B_1..B_L with
 
     K_s(q) = sum_l K_s(q_l) B_l(q)      for all sizes s, up to a tolerance that is computed, not hoped for.
 
@@ -14,52 +14,69 @@ all pixels. docs/renderer.md shows the accuracy and the cost.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import scipy.linalg
+import scipy.special
 import torch
 from torch import Tensor
 
-__all__ = ["PSF", "GaussianPSF", "PSFBasis", "get_psf", "psf_basis"]
+from sfdfd.errors import InputError
 
-SIZE_FLOOR_PX = 0.2
-"""Below twice this size the sampled Gaussian no longer shows its width; see :func:`floored_size_px`."""
+__all__ = ["PSF", "DiscPSF", "GaussianPSF", "PSFBasis", "PowerPSF", "floored_size_px", "get_psf", "psf_basis"]
 
 
-def floored_size_px(size_px: Tensor) -> Tensor:
-    """A size that is never zero: s where s >= 2a, else a + s^2/(4a), with a = 0.2 px.
+def floored_size_px(size_px: Tensor, floor_px: float) -> Tensor:
+    """A size that is never zero: s where s >= 2a, else a + s^2/(4a), a the floor.
 
-    Identity from 0.4 px on; below, a parabola that joins with equal value and slope. In focus the neighbour's weight is
-    exp(-1/(2 a^2)) = 4e-6 (so rendering is the identity to 2e-5), and the size is smooth in depth there, because a size
-    that is |linear| in inverse depth becomes its square. No division by zero and no dead gradient beside the focus.
+    A parabola that joins with equal value and slope. The sampled PSF no longer shows its width below 2a, and the size is
+    smooth in depth at focus, because a size that is |linear| in inverse depth becomes its square. No division by zero
+    and no dead gradient beside the focus.
     """
-    return torch.where(size_px < 2 * SIZE_FLOOR_PX, SIZE_FLOOR_PX + size_px * size_px / (4 * SIZE_FLOOR_PX), size_px)
+    return torch.where(size_px < 2 * floor_px, floor_px + size_px * size_px / (4 * floor_px), size_px)
 
 
 @runtime_checkable
 class PSF(Protocol):
-    """A family of point spread functions K_s(q)."""
+    """A family of point spread functions K_s(q); sizes and distances in pixels."""
 
+    floor_px: float
+    """Smallest size; there the neighbours' weight is negligible, so that rendering in focus is the identity."""
     mass: float
+    """The integral of K_s over the plane, the same for every size."""
+
+    def size_px(self, radius_px, sigma_scale: float):
+        """The size s of a blur radius."""
 
     def weight(self, distance_sq, size_px):
         """K_s(q) for q^2 and s, broadcast; NumPy or torch."""
 
     def slope(self, distance_sq, size_px, weight):
-        """dK_s(q)/ds, given the weight."""
+        """dK_s(q)/ds, given the weight; torch."""
 
     def reach_px(self, size_px: float) -> int:
         """Half width of the window that holds K_s."""
 
+    def sizes_px(self, limit_px: float) -> np.ndarray:
+        """Sizes from the floor to the limit, dense enough to stand for all between."""
+
 
 @dataclass(frozen=True)
 class GaussianPSF:
-    """K_s(q) = exp(-q^2 / (2 s^2)) / s^2: the slides' Gaussian up to the constant 1/(2 pi)."""
+    """K_s(q) = exp(-q^2 / (2 s^2)) / s^2, the slides' Gaussian up to the constant 1/(2 pi); s is its standard deviation.
 
+    The neighbours' weight at the floor is exp(-1 / (2 * 0.2^2)) = 4e-6: in focus, rendering is the identity to 2e-5.
+    """
+
+    floor_px: float = 0.2
     mass: float = 2 * np.pi
+
+    def size_px(self, radius_px, sigma_scale: float):
+        return sigma_scale * radius_px
 
     def weight(self, distance_sq, size_px):
         exp = torch.exp if isinstance(size_px, Tensor) else np.exp
@@ -70,14 +87,108 @@ class GaussianPSF:
         return weight * (distance_sq / (size_px * size_px) - 2.0) / size_px
 
     def reach_px(self, size_px: float) -> int:
-        return int(np.ceil(4.5 * size_px))
+        return math.ceil(4.5 * size_px)
+
+    def sizes_px(self, limit_px: float) -> np.ndarray:
+        return np.geomspace(self.floor_px, limit_px, 160)
 
 
-def get_psf(name: str) -> PSF:
-    """The PSF family by name ("gaussian")."""
-    if name != "gaussian":
-        raise ValueError(f"psf: expected 'gaussian', got {name!r} (optics.psf)")
-    return GaussianPSF()
+@dataclass(frozen=True)
+class DiscPSF:
+    """The pillbox: K_s(q) = erfc((q - s) / (sqrt(2) w)) / (2 (s^2 + w^2)); s is its radius.
+
+    The rim is the edge of a disc blurred by a Gaussian of std w = 0.22 px: about the area sampling of a pixel, smooth in
+    s and in q. The size is the blur radius itself; sigma_scale does not enter.
+    """
+
+    rim_px: float = 0.22
+    floor_px: float = 0.05
+    mass: float = 2 * np.pi
+
+    def size_px(self, radius_px, sigma_scale: float):
+        return radius_px
+
+    def weight(self, distance_sq, size_px):
+        if isinstance(size_px, Tensor):
+            distance = math.sqrt(distance_sq)
+            edge = torch.erfc((distance - size_px) / (math.sqrt(2) * self.rim_px))
+        else:
+            edge = scipy.special.erfc((np.sqrt(distance_sq) - size_px) / (math.sqrt(2) * self.rim_px))
+        return edge / (size_px * size_px + self.rim_px**2)
+
+    def slope(self, distance_sq, size_px, weight):
+        area = size_px * size_px + self.rim_px**2
+        offset = (math.sqrt(distance_sq) - size_px) / self.rim_px
+        rim = math.sqrt(2 / math.pi) / self.rim_px * torch.exp(-0.5 * offset * offset)
+        return (rim - 2 * size_px * weight) / area
+
+    def reach_px(self, size_px: float) -> int:
+        return math.ceil(size_px + 6 * self.rim_px)
+
+    def sizes_px(self, limit_px: float) -> np.ndarray:
+        return np.linspace(self.floor_px, limit_px, 64 + math.ceil(12 * limit_px))
+
+
+@dataclass(frozen=True)
+class PowerPSF:
+    """K_s(q) = exp(-2 (q/s)^p) / s^2: p = 2 is the Gaussian of std s/2, p -> inf the disc of radius s (used by FOSSA).
+
+    The size is 2 sigma_scale r, so that p = 2 is the Gaussian PSF under the same sigma_scale.
+
+    Args:
+        power: p >= 1.
+    """
+
+    power: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.power <= 64.0:
+            raise InputError(f"psf: expected a power from 1 to 64, got {self.power} (optics.psf)")
+
+    @property
+    def floor_px(self) -> float:
+        return min(0.4, 6.25 ** (-1 / self.power))
+
+    @property
+    def mass(self) -> float:
+        return 2 * np.pi / self.power * 2 ** (-2 / self.power) * math.gamma(2 / self.power)
+
+    def size_px(self, radius_px, sigma_scale: float):
+        return 2 * sigma_scale * radius_px
+
+    def _exponent(self, distance_sq, size_px):
+        return 2 * (distance_sq / (size_px * size_px)) ** (self.power / 2)
+
+    def weight(self, distance_sq, size_px):
+        exp = torch.exp if isinstance(size_px, Tensor) else np.exp
+        with np.errstate(over="ignore"):
+            return exp(-self._exponent(distance_sq, size_px)) / (size_px * size_px)
+
+    def slope(self, distance_sq, size_px, weight):
+        exponent = self._exponent(distance_sq, size_px)
+        growth = torch.where(weight > 0, exponent, 0.0)  # an overflowing exponent has weight 0
+        return weight * (self.power * growth - 2.0) / size_px
+
+    def reach_px(self, size_px: float) -> int:
+        return math.ceil(size_px * 10.0 ** (1 / self.power))
+
+    def sizes_px(self, limit_px: float) -> np.ndarray:
+        return np.geomspace(self.floor_px, limit_px, 160 + math.ceil(8 * self.power * math.log(limit_px / 0.1)))
+
+
+def get_psf(psf: str | PSF) -> PSF:
+    """The PSF family by name: "gaussian", "disc", "power:P" with an exponent P; a family is returned as it is."""
+    if not isinstance(psf, str):
+        return psf
+    name, _, parameter = psf.partition(":")
+    if name == "power":
+        try:
+            return PowerPSF(float(parameter or 4.0))
+        except ValueError:
+            raise InputError(f"psf: expected 'power:NUMBER', got {psf!r} (optics.psf)") from None
+    if psf not in ("gaussian", "disc"):
+        raise InputError(f"psf: expected 'gaussian', 'disc' or 'power:P', got {psf!r} (optics.psf)")
+    return GaussianPSF() if psf == "gaussian" else DiscPSF()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +208,12 @@ class PSFBasis:
     quadrants: np.ndarray
     error: float
 
-    @lru_cache(maxsize=32)  # noqa: B019 - bases are few, frozen and cached for the life of the process themselves
+    @property
+    def reach_px(self) -> int:
+        """Half width of the images."""
+        return self.quadrants.shape[-1] - 1
+
+    @lru_cache(maxsize=32)  # noqa: B019 - bases are few, frozen, and cached for the life of the process themselves
     def spectra(self, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """(L, height, width//2+1) the real spectra of the images on a padded grid."""
         rank, size, _ = self.quadrants.shape
@@ -123,6 +239,7 @@ def psf_basis(psf: PSF, size_limit_px: float, reach_limit_px: int, tolerance: fl
     Returns:
         The basis, whose ``error`` is at most the tolerance.
     """
+    size_limit_px = max(size_limit_px, 2 * psf.floor_px)
     reach = max(1, min(psf.reach_px(size_limit_px), reach_limit_px))
     offsets = np.arange(reach + 1)
     distance_sq = offsets[:, None] ** 2 + offsets[None, :] ** 2
@@ -130,14 +247,18 @@ def psf_basis(psf: PSF, size_limit_px: float, reach_limit_px: int, tolerance: fl
     unique, index = np.unique(distance_sq, return_inverse=True)
     count = np.bincount(index.ravel(), (copies[:, None] * copies[None, :]).ravel())[1:]
     unique = unique[1:].astype(float)
-    sizes = np.geomspace(SIZE_FLOOR_PX, max(size_limit_px, 2 * SIZE_FLOOR_PX), 192)[:, None]
-    family = psf.weight(unique[None], sizes)
+    with np.errstate(under="ignore"):
+        family = psf.weight(unique[None], psf.sizes_px(size_limit_px)[:, None])
+    family[family < 1e-30] = 0.0  # denormal numbers are slow and carry nothing
 
-    candidates = np.unique(np.round(np.geomspace(1, len(unique), 400)).astype(int)) - 1
+    candidates = np.arange(len(unique))
+    if len(unique) > 800:  # a wide window has thousands of distances; a few hundred of them span the rest
+        candidates = np.unique(np.round(np.geomspace(1, len(unique), 1200)).astype(int)) - 1
     scale = np.sqrt(count)
     q, r, pivots = scipy.linalg.qr(family[:, candidates] * scale[candidates], mode="economic", pivoting=True)
     projected = q.T @ (family * scale)
 
+    @lru_cache
     def interpolant(rank: int) -> tuple[np.ndarray, np.ndarray, float]:
         chosen = candidates[pivots[:rank]]
         images = scipy.linalg.solve_triangular(r[:rank, :rank], projected[:rank])
@@ -145,9 +266,15 @@ def psf_basis(psf: PSF, size_limit_px: float, reach_limit_px: int, tolerance: fl
         error = (np.abs(family - family[:, chosen] @ images) @ count).max() / psf.mass
         return chosen, images, float(error)
 
-    for rank in range(min(2, len(unique)), min(len(candidates), len(sizes)) + 1):
-        chosen, images, error = interpolant(rank)
-        if error <= tolerance:
-            break
-    quadrants = np.concatenate([np.zeros((rank, 1)), images], axis=1)[:, index.reshape(distance_sq.shape)]
+    # the error falls with the rank, but not strictly: bisect, then walk up to the first that holds
+    diagonal = np.abs(np.diag(r))
+    highest = max(1, int((diagonal > 1e-14 * diagonal[0]).sum()))
+    low, high = 1, highest
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if interpolant(middle)[2] <= tolerance else (middle + 1, high)
+    while interpolant(low)[2] > tolerance and low < highest:
+        low += 1
+    chosen, images, error = interpolant(low)
+    quadrants = np.concatenate([np.zeros((low, 1)), images], axis=1)[:, index.reshape(distance_sq.shape)]
     return PSFBasis(psf, unique[chosen], quadrants, error)

@@ -11,18 +11,22 @@ from collections.abc import Sequence
 import scipy.fft
 import torch
 from jaxtyping import Float
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.psf import PSFBasis, floored_size_px, get_psf, psf_basis
+from sfdfd.optics.occlusion import composite_layers
+from sfdfd.optics.psf import PSF, PSFBasis, floored_size_px, get_psf, psf_basis
 
-__all__ = ["DefocusRenderer", "blur_sigma_px", "defocus_map_px", "render_focal_stack"]
+__all__ = ["DefocusRenderer", "defocus_map_px", "render_focal_stack"]
 
-TOLERANCE = {"exact": 1e-5, "fast": 2e-3}
+TOLERANCE = {"exact": 1e-5, "fast": 1.5e-2}
 """Largest L1 error of the PSF, relative to its mass, in each method (see sfdfd.optics.psf)."""
 EXACT_FLOAT64 = 1e-9
+AUTO_LIMIT_PX = 8.0
+"""Largest size up to which "auto" is exact."""
 
 
 def defocus_map_px(
@@ -59,11 +63,6 @@ def defocus_map_px(
     )
 
 
-def blur_sigma_px(radius_px: Tensor, sigma_scale: float) -> Tensor:
-    """Standard deviation of the Gaussian PSF in pixels: sigma_scale * |radius| (1.0 = slides, 0.5 = DEReD's code)."""
-    return sigma_scale * radius_px.abs()
-
-
 def render_focal_stack(
     aif: Float[Tensor, "b c h w"],
     depth_m: Float[Tensor, "b h w"],
@@ -72,8 +71,10 @@ def render_focal_stack(
     *,
     sigma_scale: float = 1.0,
     weighting: str = "source",
-    psf: str = "gaussian",
+    psf: str | PSF = "gaussian",
     method: str = "auto",
+    linear_light: bool = False,
+    layers: int = 48,
 ) -> Float[Tensor, "b s c h w"]:
     """Render the focal stack that a thin lens takes of an all-in-focus image with depth.
 
@@ -82,10 +83,14 @@ def render_focal_stack(
     * ``weighting="source"``: every source pixel p spreads with its own s_p,
       ``J(x) = sum_p w_p(x) I(p) / sum_p w_p(x)``, ``w_p(x) = exp(-|x-p|^2 / (2 s_p^2)) / s_p^2``;
     * ``weighting="target"``: the slides' ``J = I (x) F``, the output pixel's s_x for all p:
-      ``w_p(x) = exp(-|x-p|^2 / (2 s_x^2))``.
+      ``w_p(x) = exp(-|x-p|^2 / (2 s_x^2))``;
+    * ``weighting="occlusion"``: layers of constant depth composited from back to front, so that a blurred foreground
+      covers a sharp background and not the other way round; no gradient in depth
+      (:func:`sfdfd.optics.occlusion.composite_layers`).
 
-    Both sums run over the pixels inside the image, so a border neither darkens nor brightens. Sizes below 0.4 px are
-    floored smoothly (:func:`sfdfd.optics.psf.floored_size_px`); in focus the result is the AIF to 2e-5 of its contrast.
+    All sums run over the pixels inside the image, so a border neither darkens nor brightens. Sizes below 0.4 px are
+    floored smoothly (:func:`sfdfd.optics.psf.floored_size_px`); in focus the result is the AIF to 2e-5 of its contrast
+    (1e-4 for the disc).
 
     Args:
         aif: (B,3,H,W) all-in-focus image, usually in [0, 1]; any number of channels.
@@ -94,9 +99,13 @@ def render_focal_stack(
         camera: :class:`Camera` of these pixels, or one per sample.
         sigma_scale: std of the Gaussian over the blur radius, > 0: 1.0 = slides and paper, 0.5 = DEReD's released code
             (and the std of a uniform disc of that radius, per axis).
-        weighting: "source" or "target".
-        psf: "gaussian".
-        method: "exact" (PSF error 1e-5 of its mass, 1e-9 in float64), "fast" (2e-3), "auto" (exact).
+        weighting: "source", "target" or "occlusion".
+        psf: "gaussian"; "disc" (its radius is the blur radius, whatever sigma_scale); "power:P", exp(-2 (q/c)^P) with
+            c = 2 sigma_scale r; or a :class:`sfdfd.optics.psf.PSF`.
+        method: "exact" (PSF error 1e-5 of its mass, 1e-9 in float64), "fast" (1.5e-2: half an 8-bit level in the image), "auto": exact while
+            the largest blur is below 8 px, and in float64; fast beyond (docs/renderer.md).
+        linear_light: blur in linear light: sRGB -> linear -> blur -> sRGB; RGB in [0, 1].
+        layers: number of layers of the occlusion-aware renderer.
 
     Returns:
         (B,S,3,H,W) stack of the AIF's dtype (float32 or float64), differentiable in aif, depth_m and focus_distances_m.
@@ -112,28 +121,46 @@ def render_focal_stack(
         raise InputError(f"sigma_scale: expected a positive number, got {sigma_scale} (optics.sigma_scale)")
     if method not in ("auto", "exact", "fast"):
         raise InputError(f"method: expected 'auto', 'exact' or 'fast', got {method!r} (optics.method)")
-    if weighting not in ("source", "target"):
-        raise InputError(f"weighting: expected 'source' or 'target', got {weighting!r} (optics.weighting)")
+    if weighting not in ("source", "target", "occlusion"):
+        raise InputError(
+            f"weighting: expected 'source', 'target' or 'occlusion', got {weighting!r} (optics.weighting)"
+        )
+    if layers < 2:
+        raise InputError(f"layers: expected two or more, got {layers} (optics.layers)")
+    if linear_light and aif.shape[1] != 3:
+        raise InputError(f"linear_light: expected an RGB image, got {aif.shape[1]} channels (optics.linear_light)")
+    family = get_psf(psf)
     dtype = aif.dtype if aif.dtype in (torch.float32, torch.float64) else torch.float32
     with torch.autocast(aif.device.type, enabled=False):  # FFTs and inverse depths need full precision
         aif, depth_m, focus_distances_m = (value.to(dtype) for value in (aif, depth_m, focus_distances_m))
-        radius = defocus_map_px(depth_m, focus_distances_m, camera)
-        size = floored_size_px(blur_sigma_px(radius, sigma_scale))
-        largest = float(size.detach().max())
-        if not math.isfinite(largest):
-            raise InputError("render: the blur is not finite; depth_m or focus_distances_m holds a NaN or a zero")
-        basis = _basis_for(psf, largest, max(aif.shape[-2:]), "fast" if method == "fast" else "exact", dtype)
-        spread = _SourceSpread if weighting == "source" else _TargetSpread
-        light = torch.cat([aif, torch.ones_like(aif[:, :1])], dim=1)
-        spread_light = spread.apply(light, size, basis)
-        return spread_light[:, :, :-1] / spread_light[:, :, -1:]
+        if linear_light:
+            aif = rgb_to_linear_rgb(aif)
+        if weighting == "occlusion":
+
+            def sizes(layers_m: Tensor) -> Tensor:
+                radius = defocus_map_px(layers_m[:, None], focus_distances_m, camera)
+                return family.size_px(radius.abs(), sigma_scale)[:, :, 0].detach()
+
+            stack = composite_layers(aif, depth_m, sizes, family, layers)
+        else:
+            radius = defocus_map_px(depth_m, focus_distances_m, camera)
+            size = floored_size_px(family.size_px(radius.abs(), sigma_scale), family.floor_px)
+            largest = float(size.detach().max())
+            if not math.isfinite(largest):
+                raise InputError("render: the blur is not finite; depth_m or focus_distances_m holds a NaN or a zero")
+            basis = _basis_for(family, largest, max(aif.shape[-2:]), method, dtype)
+            light = torch.cat([aif, torch.ones_like(aif[:, :1])], dim=1)
+            spread = (_SourceSpread if weighting == "source" else _TargetSpread).apply(light, size, basis)
+            stack = spread[:, :, :-1] / spread[:, :, -1:]
+        return linear_rgb_to_rgb(stack) if linear_light else stack
 
 
-def _basis_for(psf: str, largest_px: float, extent_px: int, method: str, dtype: torch.dtype) -> PSFBasis:
+def _basis_for(psf: PSF, largest_px: float, extent_px: int, method: str, dtype: torch.dtype) -> PSFBasis:
     limit = 2.0 ** (math.ceil(4 * math.log2(max(largest_px, 0.5)) - 1e-6) / 4)  # few distinct bases, each cached
     reach = 1 << (max(extent_px - 1, 1) - 1).bit_length()
-    tolerance = EXACT_FLOAT64 if method == "exact" and dtype == torch.float64 else TOLERANCE[method]
-    return psf_basis(get_psf(psf), limit, reach, tolerance)
+    exact = EXACT_FLOAT64 if dtype == torch.float64 else TOLERANCE["exact"]
+    fast = method == "fast" or (method == "auto" and largest_px > AUTO_LIMIT_PX and dtype != torch.float64)
+    return psf_basis(psf, limit, reach, TOLERANCE["fast"] if fast else exact)
 
 
 def _padded(extent: int, reach: int) -> int:
@@ -141,8 +168,7 @@ def _padded(extent: int, reach: int) -> int:
 
 
 def _spectra(basis: PSFBasis, like: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    reach = basis.quadrants.shape[-1] - 1
-    shape = _padded(like.shape[-2], reach), _padded(like.shape[-1], reach)
+    shape = _padded(like.shape[-2], basis.reach_px), _padded(like.shape[-1], basis.reach_px)
     return basis.spectra(*shape, like.dtype, like.device), shape
 
 
@@ -155,10 +181,12 @@ class _SourceSpread(torch.autograd.Function):
         ctx.basis = basis
         height, width = light.shape[-2:]
         spectra, shape = _spectra(basis, light)
+        padded = light.new_zeros(*size.shape[:2], light.shape[1], *shape)
         total = None
         for distance_sq, spectrum in zip(basis.distances_sq, spectra, strict=True):
             weight = basis.psf.weight(distance_sq, size)
-            part = torch.fft.rfft2(weight[:, :, None] * light[:, None], s=shape).mul_(spectrum)
+            torch.mul(weight[:, :, None], light[:, None], out=padded[..., :height, :width])
+            part = torch.fft.rfft2(padded).mul_(spectrum)
             total = part if total is None else total.add_(part)
         spread = torch.fft.irfft2(total, s=shape)[..., :height, :width]
         return spread + basis.psf.weight(0.0, size)[:, :, None] * light[:, None]
@@ -228,23 +256,31 @@ class DefocusRenderer(torch.nn.Module):
     """:func:`render_focal_stack` with its options bound, as the config builds it; it has no parameters.
 
     Args:
-        sigma_scale, weighting, psf, method: as in :func:`render_focal_stack`.
+        sigma_scale, weighting, psf, method, linear_light, layers: as in :func:`render_focal_stack`.
     """
 
     def __init__(
-        self, sigma_scale: float = 1.0, weighting: str = "source", psf: str = "gaussian", method: str = "auto"
+        self,
+        sigma_scale: float = 1.0,
+        weighting: str = "source",
+        psf: str = "gaussian",
+        method: str = "auto",
+        linear_light: bool = False,
+        layers: int = 48,
     ) -> None:
         super().__init__()
-        try:
-            sigma_scale = float(sigma_scale)
-        except (TypeError, ValueError):
-            raise InputError(
-                f"sigma_scale: expected a positive number, got {sigma_scale!r} (optics.sigma_scale)"
-            ) from None
-        self.options = {"sigma_scale": sigma_scale, "weighting": weighting, "psf": psf, "method": method}
-        get_psf(psf)
-        tiny = torch.ones(1, 1, 2, 2)
-        render_focal_stack(tiny, tiny[:, 0], tiny.new_tensor([2.0]), Camera(0.05, 8.0, 1e-5), **self.options)
+        if isinstance(sigma_scale, bool) or not isinstance(sigma_scale, (int, float)):
+            raise InputError(f"sigma_scale: expected a positive number, got {sigma_scale!r} (optics.sigma_scale)")
+        self.options = {
+            "sigma_scale": float(sigma_scale),
+            "weighting": weighting,
+            "psf": psf,
+            "method": method,
+            "linear_light": linear_light,
+            "layers": layers,
+        }
+        tiny = torch.ones(1, 3, 2, 2)  # wrong options are refused here, not in the first step
+        render_focal_stack(tiny, tiny[:, 0], tiny.new_tensor([1.0]), Camera(0.05, 8.0, 1e-5), **self.options)
 
     @property
     def sigma_scale(self) -> float:
