@@ -196,9 +196,7 @@ def training_share(repeats: int) -> dict[str, float]:
             rendered = render_focal_stack(guess, guess_depth, focus, CAMERA, sigma_scale=0.5, method=method)
             inner = time.perf_counter() - started
             cut = rendered.detach().requires_grad_()
-            terms = loss(
-                cut, stack, guess_depth, guess, defocus_map_px(guess_depth, focus, CAMERA), near, far, mask
-            )
+            terms = loss(cut, stack, guess_depth, guess, defocus_map_px(guess_depth, focus, CAMERA), near, far, mask)
             terms["total"].mean().backward()
             started = time.perf_counter()
             rendered.backward(cut.grad)

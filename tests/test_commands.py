@@ -264,19 +264,55 @@ def test_bad_input_ends_with_one_line_and_exit_code_2(command, arguments, messag
     assert not list(tmp_path.rglob("metrics.json")) and not list(tmp_path.rglob("*.npy"))
 
 
+def nyu_file(path, frames=3):
+    """A small file exactly as MATLAB 7.3 stores NYUv2."""
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (frames, 3, 64, 48), dtype=np.uint8)
+    depths = rng.uniform(0.7, 9.9, (frames, 64, 48)).astype(np.float32)
+    with h5py.File(path, "w") as file:
+        file["images"], file["depths"] = images, depths
+    return images, depths
+
+
+def test_prepare_converts_nyu_and_training_reads_it(tmp_path):
+    images, depths = nyu_file(tmp_path / "labeled.mat")
+    for _ in range(2):  # the second time finds it done
+        run("sfdfd.prepare", "data=nyu", "data.root=a/nyu", "source=labeled.mat", cwd=tmp_path)
+    rgb, depth = iio.imread(tmp_path / "a/nyu/rgb/0001.png"), iio.imread(tmp_path / "a/nyu/depth/0001.png")
+    assert rgb.shape == (24, 32, 3) and depth.dtype == np.uint16
+    np.testing.assert_allclose(rgb[3, 5], images[1][:, 10:12, 6:8].mean((1, 2)), atol=0.51)
+    assert abs(depth[3, 5] / 1000 - depths[1][10, 6]) < 6e-4
+    run("sfdfd.evaluate", "data=nyu", "data.root=a/nyu", "output_dir=e", cwd=tmp_path)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["nyu"]
+
+
+def test_prepare_says_what_is_wrong_and_leaves_nothing(tmp_path):
+    (tmp_path / "broken.mat").write_bytes(b"no HDF5")
+    for arguments, message in ((["source=broken.mat"], "not an HDF5 file"), (["source=none.mat"], "no such file"),
+                               (["data=procedural"], "nothing to prepare")):  # fmt: skip
+        done = run("sfdfd.prepare", "data.root=nyu", *arguments, cwd=tmp_path, expect=2)
+        assert message in done.stderr
+    assert not (tmp_path / "nyu").exists()
+
+
 def test_foreign_checkpoints_are_refused(trained, tmp_path):
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
     content["sfdfd_config"]["network"] = {"_target_": "os.system", "command": "touch owned"}
     torch.save(content, tmp_path / "hostile.ckpt")
-    for name, message in {"text": "not a readable", "other": "not a checkpoint of sfdfd", "hostile": "os.system"}.items():
+    for name, message in {
+        "text": "not a readable",
+        "other": "not a checkpoint of sfdfd",
+        "hostile": "os.system",
+    }.items():
         done = run("sfdfd.evaluate", f"checkpoint={name}.ckpt", cwd=tmp_path, expect=2)
         assert message in done.stderr
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "compare"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "compare", "prepare"])
 def test_help_answers_at_once_in_the_users_words(command, tmp_path):
     started = time.monotonic()
     done = run(f"sfdfd.{command}", "--help", cwd=tmp_path)
@@ -301,7 +337,12 @@ def test_the_wheel_works_from_any_folder(recorded, tmp_path):
     assert (tmp_path / "p" / "depth_m.npy").is_file(), where.stdout
     code = "import sfdfd.runs as r; print(r.CONF_DIR)"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **env}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert Path(done.stdout.strip()) == site / "sfdfd" / "conf"
     run("sfdfd.train", "experiment=procedural", "trainer.max_steps=1", "output_dir=t", *SMALL, cwd=tmp_path, env=env)

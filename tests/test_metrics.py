@@ -54,11 +54,15 @@ def test_uneven_batches_change_nothing_and_figures_are_means_over_images():
     whole, split = EvaluationMetrics(), EvaluationMetrics()
     whole.update(image_metrics(guess, stack))
     for index in range(5):
-        one = Prediction(*(getattr(guess, key)[index : index + 1] for key in ("depth_m", "aif", "defocus_px", "rendered")))
+        one = Prediction(
+            *(getattr(guess, key)[index : index + 1] for key in ("depth_m", "aif", "defocus_px", "rendered"))
+        )
         split.update(image_metrics(one, stack[index]))
     first, second = whole.compute(), split.compute()
     assert first == pytest.approx(second, rel=1e-6) and first["samples"] == 5
-    twins = [twin(p.astype(np.float32), t.astype(np.float32), v) for p, t, v in zip(prediction, truth, valid, strict=True)]
+    twins = [
+        twin(p.astype(np.float32), t.astype(np.float32), v) for p, t, v in zip(prediction, truth, valid, strict=True)
+    ]
     for key in twins[0]:
         assert first[f"depth/{key}"] == pytest.approx(np.mean([one[key] for one in twins]), rel=1e-4), key
         assert first[f"pooled/depth/{key}"] == pytest.approx(twin(prediction, truth, valid)[key], rel=1e-4), key

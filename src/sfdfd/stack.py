@@ -69,8 +69,7 @@ class FocalStack:
         focus = torch.as_tensor(focus_distances_m, dtype=torch.float32)
         if focus.shape != images.shape[:1]:
             raise InputError(
-                f"expected {images.shape[0]} focus distances, one per slice, got {focus.numel()} "
-                "(focus_distances_m)"
+                f"expected {images.shape[0]} focus distances, one per slice, got {focus.numel()} (focus_distances_m)"
             )
         if not 0 < near_m < far_m:
             raise InputError(f"expected 0 < near_m < far_m, got {near_m} and {far_m} (near_m, far_m)")

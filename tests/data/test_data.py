@@ -114,7 +114,9 @@ def test_rgbd_reads_millimetres_and_masks_holes(rgbd):
     known = stack.valid[0].numpy()
     assert not known[:3, :4].any() and known[3:].all()
     np.testing.assert_allclose(stack.depth_m[0].numpy()[known], stored[known] / 1000, rtol=1e-6)
-    np.testing.assert_allclose(stack.aif[0].permute(1, 2, 0).numpy(), iio.imread(rgbd / "rgb" / "0000.png") / 255, atol=1e-6)
+    np.testing.assert_allclose(
+        stack.aif[0].permute(1, 2, 0).numpy(), iio.imread(rgbd / "rgb" / "0000.png") / 255, atol=1e-6
+    )
     assert stack.images.shape == (1, 5, 3, 20, 26) and stack.name == ("0000",)
 
 
@@ -280,4 +282,4 @@ def test_real_breakfast_lies_between_its_focus_distances(real_data):
 
     stack = read_stack(real_data / "stacks" / "breakfast")
     depth, _ = depth_from_focus(stack.images, stack.focus_distances_m, stack.near_m, stack.far_m)
-    assert 0.5 <= float(depth.min()) and float(depth.max()) <= 0.9
+    assert float(depth.min()) >= 0.5 and float(depth.max()) <= 0.9

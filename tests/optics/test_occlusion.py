@@ -19,7 +19,7 @@ def brute_force(aif, depth, planes, focus):
         sigma = max(0.5 * CAMERA.blur_radius_px(plane, focus), 0.2)
         layer_colour, layer_opacity = np.zeros_like(aif), np.zeros((height, width))
         reach = 40
-        norm = np.exp(-np.arange(-reach, reach + 1) ** 2 / (2 * sigma**2)).sum() ** 2
+        norm = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2)).sum() ** 2
         for y in range(height):
             for x in range(width):
                 if depth[y, x] != plane:
@@ -45,7 +45,12 @@ def scene():
 def test_two_planes_match_brute_force_compositing(index):
     aif, depth = scene()
     stack = render_focal_stack(
-        torch.from_numpy(aif)[None], torch.from_numpy(depth)[None], FOCUS, CAMERA, sigma_scale=0.5, weighting="occlusion"
+        torch.from_numpy(aif)[None],
+        torch.from_numpy(depth)[None],
+        FOCUS,
+        CAMERA,
+        sigma_scale=0.5,
+        weighting="occlusion",
     )
     expected = brute_force(aif, depth, (1.0, 4.0), float(FOCUS[index]))
     assert np.abs(stack[0, index].numpy() - expected).max() < 2e-5
@@ -84,7 +89,8 @@ def test_linear_light_blurs_light_and_not_codes():
     pattern = (torch.arange(64) % 2).double().expand(1, 3, 64, 64).contiguous()
     depth = torch.full((1, 64, 64), 6.0, dtype=torch.float64)
     codes, light = (
-        render_focal_stack(pattern, depth, FOCUS[:1], CAMERA, linear_light=flag)[0, 0, :, 32, 32] for flag in (False, True)
+        render_focal_stack(pattern, depth, FOCUS[:1], CAMERA, linear_light=flag)[0, 0, :, 32, 32]
+        for flag in (False, True)
     )
     torch.testing.assert_close(codes, torch.full((3,), 0.5, dtype=torch.float64), atol=1e-3, rtol=0)
     half_light = 1.055 * 0.5 ** (1 / 2.4) - 0.055

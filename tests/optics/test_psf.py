@@ -65,7 +65,9 @@ def test_power_two_is_the_gaussian_and_a_high_power_the_disc():
 
     torch.testing.assert_close(render("power:2", 0.7), render("gaussian", 0.7), atol=1e-6, rtol=0)
     disc = render("disc", 0.123)  # the disc's radius is the blur radius
-    assert float((render("power:60", 0.5) - disc).abs().mean()) < 0.25 * float((render("power:2", 0.5) - disc).abs().mean())
+    assert float((render("power:60", 0.5) - disc).abs().mean()) < 0.25 * float(
+        (render("power:2", 0.5) - disc).abs().mean()
+    )
 
 
 @pytest.mark.parametrize("weighting", ["source", "target"])
@@ -104,7 +106,9 @@ def test_the_floor_joins_smoothly():
     size = torch.tensor([0.0, 0.2, 0.4 - 1e-9, 0.4 + 1e-9, 3.0], dtype=torch.float64, requires_grad=True)
     floored = floored_size_px(size, 0.2)
     (slope,) = torch.autograd.grad(floored.sum(), size)
-    torch.testing.assert_close(floored, torch.tensor([0.2, 0.25, 0.4, 0.4, 3.0], dtype=torch.float64), atol=1e-8, rtol=0)
+    torch.testing.assert_close(
+        floored, torch.tensor([0.2, 0.25, 0.4, 0.4, 3.0], dtype=torch.float64), atol=1e-8, rtol=0
+    )
     torch.testing.assert_close(slope, torch.tensor([0.0, 0.5, 1.0, 1.0, 1.0], dtype=torch.float64), atol=1e-8, rtol=0)
 
 

@@ -184,9 +184,9 @@ def test_a_batch_is_its_samples():
     aif, depth = torch.rand(3, 3, 20, 24), 0.7 + 8 * torch.rand(3, 20, 24)
     cameras = [CAMERA, Camera(0.05, 4.0, 1.2e-5), Camera(0.035, 2.0, 2e-5)]
     focus = torch.tensor([[1.0, 2.0], [1.5, 4.0], [3.0, torch.inf]])
-    together = render_focal_stack(aif, depth, focus, cameras)
+    together = render_focal_stack(aif, depth, focus, cameras, method="exact")
     for i in range(3):
-        alone = render_focal_stack(aif[i : i + 1], depth[i : i + 1], focus[i], cameras[i])
+        alone = render_focal_stack(aif[i : i + 1], depth[i : i + 1], focus[i], cameras[i], method="exact")
         torch.testing.assert_close(together[i : i + 1], alone, atol=3e-5, rtol=0)
 
 
@@ -203,7 +203,11 @@ def test_reconstruction_error_grows_with_depth_error():
     aif, focus = torch.rand(1, 3, 48, 48), FOCUS.float()
     truth = render_focal_stack(aif, torch.full((1, 48, 48), 5.0), focus, CAMERA, sigma_scale=0.5)
     errors = [
-        float((render_focal_stack(aif, torch.full((1, 48, 48), d), focus, CAMERA, sigma_scale=0.5) - truth).square().mean())
+        float(
+            (render_focal_stack(aif, torch.full((1, 48, 48), d), focus, CAMERA, sigma_scale=0.5) - truth)
+            .square()
+            .mean()
+        )
         for d in (5.0, 5.5, 6.5, 8.0, 10.0)
     ]
     assert errors == sorted(errors) and errors[1] > errors[0]
@@ -245,3 +249,30 @@ def test_autocast_does_not_touch_the_optics():
     expected = render_focal_stack(aif, depth, FOCUS.float(), CAMERA)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(render_focal_stack(aif, depth, FOCUS.float(), CAMERA), expected)
+
+
+def test_auto_is_exact_for_small_blur_and_fast_for_large():
+    aif, depth = torch.rand(1, 3, 24, 24), 1.2 + 4 * torch.rand(1, 24, 24)
+
+    def render(camera, method, dtype=torch.float32):
+        return render_focal_stack(
+            aif.to(dtype), depth.to(dtype), torch.tensor([1.0], dtype=dtype), camera, method=method
+        )
+
+    wide = Camera(0.05, 2.0, 1.2e-5)
+    assert torch.equal(render(CAMERA, "auto"), render(CAMERA, "exact"))
+    assert torch.equal(render(wide, "auto"), render(wide, "fast"))
+    assert torch.equal(render(wide, "auto", torch.float64), render(wide, "exact", torch.float64))
+
+
+@pytest.mark.parametrize("weighting", ["source", "target"])
+def test_the_fast_gradient_points_where_the_exact_one_does(weighting):
+    aif, depth = torch.rand(1, 3, 40, 48), 0.8 + 5 * torch.rand(1, 5, 6).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    grads = {}
+    for method in ("exact", "fast"):
+        a, d = aif.clone().requires_grad_(), depth.clone().requires_grad_()
+        stack = render_focal_stack(a, d, FOCUS.float(), CAMERA, sigma_scale=0.5, weighting=weighting, method=method)
+        weights = torch.rand(stack.shape, generator=torch.Generator().manual_seed(4))
+        grads[method] = torch.autograd.grad((stack * weights).sum(), (a, d))
+    for exact, fast in zip(grads["exact"], grads["fast"], strict=True):
+        assert float(torch.nn.functional.cosine_similarity(exact.flatten(), fast.flatten(), dim=0)) > 0.99

@@ -122,9 +122,7 @@ def render_focal_stack(
     if method not in ("auto", "exact", "fast"):
         raise InputError(f"method: expected 'auto', 'exact' or 'fast', got {method!r} (optics.method)")
     if weighting not in ("source", "target", "occlusion"):
-        raise InputError(
-            f"weighting: expected 'source', 'target' or 'occlusion', got {weighting!r} (optics.weighting)"
-        )
+        raise InputError(f"weighting: expected 'source', 'target' or 'occlusion', got {weighting!r} (optics.weighting)")
     if layers < 2:
         raise InputError(f"layers: expected two or more, got {layers} (optics.layers)")
     if linear_light and aif.shape[1] != 3:
