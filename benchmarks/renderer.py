@@ -291,6 +291,12 @@ def main() -> None:
     (options.output / "renderer.md").write_text(table)
     options.figure.parent.mkdir(parents=True, exist_ok=True)
     draw(scaling, options.figure)
+    page = ROOT / "docs" / "renderer.md"
+    if not options.quick:
+        text = page.read_text()
+        begin, end = "<!-- bench:begin -->\n", "<!-- bench:end -->"
+        before, after = text.split(begin)[0], text.split(end)[1]
+        page.write_text(f"{before}{begin}{table}{end}{after}")
     print(table)
 
 

@@ -13,7 +13,7 @@ FOCUS = torch.tensor([1.0, 4.0], dtype=torch.float64)
 
 def brute_force(aif, depth, planes, focus):
     """Pixel by pixel: spread every plane's colour and opacity, then lay the nearer over the farther."""
-    channels, height, width = aif.shape
+    height, width = aif.shape[1:]
     colour, opacity = np.zeros_like(aif), np.zeros((height, width))
     for plane in sorted(planes, reverse=True):
         sigma = max(0.5 * CAMERA.blur_radius_px(plane, focus), 0.2)

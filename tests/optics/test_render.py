@@ -222,7 +222,8 @@ def test_reconstruction_error_grows_with_depth_error():
 ])  # fmt: skip
 def test_refuses_with_the_reason(change, message):
     arguments = {
-        "aif": torch.rand(1, 3, 8, 8), "depth_m": torch.ones(1, 8, 8), "focus_distances_m": torch.tensor([2.0]), "camera": CAMERA,
+        "aif": torch.rand(1, 3, 8, 8), "depth_m": torch.ones(1, 8, 8), "focus_distances_m": torch.tensor([2.0]),
+        "camera": CAMERA,
     }  # fmt: skip
     with pytest.raises(ValueError, match=message):
         render_focal_stack(**{**arguments, **change})

@@ -27,8 +27,8 @@ class FocusAttentionNet(nn.Module):
 
     Depth from focus in its classical form is an attention over slices whose logits are ``power * log(relative
     sharpness)``; it stands at the level of the published network before any training. Here a small U-Net with
-    DAIF-Net's pooling over slices sees the slices and their relative sharpness at three scales and adds what it has learned: a
-    logit per slice for depth and one for the AIF, a correction of inverse depth (between and beyond the focus
+    DAIF-Net's pooling over slices sees the slices and their relative sharpness at three scales and adds what it has
+    learned: a logit per slice for depth and one for the AIF, a correction of inverse depth (between and beyond the focus
     distances), and a residual of the AIF. AiFDepthNet (Wang et al., ICCV 2021) takes both outputs from attention over
     slices; the sharpness prior and the correction are ours.
 

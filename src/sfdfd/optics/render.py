@@ -102,8 +102,8 @@ def render_focal_stack(
         weighting: "source", "target" or "occlusion".
         psf: "gaussian"; "disc" (its radius is the blur radius, whatever sigma_scale); "power:P", exp(-2 (q/c)^P) with
             c = 2 sigma_scale r; or a :class:`sfdfd.optics.psf.PSF`.
-        method: "exact" (PSF error 1e-5 of its mass, 1e-9 in float64), "fast" (1.5e-2: half an 8-bit level in the image), "auto": exact while
-            the largest blur is below 8 px, and in float64; fast beyond (docs/renderer.md).
+        method: "exact" (PSF error 1e-5 of its mass, 1e-9 in float64), "fast" (1.5e-2: half an 8-bit level in the
+            image), "auto": exact while the largest blur is below 8 px, and in float64; fast beyond (docs/renderer.md).
         linear_light: blur in linear light: sRGB -> linear -> blur -> sRGB; RGB in [0, 1].
         layers: number of layers of the occlusion-aware renderer.
 
