@@ -12,7 +12,7 @@ from sfdfd.callbacks import CollapseDetector
 from sfdfd.losses import SelfSupervisedLoss
 from sfdfd.module import DepthFromDefocus, StackAugmentation
 from sfdfd.networks import DAIFNet, FocusAttentionNet, NetworkOutput
-from sfdfd.optics import DefocusRenderer, render_focal_stack
+from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
 from sfdfd.stack import FocalStack
 from tests.conftest import CAMERA
 
@@ -97,6 +97,14 @@ def test_learning_rate_warms_up_and_follows_a_cosine():
     train(model, stacks(4), stacks(1), steps=20, callbacks=[Record()])
     assert rates[0] == pytest.approx(5e-4) and rates[1] == pytest.approx(1e-3) and max(rates) == pytest.approx(1e-3)
     assert rates[2:] == sorted(rates[2:], reverse=True) and rates[-1] < 2e-4
+
+
+def test_the_models_camera_can_differ_from_the_datas():
+    batch = FocalStack.collate(stacks(2))
+    model = module()
+    own = model(batch)
+    model.camera = Camera(0.05, 16.0, 1.2e-5)
+    torch.testing.assert_close(model(batch).defocus_px, own.defocus_px / 2)
 
 
 class Constant(torch.nn.Module):

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs import command, instantiate, load_run, pick_device, plain, run_record, seed_everything
+from sfdfd.runs import (
+    command,
+    instantiate,
+    load_run,
+    pick_device,
+    plain,
+    run_record,
+    say_where_optics_differ,
+    seed_everything,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -38,7 +47,10 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     protocol: dict[str, Any] = {"checkpoint": config.checkpoint}
     if module is not None:
         protocol["model_camera"] = module.run_config["optics"]["camera"]
-        _say_where_they_differ(datamodule.protocol(), protocol["model_camera"], renderer.sigma_scale)
+        data = datamodule.protocol()
+        say_where_optics_differ(
+            data.get("camera"), protocol["model_camera"], data.get("synthesis_sigma_scale"), renderer.sigma_scale
+        )
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(output_dir / "run.json", run_record())
@@ -56,23 +68,6 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     print_metrics(result, f"{config.data._target_.rsplit('.', 1)[-1]}, split {config.data.split}")
     print(f"metrics:  {output_dir / 'metrics.json'}\npictures: {output_dir / 'pictures'}")
     return result
-
-
-def _say_where_they_differ(data: dict[str, Any], model_camera: dict[str, float], model_sigma_scale: float) -> None:
-    import math
-    import sys
-
-    camera = data.get("camera")
-    differences = []
-    for key, value in (camera or {}).items():
-        trained = model_camera.get(key)
-        if trained is not None and not math.isclose(trained, value, rel_tol=1e-6):
-            differences.append(f"{key} {value:g} (trained with {trained:g})")
-    synthesis = data.get("synthesis_sigma_scale")
-    if synthesis is not None and not math.isclose(synthesis, model_sigma_scale, rel_tol=1e-6):
-        differences.append(f"sigma_scale {synthesis:g} in the data (the model's is {model_sigma_scale:g})")
-    if differences:
-        print(f"sfdfd: the data's optics differ from the model's: {'; '.join(differences)}", file=sys.stderr)
 
 
 main = command("evaluate")(evaluate_command)

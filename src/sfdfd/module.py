@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sfdfd.metrics import depth_metrics
+from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, defocus_map_px
 from sfdfd.stack import FocalStack, Prediction
 
@@ -122,6 +123,7 @@ class DepthFromDefocus(lightning.LightningModule):
         log_truth_metrics: log ``truth/depth_abs_rel`` in validation where truth exists.
         channels_last: keep convolutions in channels-last memory (about twice as fast on CPUs).
         compile: compile the network with torch.compile.
+        camera: the model's camera where it is not the data's; None takes the camera that each stack carries.
         run_config: the resolved configuration, plain Python; kept in every checkpoint.
     """
 
@@ -137,6 +139,7 @@ class DepthFromDefocus(lightning.LightningModule):
         log_truth_metrics: bool = True,
         channels_last: bool = True,
         compile: bool = False,
+        camera: Camera | None = None,
         run_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -145,12 +148,15 @@ class DepthFromDefocus(lightning.LightningModule):
         self.make_optimizer, self.augmentation = optimizer, augmentation
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.log_truth_metrics = log_truth_metrics
+        self.camera = camera
         self.run_config = run_config or {}
         if compile:
             self.network.compile()
 
     def forward(self, stack: FocalStack) -> Prediction:
         """Predict and render; see :class:`sfdfd.stack.Prediction`."""
+        if self.camera is not None:
+            stack = replace(stack, camera=(self.camera,) * len(stack))
         return predict_stack(self.network, self.renderer, stack)
 
     def compare(self, stack: FocalStack, prediction: Prediction) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfdfd.runs import command, instantiate, load_run, pick_device, plain, run_record
+from sfdfd.runs import command, instantiate, load_run, pick_device, plain, run_record, say_where_optics_differ
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -40,6 +40,8 @@ def predict(config: DictConfig) -> None:
         network, renderer = module.network, module.renderer
     given = ("camera", "focus_distances_m", "focus_distance_unit_m", "near_m", "far_m", "files", "crop")
     stack = read_stack(config.stack, {key: plain(config)[key] for key in given}).to(device)
+    if config.checkpoint is not None:
+        say_where_optics_differ(stack.camera[0].as_dict(), module.run_config["optics"]["camera"])
     with torch.inference_mode():
         prediction = predict_stack(network, renderer, stack)
     depth_m = prediction.depth_m[0].float().cpu()

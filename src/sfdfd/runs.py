@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
     from sfdfd.module import DepthFromDefocus
 
-__all__ = ["CONF_DIR", "command", "instantiate", "load_run", "plain", "run_record", "seed_everything"]
+__all__ = [
+    "CONF_DIR",
+    "command",
+    "instantiate",
+    "load_run",
+    "plain",
+    "run_record",
+    "say_where_optics_differ",
+    "seed_everything",
+]
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next(
@@ -162,6 +171,27 @@ def run_record() -> dict[str, Any]:
         "processor_cores": os.cpu_count(),
         "versions": versions,
     }
+
+
+def say_where_optics_differ(
+    camera: dict[str, float] | None,
+    model_camera: dict[str, float | None],
+    sigma_scale: float | None = None,
+    model_sigma_scale: float | None = None,
+) -> bool:
+    """One line on stderr where the data's optics and the model's are not the same; true if there was one."""
+    import math
+
+    pairs = [(key, value, model_camera.get(key)) for key, value in (camera or {}).items() if key != "_target_"]
+    pairs.append(("sigma_scale", sigma_scale, model_sigma_scale))
+    differences = [
+        f"{key} {value:g} in the data (the model's is {own:g})"
+        for key, value, own in pairs
+        if value is not None and own is not None and not math.isclose(value, own, rel_tol=1e-6)
+    ]
+    if differences:
+        print(f"sfdfd: the data's optics differ from the model's: {'; '.join(differences)}", file=sys.stderr)
+    return bool(differences)
 
 
 def _only_ours(node: Any, where: str) -> None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs import command, instantiate, load_checkpoint, load_run, pick_device, plain, run_record, seed_everything
+from sfdfd.runs import (
+    command,
+    instantiate,
+    load_checkpoint,
+    load_run,
+    pick_device,
+    plain,
+    run_record,
+    say_where_optics_differ,
+    seed_everything,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -24,6 +34,7 @@ def train(config: DictConfig) -> dict[str, Any]:
 
     from sfdfd.errors import InputError
     from sfdfd.evaluation import evaluate, print_metrics, write_json
+    from sfdfd.optics.camera import Camera
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings say nothing about the run
     warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")  # Lightning 2.6 on torch 2.13
@@ -44,6 +55,9 @@ def train(config: DictConfig) -> dict[str, Any]:
         optimizer=instantiate(config.optimizer),
     )
     module.run_config = resolved
+    model_camera = resolved["optics"]["camera"]
+    if say_where_optics_differ(resolved["data"].get("camera"), model_camera):
+        module.camera = Camera(**{key: value for key, value in model_camera.items() if key != "_target_"})
     if resolved["weights_path"]:
         try:
             module.load_state_dict(load_checkpoint(resolved["weights_path"])["state_dict"])
