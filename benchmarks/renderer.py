@@ -7,12 +7,13 @@ Times are medians; compare them as ratios of one run, on a quiet machine.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -128,11 +129,28 @@ def _memory_child(name: str, size: tuple[int, int], queue) -> None:
     arguments = inputs(*size)
     warm = inputs(16, 16, 1.0)
     step(METHODS[name], *warm)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gc.collect()
+    before, peak, running = _resident_kib(), 0, True
+
+    def watch() -> None:
+        nonlocal peak
+        while running:
+            peak = max(peak, _resident_kib())
+            time.sleep(0.0005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     started = time.perf_counter()
     step(METHODS[name], *arguments)
     first = time.perf_counter() - started
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, first))
+    running = False
+    watcher.join()
+    queue.put((peak - before, first))
+
+
+def _resident_kib() -> int:
+    """Resident memory of this process now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 def peak_mib(name: str, size: tuple[int, int]) -> tuple[float, float]:
@@ -346,6 +364,8 @@ def draw(scaling: dict, path: Path) -> None:
         power = 2 if key == "sigma" else 1
         axis.plot(xs, first[f"{key} s"][0] * (xs / xs[0]) ** power, "k:", label="quadratic" if power == 2 else "linear")
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel="forward + backward, s")
+        axis.set_xticks(xs, [f"{x:g}" for x in xs])
+        axis.minorticks_off()
         axis.legend(fontsize=7)
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=90)
