@@ -115,6 +115,23 @@ def test_a_run_continues_and_a_new_one_starts_from_weights(trained, tmp_path):
     assert torch.load(tmp_path / "new/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
 
+@pytest.mark.slow
+def test_compiled_networks_train(tmp_path):
+    run("sfdfd.train", "experiment=procedural", "module.compile=true", "trainer.max_steps=2", "output_dir=r", *SMALL,
+        cwd=tmp_path)  # fmt: skip
+    assert load_run(tmp_path / "r" / "checkpoints" / "last.ckpt") is not None
+
+
+def test_captured_stacks_train(recorded, tmp_path):
+    """Training on focal stacks alone, with nothing else there is to know."""
+    small = [a for a in SMALL if not a.startswith("data.")]
+    run("sfdfd.train", "data=recorded", f"data.root='{recorded}'", "trainer.max_steps=2", "output_dir=r",
+        "logger=tensorboard", *small, cwd=tmp_path)  # fmt: skip
+    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert metrics["stack/psnr"] > 0 and "depth/abs_rel" not in metrics
+    assert len(list((tmp_path / "r" / "pictures").glob("step_000002_*.png"))) == 1
+
+
 def test_a_multirun_ends_in_a_table_and_each_job_is_a_wandb_run_of_its_own(tmp_path):
     done = run("sfdfd.train", "-m", "experiment=procedural", "optics.sigma_scale=0.5,1.0", "trainer.max_steps=1",
                "output_dir=sweep", "logger=[csv,wandb]", *SMALL, cwd=tmp_path)  # fmt: skip
@@ -247,7 +264,8 @@ def test_predicting_writes_every_file(trained, recorded, tmp_path, with_checkpoi
     ("train", ["optics.sigma_scale=-1"], "optics.sigma_scale"),
     ("train", ["optics.sigma_scale=wide"], "optics.sigma_scale"),
     ("train", ["optics.weighting=both"], "optics.weighting"),
-    ("train", ["data.focus_distances_m=[0.01]"], "focal length"),
+    ("train", ["data.focus_distances_m=[0.01,1]"], "focal length"),
+    ("train", ["data.focus_distances_m=[1.0]"], "two or more focus distances"),
     ("train", ["data.batch_size=0"], "data.batch_size"),
     ("train", ["trainer.max_steps=many"], "max_steps"),
     ("train", ["ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),

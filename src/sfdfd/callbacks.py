@@ -88,21 +88,28 @@ class PictureLogger(lightning.Callback):
 
     Args:
         folder: where the PNG files go, ``step_NNNNNN_NAME.png``.
-        every_n_epochs: how often.
+        every_n_epochs: how often, at the next validation, and once at the end of training.
         samples: how many of the validation set's first samples.
     """
 
     def __init__(self, folder: str, every_n_epochs: int = 1, samples: int = 2) -> None:
         self.folder, self.every_n_epochs, self.samples = Path(folder), every_n_epochs, samples
+        self.drawn_epoch, self.drawn_step = -every_n_epochs, -1
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, module: DepthFromDefocus) -> None:
-        if trainer.sanity_checking or trainer.current_epoch % self.every_n_epochs or not trainer.is_global_zero:
+        if trainer.sanity_checking or trainer.current_epoch - self.drawn_epoch < self.every_n_epochs:
             return
+        self.drawn_epoch = trainer.current_epoch
         self.write(trainer, module)
+
+    def on_train_end(self, trainer: lightning.Trainer, module: DepthFromDefocus) -> None:
+        if trainer.global_step != self.drawn_step:
+            self.write(trainer, module)
 
     @rank_zero_only
     def write(self, trainer: lightning.Trainer, module: DepthFromDefocus) -> None:
         """Write the pages now and hand them to the loggers that take pictures."""
+        self.drawn_step = trainer.global_step
         self.folder.mkdir(parents=True, exist_ok=True)
         dataset = trainer.datamodule.dataset("val")
         was_training = module.training

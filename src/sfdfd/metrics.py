@@ -40,6 +40,7 @@ def _pixel_errors(prediction_m: Tensor, truth_m: Tensor) -> dict[str, Tensor]:
 
 
 def _sums(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    prediction_m, truth_m, valid = prediction_m.cpu(), truth_m.cpu(), valid.cpu()  # float64, which not every device has
     safe_truth = torch.where(valid, truth_m, 1.0)
     errors = _pixel_errors(torch.where(valid, prediction_m, 1.0).double(), safe_truth.double())
     return {key: torch.where(valid, value, 0.0).sum((1, 2)) for key, value in errors.items()}, valid.sum((1, 2))
@@ -68,7 +69,7 @@ def depth_metrics(
 
 def psnr(image: Float[Tensor, "b *rest"], truth: Float[Tensor, "b *rest"]) -> Float[Tensor, "b"]:
     """Peak signal-to-noise ratio of each image in dB, peak 1.0, capped at 100 dB."""
-    error = (image.double() - truth.double()).square().flatten(1).mean(1)
+    error = (image.cpu().double() - truth.cpu().double()).square().flatten(1).mean(1)
     return -10 * torch.log10(error.clamp_min(1e-10))
 
 
@@ -95,8 +96,8 @@ class ImageMetrics(NamedTuple):
 def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
     """Every metric of every image of a batch, as far as the stack carries truth."""
     batch = len(stack)
-    rows = torch.full((batch, len(KEYS)), torch.nan, dtype=torch.float64, device=stack.images.device)
-    sums = torch.zeros(batch, len(DEPTH_KEYS) + 1, dtype=torch.float64, device=stack.images.device)
+    rows = torch.full((batch, len(KEYS)), torch.nan, dtype=torch.float64)
+    sums = torch.zeros(batch, len(DEPTH_KEYS) + 1, dtype=torch.float64)
     column = {key: index for index, key in enumerate(KEYS)}
     if stack.depth_m is not None:
         totals, count = _sums(prediction.depth_m, stack.depth_m, stack.valid)
@@ -106,12 +107,12 @@ def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
         sums[:, -1] = count
     if stack.aif is not None:
         rows[:, column["aif/psnr"]] = psnr(prediction.aif, stack.aif)
-        rows[:, column["aif/ssim"]] = ssim(prediction.aif, stack.aif)
+        rows[:, column["aif/ssim"]] = ssim(prediction.aif, stack.aif).double().cpu()
     for index in range(batch):
         real = stack.slice_mask[index]
         rendered, images = prediction.rendered[index, real], stack.images[index, real]
         rows[index, column["stack/psnr"]] = psnr(rendered[None], images[None])[0]
-        rows[index, column["stack/ssim"]] = ssim(rendered, images).mean()
+        rows[index, column["stack/ssim"]] = ssim(rendered, images).mean().double().cpu()
     return ImageMetrics(rows, sums)
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 def train(config: DictConfig) -> dict[str, Any]:
     """Train as configured, then test the best checkpoint; returns the content of ``metrics.json``."""
-    import copy
     import logging
     import sys
     import warnings
@@ -65,7 +64,8 @@ def train(config: DictConfig) -> dict[str, Any]:
             raise InputError(f"weights_path={resolved['weights_path']}: these weights are of another network") from None
     if resolved["ckpt_path"]:
         load_checkpoint(resolved["ckpt_path"])  # refuses what is not ours before anything is written
-    untrained = copy.deepcopy(module.network)
+    untrained = instantiate(config.network)
+    untrained.load_state_dict(module.network.state_dict())
     _fit_intervals(config)
     loggers = [instantiate(node) for node in (config.logger or {}).values()]
     callbacks = [instantiate(node) for node in (config.callbacks or {}).values()]

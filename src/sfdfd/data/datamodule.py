@@ -152,6 +152,11 @@ class _SynthesisDataModule(StackDataModule):
         super().__init__(**common)
         self.renderer = renderer
         self.rounded_to_8_bits = round_to_8_bits
+        if len(focus_distances_m) < 2:
+            raise InputError(
+                f"expected two or more focus distances, got {list(focus_distances_m)}: one slice carries no depth "
+                "(data.focus_distances_m)"
+            )
         self.synthesis = StackSynthesis(renderer, camera, focus_distances_m, near_m, far_m, noise_std, round_to_8_bits)
 
     def protocol(self) -> dict[str, Any]:
