@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sfdfd.metrics import depth_metrics
+from sfdfd.networks.interface import NetworkOutput
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, defocus_map_px
 from sfdfd.stack import FocalStack, Prediction
@@ -84,7 +85,7 @@ class StackAugmentation(nn.Module):
         return replace(stack, **changes)
 
 
-def predict_stack(network: nn.Module, renderer: DefocusRenderer, stack: FocalStack) -> Prediction:
+def predict_stack(network: Callable[..., NetworkOutput], renderer: DefocusRenderer, stack: FocalStack) -> Prediction:
     """Predict depth and AIF with the network and render the stack they would produce."""
     output = network(
         stack.images,
@@ -122,7 +123,7 @@ class DepthFromDefocus(lightning.LightningModule):
         final_lr_share: learning rate at the end over its peak.
         log_truth_metrics: log ``truth/depth_abs_rel`` in validation where truth exists.
         channels_last: keep convolutions in channels-last memory (about twice as fast on CPUs).
-        compile: compile the network with torch.compile.
+        compile: compile the network with torch.compile for training steps (needs a C++ compiler; validation runs eager).
         camera: the model's camera where it is not the data's; None takes the camera that each stack carries.
         run_config: the resolved configuration, plain Python; kept in every checkpoint.
     """
@@ -150,14 +151,15 @@ class DepthFromDefocus(lightning.LightningModule):
         self.log_truth_metrics = log_truth_metrics
         self.camera = camera
         self.run_config = run_config or {}
-        if compile:
-            self.network.compile()
+        # a function, not a module: state_dict must not hold the network twice. Static shapes: the crop's is always the same
+        self.compiled = torch.compile(self.network.forward, dynamic=False) if compile else None
 
     def forward(self, stack: FocalStack) -> Prediction:
         """Predict and render; see :class:`sfdfd.stack.Prediction`."""
         if self.camera is not None:
             stack = replace(stack, camera=(self.camera,) * len(stack))
-        return predict_stack(self.network, self.renderer, stack)
+        network = self.compiled if self.training and self.compiled is not None else self.network
+        return predict_stack(network, self.renderer, stack)
 
     def compare(self, stack: FocalStack, prediction: Prediction) -> dict[str, Tensor]:
         """Every term of the loss, per image (B,), with their weighted sum as "total"."""
