@@ -170,6 +170,13 @@ def _spectra(basis: PSFBasis, like: Tensor) -> tuple[Tensor, tuple[int, int]]:
     return basis.spectra(*shape, like.dtype, like.device), shape
 
 
+def _through_the_centre(psf: PSF, light: Tensor, size: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients in light and size of the weight that every pixel has on itself."""
+    weight = psf.weight(0.0, size)
+    light_grad = torch.einsum("bshw,bschw->bchw", weight, grad)
+    return light_grad, psf.slope(0.0, size, weight) * (grad * light[:, None]).sum(2)
+
+
 class _SourceSpread(torch.autograd.Function):
     """light (B,C,H,W), size (B,S,H,W) -> (B,S,C,H,W): sum over p of K_{s_p}(|x-p|) light(p)."""
 
@@ -196,9 +203,7 @@ class _SourceSpread(torch.autograd.Function):
         basis = ctx.basis
         height, width = light.shape[-2:]
         spectra, shape = _spectra(basis, light)
-        center = basis.psf.weight(0.0, size)
-        light_grad = torch.einsum("bshw,bschw->bchw", center, grad)
-        size_grad = basis.psf.slope(0.0, size, center) * (grad * light[:, None]).sum(2)
+        light_grad, size_grad = _through_the_centre(basis.psf, light, size, grad)
         transformed = torch.fft.rfft2(grad, s=shape)
         for distance_sq, spectrum in zip(basis.distances_sq, spectra, strict=True):
             arrived = torch.fft.irfft2(transformed * spectrum, s=shape)[..., :height, :width]
@@ -233,9 +238,7 @@ class _TargetSpread(torch.autograd.Function):
         basis = ctx.basis
         height, width = light.shape[-2:]
         spectra, shape = _spectra(basis, light)
-        center = basis.psf.weight(0.0, size)
-        light_grad = torch.einsum("bshw,bschw->bchw", center, grad)
-        size_grad = basis.psf.slope(0.0, size, center) * (grad * light[:, None]).sum(2)
+        light_grad, size_grad = _through_the_centre(basis.psf, light, size, grad)
         transformed = torch.fft.rfft2(light, s=shape)
         total = torch.zeros_like(transformed)
         for distance_sq, spectrum in zip(basis.distances_sq, spectra, strict=True):
