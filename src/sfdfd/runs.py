@@ -153,18 +153,21 @@ def run_record() -> dict[str, Any]:
             return None
         return done.stdout.strip()
 
+    if git("rev-parse", "--show-toplevel") != str(_PACKAGE.parents[1]):  # installed: the repository around is not ours
+        sha, changed = None, None
+    else:
+        sha, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     versions = {}
     for package in ("sfdfd", "torch", "lightning", "hydra-core", "omegaconf", "kornia", "torchmetrics", "numpy"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "unknown"
-    changed = git("status", "--porcelain", "--untracked-files=no")
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
         "working_directory": os.getcwd(),
-        "git_sha": git("rev-parse", "HEAD"),
+        "git_sha": sha,
         "git_dirty": None if changed is None else bool(changed),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -122,9 +122,9 @@ def test_rgbd_reads_millimetres_and_masks_holes(rgbd):
 
 def test_unit_holes_and_memory(rgbd):
     module = rgbd_module(rgbd, depth_unit_m=0.0005, holes=[0, 1000], in_memory=True)
-    first, again = module.dataset("all")[1], module.dataset("all")[1]
+    first, again = module.dataset("train")[1], module.dataset("train")[1]
     assert torch.equal(first.images, again.images) and first.images.dtype == torch.float32
-    direct = rgbd_module(rgbd, depth_unit_m=0.0005, holes=[0, 1000], in_memory=False).dataset("all")[1]
+    direct = rgbd_module(rgbd, depth_unit_m=0.0005, holes=[0, 1000], in_memory=False).dataset("train")[1]
     torch.testing.assert_close(first.images, direct.images)
     stored = iio.imread(rgbd / "depth" / "0001.png")
     assert bool(first.valid[0][torch.from_numpy((stored == 1000) | (stored == 0))].logical_not().all())

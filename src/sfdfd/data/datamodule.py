@@ -54,7 +54,7 @@ class StackDataModule(lightning.LightningDataModule):
         workers: loader processes; 0 loads in the training process.
         seed: of the shuffling and of everything made at random.
         split: what ``evaluate`` looks at: "all", "train", "val" or "test".
-        in_memory: keep each stack after its first use (one copy per worker).
+        in_memory: keep each training and validation stack after its first use (one copy per worker).
         constant_depth_m: depth of the constant baseline; None takes the training set's median.
     """
 
@@ -92,7 +92,9 @@ class StackDataModule(lightning.LightningDataModule):
             dataset = self.make_dataset(split)
             if len(dataset) == 0:
                 raise InputError(f"the {split} split is empty (data)")
-            self._datasets[split] = _Remembered(dataset, self.rounded_to_8_bits) if self.in_memory else dataset
+            again = split in ("train", "val")  # the others are seen once
+            remember = self.in_memory and again
+            self._datasets[split] = _Remembered(dataset, self.rounded_to_8_bits) if remember else dataset
         return self._datasets[split]
 
     def constant_baseline_m(self) -> float:

@@ -113,6 +113,7 @@ def render_focal_stack(
     Raises:
         InputError: shapes, ranges or names are wrong.
     """
+    focus_distances_m = torch.as_tensor(focus_distances_m, device=aif.device)
     if aif.ndim != 4 or depth_m.ndim != 3 or (aif.shape[0], *aif.shape[2:]) != tuple(depth_m.shape):
         raise InputError(
             f"render: expected aif (B,3,H,W) and depth_m (B,H,W), got {tuple(aif.shape)} and {tuple(depth_m.shape)}"
