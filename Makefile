@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## train on embedded scenes (about 5 minutes), evaluate, show where the pictures are
 	rm -rf $(DEMO)
-	$(RUN) -m sfdfd.train experiment=procedural output_dir=$(DEMO)
+	$(RUN) -m sfdfd.train experiment=procedural trainer.max_time=00:00:06:00 output_dir=$(DEMO)
 	@echo
 	@echo 'Open the pictures: $(DEMO)/pictures/network_*.png (input, reconstruction, error, depth, AIF, truth)'
 
