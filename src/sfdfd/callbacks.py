@@ -138,6 +138,7 @@ class StepProgress(ProgressBar):
         super().__init__()
         self.lines = max(1, lines)
         self.progress: Progress | None = None
+        self.total: int | None = None
         self.enabled, self.started, self.first_step, self.printed = True, 0.0, 0, 0
 
     def disable(self) -> None:
@@ -151,19 +152,14 @@ class StepProgress(ProgressBar):
             return
         self.started, self.first_step = time.monotonic(), trainer.global_step
         self.printed = self.first_step
+        total = trainer.estimated_stepping_batches
+        self.total = int(total) if math.isfinite(total) else None
         console = Console(stderr=True)
         if console.is_terminal:
             columns = (BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self.progress = Progress(*columns, TextColumn("{task.fields[values]}"), console=console)
             self.progress.start()
-            self.task = self.progress.add_task(
-                "training", total=self._total(trainer), completed=trainer.global_step, values=""
-            )
-
-    @staticmethod
-    def _total(trainer: lightning.Trainer) -> float | None:
-        total = trainer.estimated_stepping_batches
-        return total if math.isfinite(total) else None
+            self.task = self.progress.add_task("training", total=self.total, completed=self.first_step, values="")
 
     @staticmethod
     def _values(trainer: lightning.Trainer) -> str:
@@ -178,13 +174,12 @@ class StepProgress(ProgressBar):
         if self.progress is not None:
             self.progress.update(self.task, completed=step, values=self._values(trainer))
             return
-        total = self._total(trainer)
-        if total and step - self.printed >= max(1, (total - self.first_step) // self.lines):
+        if self.total and step - self.printed >= max(1, (self.total - self.first_step) // self.lines):
             self.printed = step
             spent = time.monotonic() - self.started
-            left = spent / (step - self.first_step) * (total - step)
+            left = spent / (step - self.first_step) * (self.total - step)
             print(
-                f"step {step}/{int(total)}  {spent:.0f} s, {left:.0f} s left  {self._values(trainer)}",
+                f"step {step}/{self.total}  {spent:.0f} s, {left:.0f} s left  {self._values(trainer)}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sfdfd.runs import (
     command,
     instantiate,
-    load_run,
+    load_model,
     pick_device,
-    plain,
     run_record,
     say_where_optics_differ,
     seed_everything,
@@ -31,16 +30,7 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(int(config.threads))
     seed_everything(config.seed)
-    overrides = {
-        key: value for key, value in plain(config.optics.renderer).items() if value is not None and key != "_target_"
-    }
-    module = None
-    if config.checkpoint is not None:
-        module = load_run(config.checkpoint, overrides)
-        renderer = module.renderer
-    else:
-        defaults = plain(config.optics.default_renderer)
-        renderer = instantiate({**defaults, **overrides})
+    module, renderer = load_model(config.checkpoint, config.optics)
     if config.data.get("renderer") is not None and config.data.renderer.sigma_scale is None:
         config.data.renderer.sigma_scale = renderer.sigma_scale  # synthesis follows the model
     datamodule = instantiate(config.data)

@@ -75,23 +75,20 @@ def evaluate(
         The content of ``metrics.json``: a flat object of means over images, ``pooled/...``, ``baselines/...``,
         "samples", and the object "protocol".
     """
+    dataset = datamodule.dataset(split)
+    constant_depth_m = datamodule.constant_baseline_m() if dataset[0].depth_m is not None else None
     methods = {} if network is None else {name: network}
-    methods["constant"] = None
+    if constant_depth_m is not None:
+        methods["constant"] = constant_network(constant_depth_m)
     methods["classical"] = classical_network
     methods.update(beside or {})
     for method in methods.values():
         if isinstance(method, torch.nn.Module):
             method.eval().to(device)
-    dataset = datamodule.dataset(split)
     metrics = {method: EvaluationMetrics(sync_on_compute=False) for method in methods}  # one process evaluates
     rows: list[dict[str, Any]] = []
     resolution: set[tuple[int, int]] = set()
     drawn = {round(i) for i in torch.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).tolist()}
-    has_truth = dataset[0].depth_m is not None
-    if has_truth:
-        methods["constant"] = constant_network(datamodule.constant_baseline_m())
-    else:
-        del methods["constant"], metrics["constant"]
     folder = output_dir / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
@@ -121,7 +118,7 @@ def evaluate(
         "resolution": sorted(list(size) for size in resolution),
         "model_sigma_scale": renderer.sigma_scale,
         "model_renderer": dict(renderer.options),
-        "constant_depth_m": datamodule.constant_baseline_m() if has_truth else None,
+        "constant_depth_m": constant_depth_m,
         "average": "per image over valid pixels, then the unweighted mean over images; pooled/... over all pixels",
         **(protocol or {}),
     }

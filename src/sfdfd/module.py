@@ -74,14 +74,12 @@ class StackAugmentation(nn.Module):
             return values.gather(-3, index)
 
         changes: dict[str, Tensor] = {"images": relit(images, gain)}
-        for key in ("depth_m", "aif", "valid"):
-            if getattr(stack, key) is not None:
-                value = truth.pop(0)
-                changes[key] = {
-                    "depth_m": lambda v: v[:, 0],
-                    "aif": lambda v: relit(v, gain[:, 0]),
-                    "valid": lambda v: v[:, 0] > 0.5,
-                }[key](value)
+        if stack.depth_m is not None:
+            changes["depth_m"] = truth.pop(0)[:, 0]
+        if stack.aif is not None:
+            changes["aif"] = relit(truth.pop(0), gain[:, 0])
+        if stack.valid is not None:
+            changes["valid"] = truth.pop(0)[:, 0] > 0.5
         return replace(stack, **changes)
 
 
@@ -180,11 +178,7 @@ class DepthFromDefocus(lightning.LightningModule):
             stack = self.augmentation(stack)
         terms = self.compare(stack, self(stack))
         values = {f"train/{name}": value.mean() for name, value in terms.items()}
-        self.log_dict(
-            {key: value.detach() for key, value in values.items()},
-            batch_size=len(stack),
-            prog_bar=False,
-        )
+        self.log_dict({key: value.detach() for key, value in values.items()}, batch_size=len(stack))
         self.log("loss", values["train/total"].detach(), prog_bar=True, logger=False)
         return values["train/total"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfdfd.runs import command, instantiate, load_run, pick_device, plain, run_record, say_where_optics_differ
+from sfdfd.runs import command, load_model, pick_device, plain, run_record, say_where_optics_differ
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,16 +31,12 @@ def predict(config: DictConfig) -> None:
     if config.threads:
         torch.set_num_threads(int(config.threads))
     device = pick_device(config.device)
-    options = plain(config.optics.renderer)
-    overrides = {key: value for key, value in options.items() if value is not None and key != "_target_"}
-    if config.checkpoint is None:
-        network, renderer = classical_network, instantiate({**plain(config.optics.default_renderer), **overrides})
-    else:
-        module = load_run(config.checkpoint, overrides).to(device)
-        network, renderer = module.network, module.renderer
+    module, renderer = load_model(config.checkpoint, config.optics)
+    network = classical_network if module is None else module.to(device).network
+    settings = plain(config)
     given = ("camera", "focus_distances_m", "focus_distance_unit_m", "near_m", "far_m", "files", "crop")
-    stack = read_stack(config.stack, {key: plain(config)[key] for key in given}).to(device)
-    if config.checkpoint is not None:
+    stack = read_stack(config.stack, {key: settings[key] for key in given}).to(device)
+    if module is not None:
         say_where_optics_differ(stack.camera[0].as_dict(), module.run_config["optics"]["camera"])
     with torch.inference_mode():
         prediction = predict_stack(network, renderer, stack)
@@ -61,7 +57,7 @@ def predict(config: DictConfig) -> None:
         output_dir / "prediction.json",
         {
             "stack": str(config.stack),
-            "method": "classical depth from focus" if config.checkpoint is None else str(config.checkpoint),
+            "method": "classical depth from focus" if module is None else str(config.checkpoint),
             "camera": stack.camera[0].as_dict(),
             "focus_distances_m": focus,
             "depth_range_m": [float(stack.near_m[0]), float(stack.far_m[0])],

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from sfdfd.module import DepthFromDefocus
+    from sfdfd.optics.render import DefocusRenderer
 
 __all__ = [
     "CONF_DIR",
     "command",
     "instantiate",
+    "load_model",
     "load_run",
     "plain",
     "run_record",
@@ -210,8 +212,8 @@ def _only_ours(node: Any, where: str) -> None:
             _only_ours(value, where)
 
 
-def load_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
-    """The content of one of our checkpoints, never unpickling objects.
+def load_checkpoint(checkpoint: str | Path, key: str = "checkpoint") -> dict[str, Any]:
+    """The content of one of our checkpoints, never unpickling objects; ``key`` is what the user gave it as.
 
     Raises:
         InputError: the file is missing, not a checkpoint, or not one of ours.
@@ -222,13 +224,13 @@ def load_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
 
     path = Path(checkpoint)
     if not path.is_file():
-        raise InputError(f"checkpoint={path}: no such file")
+        raise InputError(f"{key}={path}: no such file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken or foreign file raises
-        raise InputError(f"checkpoint={path}: not a readable checkpoint ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{key}={path}: not a readable checkpoint ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict) or CONFIG_KEY not in content or "state_dict" not in content:
-        raise InputError(f"checkpoint={path}: not a checkpoint of sfdfd (it carries no {CONFIG_KEY})")
+        raise InputError(f"{key}={path}: not a checkpoint of sfdfd (it carries no {CONFIG_KEY})")
     return content
 
 
@@ -260,6 +262,21 @@ def load_run(checkpoint: str | Path, optics_overrides: dict[str, Any] | None = N
             f"checkpoint={checkpoint}: its weights do not fit its network ({_reason(error)[:300]})"
         ) from None
     return module.eval()
+
+
+def load_model(checkpoint: str | None, optics: DictConfig) -> tuple[DepthFromDefocus | None, DefocusRenderer]:
+    """The trained module and its renderer, with what the command line says of the optics; without a checkpoint, none and
+    the default renderer.
+
+    Args:
+        checkpoint: the path, or None.
+        optics: the config's node: ``renderer`` (null where nothing was said) and ``default_renderer``.
+    """
+    said = {key: value for key, value in plain(optics.renderer).items() if value is not None and key != "_target_"}
+    if checkpoint is None:
+        return None, instantiate({**plain(optics.default_renderer), **said})
+    module = load_run(checkpoint, said)
+    return module, module.renderer
 
 
 def pick_device(name: str) -> torch.device:

@@ -59,11 +59,11 @@ def train(config: DictConfig) -> dict[str, Any]:
         module.camera = Camera(**{key: value for key, value in model_camera.items() if key != "_target_"})
     if resolved["weights_path"]:
         try:
-            module.load_state_dict(load_checkpoint(resolved["weights_path"])["state_dict"])
+            module.load_state_dict(load_checkpoint(resolved["weights_path"], "weights_path")["state_dict"])
         except RuntimeError:
             raise InputError(f"weights_path={resolved['weights_path']}: these weights are of another network") from None
     if resolved["ckpt_path"]:
-        load_checkpoint(resolved["ckpt_path"])  # refuses what is not ours before anything is written
+        load_checkpoint(resolved["ckpt_path"], "ckpt_path")  # refuses what is not ours before anything is written
     untrained = instantiate(config.network)
     untrained.load_state_dict(module.network.state_dict())
     _fit_intervals(config)

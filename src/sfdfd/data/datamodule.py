@@ -92,8 +92,7 @@ class StackDataModule(lightning.LightningDataModule):
             dataset = self.make_dataset(split)
             if len(dataset) == 0:
                 raise InputError(f"the {split} split is empty (data)")
-            again = split in ("train", "val")  # the others are seen once
-            remember = self.in_memory and again
+            remember = self.in_memory and split in ("train", "val")  # the others are seen once
             self._datasets[split] = _Remembered(dataset, self.rounded_to_8_bits) if remember else dataset
         return self._datasets[split]
 
@@ -131,10 +130,6 @@ class StackDataModule(lightning.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         return self._loader("test", 1, shuffle=False)
-
-    def evaluation_dataloader(self) -> DataLoader:
-        """The loader of the configured split, for ``evaluate``."""
-        return self._loader(self.split, 1, shuffle=False)
 
 
 class _SynthesisDataModule(StackDataModule):

@@ -57,18 +57,9 @@ class RGBDFolder(Dataset):
         self.root = Path(root)
         if not depth_unit_m > 0:
             raise InputError(f"expected a positive depth unit, got {depth_unit_m} (data.depth_unit_m)")
-        self.synthesis, self.depth_unit_m, self.holes = synthesis, float(depth_unit_m), tuple(holes)
         self.resize = float(resize)
-        if self.resize != 1.0:
-            self.synthesis = StackSynthesis(
-                synthesis.renderer,
-                synthesis.camera.resized(self.resize),
-                synthesis.focus_distances_m.tolist(),
-                synthesis.near_m,
-                synthesis.far_m,
-                synthesis.noise_std,
-                synthesis.round_to_8_bits,
-            )
+        self.synthesis = synthesis if self.resize == 1.0 else synthesis.resized(self.resize)
+        self.depth_unit_m, self.holes = float(depth_unit_m), tuple(holes)
         pairs = self.pairs(self.root)
         chosen = list(pairs) if names is None else names
         missing = [name for name in chosen if name not in pairs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -49,6 +50,12 @@ class StackSynthesis:
         camera.blur_radius_px(1.0, self.focus_distances_m)  # refuses focus distances inside the focal length
         self.near_m, self.far_m = float(near_m), float(far_m)
         self.noise_std, self.round_to_8_bits = float(noise_std), round_to_8_bits
+
+    def resized(self, scale: float) -> StackSynthesis:
+        """The same for images resized by ``scale``: another camera, everything else as it is."""
+        other = copy.copy(self)
+        other.camera = self.camera.resized(scale)
+        return other
 
     def __call__(
         self,

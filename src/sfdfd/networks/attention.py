@@ -15,6 +15,7 @@ from sfdfd.networks.interface import (
     max_over_slices,
     pad_to_multiple,
     per_sample,
+    position_between,
 )
 
 __all__ = ["FocusAttentionNet"]
@@ -73,7 +74,7 @@ class FocusAttentionNet(nn.Module):
         near = per_sample(self.near_m if near_m is None else near_m, images)
         far = per_sample(self.far_m if far_m is None else far_m, images)
         focus = focus_distances_m.to(images).expand(batch, slices)
-        position = ((1 / focus - 1 / far[:, None]) / (1 / near - 1 / far)[:, None]).clamp(0.0, 1.0)
+        position = position_between(focus, near, far).clamp(0.0, 1.0)
         images = pad_to_multiple(images, self.multiple)
         hidden = None if slice_mask is None else ~slice_mask[:, :, None, None]
 

@@ -14,6 +14,7 @@ from sfdfd.networks.interface import (
     max_over_slices,
     pad_to_multiple,
     per_sample,
+    position_between,
 )
 
 __all__ = ["DAIFNet"]
@@ -88,7 +89,7 @@ class DAIFNet(nn.Module):
         far = per_sample(self.far_m if far_m is None else far_m, images)
         focus = focus_distances_m.to(images).expand(batch, slices)
         if self.focus_encoding == "inverse":
-            focus = (1 / focus - 1 / far[:, None]) / (1 / near - 1 / far)[:, None]
+            focus = position_between(focus, near, far)
         else:
             focus = torch.minimum(focus, far[:, None]) / far[:, None]
         images = pad_to_multiple(images, self.multiple)

@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-__all__ = ["NetworkOutput", "bounded_depth_m", "convolution", "max_over_slices", "pad_to_multiple", "per_sample"]
+__all__ = [
+    "NetworkOutput",
+    "bounded_depth_m",
+    "convolution",
+    "max_over_slices",
+    "pad_to_multiple",
+    "per_sample",
+    "position_between",
+]
 
 
 class NetworkOutput(NamedTuple):
@@ -31,6 +39,14 @@ def bounded_depth_m(
     """Depth in (near, far), positive by construction: the logistic of ``logit`` measures inverse depth, 1 is near."""
     lowest, highest = 1.0 / far_m[:, None, None], 1.0 / near_m[:, None, None]
     return 1.0 / (lowest + (highest - lowest) * torch.sigmoid(logit))
+
+
+def position_between(
+    distance_m: Float[Tensor, "b s"], near_m: Float[Tensor, "b"], far_m: Float[Tensor, "b"]
+) -> Float[Tensor, "b s"]:
+    """Where distances lie between far (0) and near (1), linear in inverse distance; beyond them outside [0, 1]."""
+    lowest, highest = 1 / far_m[:, None], 1 / near_m[:, None]
+    return (1 / distance_m - lowest) / (highest - lowest)
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:

@@ -14,8 +14,9 @@ from sfdfd.errors import InputError
 __all__ = ["Camera"]
 
 
-def _any(condition: Any) -> bool:
-    return bool(condition.any()) if isinstance(condition, (torch.Tensor, np.ndarray)) else bool(condition)
+def _all(condition: Any) -> bool:
+    """Whether a comparison holds everywhere; a comparison with NaN does not hold."""
+    return bool(condition.all()) if isinstance(condition, (torch.Tensor, np.ndarray)) else bool(condition)
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,13 @@ class Camera:
             InputError: a focus distance lies inside the focal length, or a depth is not positive.
         """
         focal_length_m = self.focal_length_m
-        if _any(~(focus_distance_m > focal_length_m) if hasattr(focus_distance_m, "dtype")
-                else not focus_distance_m > focal_length_m):  # fmt: skip
+        if not _all(focus_distance_m > focal_length_m):
             worst = float(focus_distance_m.min()) if hasattr(focus_distance_m, "min") else focus_distance_m
             raise InputError(
                 f"focus distance {worst:.6g} m lies inside the focal length {focal_length_m:.6g} m "
                 "(focus_distances_m; optics.camera.focal_length_m)"
             )
-        if _any(~(depth_m > 0) if hasattr(depth_m, "dtype") else not depth_m > 0):
+        if not _all(depth_m > 0):
             raise InputError("depth: expected positive metres, got a value that is zero, negative or NaN (depth_m)")
         inverse_focus = 1.0 / focus_distance_m
         radius = self.blur_scale_px_m * (inverse_focus - 1.0 / depth_m) / (1.0 - focal_length_m * inverse_focus)
