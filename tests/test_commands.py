@@ -264,6 +264,7 @@ def test_predicting_writes_every_file(trained, recorded, tmp_path, with_checkpoi
     ("train", ["optics.sigma_scale=-1"], "optics.sigma_scale"),
     ("train", ["optics.sigma_scale=wide"], "optics.sigma_scale"),
     ("train", ["optics.weighting=both"], "optics.weighting"),
+    ("train", ["optics.weighting=occlusion"], "data.renderer.weighting=occlusion"),
     ("train", ["data.focus_distances_m=[0.01,1]"], "focal length"),
     ("train", ["data.focus_distances_m=[1.0]"], "two or more focus distances"),
     ("train", ["data.batch_size=0"], "data.batch_size"),

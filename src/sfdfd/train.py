@@ -41,6 +41,11 @@ def train(config: DictConfig) -> dict[str, Any]:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # intervals count steps here
     resolved = plain(config)
     _refuse_relaunching_sweeps(resolved)
+    if resolved["optics"]["weighting"] == "occlusion":
+        raise InputError(
+            "optics.weighting=occlusion has no gradient in depth and cannot train; it is for synthesis "
+            "(data.renderer.weighting=occlusion)"
+        )
     output_dir = Path(resolved["output_dir"])
     if resolved["threads"]:
         torch.set_num_threads(int(resolved["threads"]))
