@@ -2,30 +2,165 @@
 
 from __future__ import annotations
 
+import io
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import imageio.v3 as iio
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from sfdfd.errors import InputError
 
-__all__ = ["IMAGE_SUFFIXES", "list_images", "read_array", "read_image", "write_image"]
+__all__ = ["IMAGE_SUFFIXES", "PhotoFacts", "list_images", "read_array", "read_image", "read_photograph", "write_image"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+LARGEST_PIXELS = 120e6
+SENSOR_DIAGONAL_35MM_M = math.hypot(0.036, 0.024)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # broken files are reported by us, in one line
+
+
+def _natural(path: Path) -> list[tuple[int, Any]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name.lower()) if part]
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files of a folder, sorted by name; hidden files are passed over."""
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    """Image files of a folder, sorted by name, numbers by value (2 before 10); hidden files are passed over."""
+    found = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    return sorted(found, key=lambda path: (_natural(path), path.name))
+
+
+@dataclass(frozen=True)
+class PhotoFacts:
+    """What a photograph says about its camera (EXIF); None where it says nothing.
+
+    Attributes:
+        focal_length_m, f_number: of the lens.
+        pixel_pitch_m: of the image as it is stored, from the sensor's resolution or the 35 mm equivalent.
+        subject_distance_m: the focus distance; inf is possible.
+    """
+
+    focal_length_m: float | None = None
+    f_number: float | None = None
+    pixel_pitch_m: float | None = None
+    subject_distance_m: float | None = None
+
+
+def _positive(value: Any, *, infinite: bool = False) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return number if number > 0 and (infinite or math.isfinite(number)) else None
+
+
+def _photo_facts(exif: Mapping[int, Any], size: tuple[int, int]) -> PhotoFacts:
+    """EXIF tags -> facts; ``size`` in stored pixels."""
+    tag = ExifTags.Base
+    focal_mm, equivalent_mm = _positive(exif.get(tag.FocalLength)), _positive(exif.get(tag.FocalLengthIn35mmFilm))
+    f_number = _positive(exif.get(tag.FNumber))
+    aperture = _positive(exif.get(tag.ApertureValue))
+    if f_number is None and aperture is not None:
+        f_number = 2 ** (aperture / 2)  # APEX
+    pitch_m = None
+    resolution, unit = _positive(exif.get(tag.FocalPlaneXResolution)), exif.get(tag.FocalPlaneResolutionUnit, 2)
+    unit_m = {2: 0.0254, 3: 0.01, 4: 0.001, 5: 1e-6}.get(unit)
+    if resolution is not None and unit_m is not None:
+        native = _positive(exif.get(tag.ExifImageWidth)) or size[0]
+        pitch_m = unit_m / resolution * native / size[0]
+    elif focal_mm and equivalent_mm:
+        pitch_m = SENSOR_DIAGONAL_35MM_M * focal_mm / equivalent_mm / math.hypot(*size)
+    distance = exif.get(tag.SubjectDistance)
+    infinite = getattr(distance, "numerator", None) == 0xFFFFFFFF
+    return PhotoFacts(
+        focal_length_m=None if focal_mm is None else focal_mm / 1000,
+        f_number=f_number,
+        pixel_pitch_m=pitch_m,
+        subject_distance_m=math.inf if infinite else _positive(distance, infinite=True),
     )
 
 
+_TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
+"""EXIF orientation -> quarter turns against the clock, and whether to mirror left and right afterwards."""
+
+
+def read_photograph(path: Path) -> tuple[np.ndarray, PhotoFacts]:
+    """An image file as (H,W,3) uint8, uint16 or float32 and what its EXIF says.
+
+    JPEG, PNG and TIFF, 8 or 16 bit (or float TIFF in [0, 1]), grey or colour; alpha is dropped, EXIF rotation applied.
+
+    Raises:
+        InputError: the file is missing, empty, truncated, too large, or no image.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error.strerror})") from None
+    if not data:
+        raise InputError(f"{path}: not a readable image (the file is empty)")
+    exif: dict[int, Any] = {}
+    array = None
+    is_tiff = data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what it cannot read, it raises
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width * image.height > LARGEST_PIXELS:
+                    raise InputError(
+                        f"{path}: {image.width} x {image.height} pixels are more than this reads; resize the slices"
+                    )
+                tags = image.getexif()
+                exif = {**tags, **tags.get_ifd(ExifTags.IFD.Exif)}
+                deep = (data[:4] == b"\x89PNG" and data[24] == 16) or (
+                    is_tiff and any(bits > 8 for bits in image.tag_v2.get(258, (1,)))
+                )  # Pillow reduces deep colour to 8 bits
+                image.load()
+                exif[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)  # TIFFs turn in load
+                if not deep:
+                    array = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    except InputError:
+        raise
+    except Exception as error:  # Pillow raises whatever it likes on broken files
+        if not is_tiff:
+            reason = str(error).splitlines()[0].replace(str(io.BytesIO), "") if str(error) else type(error).__name__
+            raise InputError(f"{path}: not a readable image ({re.sub(r' <_io.*?>', '', reason)})") from None
+    if array is None:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if array is None:
+            raise InputError(f"{path}: not a readable image (truncated or of an unknown kind)")
+        if array.ndim == 3 and array.shape[2] >= 3:
+            array = array[..., 2::-1]  # OpenCV's order is BGR
+    if array.dtype not in (np.uint8, np.uint16):
+        if array.dtype.kind != "f":
+            raise InputError(f"{path}: expected an 8 or 16 bit image, got {array.dtype}")
+        array = array.astype(np.float32)
+        if not np.isfinite(array).all():
+            raise InputError(f"{path}: holds values that are not finite")
+        if array.max() > 1.0 + 1e-3 or array.min() < -1e-3:
+            raise InputError(
+                f"{path}: a floating-point image must lie in [0, 1], got {array.min():.4g} to {array.max():.4g}"
+            )
+    if array.ndim == 2 or array.shape[2] < 3:
+        array = np.repeat(array.reshape(*array.shape[:2], -1)[..., :1], 3, axis=2)
+    facts = _photo_facts(exif, (array.shape[1], array.shape[0]))
+    turns, mirrored = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1), (0, False))
+    array = np.rot90(array, turns)
+    return np.ascontiguousarray(array[:, ::-1] if mirrored else array), facts
+
+
 def read_array(path: Path) -> np.ndarray:
-    """The pixels as they are stored, any type and channels.
+    """The pixels as they are stored, any type and channels (depth images).
 
     Raises:
         InputError: the file is missing, empty, truncated or no image.
@@ -39,25 +174,15 @@ def read_array(path: Path) -> np.ndarray:
         raise InputError(f"{path}: not a readable image ({reason})") from None
 
 
+def to_float(array: np.ndarray) -> Float[Tensor, "3 h w"]:
+    """(H,W,3) uint8, uint16 or float -> (3,H,W) float32 in [0, 1]."""
+    scale = np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1
+    return torch.from_numpy(array.astype(np.float32) / np.float32(scale)).permute(2, 0, 1).contiguous()
+
+
 def read_image(path: Path) -> Float[Tensor, "3 h w"]:
-    """An RGB image in [0, 1]; grey becomes three equal channels, alpha is dropped, 8 and 16 bit are scaled."""
-    array = read_array(path)
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    if not np.issubdtype(array.dtype, np.integer) and array.dtype.kind != "f":
-        raise InputError(f"{path}: expected an 8 or 16 bit image, got {array.dtype}")
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
-        raise InputError(f"{path}: expected a grey or RGB image, got an array of shape {array.shape}")
-    scale = np.iinfo(array.dtype).max if array.dtype.kind in "ui" else 1.0
-    if array.dtype == np.int32:  # 16-bit greys that Pillow widens
-        scale = 65535
-    colour = array[..., :3] if array.shape[2] >= 3 else array[..., :1].repeat(3, axis=2)
-    image = torch.from_numpy(colour.astype(np.float32) / np.float32(scale)).permute(2, 0, 1).contiguous()
-    if not bool(torch.isfinite(image).all()):
-        raise InputError(f"{path}: holds values that are not finite")
-    return image
+    """An RGB image in [0, 1]; see :func:`read_photograph`."""
+    return to_float(read_photograph(path)[0])
 
 
 def write_image(path: Path, image: Float[Tensor, "3 h w"]) -> None:

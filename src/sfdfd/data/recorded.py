@@ -1,25 +1,71 @@
-"""Focal stacks as they were captured: a folder with the slices and a ``stack.yaml``."""
+"""Focal stacks as they were captured: a folder of photographs, and all that is known of their camera."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from torch import stack as stack_tensors
 from torch.utils.data import Dataset
 
-from sfdfd.data.images import list_images, read_image
+from sfdfd.data.images import list_images, read_photograph, to_float
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
-__all__ = ["RecordedStacks", "read_stack"]
+__all__ = ["Photographs", "RecordedStacks", "depth_range_m", "read_photographs", "read_stack"]
 
 KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "files", "crop", "focus_distance_unit_m")
 CAMERA_KEYS = ("focal_length_m", "f_number", "pixel_pitch_m")
+PLAUSIBLE = {"focal_length_m": (1e-4, 10.0), "f_number": (0.1, 300.0), "pixel_pitch_m": (1e-7, 1e-3)}
+NEAREST_M, FARTHEST_M = 1e-3, 100.0
+"""A stack whose focus distances all lie below or beyond these is one in wrong units."""
+PRACTICALLY_INFINITE_M = 1000.0
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A stack as it was photographed.
+
+    Attributes:
+        name: of the stack.
+        files: the slices, in the order of everything else.
+        images: one (H,W,3) uint8, uint16 or float32 each, all of one size.
+        camera: focal_length_m, f_number, pixel_pitch_m, each None where nothing says it.
+        focus_distances_m: in metres, inf is possible; None where nothing says them.
+        near_m, far_m: depth range where it is given, else None.
+        sources: key -> where its value comes from, in words.
+        missing: what nothing says, and how to give it.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    images: tuple[np.ndarray, ...]
+    camera: dict[str, float | None]
+    focus_distances_m: tuple[float, ...] | None
+    near_m: float | None = None
+    far_m: float | None = None
+    sources: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.images[0].shape[:2]
+
+    def known_camera(self) -> Camera | None:
+        """The camera, if all of it is known."""
+        return None if None in self.camera.values() else Camera(**self.camera)
+
+    def with_images(self, images: Sequence[np.ndarray]) -> Photographs:
+        """The same with other images (aligned, for example)."""
+        return replace(self, images=tuple(images))
 
 
 def _number(value: Any, where: str, *, infinite: bool = False) -> float:
@@ -48,19 +94,92 @@ def _checked_keys(content: Mapping[str, Any], known: Sequence[str], where: str) 
         raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(known)}")
 
 
-def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> FocalStack:
-    """Read one recorded stack.
+def _numbers_in(path: Path) -> list[Any]:
+    try:
+        words = path.read_text().replace(",", " ").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as text ({error})") from None
+    return words
+
+
+_UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+_WITH_UNIT = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?(mm|cm|m)(?![a-z])", re.IGNORECASE)
+_DECIMAL = re.compile(r"(?<![\d.])(\d+\.\d+)(?![\d.])")
+_INFINITE = re.compile(r"(?<![a-z])inf(inity)?(?![a-z])", re.IGNORECASE)
+
+
+def distances_in_names(files: Sequence[Path]) -> tuple[list[float], bool] | None:
+    """Focus distances in file names, and whether they carry their unit (metres then).
+
+    A number counts if it has a unit (``0.5m``, ``120cm``, ``350mm``) or a decimal point (``image_1_0.35.jpg``), or the
+    name says ``inf``; every file must have one, and they must not all be the same. Plain integers are taken for counters.
+    """
+    for pattern in (_WITH_UNIT, _DECIMAL):
+        found = [[match.groups() for match in pattern.finditer(file.stem)] for file in files]
+        counts = {len(numbers) for numbers in found if numbers}
+        if len(counts) != 1:
+            continue
+        columns = []
+        for column in range(counts.pop()):
+            values = [
+                (float(numbers[column][0]) * (_UNITS_M[numbers[column][1].lower()] if pattern is _WITH_UNIT else 1.0))
+                if numbers
+                else (math.inf if _INFINITE.search(file.stem) else math.nan)
+                for numbers, file in zip(found, files, strict=True)
+            ]
+            if not any(math.isnan(v) or v <= 0 for v in values) and len(set(values)) > 1:
+                columns.append(values)
+        if columns:
+            return columns[-1], pattern is _WITH_UNIT
+    return None
+
+
+def depth_range_m(
+    focus_distances_m: Sequence[float], focal_length_m: float, near_m: float | None = None, far_m: float | None = None
+) -> tuple[float, float]:
+    """The depth range of a stack whose own is not given, from its focus distances in metres.
+
+    0.6 of the nearest to 1.7 of the farthest; with a slice at infinity to 4 times the farthest finite one.
+    """
+    finite = [value for value in focus_distances_m if math.isfinite(value)]
+    if not finite and (near_m is None or far_m is None):
+        raise InputError("every focus distance is infinite; near_m and far_m are needed then (near_m=X far_m=Y)")
+    if near_m is None:
+        near_m = max(0.6 * min(finite), 1.01 * focal_length_m)
+    if far_m is None:
+        far_m = max((1.7 if len(finite) == len(focus_distances_m) else 4.0) * max(finite), 1.2 * near_m)
+    if not near_m < far_m:
+        raise InputError(f"expected near_m < far_m, got {near_m:.6g} and {far_m:.6g} (near_m, far_m)")
+    return near_m, far_m
+
+
+def _checked_distances(values: Sequence[float], where: str) -> tuple[float, ...]:
+    """Practically infinite ones become inf; wrong units and equal distances are refused."""
+    nearest = min(values)
+    if nearest < NEAREST_M or (math.isfinite(nearest) and nearest > FARTHEST_M):
+        raise InputError(
+            f"{where}: the nearest focus distance is {nearest:.4g} m; are these metres? Say what one unit is with "
+            "focus_distance_unit_m (millimetres: 0.001)"
+        )
+    values = tuple(math.inf if value > PRACTICALLY_INFINITE_M else value for value in values)
+    if len(set(values)) == 1:
+        raise InputError(f"{where}: every focus distance is {values[0]:.6g} m; depth needs two different ones")
+    return values
+
+
+def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Photographs:
+    """Read the photographs of one stack and whatever is known about them.
+
+    Camera and focus distances come from the command line (``overrides``), ``stack.yaml``, EXIF (focal length, f-number,
+    35 mm equivalent or sensor resolution, subject distance), ``focus_distance.txt`` (one number a line), or the file
+    names (:func:`distances_in_names`): for each the first that knows it. What none of them knows stays None.
 
     Args:
-        folder: slices (PNG, JPEG, TIFF) and usually a ``stack.yaml`` with the keys camera (focal_length_m, f_number,
+        folder: slices (PNG, JPEG, TIFF), perhaps with a ``stack.yaml`` with the keys camera (focal_length_m, f_number,
             pixel_pitch_m of the images as they lie in the folder), focus_distances_m (one per slice in the order of the
             sorted file names, or of ``files``; ``.inf`` is allowed), near_m, far_m, files, crop ([left, top, right,
-            bottom] pixels cut off), focus_distance_unit_m (what the distances are multiplied by).
+            bottom] pixels cut off), focus_distance_unit_m (what distances without a unit of their own are multiplied by).
         overrides: the same keys; those that are not None take precedence.
-
-    Returns:
-        A batch of one. Without near_m or far_m the range reaches from 0.6 of the nearest to 1.7 of the farthest finite
-        focus distance.
 
     Raises:
         InputError: naming the file or key and what was expected.
@@ -70,21 +189,20 @@ def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -
         raise InputError(f"stack={folder}: no such folder")
     described = folder / "stack.yaml"
     content = _load_yaml(described) if described.exists() else {}
-    where = str(described)
-    _checked_keys(content, KEYS, where)
-    overrides = {key: value for key, value in (overrides or {}).items() if value is not None}
-    _checked_keys(overrides, KEYS, "command line")
-    given_camera = {k: v for k, v in (overrides.pop("camera", None) or {}).items() if v is not None}
-    camera_values = content.get("camera") or {}
-    if not isinstance(camera_values, Mapping):
-        raise InputError(f"{where}: camera: expected {', '.join(CAMERA_KEYS)}, got {camera_values!r}")
-    camera_values = {**camera_values, **given_camera}
-    content = {**content, **overrides}
+    _checked_keys(content, KEYS, str(described))
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    _checked_keys(given, KEYS, "command line")
 
-    if content.get("files"):
-        if not isinstance(content["files"], list):
-            raise InputError(f"{where}: files: expected a list of file names, got {content['files']!r}")
-        files = [folder / str(name) for name in content["files"]]
+    def from_both(key: str) -> tuple[Any, str]:
+        if key in given:
+            return given[key], "command line"
+        return content.get(key), str(described)
+
+    names, where = from_both("files")
+    if names:
+        if not isinstance(names, list):
+            raise InputError(f"{where}: files: expected a list of file names, got {names!r}")
+        files = [folder / str(name) for name in names]
         for file in files:
             if not file.is_file():
                 raise InputError(f"{file}: listed in files of {where}, but not there")
@@ -93,48 +211,135 @@ def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -
     if len(files) < 2:
         raise InputError(f"{folder}: expected two or more slices (PNG, JPEG or TIFF), got {len(files)}")
 
-    missing = [key for key in CAMERA_KEYS if key not in camera_values]
-    if missing:
-        raise InputError(f"{where}: camera.{missing[0]} is missing; write it there or give camera.{missing[0]}=NUMBER")
-    _checked_keys(camera_values, CAMERA_KEYS, f"{where}: camera")
-    camera = Camera(**{key: _number(camera_values[key], f"{where}: camera.{key}") for key in CAMERA_KEYS})
-    distances = content.get("focus_distances_m")
-    if not isinstance(distances, Sequence) or isinstance(distances, str):
-        raise InputError(
-            f"{where}: focus_distances_m is missing or no list; write it there or give 'focus_distances_m=[0.5,1,2]'"
-        )
-    if len(distances) != len(files):
-        raise InputError(
-            f"{where}: expected {len(files)} focus distances, one per slice, got {len(distances)} (focus_distances_m)"
-        )
-    unit_m = _number(content.get("focus_distance_unit_m", 1.0), f"{where}: focus_distance_unit_m")
-    focus = [unit_m * _number(value, f"{where}: focus_distances_m", infinite=True) for value in distances]
-    finite = [value for value in focus if math.isfinite(value)]
-    if not finite and ("near_m" not in content or "far_m" not in content):
-        raise InputError(f"{where}: every focus distance is infinite; near_m and far_m are needed then")
-    near_m = _number(content["near_m"], f"{where}: near_m") if content.get("near_m") else 0.6 * min(finite)
-    near_m = max(near_m, 1.01 * camera.focal_length_m) if not content.get("near_m") else near_m
-    far_m = _number(content["far_m"], f"{where}: far_m") if content.get("far_m") else 1.7 * max(finite)
+    # numbers before pixels: what is wrong with them is said at once
+    sources: dict[str, str] = {}
+    camera: dict[str, float | None] = dict.fromkeys(CAMERA_KEYS)
+    for part, origin in ((content.get("camera"), str(described)), (given.get("camera"), "command line")):
+        if part is None:
+            continue
+        if not isinstance(part, Mapping):
+            raise InputError(f"{origin}: camera: expected {', '.join(CAMERA_KEYS)}, got {part!r}")
+        _checked_keys(part, CAMERA_KEYS, f"{origin}: camera")
+        for key, value in part.items():
+            if value is not None:
+                camera[key] = _number(value, f"{origin}: camera.{key}")
+                low, high = PLAUSIBLE[key]
+                if not low <= camera[key] <= high:
+                    raise InputError(
+                        f"{origin}: camera.{key}: {camera[key]:g} is not plausible (expected {low:g} to {high:g}; "
+                        "lengths are in metres: 50 mm = 0.05, 2.4 um = 2.4e-6)"
+                    )
+                sources[key] = origin
+    unit, where = from_both("focus_distance_unit_m")
+    unit_m = 1.0 if unit is None else _number(unit, f"{where}: focus_distance_unit_m")
+    focus: Sequence[float] | None = None
+    listed, where = from_both("focus_distances_m")
+    if listed is not None:
+        if not isinstance(listed, Sequence) or isinstance(listed, str):
+            raise InputError(f"{where}: focus_distances_m: expected a list of metres, got {listed!r}")
+        if len(listed) != len(files):
+            raise InputError(
+                f"{where}: expected {len(files)} focus distances, one per slice, got {len(listed)} (focus_distances_m)"
+            )
+        focus = [unit_m * _number(value, f"{where}: focus_distances_m", infinite=True) for value in listed]
+        sources["focus_distances_m"] = where
+    range_m: dict[str, float | None] = {}
+    for key in ("near_m", "far_m"):
+        value, where = from_both(key)
+        range_m[key] = None if value is None else _number(value, f"{where}: {key}")
+        if value is not None:
+            sources[key] = where
+    if None not in range_m.values() and range_m["near_m"] >= range_m["far_m"]:
+        raise InputError(f"{where}: expected near_m < far_m, got {range_m['near_m']:g} and {range_m['far_m']:g}")
 
-    images = [read_image(file) for file in files]
+    photographs = [read_photograph(file) for file in files]
+    images, facts = zip(*photographs, strict=True)
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
             raise InputError(
-                f"{file}: {image.shape[2]} x {image.shape[1]} pixels, but {files[0].name} has "
-                f"{images[0].shape[2]} x {images[0].shape[1]}; all slices must have one size"
+                f"{file}: {image.shape[1]} x {image.shape[0]} pixels, but {files[0].name} has "
+                f"{images[0].shape[1]} x {images[0].shape[0]}; all slices must have one size"
             )
-    crop = content.get("crop") or [0, 0, 0, 0]
+    height, width = images[0].shape[:2]
+    if min(height, width) < 16:
+        raise InputError(f"{files[0]}: {width} x {height} pixels are too few; 16 x 16 are the least")
+    for key in CAMERA_KEYS:
+        known = [value for value in (getattr(fact, key) for fact in facts) if value is not None]
+        if camera[key] is None and known and PLAUSIBLE[key][0] <= float(np.median(known)) <= PLAUSIBLE[key][1]:
+            camera[key], sources[key] = float(np.median(known)), "EXIF"
+    if focus is None:
+        subject = [fact.subject_distance_m for fact in facts]
+        if None not in subject and len(set(subject)) > 1:
+            focus, sources["focus_distances_m"] = subject, "EXIF subject distance"
+    text = folder / "focus_distance.txt"
+    if focus is None and text.is_file():
+        words = _numbers_in(text)
+        if len(words) != len(files):
+            raise InputError(f"{text}: expected {len(files)} focus distances, one per slice, got {len(words)}")
+        focus = [unit_m * _number(word, str(text), infinite=True) for word in words]
+        sources["focus_distances_m"] = str(text)
+    if focus is None and (found := distances_in_names(files)) is not None:
+        values, in_metres = found
+        focus = [value if in_metres else unit_m * value for value in values]
+        sources["focus_distances_m"] = "file names"
+    if focus is not None:
+        focus = _checked_distances(focus, sources["focus_distances_m"])
+        if unit is not None:
+            sources["focus_distances_m"] += f" (unit {unit_m:g} m)"
+        if camera["focal_length_m"] is not None and min(focus) <= camera["focal_length_m"]:
+            raise InputError(
+                f"{sources['focus_distances_m']}: focus distance {min(focus):.6g} m lies inside the focal length "
+                f"{camera['focal_length_m']:.6g} m (focus_distances_m; camera.focal_length_m from "
+                f"{sources['focal_length_m']})"
+            )
+
+    crop, where = from_both("crop")
+    crop = crop or [0, 0, 0, 0]
     if not (isinstance(crop, Sequence) and len(crop) == 4 and all(isinstance(c, int) and c >= 0 for c in crop)):
         raise InputError(f"{where}: crop: expected [left, top, right, bottom] pixels, got {crop!r}")
     left, top, right, bottom = crop
-    height, width = images[0].shape[-2:]
     if left + right > width - 16 or top + bottom > height - 16:
         raise InputError(f"{where}: crop {crop} leaves less than 16 pixels of {width} x {height}")
-    cropped = [image[:, top : height - bottom, left : width - right] for image in images]
-    try:
-        return FocalStack.single(stack_tensors(cropped), focus, camera, near_m, far_m, name=folder.resolve().name)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+    missing = {
+        f"camera.{key}": f"camera.{key}=NUMBER, or camera: {{{key}: NUMBER}} in stack.yaml"
+        for key in CAMERA_KEYS
+        if camera[key] is None
+    }
+    if focus is None:
+        missing["focus_distances_m"] = (
+            "'focus_distances_m=[0.5,1,2]', stack.yaml, focus_distance.txt (one number a line), or file names such as "
+            "0.5m.jpg"
+        )
+    return Photographs(
+        name=folder.resolve().name,
+        files=tuple(files),
+        images=tuple(np.ascontiguousarray(i[top : height - bottom, left : width - right]) for i in images),
+        camera=camera,
+        focus_distances_m=None if focus is None else tuple(focus),
+        **range_m,
+        sources=sources,
+        missing=missing,
+    )
+
+
+def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> FocalStack:
+    """One recorded stack of aligned slices whose camera and focus distances are known: :func:`read_photographs`, strict.
+
+    Returns:
+        A batch of one.
+
+    Raises:
+        InputError: naming the file or key and what was expected.
+    """
+    photographs = read_photographs(folder, overrides)
+    for key, remedy in photographs.missing.items():
+        raise InputError(f"{Path(folder) / 'stack.yaml'}: {key} is missing; give it: {remedy}")
+    camera = photographs.known_camera()
+    near_m, far_m = depth_range_m(
+        photographs.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m
+    )
+    images = stack_tensors([to_float(image) for image in photographs.images])
+    return FocalStack.single(images, photographs.focus_distances_m, camera, near_m, far_m, name=photographs.name)
 
 
 class RecordedStacks(Dataset):

@@ -20,7 +20,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.occlusion import composite_layers
 from sfdfd.optics.psf import PSF, PSFBasis, floored_size_px, get_psf, psf_basis
 
-__all__ = ["DefocusRenderer", "defocus_map_px", "render_focal_stack"]
+__all__ = ["DefocusRenderer", "defocus_map_px", "render_blurred", "render_focal_stack"]
 
 TOLERANCE = {"exact": 1e-5, "fast": 1.5e-2}
 """Largest L1 error of the PSF, relative to its mass, in each method (see sfdfd.optics.psf)."""
@@ -118,39 +118,78 @@ def render_focal_stack(
         raise InputError(
             f"render: expected aif (B,3,H,W) and depth_m (B,H,W), got {tuple(aif.shape)} and {tuple(depth_m.shape)}"
         )
-    if not (math.isfinite(sigma_scale) and sigma_scale > 0):
-        raise InputError(f"sigma_scale: expected a positive number, got {sigma_scale} (optics.sigma_scale)")
-    if method not in ("auto", "exact", "fast"):
-        raise InputError(f"method: expected 'auto', 'exact' or 'fast', got {method!r} (optics.method)")
     if weighting not in ("source", "target", "occlusion"):
         raise InputError(f"weighting: expected 'source', 'target' or 'occlusion', got {weighting!r} (optics.weighting)")
     if layers < 2:
         raise InputError(f"layers: expected two or more, got {layers} (optics.layers)")
-    if linear_light and aif.shape[1] != 3:
-        raise InputError(f"linear_light: expected an RGB image, got {aif.shape[1]} channels (optics.linear_light)")
+    _check_options(aif, sigma_scale, method, linear_light)
     family = get_psf(psf)
     dtype = aif.dtype if aif.dtype in (torch.float32, torch.float64) else torch.float32
     with torch.autocast(aif.device.type, enabled=False):  # FFTs and inverse depths need full precision
         aif, depth_m, focus_distances_m = (value.to(dtype) for value in (aif, depth_m, focus_distances_m))
-        if linear_light:
-            aif = rgb_to_linear_rgb(aif)
-        if weighting == "occlusion":
-
-            def sizes(layers_m: Tensor) -> Tensor:
-                radius = defocus_map_px(layers_m[:, None], focus_distances_m, camera)
-                return family.size_px(radius.abs(), sigma_scale)[:, :, 0].detach()
-
-            stack = composite_layers(aif, depth_m, sizes, family, layers)
-        else:
+        if weighting != "occlusion":
             radius = defocus_map_px(depth_m, focus_distances_m, camera)
-            size = floored_size_px(family.size_px(radius.abs(), sigma_scale), family.floor_px)
-            largest = float(size.detach().max())
-            if not math.isfinite(largest):
-                raise InputError("render: the blur is not finite; depth_m or focus_distances_m holds a NaN or a zero")
-            basis = _basis_for(family, largest, max(aif.shape[-2:]), method, dtype)
-            light = torch.cat([aif, torch.ones_like(aif[:, :1])], dim=1)
-            spread = (_SourceSpread if weighting == "source" else _TargetSpread).apply(light, size, basis)
-            stack = spread[:, :, :-1] / spread[:, :, -1:]
+            return render_blurred(
+                aif, radius, sigma_scale=sigma_scale, weighting=weighting, psf=family, method=method,
+                linear_light=linear_light,
+            )  # fmt: skip
+
+        def sizes(layers_m: Tensor) -> Tensor:
+            radius = defocus_map_px(layers_m[:, None], focus_distances_m, camera)
+            return family.size_px(radius.abs(), sigma_scale)[:, :, 0].detach()
+
+        light = rgb_to_linear_rgb(aif) if linear_light else aif
+        stack = composite_layers(light, depth_m, sizes, family, layers)
+        return linear_rgb_to_rgb(stack) if linear_light else stack
+
+
+def _check_options(aif: Tensor, sigma_scale: float, method: str, linear_light: bool) -> None:
+    if not (math.isfinite(sigma_scale) and sigma_scale > 0):
+        raise InputError(f"sigma_scale: expected a positive number, got {sigma_scale} (optics.sigma_scale)")
+    if method not in ("auto", "exact", "fast"):
+        raise InputError(f"method: expected 'auto', 'exact' or 'fast', got {method!r} (optics.method)")
+    if linear_light and aif.shape[1] != 3:
+        raise InputError(f"linear_light: expected an RGB image, got {aif.shape[1]} channels (optics.linear_light)")
+
+
+def render_blurred(
+    aif: Float[Tensor, "b c h w"],
+    radius_px: Float[Tensor, "b s h w"],
+    *,
+    sigma_scale: float = 1.0,
+    weighting: str = "source",
+    psf: str | PSF = "gaussian",
+    method: str = "auto",
+    linear_light: bool = False,
+) -> Float[Tensor, "b s c h w"]:
+    """As :func:`render_focal_stack`, from the blur radius itself: for whoever does not know the camera (or fits it).
+
+    Args:
+        aif: (B,3,H,W) all-in-focus image.
+        radius_px: (B,S,H,W) blur radius in pixels of every pixel in every slice; the sign does not matter.
+        sigma_scale, psf, method, linear_light: as in :func:`render_focal_stack`.
+        weighting: "source" or "target".
+
+    Returns:
+        (B,S,3,H,W) stack, differentiable in aif and radius_px.
+
+    Raises:
+        InputError: the radius is not finite, or an option is wrong.
+    """
+    _check_options(aif, sigma_scale, method, linear_light)
+    if weighting not in ("source", "target"):
+        raise InputError(f"weighting: expected 'source' or 'target', got {weighting!r} (optics.weighting)")
+    family = get_psf(psf)
+    with torch.autocast(aif.device.type, enabled=False):
+        size = floored_size_px(family.size_px(radius_px.abs(), sigma_scale), family.floor_px)
+        largest = float(size.detach().max())
+        if not math.isfinite(largest):
+            raise InputError("render: the blur is not finite; depth_m or focus_distances_m holds a NaN or a zero")
+        basis = _basis_for(family, largest, max(aif.shape[-2:]), method, aif.dtype)
+        light = rgb_to_linear_rgb(aif) if linear_light else aif
+        light = torch.cat([light, torch.ones_like(light[:, :1])], dim=1)
+        spread = (_SourceSpread if weighting == "source" else _TargetSpread).apply(light, size, basis)
+        stack = spread[:, :, :-1] / spread[:, :, -1:]
         return linear_rgb_to_rgb(stack) if linear_light else stack
 
 
@@ -291,6 +330,14 @@ class DefocusRenderer(torch.nn.Module):
     def forward(self, aif: Tensor, depth_m: Tensor, focus_distances_m: Tensor, camera) -> Tensor:
         """(B,3,H,W), (B,H,W), (S,) or (B,S) -> (B,S,3,H,W)."""
         return render_focal_stack(aif, depth_m, focus_distances_m, camera, **self.options)
+
+    def blurred(self, aif: Tensor, radius_px: Tensor) -> Tensor:
+        """(B,3,H,W), (B,S,H,W) -> (B,S,3,H,W): :func:`render_blurred`. The occlusion-aware renderer, which has no gradient
+        in depth, is stood in for by source weighting."""
+        options = {key: value for key, value in self.options.items() if key != "layers"}
+        if options["weighting"] == "occlusion":
+            options["weighting"] = "source"
+        return render_blurred(aif, radius_px, **options)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value}" for key, value in self.options.items())

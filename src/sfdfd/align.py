@@ -1,0 +1,277 @@
+"""Registration of the slices of a real stack: handheld shift, focus breathing, exposure.
+
+Focusing moves the lens and so changes the field of view ("breathing"): a scale about the image centre; hands add a shift.
+Neighbouring slices (by focus distance) are blurred alike, so they are registered pairwise, by maximising the enhanced
+correlation coefficient (Evangelidis and Psarakis, PAMI 2008; OpenCV), which exposure does not change, on smoothed images from
+coarse to fine, and the motions are chained to a reference slice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from sfdfd.errors import InputError
+
+__all__ = ["Alignment", "align", "estimate_alignment", "even_exposure"]
+
+Array = np.ndarray
+WORKING_PX = 1024
+"""Longer side of the images that motion is estimated on."""
+MODELS = ("scale_shift", "affine", "homography")
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Where each slice sees what the reference slice sees.
+
+    Attributes:
+        reference: index of the reference slice.
+        matrices: (S,3,3) homogeneous; pixel (x, y, 1) of the reference -> pixel of the slice.
+        shift_px: (S,2) horizontal and vertical shift of the image centre in pixels.
+        scale: (S,) magnification against the reference.
+        motion_px: (S,) largest displacement of an image corner, in pixels.
+        residual_px: (S,) displacement against the next slice towards the reference that is left after alignment (median
+            over tiles, by phase correlation), in pixels; 0 for the reference; NaN where nothing could be measured.
+        notes: what went wrong, in words.
+    """
+
+    reference: int
+    matrices: Array
+    shift_px: Array
+    scale: Array
+    motion_px: Array
+    residual_px: Array
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """Plain numbers per slice, for JSON and tables."""
+        return {
+            "reference": names[self.reference],
+            "slices": [
+                {
+                    "file": name,
+                    "shift_px": [round(float(v), 3) for v in self.shift_px[i]],
+                    "scale": round(float(self.scale[i]), 6),
+                    "motion_px": round(float(self.motion_px[i]), 3),
+                    "residual_px": round(float(self.residual_px[i]), 3),
+                }
+                for i, name in enumerate(names)
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def _gray(image: Array, factor: float) -> Array:
+    """(H,W,3) of any type -> (h,w) float32 of about unit range, reduced by area."""
+    scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
+    if factor < 1:
+        size = (max(16, round(image.shape[1] * factor)), max(16, round(image.shape[0] * factor)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return (image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)) / np.float32(scale)
+
+
+def _corners(height: int, width: int) -> Array:
+    return np.array([[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]], float).T
+
+
+def _displacement(matrix: Array, points: Array) -> Array:
+    moved = matrix @ points
+    return moved[:2] / moved[2:] - points[:2]
+
+
+def _constrained(matrix: Array, gray: Array, model: str) -> Array:
+    """The nearest motion of the model, in the least squares over textured pixels."""
+    if model != "scale_shift":
+        return matrix
+    height, width = gray.shape
+    ys, xs = np.mgrid[0 : height - 1 : 24j, 0 : width - 1 : 24j]
+    points = np.stack([xs.ravel(), ys.ravel(), np.ones(xs.size)])
+    slope = cv2.boxFilter(np.abs(cv2.Laplacian(gray, cv2.CV_32F)), -1, (31, 31))
+    weight = slope[ys.round().astype(int).ravel(), xs.round().astype(int).ravel()].astype(float) + 1e-6
+    weight /= weight.sum()
+    moved = points[:2] + _displacement(matrix, points)
+    center, target = (points[:2] * weight).sum(1, keepdims=True), (moved * weight).sum(1, keepdims=True)
+    scale = float((((moved - target) * (points[:2] - center)).sum(0) * weight).sum())
+    scale /= float((((points[:2] - center) ** 2).sum(0) * weight).sum())
+    shift = (target - scale * center)[:, 0]
+    return np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1]])
+
+
+def _register(fixed: Array, moving: Array, model: str) -> tuple[Array, bool]:
+    """Matrix from pixels of ``fixed`` to pixels of ``moving``, and whether it was found."""
+    kind = cv2.MOTION_HOMOGRAPHY if model == "homography" else cv2.MOTION_AFFINE
+    matrix, found = np.eye(3), False
+    levels = [factor for factor in (0.125, 0.25, 0.5, 1.0) if min(fixed.shape) * factor >= 48] or [1.0]
+    before = None
+    for factor in levels:
+        size = (round(fixed.shape[1] * factor), round(fixed.shape[0] * factor))
+        pair = [cv2.GaussianBlur(cv2.resize(i, size, interpolation=cv2.INTER_AREA), (0, 0), 2.0) for i in (fixed, moving)]
+        if before is None:
+            before = cv2.computeECC(*pair)
+        zoom = np.diag([size[0] / fixed.shape[1], size[1] / fixed.shape[0], 1.0])
+        guess = zoom @ matrix @ np.linalg.inv(zoom)
+        start = (guess if kind == cv2.MOTION_HOMOGRAPHY else guess[:2]).astype(np.float32)
+        criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-6)
+        try:
+            _, result = cv2.findTransformECC(pair[0], pair[1], start, kind, criteria, None, 5)
+        except cv2.error:
+            continue  # no texture at this size
+        full = np.eye(3)
+        full[: result.shape[0]] = result
+        candidate = _constrained(np.linalg.inv(zoom) @ full @ zoom, fixed, model)
+        scale = math.sqrt(abs(np.linalg.det(candidate[:2, :2])))
+        if np.isfinite(candidate).all() and 0.7 < scale < 1.4:
+            matrix, found = candidate, True
+    if found:
+        warped = cv2.warpPerspective(
+            moving, matrix, moving.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        smooth = [cv2.GaussianBlur(i, (0, 0), 2.0) for i in (fixed, moving, warped)]
+        if cv2.computeECC(smooth[0], smooth[2]) <= cv2.computeECC(smooth[0], smooth[1]):
+            return np.eye(3), True  # as well aligned as it gets
+    return matrix, found
+
+
+def _residual_px(fixed: Array, moving: Array) -> float:
+    """Median displacement over textured tiles, in pixels."""
+    height, width = fixed.shape
+    side = max(32, min(height, width) // 4)
+    window = cv2.createHanningWindow((side, side), cv2.CV_32F)
+    found = []
+    for top in range(0, height - side + 1, side):
+        for left in range(0, width - side + 1, side):
+            tiles = [cv2.GaussianBlur(i[top : top + side, left : left + side], (0, 0), 1.5) for i in (fixed, moving)]
+            if min(float(tile.std()) for tile in tiles) < 0.01:
+                continue
+            (dx, dy), response = cv2.phaseCorrelate(*tiles, window)
+            if response > 0.1:
+                found.append(math.hypot(dx, dy))
+    return float(np.median(found)) if found else math.nan
+
+
+def estimate_alignment(
+    images: Sequence[Array], focus_distances_m: Sequence[float] | None = None, model: str = "scale_shift"
+) -> Alignment:
+    """How each slice lies against the reference, the middle one in order of focus.
+
+    Args:
+        images: two or more (H,W,3) arrays of one size, uint8, uint16 or float in [0, 1].
+        focus_distances_m: gives the order of the chain; None takes the slices as they come.
+        model: "scale_shift" (scale about a centre and translation), "affine" or "homography".
+
+    Returns:
+        See :class:`Alignment`; a pair that cannot be registered keeps the identity and is noted.
+
+    Raises:
+        InputError: an unknown model.
+    """
+    if model not in MODELS:
+        raise InputError(f"align.model: expected one of {', '.join(MODELS)}, got {model!r}")
+    height, width = images[0].shape[:2]
+    factor = min(1.0, WORKING_PX / max(height, width))
+    grays = [_gray(image, factor) for image in images]
+    order = list(range(len(images)))
+    if focus_distances_m is not None:
+        order.sort(key=lambda i: 1 / focus_distances_m[i])
+    middle = len(order) // 2
+    reference = order[middle]
+    zoom = np.diag([grays[0].shape[1] / width, grays[0].shape[0] / height, 1.0])
+    matrices = np.tile(np.eye(3), (len(images), 1, 1))
+    towards: dict[int, int] = {}
+    notes = []
+    for steps in (order[middle::-1], order[middle:]):
+        for near, far in zip(steps, steps[1:], strict=False):  # near is nearer to the reference
+            pair, found = _register(grays[near], grays[far], model)
+            if not found:
+                notes.append(f"slice {far} could not be registered against slice {near}; it is taken as it lies")
+            matrices[far] = pair @ matrices[near]
+            towards[far] = near
+    small = matrices.copy()
+    matrices = np.linalg.inv(zoom) @ matrices @ zoom
+    center = np.array([[(width - 1) / 2], [(height - 1) / 2], [1.0]])
+    residual = np.zeros(len(images))
+    warped = [_warp(gray, matrix) for gray, matrix in zip(grays, small, strict=True)]
+    for index, neighbour in towards.items():
+        residual[index] = _residual_px(warped[neighbour], warped[index]) / factor
+    return Alignment(
+        reference=reference,
+        matrices=matrices,
+        shift_px=np.stack([_displacement(matrix, center)[:, 0] for matrix in matrices]),
+        scale=np.array([math.sqrt(abs(np.linalg.det(matrix[:2, :2]))) for matrix in matrices]),
+        motion_px=np.array([np.hypot(*_displacement(m, _corners(height, width))).max() for m in matrices]),
+        residual_px=residual,
+        notes=tuple(notes),
+    )
+
+
+def _warp(image: Array, matrix: Array) -> Array:
+    return cv2.warpPerspective(
+        image, matrix, image.shape[1::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def align(images: Sequence[Array], alignment: Alignment) -> tuple[list[Array], Array]:
+    """Every slice on the canvas of the reference.
+
+    Returns:
+        The slices, of their type, edges repeated where a slice does not reach, and (S,H,W) bool: where it does.
+    """
+    height, width = images[0].shape[:2]
+    aligned, covered = [], np.ones((len(images), height, width), bool)
+    for index, (image, matrix) in enumerate(zip(images, alignment.matrices, strict=True)):
+        if index == alignment.reference or np.allclose(matrix, np.eye(3)):
+            aligned.append(image)
+            continue
+        aligned.append(_warp(image, matrix))
+        inside = cv2.warpPerspective(
+            np.ones((height, width), np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+        )  # fmt: skip
+        covered[index] = inside > 0
+    return aligned, covered
+
+
+def even_exposure(images: Sequence[Array], reference: int, covered: Array) -> tuple[list[Array], Array]:
+    """Bring every slice to the reference's exposure and white balance by one gain per colour.
+
+    The gain is the median ratio of strongly smoothed images where both slices reach and neither is clipped: blur keeps local
+    means. Below 1 % of change a slice is left alone.
+
+    Returns:
+        The slices, of their type, and (S,3) gains.
+    """
+    height, width = images[0].shape[:2]
+    factor = min(1.0, 256 / max(height, width))
+    size = (max(8, round(width * factor)), max(8, round(height * factor)))
+
+    def reduced(image: Array) -> Array:
+        scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(scale)
+        return cv2.GaussianBlur(small, (0, 0), max(2.0, size[0] / 32))
+
+    target = reduced(images[reference])
+    gains = np.ones((len(images), 3))
+    evened = list(images)
+    for index, image in enumerate(images):
+        if index == reference:
+            continue
+        small = reduced(image)
+        reach = cv2.resize(covered[index].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        usable = reach & (np.maximum(small, target).max(-1) < 0.92) & (np.minimum(small, target).min(-1) > 0.02)
+        if usable.sum() < 50:
+            continue
+        gain = np.median(target[usable] / small[usable], axis=0)
+        if np.abs(gain - 1).max() <= 0.01 or not (0.2 < gain.min() and gain.max() < 5):
+            continue
+        gains[index] = gain
+        top = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
+        scaled = np.clip(image.astype(np.float32) * gain.astype(np.float32), 0, top)
+        evened[index] = (scaled.round() if image.dtype.kind == "u" else scaled).astype(image.dtype)
+    return evened, gains
