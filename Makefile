@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 DEMO := outputs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench docs notebooks clean
+.PHONY: help setup demo test test-slow lint format bench bench-refine docs notebooks clean
 
 help: ## what each target does
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP) ## virtual environment in .venv with the tested pins of constraints.txt
 
@@ -42,6 +42,9 @@ format: $(STAMP) ## rewrite the sources in the house style
 
 bench: $(STAMP) ## timings and accuracy of the renderer; writes benchmarks/results/
 	$(RUN) benchmarks/renderer.py
+
+bench-refine: $(STAMP) ## refinement, confidence, calibration on RGB-D frames (half an hour): make bench-refine ROOT=DIR
+	$(RUN) benchmarks/refinement.py $(ROOT)
 
 docs: $(STAMP) ## build the documentation into site/
 	$(RUN) -m mkdocs build --quiet --strict

@@ -2,8 +2,8 @@
 
 Focusing moves the lens and so changes the field of view ("breathing"): a scale about the image centre; hands add a shift.
 Neighbouring slices (by focus distance) are blurred alike, so they are registered pairwise, by maximising the enhanced
-correlation coefficient (Evangelidis and Psarakis, PAMI 2008; OpenCV), which exposure does not change, on smoothed images from
-coarse to fine, and the motions are chained to a reference slice.
+correlation coefficient (Evangelidis and Psarakis, PAMI 2008; OpenCV), which exposure does not change, on smoothed images
+from coarse to fine, and the motions are chained to a reference slice.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -111,7 +112,9 @@ def _register(fixed: Array, moving: Array, model: str) -> tuple[Array, bool]:
     before = None
     for factor in levels:
         size = (round(fixed.shape[1] * factor), round(fixed.shape[0] * factor))
-        pair = [cv2.GaussianBlur(cv2.resize(i, size, interpolation=cv2.INTER_AREA), (0, 0), 2.0) for i in (fixed, moving)]
+        pair = [
+            cv2.GaussianBlur(cv2.resize(i, size, interpolation=cv2.INTER_AREA), (0, 0), 2.0) for i in (fixed, moving)
+        ]
         if before is None:
             before = cv2.computeECC(*pair)
         zoom = np.diag([size[0] / fixed.shape[1], size[1] / fixed.shape[0], 1.0])
@@ -187,7 +190,7 @@ def estimate_alignment(
     towards: dict[int, int] = {}
     notes = []
     for steps in (order[middle::-1], order[middle:]):
-        for near, far in zip(steps, steps[1:], strict=False):  # near is nearer to the reference
+        for near, far in pairwise(steps):  # near is nearer to the reference
             pair, found = _register(grays[near], grays[far], model)
             if not found:
                 notes.append(f"slice {far} could not be registered against slice {near}; it is taken as it lies")
@@ -268,7 +271,7 @@ def even_exposure(images: Sequence[Array], reference: int, covered: Array) -> tu
         if usable.sum() < 50:
             continue
         gain = np.median(target[usable] / small[usable], axis=0)
-        if np.abs(gain - 1).max() <= 0.01 or not (0.2 < gain.min() and gain.max() < 5):
+        if np.abs(gain - 1).max() <= 0.01 or not (gain.min() > 0.2 and gain.max() < 5):
             continue
         gains[index] = gain
         top = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0

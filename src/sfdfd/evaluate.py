@@ -30,7 +30,7 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(int(config.threads))
     seed_everything(config.seed)
-    module, renderer = load_model(config.checkpoint, config.optics)
+    module, renderer = load_model(config.checkpoint, config.optics.renderer)
     if config.data.get("renderer") is not None and config.data.renderer.sigma_scale is None:
         config.data.renderer.sigma_scale = renderer.sigma_scale  # synthesis follows the model
     datamodule = instantiate(config.data)

@@ -15,34 +15,18 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sfdfd.classical import depth_from_focus
 from sfdfd.data.datamodule import StackDataModule
 from sfdfd.metrics import EvaluationMetrics, image_metrics
 from sfdfd.module import predict_stack
+from sfdfd.networks.baseline import classical_network, constant_network
 from sfdfd.networks.interface import NetworkOutput
 from sfdfd.optics.render import DefocusRenderer
 from sfdfd.stack import FocalStack
 from sfdfd.visualize import overview, to_rgb
 
-__all__ = ["classical_network", "evaluate", "print_metrics", "write_json"]
+__all__ = ["evaluate", "print_metrics", "write_json"]
 
 SHOWN = ("depth/abs_rel", "depth/rmse", "depth/delta1", "aif/psnr", "aif/ssim", "stack/psnr", "stack/ssim")
-
-
-def classical_network(images, focus_distances_m, *, near_m, far_m, slice_mask=None) -> NetworkOutput:
-    """Classical depth from focus, called as a network is."""
-    return NetworkOutput(*depth_from_focus(images, focus_distances_m, near_m, far_m, slice_mask))
-
-
-def constant_network(depth_m: float) -> Callable[..., NetworkOutput]:
-    """The same depth everywhere, and the mean of the slices as AIF; called as a network is."""
-
-    def network(images, focus_distances_m, *, near_m, far_m, slice_mask=None) -> NetworkOutput:
-        depth = images.new_full((images.shape[0], *images.shape[-2:]), depth_m)
-        share = slice_mask.float() / slice_mask.sum(1, keepdim=True)
-        return NetworkOutput(depth, torch.einsum("bs,bschw->bchw", share.to(images), images))
-
-    return network
 
 
 def evaluate(

@@ -74,7 +74,7 @@ class Refiner:
         steps: int | None = None,
         smoothness: float = 0.02,
         edge_sharpness: float = 12.0,
-        aif_smoothness: float = 0.0,
+        aif_smoothness: float = 0.001,
         lr_depth: float = 0.04,
         lr_aif: float = 0.004,
         coarse_share: float = 0.3,
@@ -119,7 +119,6 @@ class Refiner:
         coarse = problem.halved() if min(aif.shape[-2:]) >= 96 and self.coarse_share > 0 else None
         unknown = problem.unknowns(depth_m, aif)
         started = time.monotonic()
-        deadline = started + self.seconds
         with torch.no_grad():
             start = problem.energy(*unknown)
         best = [start, *(value.clone() for value in unknown)]
@@ -192,7 +191,7 @@ def _halve(values: Tensor) -> Tensor:
 
 def _detail(fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The coarse solution at the fine size: depth as it is, the AIF with the start's detail put back."""
-    logit, image, _ = fine
+    _, image, _ = fine
 
     def enlarged(values: Tensor) -> Tensor:
         return F.interpolate(values, size=image.shape[-2:], mode="bilinear", align_corners=False)

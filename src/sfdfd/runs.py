@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONF_DIR",
+    "PRETRAINED",
     "command",
     "instantiate",
     "load_model",
@@ -45,6 +46,8 @@ CONF_DIR = next(
     if (folder / "train.yaml").is_file() or folder == _PACKAGE
 )
 """The configuration: beside the package in a wheel, at the top of a checkout."""
+PRETRAINED = _PACKAGE / "weights" / "pretrained.ckpt"
+"""Weights trained on procedural scenes, in the package (docs/results.md)."""
 
 
 def _fail(message: str) -> None:
@@ -264,18 +267,25 @@ def load_run(checkpoint: str | Path, optics_overrides: dict[str, Any] | None = N
     return module.eval()
 
 
-def load_model(checkpoint: str | None, optics: DictConfig) -> tuple[DepthFromDefocus | None, DefocusRenderer]:
+DEFAULT_OPTICS = {"sigma_scale": 0.5}
+
+
+def load_model(
+    checkpoint: str | Path | None, optics: Mapping[str, Any]
+) -> tuple[DepthFromDefocus | None, DefocusRenderer]:
     """The trained module and its renderer, with what the command line says of the optics; without a checkpoint, none and
-    the default renderer.
+    a renderer with ``DEFAULT_OPTICS``.
 
     Args:
-        checkpoint: the path, or None.
-        optics: the config's node: ``renderer`` (null where nothing was said) and ``default_renderer``.
+        checkpoint: a path, "pretrained" (the weights that the package carries), or None.
+        optics: options of the renderer; None and ``_target_`` say nothing.
     """
-    said = {key: value for key, value in plain(optics.renderer).items() if value is not None and key != "_target_"}
+    from sfdfd.optics.render import DefocusRenderer
+
+    said = {key: value for key, value in optics.items() if value is not None and key != "_target_"}
     if checkpoint is None:
-        return None, instantiate({**plain(optics.default_renderer), **said})
-    module = load_run(checkpoint, said)
+        return None, DefocusRenderer(**{**DEFAULT_OPTICS, **said})
+    module = load_run(PRETRAINED if str(checkpoint) == "pretrained" else checkpoint, said)
     return module, module.renderer
 
 

@@ -172,10 +172,14 @@ class Prediction:
         depth_m: (B,H,W) depth in metres, within the stack's [near_m, far_m].
         aif: (B,3,H,W) all-in-focus image, RGB in [0, 1].
         defocus_px: (B,S,H,W) signed blur radius in pixels under that depth; positive behind the focus distance.
-        rendered: (B,S,3,H,W) the stack that this depth and AIF would have produced.
+        rendered: (B,S,3,H,W) the stack that this depth and AIF would have produced; None where it was not rendered.
+        confidence: (B,H,W) in (0, 1], see :mod:`sfdfd.confidence`; None where nobody asked.
+        depth_std_m: (B,H,W) standard deviation of the depth in metres; the same.
     """
 
     depth_m: Float[Tensor, "b h w"]
     aif: Float[Tensor, "b 3 h w"]
     defocus_px: Float[Tensor, "b s h w"]
-    rendered: Float[Tensor, "b s 3 h w"]
+    rendered: Float[Tensor, "b s 3 h w"] | None
+    confidence: Float[Tensor, "b h w"] | None = None
+    depth_std_m: Float[Tensor, "b h w"] | None = None

@@ -14,7 +14,18 @@ from torch import Tensor
 
 from sfdfd.stack import FocalStack, Prediction
 
-__all__ = ["colour_depth", "defocus_figure", "depth_figure", "overview", "to_rgb"]
+__all__ = [
+    "colour_confidence",
+    "colour_defocus",
+    "colour_depth",
+    "colour_error",
+    "defocus_figure",
+    "depth_figure",
+    "map_figure",
+    "overview",
+    "shown_range",
+    "to_rgb",
+]
 
 DEPTH_COLOURS = "turbo"
 
@@ -32,41 +43,71 @@ def colour_depth(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray
     return matplotlib.colormaps[DEPTH_COLOURS](np.clip(share, 0, 1))[..., :3]
 
 
-def _shown_range(depth_m: np.ndarray) -> tuple[float, float]:
+def colour_confidence(confidence: np.ndarray) -> np.ndarray:
+    """(H,W) in [0, 1] -> (H,W,3) in [0, 1]; bright is sure."""
+    return matplotlib.colormaps["viridis"](np.clip(confidence, 0, 1))[..., :3]
+
+
+def colour_defocus(defocus_px: np.ndarray, limit_px: float) -> np.ndarray:
+    """(H,W) signed blur radius -> (H,W,3) in [0, 1]: blue in front of the focus, red behind it."""
+    return matplotlib.colormaps["coolwarm"](np.clip(0.5 + 0.5 * defocus_px / limit_px, 0, 1))[..., :3]
+
+
+def colour_error(error: np.ndarray, largest: float = 0.06) -> np.ndarray:
+    """(H,W) absolute error -> (H,W,3) in [0, 1]; black is 0, white ``largest``."""
+    return matplotlib.colormaps["inferno"](np.clip(error / largest, 0, 1))[..., :3]
+
+
+def shown_range(depth_m: np.ndarray) -> tuple[float, float]:
     near, far = np.percentile(depth_m, [1, 99])
     return (float(near), float(far)) if far > 1.01 * near else (0.95 * float(near), 1.05 * float(near))
 
 
-def _axes_for_scale(figure: Figure, axis, near: float, far: float) -> None:
+def _axes_for_scale(figure: Figure, axis, near: float, far: float, label: str) -> None:
     inverse = matplotlib.colors.Normalize(1 / far, 1 / near)
     bar = figure.colorbar(matplotlib.cm.ScalarMappable(inverse, DEPTH_COLOURS), ax=axis, fraction=0.046, pad=0.02)
     ticks = np.linspace(1 / far, 1 / near, 6)
     bar.set_ticks(ticks, labels=[f"{1 / tick:.3g}" for tick in ticks])
-    bar.set_label("depth in metres")
+    bar.set_label(label)
 
 
-def depth_figure(depth_m: Float[Tensor, "h w"], title: str = "depth") -> Figure:
-    """The depth map in colour, with a scale bar in metres."""
+def depth_figure(depth_m: Float[Tensor, "h w"], title: str = "depth", label: str = "depth in metres") -> Figure:
+    """The depth map in colour, with a scale bar."""
     values = depth_m.detach().cpu().numpy()
-    near, far = _shown_range(values)
+    near, far = shown_range(values)
     figure = Figure(figsize=(1.6 + 5 * values.shape[1] / values.shape[0], 5), layout="constrained")
     axis = figure.subplots()
     axis.imshow(colour_depth(values, near, far))
     axis.set_title(title)
     axis.set_axis_off()
-    _axes_for_scale(figure, axis, near, far)
+    _axes_for_scale(figure, axis, near, far, label)
     return figure
 
 
-def defocus_figure(defocus_px: Float[Tensor, "s h w"], focus_distances_m: Sequence[float]) -> Figure:
+def map_figure(values: Float[Tensor, "h w"], title: str) -> Figure:
+    """A map of values in [0, 1] (confidence, relative depth) in colour, with its scale."""
+    values = values.detach().cpu().numpy()
+    figure = Figure(figsize=(1.6 + 5 * values.shape[1] / values.shape[0], 5), layout="constrained")
+    axis = figure.subplots()
+    shown = axis.imshow(values, cmap="viridis", vmin=0, vmax=1)
+    axis.set_title(title)
+    axis.set_axis_off()
+    figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02)
+    return figure
+
+
+def defocus_figure(
+    defocus_px: Float[Tensor, "s h w"], focus_distances_m: Sequence[float], titles: Sequence[str] | None = None
+) -> Figure:
     """The signed defocus map of each slice: blue in front of the focus distance, red behind it."""
     values = defocus_px.detach().cpu().numpy()
     limit = max(1e-3, float(np.abs(values).max()))
     figure, axes = _grid(len(values), min(len(values), 5), values.shape[2] / values.shape[1])
     shown = None
-    for axis, value, focus in zip(axes, values, focus_distances_m, strict=False):
+    titles = titles or [f"focus {focus:.3g} m" for focus in focus_distances_m]
+    for axis, value, title in zip(axes, values, titles, strict=False):
         shown = axis.imshow(value, cmap="coolwarm", vmin=-limit, vmax=limit)
-        axis.set_title(f"focus {focus:.3g} m", fontsize=9)
+        axis.set_title(title, fontsize=9)
     figure.colorbar(shown, ax=axes, fraction=0.02, pad=0.01, label="blur radius in pixels")
     return figure
 
@@ -101,7 +142,7 @@ def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figur
         show(2, column, 8 * np.abs(again - image), "8 x |error|")
     depth = prediction.depth_m[index].detach().float().cpu().numpy()
     truth = stack.depth_m[index].cpu().numpy() if stack.depth_m is not None else None
-    near, far = _shown_range(depth if truth is None else truth)
+    near, far = shown_range(depth if truth is None else truth)
     show(3, 0, colour_depth(depth, near, far), f"depth, {near:.2f} to {far:.2f} m")
     show(3, 1, prediction.aif[index].detach().float().cpu().permute(1, 2, 0).numpy(), "AIF")
     if truth is not None:

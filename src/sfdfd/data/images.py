@@ -126,7 +126,9 @@ def read_photograph(path: Path) -> tuple[np.ndarray, PhotoFacts]:
                     is_tiff and any(bits > 8 for bits in image.tag_v2.get(258, (1,)))
                 )  # Pillow reduces deep colour to 8 bits
                 image.load()
-                exif[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)  # TIFFs turn in load
+                exif[ExifTags.Base.Orientation] = image.getexif().get(
+                    ExifTags.Base.Orientation, 1
+                )  # TIFFs turn in load
                 if not deep:
                     array = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     except InputError:

@@ -19,9 +19,9 @@ from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
-__all__ = ["Photographs", "RecordedStacks", "depth_range_m", "read_photographs", "read_stack"]
+__all__ = ["STACK_KEYS", "Photographs", "RecordedStacks", "depth_range_m", "read_photographs", "read_stack"]
 
-KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "files", "crop", "focus_distance_unit_m")
+STACK_KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "files", "crop", "focus_distance_unit_m")
 CAMERA_KEYS = ("focal_length_m", "f_number", "pixel_pitch_m")
 PLAUSIBLE = {"focal_length_m": (1e-4, 10.0), "f_number": (0.1, 300.0), "pixel_pitch_m": (1e-7, 1e-3)}
 NEAREST_M, FARTHEST_M = 1e-3, 100.0
@@ -189,9 +189,9 @@ def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = N
         raise InputError(f"stack={folder}: no such folder")
     described = folder / "stack.yaml"
     content = _load_yaml(described) if described.exists() else {}
-    _checked_keys(content, KEYS, str(described))
+    _checked_keys(content, STACK_KEYS, str(described))
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    _checked_keys(given, KEYS, "command line")
+    _checked_keys(given, STACK_KEYS, "command line")
 
     def from_both(key: str) -> tuple[Any, str]:
         if key in given:

@@ -5,7 +5,8 @@ Every network is called as ``network(images, focus_distances_m, near_m=..., far_
 """
 
 from sfdfd.networks.attention import FocusAttentionNet
+from sfdfd.networks.baseline import classical_network, constant_network
 from sfdfd.networks.daif import DAIFNet
 from sfdfd.networks.interface import NetworkOutput
 
-__all__ = ["DAIFNet", "FocusAttentionNet", "NetworkOutput"]
+__all__ = ["DAIFNet", "FocusAttentionNet", "NetworkOutput", "classical_network", "constant_network"]

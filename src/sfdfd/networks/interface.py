@@ -52,6 +52,12 @@ def position_between(
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     """(...,H,W) replicated at the bottom and right until both sides divide by ``multiple``."""
     height, width = images.shape[-2:]
+    if torch.compiler.is_compiling():  # sizes may be symbols, of which nobody can ask whether they divide
+        rows, columns = (
+            torch.arange((side + multiple - 1) // multiple * multiple, device=images.device).clamp(max=side - 1)
+            for side in (height, width)
+        )
+        return images.index_select(-2, rows).index_select(-1, columns)
     bottom, right = -height % multiple, -width % multiple
     if not (bottom or right):
         return images

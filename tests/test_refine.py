@@ -1,0 +1,153 @@
+"""Refinement mends depth, never returns something worse than it began with, and can be stopped."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sfdfd.calibrate import camera_for, estimate_blur_scale
+from sfdfd.confidence import confidence_of, depth_std_m
+from sfdfd.data.procedural import ProceduralScenes
+from sfdfd.data.synthesis import StackSynthesis
+from sfdfd.errors import InputError
+from sfdfd.networks import classical_network
+from sfdfd.optics import Camera, DefocusRenderer
+from sfdfd.refine import Refiner, energy_of
+from tests.conftest import CAMERA, FOCUS_M
+
+RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
+
+
+@pytest.fixture(scope="module")
+def scene():
+    synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5, method="exact"), CAMERA, FOCUS_M, 0.5, 10.0)
+    return ProceduralScenes(4, synthesis, seed=0, height=96, width=112)[1]
+
+
+def start_of(stack):
+    return classical_network(
+        stack.images, stack.focus_distances_m, near_m=stack.near_m, far_m=stack.far_m, slice_mask=stack.slice_mask
+    )
+
+
+def abs_rel(depth_m, stack):
+    error = (depth_m - stack.depth_m).abs() / stack.depth_m
+    return float(error[stack.valid].mean())
+
+
+def test_depth_and_aif_come_nearer_to_the_truth(scene):
+    start = start_of(scene)
+    found = Refiner(steps=120)(scene, RENDERER, *start)
+    assert abs_rel(found.depth_m, scene) < 0.5 * abs_rel(start.depth_m, scene)
+    assert (found.aif - scene.aif).square().mean() < (start.aif - scene.aif).square().mean()
+    assert found.steps == 120 and not found.interrupted and float(found.blur_factor) == 1
+    assert 0.5 <= found.depth_m.min() and found.depth_m.max() <= 10 and 0 <= found.aif.min() and found.aif.max() <= 1
+
+
+@pytest.mark.parametrize("options", [{"steps": 1}, {"steps": 3, "lr_depth": 50.0, "lr_aif": 5.0}, {"steps": 40}])
+def test_it_never_ends_worse_than_it_began(scene, options):
+    """By its own energy, even with steps that overshoot wildly."""
+    found = Refiner(**options)(scene, RENDERER, *start_of(scene))
+    assert found.objective <= found.objective_start
+    assert float(energy_of(scene, RENDERER, found.depth_m, found.aif)) == pytest.approx(found.objective, rel=2e-3)
+
+
+def test_it_can_be_stopped_and_keeps_the_best(scene):
+    def stop(share, step, energy):
+        if step == 60:
+            raise KeyboardInterrupt
+
+    found = Refiner(seconds=60)(scene, RENDERER, *start_of(scene), progress=stop)
+    assert found.interrupted and found.steps == 60 and found.objective <= found.objective_start
+
+
+def test_time_ends_it(scene):
+    shares = []
+    found = Refiner(seconds=0.5)(scene, RENDERER, *start_of(scene), progress=lambda *a: shares.append(a[0]))
+    assert 0.5 <= found.seconds < 3 and shares == sorted(shares)
+
+
+def test_nothing_is_done_in_no_time(scene):
+    start = start_of(scene)
+    for none in (Refiner(seconds=0), Refiner(steps=0)):
+        found = none(scene, RENDERER, *start)
+        assert found.depth_m is start.depth_m and found.steps == 0 and math.isnan(found.objective)
+
+
+def test_the_same_steps_give_the_same_answer_and_truth_is_not_looked_at(scene):
+    first = Refiner(steps=6)(scene, RENDERER, *start_of(scene))
+    blind = replace(scene, depth_m=torch.full_like(scene.depth_m, math.nan), aif=None)
+    assert torch.equal(first.depth_m, Refiner(steps=6)(blind, RENDERER, *start_of(scene)).depth_m)
+
+
+def test_unmeasured_pixels_do_not_count(scene):
+    """What a slice shows where its weight is 0 changes nothing."""
+    weight = torch.ones_like(scene.images[:, :, 0])
+    weight[:, 2, :, :40] = 0
+    other = replace(scene, images=torch.where(weight[:, :, None] > 0, scene.images, 0.3))
+    start = start_of(scene)
+    found = [Refiner(steps=5, coarse_share=0.0)(s, RENDERER, *start, weight=weight).depth_m for s in (scene, other)]
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_clipped_pixels_only_say_at_least(scene):
+    bright = replace(scene, images=torch.ones_like(scene.images))
+    aif = torch.full_like(scene.aif, 1.0)
+    brighter = energy_of(bright, RENDERER, scene.depth_m, 1.3 * aif)
+    darker = energy_of(bright, RENDERER, scene.depth_m, 0.7 * aif)
+    assert torch.allclose(brighter, energy_of(bright, RENDERER, scene.depth_m, aif)) and darker > brighter + 0.2
+
+
+@pytest.mark.parametrize("options", [{"seconds": -1}, {"seconds": math.nan}, {"steps": -1}, {"steps": 2.5}])
+def test_wrong_options_are_refused(options):
+    with pytest.raises(InputError, match=r"refine\."):
+        Refiner(**options)
+
+
+# ---------------------------------------------------------------- calibration
+
+
+def test_an_unknown_blur_scale_is_found(scene):
+    found = estimate_blur_scale(
+        scene.images[0], scene.focus_distances_m[0], 0.5, 10.0, RENDERER, focal_length_m=0.05, patches=2, patch_px=48
+    )
+    assert found.value_px_m == pytest.approx(CAMERA.blur_scale_px_m, rel=0.05)
+    assert len(found.patches_px_m) == 2
+
+
+@pytest.mark.parametrize("known", [{}, {"focal_length_m": 0.05}, {"focal_length_m": 0.05, "f_number": 8.0},
+                                   {"focal_length_m": 0.05, "pixel_pitch_m": 1.2e-5}, {"f_number": 4.0}])  # fmt: skip
+def test_a_camera_of_that_blur_scale_agrees_with_what_is_known(known):
+    camera = camera_for(13.0, 1.0, **known)
+    assert camera.blur_scale_px_m == pytest.approx(13.0)
+    assert all(getattr(camera, key) == value for key, value in known.items())
+
+
+# ---------------------------------------------------------------- confidence
+
+
+def test_texture_and_flat_surfaces_are_told_apart():
+    """Left half white noise, right half plain: the plain one knows nothing, and its std is that of the range."""
+    torch.manual_seed(1)
+    aif = torch.full((1, 3, 64, 96), 0.5)
+    aif[..., :48] += 0.2 * torch.randn(1, 1, 64, 48)
+    depth_m = torch.full((1, 64, 96), 2.0)
+    synthesis = StackSynthesis(RENDERER, Camera(0.05, 8.0, 1.2e-5), FOCUS_M, 0.5, 10.0)
+    stack = synthesis(aif[0].clamp(0, 1), depth_m[0])
+    std = depth_std_m(stack, RENDERER, depth_m, aif)
+    left, right = float(std[..., 8:32].mean()), float(std[..., 72:90].mean())
+    assert left < 0.02 and right == pytest.approx(2.0**2 * (1 / 0.5 - 1 / 10), rel=0.1)
+    confidence = confidence_of(std, depth_m)
+    assert confidence[..., 8:32].min() > 0.7 and confidence[..., 72:90].max() < 0.1
+
+
+def test_the_std_of_textured_pixels_is_about_their_error(scene):
+    """A calibration law, loosely: errors of refined depth lie within a few standard deviations."""
+    found = Refiner(steps=120)(scene, RENDERER, *start_of(scene))
+    std = depth_std_m(scene, RENDERER, found.depth_m, found.aif)
+    error = (found.depth_m - scene.depth_m).abs()
+    order = std.flatten().argsort(descending=True)
+    fifth = order[: len(order) // 5]
+    assert error.flatten()[fifth].square().sum() > 0.5 * error.square().sum()
+    assert float((error < 3 * std + 0.01).float().mean()) > 0.6
