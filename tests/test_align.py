@@ -18,7 +18,7 @@ def scene():
 
 
 def moved(scene, scale, shift, blur=0.0, gain=1.0, dtype=np.uint8):
-    """The middle of the scene seen with another scale and shift: pixel x shows what the reference has at (x - c - t)/s + c."""
+    """The scene's middle, scaled and shifted: pixel x shows what the reference has at (x - c - t)/s + c."""
     matrix = np.array([[1 / scale, 0, 0], [0, 1 / scale, 0]])
     matrix[:, 2] = CENTER + 20 - (CENTER + shift) / scale
     image = cv2.warpAffine(scene, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)

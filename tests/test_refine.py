@@ -42,7 +42,7 @@ def test_depth_and_aif_come_nearer_to_the_truth(scene):
     assert abs_rel(found.depth_m, scene) < 0.5 * abs_rel(start.depth_m, scene)
     assert (found.aif - scene.aif).square().mean() < (start.aif - scene.aif).square().mean()
     assert found.steps == 120 and not found.interrupted and float(found.blur_factor) == 1
-    assert 0.5 <= found.depth_m.min() and found.depth_m.max() <= 10 and 0 <= found.aif.min() and found.aif.max() <= 1
+    assert found.depth_m.min() >= 0.5 and found.depth_m.max() <= 10 and found.aif.min() >= 0 and found.aif.max() <= 1
 
 
 @pytest.mark.parametrize("options", [{"steps": 1}, {"steps": 3, "lr_depth": 50.0, "lr_aif": 5.0}, {"steps": 40}])

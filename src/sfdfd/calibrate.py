@@ -2,8 +2,8 @@
 
 With known focus distances F the blur radius is ``k |1/F - 1/d| / (1 - f/F)``, k = f^2 / (2 N p) in pixel metres. A camera
 that nobody knows is one number, k. Depth shows as the relation between slices and k as their absolute blur, so the two can
-be told apart from three slices on (two slices know only a product). Patches are solved apart, each with a k of its own: their
-median is the estimate and their spread says how far to trust it.
+be told apart from three slices on (two slices know only a product). Patches are solved apart, each with a k of its own:
+their median is the estimate and their spread says how far to trust it.
 """
 
 from __future__ import annotations

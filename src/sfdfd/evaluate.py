@@ -9,6 +9,7 @@ from sfdfd.runs import (
     instantiate,
     load_model,
     pick_device,
+    plain,
     run_record,
     say_where_optics_differ,
     seed_everything,
@@ -26,6 +27,7 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from sfdfd.evaluation import evaluate, print_metrics, write_json
+    from sfdfd.refine import Refiner
 
     if config.threads:
         torch.set_num_threads(int(config.threads))
@@ -53,10 +55,11 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
         output_dir,
         device=pick_device(config.device),
         pictures=config.pictures,
+        refiner=Refiner(**plain(config.refine)),
         protocol=protocol,
     )
     print_metrics(result, f"{config.data._target_.rsplit('.', 1)[-1]}, split {config.data.split}")
-    print(f"metrics:  {output_dir / 'metrics.json'}\npictures: {output_dir / 'pictures'}")
+    print(f"metrics: {output_dir / 'metrics.json'}\nreport:  {output_dir / 'report.html'}")
     return result
 
 

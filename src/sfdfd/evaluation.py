@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from sfdfd.module import predict_stack
 from sfdfd.networks.baseline import classical_network, constant_network
 from sfdfd.networks.interface import NetworkOutput
 from sfdfd.optics.render import DefocusRenderer
-from sfdfd.stack import FocalStack
+from sfdfd.refine import Refiner
+from sfdfd.report import Section, picture, viewer, write_page
+from sfdfd.stack import FocalStack, Prediction
 from sfdfd.visualize import overview, to_rgb
 
 __all__ = ["evaluate", "print_metrics", "write_json"]
@@ -40,6 +43,7 @@ def evaluate(
     pictures: int = 4,
     name: str = "network",
     beside: Mapping[str, Callable[..., NetworkOutput]] | None = None,
+    refiner: Refiner | None = None,
     protocol: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a network, and the constant and classical baselines, on one split; write all that it found.
@@ -48,11 +52,14 @@ def evaluate(
         network: the method; None evaluates the baselines alone.
         renderer: the model's optics, which re-renders the stack.
         datamodule, split: the data.
-        output_dir: receives ``metrics.json``, ``metrics.csv`` (one row per image and method) and ``pictures/``.
+        output_dir: receives ``metrics.json``, ``metrics.csv`` (one row per image and method), ``pictures/`` and
+            ``report.html`` (table, worst and best cases).
         device: where the network runs.
         pictures: number of samples to draw.
         name: the method's name in tables.
         beside: more methods by name, reported under ``baselines/NAME/`` (the network before training, say).
+        refiner: if it has time, "refined" is one more method: from the network's answer, or the classical one without a
+            network.
         protocol: added to the data's protocol in ``metrics.json``.
 
     Returns:
@@ -69,7 +76,17 @@ def evaluate(
     for method in methods.values():
         if isinstance(method, torch.nn.Module):
             method.eval().to(device)
-    metrics = {method: EvaluationMetrics(sync_on_compute=False) for method in methods}  # one process evaluates
+    predictors = {method: partial(predict_stack, function, renderer) for method, function in methods.items()}
+    if refiner is not None and refiner.enabled:
+        start = predictors[name if network is not None else "classical"]
+
+        def refined(stack: FocalStack) -> Prediction:
+            begun = start(stack)
+            found = refiner(stack, renderer, begun.depth_m, begun.aif)
+            return predict_stack(lambda *_, **__: found, renderer, stack)
+
+        predictors["refined"] = refined
+    metrics = {method: EvaluationMetrics(sync_on_compute=False) for method in predictors}  # one process evaluates
     rows: list[dict[str, Any]] = []
     resolution: set[tuple[int, int]] = set()
     drawn = {round(i) for i in torch.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).tolist()}
@@ -79,13 +96,13 @@ def evaluate(
     for index in track(range(len(dataset)), description="evaluating", console=console, disable=not console.is_terminal):
         stack: FocalStack = dataset[index].to(device)
         resolution.add(tuple(stack.images.shape[-2:]))
-        for method, function in methods.items():
-            with torch.inference_mode():
-                prediction = predict_stack(function, renderer, stack)
+        for method, predictor in predictors.items():
+            with torch.no_grad():
+                prediction = predictor(stack)
             measured = image_metrics(prediction, stack)
             metrics[method].update(measured)
             rows.append({"name": stack.name[0], "method": method, **measured.as_dicts()[0]})
-            if index in drawn and method in (name, "classical"):
+            if index in drawn and method in (name, "classical", "refined"):
                 picture = to_rgb(overview(stack, prediction))
                 iio.imwrite(folder / f"{method}_{stack.name[0] or index}.png", picture)
 
@@ -107,11 +124,55 @@ def evaluate(
         **(protocol or {}),
     }
     write_json(output_dir / "metrics.json", result)
+    shown = next(method for method in ("refined", name, "classical") if method in predictors)
+    _report(output_dir / "report.html", result, rows, shown, name, predictors[shown], dataset, renderer, device)
     with (output_dir / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     return result
+
+
+def _table(result: Mapping[str, Any], name: str) -> list[list[str]]:
+    """One row per method over the ``SHOWN`` metrics."""
+    beside = dict.fromkeys(key.split("/")[1] for key in result if key.startswith("baselines/"))
+    rows = []
+    for label, prefix in ((name, ""), *((label, f"baselines/{label}/") for label in beside)):
+        values = [result.get(prefix + key) for key in SHOWN]
+        if any(value is not None for value in values):
+            rows.append([label, *("-" if value is None else f"{value:.4g}" for value in values)])
+    return rows
+
+
+def _report(path, result, rows, shown, name, predictor, dataset, renderer, device) -> None:
+    """Table, worst and best cases of one method, each with a viewer."""
+    key, sign = ("depth/abs_rel", 1) if "depth/abs_rel" in rows[0] else ("stack/psnr", -1)
+    ranked = sorted(
+        (sign * row[key], index)
+        for index, row in enumerate(row for row in rows if row["method"] == shown)
+        if math.isfinite(row[key])
+    )
+    cases = {index: f"best by {key}" for _, index in ranked[:2]}
+    cases |= {index: f"worst by {key}" for _, index in ranked[::-1][:2] if index not in cases}
+    sections = [
+        Section(
+            title=f"{result['samples']} samples", table={"header": ["method", *SHOWN], "rows": _table(result, name)}
+        ),
+    ]
+    for index, label in cases.items():
+        stack = dataset[index].to(device)
+        with torch.no_grad():
+            prediction = predictor(stack)
+        page = to_rgb(overview(stack, prediction))
+        sections.append(
+            Section(
+                title=f"{shown}, {label}: {stack.name[0] or index}",
+                viewer=viewer(stack, prediction, renderer, focuses=8, apertures=(0.0, 1.0), largest_px=360),
+                rows=[{"title": "Overview", "pictures": [picture(label, page, largest_px=1400)]}],
+            )
+        )
+    facts = [(str(key), str(value)) for key, value in result["protocol"].items()]
+    write_page(path, "sfdfd: evaluation", [*sections, Section(title="Protocol", facts=facts)])
 
 
 def _plain(value: Any) -> Any:
@@ -138,9 +199,6 @@ def print_metrics(result: Mapping[str, Any], title: str, name: str = "network") 
     table.add_column("method")
     for key in SHOWN:
         table.add_column(key, justify="right")
-    beside = dict.fromkeys(key.split("/")[1] for key in result if key.startswith("baselines/"))
-    for label, prefix in ((name, ""), *((label, f"baselines/{label}/") for label in beside)):
-        values = [result.get(prefix + key) for key in SHOWN]
-        if any(value is not None for value in values):
-            table.add_row(label, *("-" if value is None else f"{value:.4g}" for value in values))
+    for row in _table(result, name):
+        table.add_row(*row)
     Console(width=120).print(table)

@@ -150,8 +150,9 @@ class Refiner:
                     for group in optimizer.param_groups:
                         group["lr"] = group["rate"] * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * local)))
                     optimizer.zero_grad(set_to_none=True)
-                    energy = level.energy(logit, image, log_blur)
-                    energy.sum().backward()
+                    with torch.enable_grad():
+                        energy = level.energy(logit, image, log_blur)
+                        energy.sum().backward()
                     if level is problem:
                         best = _better(best, [energy.detach(), logit.detach(), image.detach(), log_blur.detach()])
                     optimizer.step()

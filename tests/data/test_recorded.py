@@ -153,7 +153,12 @@ def test_what_cannot_be_is_refused(folder, overrides, message):
 
 
 def test_broken_descriptions_are_refused(folder):
-    for text, message in (("", "expected a mapping"), ("a: [", "YAML"), ("cam: 1", "unknown key"), ("camera: 3", "camera")):
+    for text, message in (
+        ("", "expected a mapping"),
+        ("a: [", "YAML"),
+        ("cam: 1", "unknown key"),
+        ("camera: 3", "camera"),
+    ):
         (folder / "stack.yaml").write_text(text)
         with pytest.raises(InputError, match=message):
             read_photographs(folder)
@@ -164,7 +169,7 @@ def test_broken_descriptions_are_refused(folder):
 
 
 def test_mixed_sizes_and_lone_images_are_refused(folder):
-    with pytest.raises(InputError, match="camera.focal_length_m is missing"):
+    with pytest.raises(InputError, match=r"camera\.focal_length_m is missing"):
         read_stack(folder)
     Image.fromarray(FLAT[:18]).save(folder / "s_4.0.png")
     with pytest.raises(InputError, match="one size"):

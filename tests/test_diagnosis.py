@@ -1,0 +1,85 @@
+"""The diagnosis against closed forms, Monte Carlo, and cameras whose fate is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from sfdfd.data.procedural import ProceduralScenes
+from sfdfd.data.synthesis import StackSynthesis
+from sfdfd.diagnosis import blur_sensitivity, diagnose, diagnosis_figure
+from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
+from sfdfd.visualize import to_rgb
+from tests.conftest import CAMERA, FOCUS_M
+
+SHIPPED = Camera(0.0029, 0.5, 5.6e-6)
+
+
+def test_blur_sensitivity_is_what_a_random_texture_shows():
+    """White noise filtered to a 1/f spectrum, blurred by two sigmas: the measured change is the integral's."""
+    rng = np.random.default_rng(0)
+    size, contrast = 512, 0.1
+    fy, fx = np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size), indexing="ij")
+    frequency = np.hypot(fx, fy)
+    band = (frequency >= 1 / 64) & (frequency <= 0.5)
+    spectrum = np.fft.fft2(rng.standard_normal((size, size))) * np.where(band, 1 / np.maximum(frequency, 1e-9), 0)
+    spectrum *= contrast / np.fft.ifft2(spectrum).real.std()
+    for sigma in (0.5, 1.5, 4.0):
+        blurred = [
+            np.fft.ifft2(spectrum * np.exp(-2 * np.pi**2 * s**2 * frequency**2)).real for s in (sigma, sigma + 0.01)
+        ]
+        measured = (blurred[1] - blurred[0]).std() / 0.01
+        assert blur_sensitivity(np.array(sigma + 0.005), contrast) == pytest.approx(measured, rel=0.05)
+
+
+def test_the_radii_are_the_cameras():
+    found = diagnose(CAMERA, FOCUS_M, 0.5, 10.0)
+    expected = np.abs(CAMERA.blur_radius_px(found.depth_m[None], np.array(FOCUS_M)[:, None]))
+    np.testing.assert_allclose(found.blur_radius_px, expected)
+    assert found.covered_share == pytest.approx((1 - 1 / 6) / (2 - 0.1))
+    assert found.verdict == "good"
+
+
+def test_deres_loaders_camera_is_found_out():
+    """The camera on which DEReD's users trained for days in vain, and one that sees no blur at all."""
+    found = diagnose(SHIPPED, [1, 3, 5, 7, 9], 0.5, 10.0)
+    assert found.verdict == "no signal" and "8-bit level" in found.reasons[-1]
+    pinhole = diagnose(Camera(0.05, 200.0, 1.2e-5), FOCUS_M, 0.8, 10.0)
+    assert pinhole.verdict == "no signal" and "out of focus" in pinhole.reasons[0]
+    assert diagnose(CAMERA, [5, 6], 0.5, 10.0).covered_share < 0.05
+
+
+def test_flat_scenes_have_no_texture_and_scenes_have():
+    synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5), CAMERA, FOCUS_M, 0.5, 10.0)
+    scene = ProceduralScenes(1, synthesis, seed=0, height=64, width=80)[0]
+    assert diagnose(CAMERA, FOCUS_M, 0.5, 10.0, stack=scene).textured_share > 0.5
+    flat = synthesis(torch.full((3, 64, 80), 0.4), torch.full((64, 80), 2.0))
+    found = diagnose(CAMERA, FOCUS_M, 0.5, 10.0, stack=flat)
+    assert found.textured_share == 0 and found.verdict == "no signal"
+    torch.manual_seed(0)
+    noise = (0.5 + 0.02 * torch.randn(1, 5, 3, 64, 80)).clamp(0, 1)  # the same noise level in every slice is no texture
+    from dataclasses import replace
+
+    assert diagnose(CAMERA, FOCUS_M, 0.5, 10.0, stack=replace(flat, images=noise)).textured_share < 0.3
+
+
+def test_the_depth_step_moves_a_rendered_stack_by_about_one_level():
+    """Independent of the formula: render noise of 1/f spectrum at a depth and a step further, and measure."""
+    found = diagnose(CAMERA, FOCUS_M, 0.5, 10.0)
+    rng = np.random.default_rng(1)
+    size = 256
+    fy, fx = np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size), indexing="ij")
+    frequency = np.maximum(np.hypot(fx, fy), 1 / 64)
+    texture = np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) / frequency).real
+    aif = torch.from_numpy(0.5 + 0.1 * texture / texture.std())[None, None].expand(1, 3, -1, -1).float()
+    for index in (20, 40):
+        depth, step = float(found.depth_m[index]), float(found.depth_step_m[index])
+        stacks = [
+            render_focal_stack(aif, torch.full((1, size, size), d), torch.tensor(FOCUS_M), CAMERA, sigma_scale=0.5)
+            for d in (depth, depth + step)
+        ]
+        moved = (stacks[1] - stacks[0])[0].square().mean((1, 2, 3)).sqrt().max() * 255
+        assert 0.4 < float(moved) < 1.6
+
+
+def test_it_draws():
+    assert to_rgb(diagnosis_figure(diagnose(CAMERA, FOCUS_M, 0.5, 10.0), "title")).std() > 1
