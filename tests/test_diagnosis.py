@@ -1,5 +1,7 @@
 """The diagnosis against closed forms, Monte Carlo, and cameras whose fate is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,9 @@ def test_deres_loaders_camera_is_found_out():
     found = diagnose(SHIPPED, [1, 3, 5, 7, 9], 0.5, 10.0)
     assert found.verdict == "no signal" and "8-bit level" in found.reasons[-1]
     pinhole = diagnose(Camera(0.05, 200.0, 1.2e-5), FOCUS_M, 0.8, 10.0)
-    assert pinhole.verdict == "no signal" and "out of focus" in pinhole.reasons[0]
+    assert pinhole.verdict == "no signal" and "less than one pixel in every slice" in pinhole.reasons[0]
+    blind = diagnose(Camera(0.05, 2000.0, 1.2e-5), FOCUS_M, 0.8, 10.0)
+    assert blind.verdict == "no signal" and "visibly out of focus" in blind.reasons[0]
     assert diagnose(CAMERA, [5, 6], 0.5, 10.0).covered_share < 0.05
 
 
@@ -57,8 +61,6 @@ def test_flat_scenes_have_no_texture_and_scenes_have():
     assert found.textured_share == 0 and found.verdict == "no signal"
     torch.manual_seed(0)
     noise = (0.5 + 0.02 * torch.randn(1, 5, 3, 64, 80)).clamp(0, 1)  # the same noise level in every slice is no texture
-    from dataclasses import replace
-
     assert diagnose(CAMERA, FOCUS_M, 0.5, 10.0, stack=replace(flat, images=noise)).textured_share < 0.3
 
 

@@ -43,24 +43,24 @@ def test_a_batch_is_its_stacks_one_by_one(scenes):
 
 
 def test_large_images_come_back_to_their_size_along_edges(scenes):
-    """A wall before a wall, worked on at a quarter of the size: the depth edge lies where the picture's edge lies."""
+    """A wall before a wall, worked on at half the size: the depth edge lies where the picture's edge lies."""
     torch.manual_seed(0)
     height, width = 192, 256
-    texture = F.interpolate(torch.rand(1, 3, height // 2, width // 2), (height, width), mode="bilinear")[0]
+    texture = F.interpolate(torch.rand(1, 3, height // 4, width // 4), (height, width), mode="bilinear")[0]
     front = torch.zeros(height, width, dtype=torch.bool)
     front[40:150, 61:180] = True
     aif = torch.where(front, 0.3 * texture, 0.5 + 0.5 * texture)
     depth_m = torch.where(front, 1.2, 4.0)
     camera = Camera(0.05, 8.0, 1.2e-5)
     stack = StackSynthesis(RENDERER, camera, FOCUS_M, 0.5, 10.0)(aif, depth_m)
-    estimator = DefocusEstimator(renderer=RENDERER, refiner=Refiner(steps=60), working_px=64)
+    estimator = DefocusEstimator(renderer=RENDERER, refiner=Refiner(steps=250), working_px=128)
     found = estimator.predict(stack)
     assert found.depth_m.shape == (1, height, width) and found.aif.shape == (1, 3, height, width)
     assert found.confidence.shape == (1, height, width) and found.rendered is None
     assert found.defocus_px.shape == (1, 5, height, width)
-    assert float((found.depth_m[0] - depth_m).abs().median()) < 0.1
+    assert float((found.depth_m[0] - depth_m).abs().median()) < 0.05
     assert float(((found.depth_m[0] < 2) == front).float().mean()) > 0.95
-    assert float((found.aif[0] - aif).abs().mean()) < 0.5 * float((stack.images[0, 2] - aif).abs().mean())
+    assert float((found.aif[0] - aif).abs().mean()) < 0.6 * float((stack.images[0] - aif).abs().mean((1, 2, 3)).min())
 
 
 def test_the_focused_slice_is_taken_where_depth_says_so():

@@ -99,7 +99,7 @@ def test_clipped_pixels_only_say_at_least(scene):
     assert torch.allclose(brighter, energy_of(bright, RENDERER, scene.depth_m, aif)) and darker > brighter + 0.2
 
 
-@pytest.mark.parametrize("options", [{"seconds": -1}, {"seconds": math.nan}, {"steps": -1}, {"steps": 2.5}])
+@pytest.mark.parametrize("options", [{"seconds": -1}, {"seconds": math.nan}, {"steps": -1}])
 def test_wrong_options_are_refused(options):
     with pytest.raises(InputError, match=r"refine\."):
         Refiner(**options)

@@ -108,6 +108,8 @@ def _register(fixed: Array, moving: Array, model: str) -> tuple[Array, bool]:
     """Matrix from pixels of ``fixed`` to pixels of ``moving``, and whether it was found."""
     kind = cv2.MOTION_HOMOGRAPHY if model == "homography" else cv2.MOTION_AFFINE
     matrix, found = np.eye(3), False
+    if min(float(cv2.GaussianBlur(image, (0, 0), 2.0).std()) for image in (fixed, moving)) < 1e-3:
+        return matrix, False  # nothing to hold on to
     levels = [factor for factor in (0.125, 0.25, 0.5, 1.0) if min(fixed.shape) * factor >= 48] or [1.0]
     before = None
     for factor in levels:

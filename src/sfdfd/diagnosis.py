@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.integrate import trapezoid
 
 from sfdfd.classical import focus_measure
 from sfdfd.optics.camera import Camera
@@ -23,7 +24,7 @@ from sfdfd.stack import FocalStack
 __all__ = ["Diagnosis", "blur_sensitivity", "diagnose", "diagnosis_figure"]
 
 LEVEL = 1 / 255
-TEXTURE_CHANGE = 0.75 / 255, 0.2
+TEXTURE_CHANGE = 0.75 / 255, 0.25
 """A pixel counts as textured where its sharpness (mean absolute Laplacian) changes over the slices by more than this, and by
 more than this share of it: noise is sharp too, but alike in every slice."""
 WEAK_STEP, NO_STEP = 0.06, 0.12
@@ -49,7 +50,7 @@ def blur_sensitivity(sigma_px: np.ndarray, contrast: float = 0.1, longest_px: fl
     power = contrast**2 / math.log(frequency[-1] / frequency[0])  # per unit of log f
     sigma = np.asarray(sigma_px, float)[..., None]
     gain = 4 * np.pi**2 * sigma * frequency**2 * np.exp(-2 * np.pi**2 * sigma**2 * frequency**2)
-    return np.sqrt(np.trapezoid(power * gain**2, np.log(frequency), axis=-1))
+    return np.asarray(np.sqrt(trapezoid(power * gain**2, np.log(frequency), axis=-1)))
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def diagnose(
         step_m = np.where(step_u < inverse, depth**2 * step_u, np.inf)
     textured = None
     if stack is not None:
-        sharpness = focus_measure(stack.images, 9)
+        sharpness = focus_measure(stack.images, 15)
         highest = sharpness.amax(1)
         difference = highest - sharpness.amin(1)
         textured = float(((difference > TEXTURE_CHANGE[0]) & (difference > TEXTURE_CHANGE[1] * highest)).float().mean())

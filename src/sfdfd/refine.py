@@ -129,22 +129,19 @@ class Refiner:
                 return step / total_steps
             return (time.monotonic() - started) / self.seconds
 
-        try:
-            for level, until in ((coarse, self.coarse_share), (problem, 1.0)):
-                if level is None or gone() >= until:
-                    continue
-                if level is coarse:
-                    variables = coarse.unknowns(1 / _halve(1 / depth_m[:, None])[:, 0], _halve(aif))
-                elif coarse is not None:
-                    variables = _detail(unknown, variables)
-                else:
-                    variables = unknown
-                begin = gone()
-                logit, image, log_blur = (value.clone().requires_grad_() for value in variables)
-                groups = [{"params": [logit], "rate": self.lr_depth}, {"params": [image], "rate": self.lr_aif}]
-                if fit_blur:
-                    groups.append({"params": [log_blur], "rate": 0.02})
-                optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
+        variables = unknown
+        for level, until in ((coarse, self.coarse_share), (problem, 1.0)):
+            if level is None or interrupted or gone() >= until:
+                continue
+            if level is coarse:
+                variables = coarse.unknowns(1 / _halve(1 / depth_m[:, None])[:, 0], _halve(aif))
+            begin = gone()
+            logit, image, log_blur = (value.clone().requires_grad_() for value in variables)
+            groups = [{"params": [logit], "rate": self.lr_depth}, {"params": [image], "rate": self.lr_aif}]
+            if fit_blur:
+                groups.append({"params": [log_blur], "rate": 0.02})
+            optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
+            try:
                 while (share := gone()) < until:
                     floor, local = (0.3, (share - begin) / (until - begin)) if level is coarse else (0.04, share)
                     for group in optimizer.param_groups:
@@ -159,11 +156,13 @@ class Refiner:
                     step += 1
                     if progress is not None:
                         progress(share, step, float(energy.detach().mean()))
-                variables = (logit.detach(), image.detach(), log_blur.detach())
+            except KeyboardInterrupt:
+                interrupted = True
+            variables = (logit.detach(), image.detach(), log_blur.detach())
+            if level is coarse:
+                variables = _detail(unknown, variables)
             with torch.no_grad():
                 best = _better(best, [problem.energy(*variables), *variables])
-        except KeyboardInterrupt:
-            interrupted = True
         energy, logit, image, log_blur = best
         return Refinement(
             depth_m=problem.depth_m(logit),
