@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -14,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from sfdfd.capture import example_photographs
 from sfdfd.data.images import write_image
+from sfdfd.optics.camera import Camera
 from sfdfd.runs import load_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -235,10 +239,13 @@ def test_recorded_stacks_have_stack_metrics_only(recorded, tmp_path):
 # ---------------------------------------------------------------- predict
 
 
+QUICK = ["refine.steps=2", "align.mode=false", "threads=1"]
+
+
 @pytest.mark.parametrize("with_checkpoint", [True, False])
 def test_predicting_writes_every_file(trained, recorded, tmp_path, with_checkpoint):
     arguments = [f"checkpoint='{trained[0] / 'checkpoints/best.ckpt'}'"] if with_checkpoint else []
-    run("sfdfd.predict", f"stack='{recorded}'", *arguments, "output_dir=p", cwd=tmp_path)
+    run("sfdfd.predict", f"stack='{recorded}'", *arguments, *QUICK, "output_dir=p", cwd=tmp_path)
     depth = np.load(tmp_path / "p" / "depth_m.npy")
     assert depth.shape == (30, 42) and depth.dtype == np.float32 and 0.8 <= depth.min() <= depth.max() <= 5.0
     millimetres = iio.imread(tmp_path / "p" / "depth_mm.png")
@@ -248,10 +255,93 @@ def test_predicting_writes_every_file(trained, recorded, tmp_path, with_checkpoi
     assert defocus.shape == (3, 30, 42)
     radius = 0.05**2 / (8 * (2 - 0.05)) * (depth - 2) / depth / (2 * 1.2e-5)
     np.testing.assert_allclose(defocus[1], radius, atol=1e-3)
+    confidence = np.load(tmp_path / "p" / "confidence.npy")
+    assert confidence.shape == (30, 42) and 0 <= confidence.min() <= confidence.max() <= 1 and confidence.std() > 0
+    assert np.abs(iio.imread(tmp_path / "p" / "confidence.png") / 255 - confidence).max() < 0.003
+    assert (iio.imread(tmp_path / "p" / "valid.png") == 255).all()
     for picture in ("depth.png", "defocus.png"):
         assert iio.imread(tmp_path / "p" / picture).std() > 1
-    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
+    assert b"element vertex 1260" in (tmp_path / "p" / "pointcloud.ply").read_bytes()[:500]
+    assert "https://" not in (tmp_path / "p" / "report.html").read_text()
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text(), parse_constant=pytest.fail)
     assert facts["focus_distances_m"] == [1, 2, 4] and facts["depth_range_m"] == pytest.approx([0.8, 5])
+    assert facts["metric"] is True and facts["camera_source"] == "known" and facts["refinement"]["steps"] == 2
+    assert facts["refinement"]["objective"] <= facts["refinement"]["objective_start"]
+    assert not [path for path in (tmp_path / "p").iterdir() if path.name.startswith(".part")]
+
+
+def test_unknown_distances_make_no_metric_file(recorded, tmp_path):
+    """And a metric prediction that lay in the folder before goes."""
+    (tmp_path / "p").mkdir()
+    np.save(tmp_path / "p" / "depth_m.npy", np.zeros(3))
+    (tmp_path / "photos").mkdir()
+    for name in "abc":
+        shutil.copy(recorded / "1.png", tmp_path / "photos" / f"{name}.png")
+    shutil.copy(recorded / "0.png", tmp_path / "photos" / "b.png")
+    done = run("sfdfd.predict", "stack=photos", *QUICK, "output_dir=p", cwd=tmp_path)
+    relative = np.load(tmp_path / "p" / "relative_depth.npy")
+    assert (
+        relative.shape == (30, 42) and relative.dtype == np.float32 and -0.3 <= relative.min() <= relative.max() <= 1.3
+    )
+    names = {path.name for path in (tmp_path / "p").iterdir()}
+    assert not names & {"depth_m.npy", "depth_mm.png", "pointcloud.ply"}
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
+    assert facts["metric"] is False and "RELATIVE" in facts["statement"] and "RELATIVE" in done.stdout
+    assert facts["focus_distances_m"] is None and "focus_distances_m" in facts["missing"]
+
+
+def test_an_unknown_camera_is_estimated_and_the_example_has_its_truth(tmp_path):
+    """The example written to a folder, with distances in the names and no camera."""
+    photographs = example_photographs()
+    (tmp_path / "mine").mkdir()
+    for image, focus in zip(photographs.images, photographs.focus_distances_m, strict=True):
+        iio.imwrite(tmp_path / "mine" / f"slice_{focus}m.png", image)
+    done = run("sfdfd.predict", "stack=mine", "refine.steps=20", "output_dir=p", cwd=tmp_path)
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
+    known = Camera(**photographs.camera)
+    assert facts["camera_source"] == "estimated" and facts["blur_scale_px_m"] == pytest.approx(
+        known.blur_scale_px_m, rel=0.15
+    )
+    assert 0 < facts["blur_scale_relative_std"] < 0.5 and "not known" in done.stdout and "k = f^2" in done.stdout
+    assert facts["sources"]["focus_distances_m"] == "file names" and not facts["aligned"]
+
+
+def test_the_example_needs_no_photographs(tmp_path):
+    done = run("sfdfd.predict", "stack=example", "refine.seconds=3", "output_dir=p", cwd=tmp_path)
+    assert (tmp_path / "p" / "report.html").stat().st_size < 20e6 and "report.html" in done.stdout
+    done = run("sfdfd.diagnose", "stack=example", "output_dir=d", cwd=tmp_path)
+    facts = json.loads((tmp_path / "d" / "diagnosis.json").read_text())
+    assert facts["verdict"] == "good" and "VERDICT: good" in done.stdout
+    assert iio.imread(tmp_path / "d" / "diagnosis.png").std() > 1
+
+
+def test_interrupting_keeps_the_best_so_far(recorded, tmp_path):
+    command = [sys.executable, "-u", "-m", "sfdfd.predict", "stack=example", "refine.seconds=300", "output_dir=p"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("refining:"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 0 and "stopped by you" in rest
+    assert json.loads((tmp_path / "p" / "prediction.json").read_text())["refinement"]["interrupted"] is True
+
+
+def test_experiments_are_diagnosed(tmp_path):
+    run("sfdfd.diagnose", "experiment=nyu_synth", "output_dir=d", cwd=tmp_path)
+    facts = json.loads((tmp_path / "d" / "diagnosis.json").read_text())
+    assert facts["of"] == "nyu_synth" and facts["verdict"] == "good" and len(facts["blur_radius_px"]) == 5
+
+
+def test_export_runs_in_onnxruntime(trained, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    run("sfdfd.export", f"checkpoint='{trained[0] / 'checkpoints/best.ckpt'}'", "output_dir=x", cwd=tmp_path)
+    session = runtime.InferenceSession(tmp_path / "x" / "network.onnx")
+    images = np.random.default_rng(0).random((1, 4, 3, 38, 50), dtype=np.float32)
+    feeds = {"images": images, "focus_distances_m": np.array([[1, 2, 4, 6]], np.float32),
+             "near_m": np.array([0.5], np.float32), "far_m": np.array([10], np.float32)}  # fmt: skip
+    depth_m, aif = session.run(["depth_m", "aif"], feeds)
+    assert depth_m.shape == (1, 38, 50) and aif.shape == (1, 3, 38, 50) and np.isfinite(depth_m).all()
 
 
 # ---------------------------------------------------------------- errors and help
@@ -274,7 +364,21 @@ def test_predicting_writes_every_file(trained, recorded, tmp_path, with_checkpoi
     ("evaluate", ["checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
     ("evaluate", ["data.split=some"], "data.split"), ("evaluate", ["device=abacus"], "device"),
     ("predict", [], "stack=DIR"), ("predict", ["stack=nowhere"], "no such folder"),
-    ("predict", ["stac=nowhere"], "stac"),
+    ("predict", ["stac=nowhere"], "stac"), ("predict", ["stack=example", "refine.seconds=-1"], "refine.seconds"),
+    ("predict", ["stack=example", "refine.steps=0.5"], "refine.steps"),
+    ("predict", ["stack=example", "refine.seconds=long"], "refine.seconds"),
+    ("predict", ["stack=example", "refine.stepz=1"], "stepz"),
+    ("predict", ["stack=example", "align.mode=maybe"], "align.mode"),
+    ("predict", ["stack=example", "align.model=magic"], "align.model"),
+    ("predict", ["stack=example", "working_px=-5"], "working_px"),
+    ("predict", ["stack=example", "working_px=many"], "working_px"),
+    ("predict", ["stack=example", "optics.sigma_scale=0"], "sigma_scale"),
+    ("predict", ["stack=example", "checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
+    ("predict", ["stack=example", "threads=-1"], "threads"),
+    ("diagnose", ["stack=nowhere"], "no such folder"), ("diagnose", ["experiment=nothing"], "nothing"),
+    ("diagnose", ["data=rgbd", "data.near_m=20"], "near_m"),
+    ("export", [], "checkpoint=PATH"), ("export", ["checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
+    ("export", ["checkpoint=nowhere.ckpt", "format=tflite"], "format"),
 ])  # fmt: skip
 def test_bad_input_ends_with_one_line_and_exit_code_2(command, arguments, message, tmp_path):
     done = run(f"sfdfd.{command}", *arguments, cwd=tmp_path, expect=2)
@@ -331,7 +435,7 @@ def test_foreign_checkpoints_are_refused(trained, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "compare", "prepare"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "compare", "prepare", "diagnose", "export"])
 def test_help_answers_at_once_in_the_users_words(command, tmp_path):
     started = time.monotonic()
     done = run(f"sfdfd.{command}", "--help", cwd=tmp_path)
@@ -352,7 +456,7 @@ def test_the_wheel_works_from_any_folder(recorded, tmp_path):
         capture_output=True,
     )  # fmt: skip
     env = {"PYTHONPATH": str(site)}
-    where = run("sfdfd.predict", f"stack='{recorded}'", "output_dir=p", cwd=tmp_path, env=env)
+    where = run("sfdfd.predict", f"stack='{recorded}'", *QUICK, "output_dir=p", cwd=tmp_path, env=env)
     assert (tmp_path / "p" / "depth_m.npy").is_file(), where.stdout
     code = "import sfdfd.runs as r; print(r.CONF_DIR)"
     done = subprocess.run(
@@ -366,4 +470,4 @@ def test_the_wheel_works_from_any_folder(recorded, tmp_path):
     assert Path(done.stdout.strip()) == site / "sfdfd" / "conf"
     run("sfdfd.train", "experiment=procedural", "trainer.max_steps=1", "output_dir=t", *SMALL, cwd=tmp_path, env=env)
     scripts = {path.name for path in (site / "bin").iterdir()}
-    assert {"sfdfd-train", "sfdfd-evaluate", "sfdfd-predict"} <= scripts
+    assert {"sfdfd-train", "sfdfd-evaluate", "sfdfd-predict", "sfdfd-diagnose", "sfdfd-export"} <= scripts

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from scipy.integrate import trapezoid
 
 from sfdfd.classical import focus_measure
+from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
@@ -113,7 +114,12 @@ def diagnose(
         near_m, far_m: depth range in metres.
         sigma_scale: std of the blur over its radius.
         stack: the images.
+
+    Raises:
+        InputError: near_m and far_m are no range.
     """
+    if not (0 < near_m < far_m < np.inf):
+        raise InputError(f"expected 0 < near_m < far_m, got near_m {near_m} and far_m {far_m}")
     depth = np.geomspace(near_m, far_m, DEPTHS)
     inverse = 1 / depth
     focus = np.asarray(focus_distances_m, float)

@@ -55,7 +55,7 @@ class DefocusEstimator:
         working_px: int = 512,
         device: torch.device | str = "cpu",
     ) -> None:
-        if working_px < 32:
+        if isinstance(working_px, bool) or not isinstance(working_px, int) or working_px < 32:
             raise InputError(f"expected a working size of 32 pixels or more, got {working_px} (working_px)")
         self.device = torch.device(device)
         self.network = network.eval().to(self.device) if isinstance(network, torch.nn.Module) else network
@@ -192,6 +192,11 @@ class DefocusEstimator:
         full = guided_upsampling(inverse, rgb_to_grayscale(prediction.aif), rgb_to_grayscale(aif[None]), 4, 1e-3)
         depth_m = 1 / full[:, 0].clamp(low, high)
         aif = blend_slices(slices, depth_m[0], focus, camera, reach)[None]
+        # what the slices have sharp, and from the AIF at working size what they all have blurred
+        lacking = prediction.aif - F.interpolate(aif, prediction.aif.shape[-2:], mode="area")
+        lacking = F.interpolate(lacking, size, mode="bilinear", align_corners=False)
+        blur = _smallest_blur_px(depth_m[0], focus, camera).square()
+        aif = aif.addcmul_(lacking, blur / (blur + 1)).clamp_(0, 1)
         std = F.interpolate(prediction.depth_std_m[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         confidence = F.interpolate(prediction.confidence[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         maps = defocus_map_px(depth_m, focus[None], camera) if defocus else prediction.defocus_px
@@ -209,10 +214,7 @@ def blend_slices(
 
     Weights exp(-(r^2 - r_min^2) / (2 t^2)), r the blur radius in pixels and t = 0.7 px.
     """
-    smallest = None
-    for focus in focus_distances_m:
-        radius = camera.blur_radius_px(depth_m, focus)
-        smallest = radius if smallest is None else torch.minimum(smallest, radius)
+    smallest = _smallest_blur_px(depth_m, focus_distances_m, camera)
     total, weights = None, None
     for index, (item, focus) in enumerate(zip(slices, focus_distances_m, strict=True)):
         image = item() if callable(item) else item
@@ -223,6 +225,13 @@ def blend_slices(
         total = weight * image if total is None else total.addcmul_(weight.expand_as(image), image)
         weights = weight if weights is None else weights.add_(weight)
     return total / weights
+
+
+def _smallest_blur_px(depth_m: Tensor, focus_distances_m: Tensor, camera) -> Tensor:
+    smallest = camera.blur_radius_px(depth_m, focus_distances_m[0])
+    for focus in focus_distances_m[1:]:
+        smallest = torch.minimum(smallest, camera.blur_radius_px(depth_m, focus))
+    return smallest
 
 
 def guided_upsampling(

@@ -13,6 +13,7 @@ from sfdfd.runs import (
     run_record,
     say_where_optics_differ,
     seed_everything,
+    use_threads,
 )
 
 if TYPE_CHECKING:
@@ -23,14 +24,12 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     """Evaluate a checkpoint, or the baselines alone, as configured; returns the content of ``metrics.json``."""
     from pathlib import Path
 
-    import torch
     from omegaconf import OmegaConf
 
     from sfdfd.evaluation import evaluate, print_metrics, write_json
     from sfdfd.refine import Refiner
 
-    if config.threads:
-        torch.set_num_threads(int(config.threads))
+    use_threads(config.threads)
     seed_everything(config.seed)
     module, renderer = load_model(config.checkpoint, config.optics.renderer)
     if config.data.get("renderer") is not None and config.data.renderer.sigma_scale is None:

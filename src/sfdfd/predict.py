@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfdfd.runs import command, load_model, pick_device, plain, run_record, say_where_optics_differ
+from sfdfd.runs import command, load_model, pick_device, plain, run_record, say_where_optics_differ, use_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,8 +22,6 @@ def predict(config: DictConfig) -> None:
     """Depth, all-in-focus image, confidence and a report of one stack, into the run folder."""
     from pathlib import Path
 
-    import torch
-
     from sfdfd.capture import Capture, example_photographs
     from sfdfd.data.recorded import STACK_KEYS, read_photographs
     from sfdfd.errors import InputError
@@ -33,11 +31,10 @@ def predict(config: DictConfig) -> None:
 
     if config.stack is None:
         raise InputError("give the folder with the slices: stack=DIR (or stack=example)")
-    if config.threads:
-        torch.set_num_threads(int(config.threads))
+    use_threads(config.threads)
     settings = plain(config)
     refiner = Refiner(**settings["refine"])
-    optics = {"method": "fast", **{key: value for key, value in settings["optics"]["renderer"].items() if value}}
+    optics = {**settings["optics"]["renderer"], "method": settings["optics"]["renderer"]["method"] or "fast"}
     module, renderer = load_model(config.checkpoint, optics)
     network = classical_network if module is None else module.network
     estimator = DefocusEstimator(network, renderer, refiner, config.working_px, pick_device(config.device))

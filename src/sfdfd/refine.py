@@ -79,9 +79,9 @@ class Refiner:
         lr_aif: float = 0.004,
         coarse_share: float = 0.3,
     ) -> None:
-        if isinstance(seconds, bool) or not (math.isfinite(seconds) and seconds >= 0):
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
             raise InputError(f"expected a time of 0 seconds or more, got {seconds} (refine.seconds)")
-        if steps is not None and (isinstance(steps, bool) or int(steps) != steps or steps < 0):
+        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
             raise InputError(f"expected a number of steps of 0 or more, got {steps} (refine.steps)")
         self.seconds, self.steps = float(seconds), steps
         self.smoothness, self.edge_sharpness, self.aif_smoothness = smoothness, edge_sharpness, aif_smoothness

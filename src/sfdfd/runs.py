@@ -289,6 +289,21 @@ def load_model(
     return module, module.renderer
 
 
+def use_threads(threads: Any) -> None:
+    """Bound the threads of torch's operators; None leaves torch's choice.
+
+    Raises:
+        InputError: not a whole number of 1 or more.
+    """
+    import torch
+
+    if threads is None:
+        return
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise InputError(f"threads={threads}: expected a whole number of 1 or more, or null")
+    torch.set_num_threads(threads)
+
+
 def pick_device(name: str) -> torch.device:
     """ "auto" is CUDA where there is one, else the CPU; Apple's MPS by name."""
     import torch

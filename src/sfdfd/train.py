@@ -14,6 +14,7 @@ from sfdfd.runs import (
     run_record,
     say_where_optics_differ,
     seed_everything,
+    use_threads,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ def train(config: DictConfig) -> dict[str, Any]:
     import warnings
     from pathlib import Path
 
-    import torch
     from lightning.pytorch.callbacks import ModelCheckpoint
     from omegaconf import OmegaConf
 
@@ -47,8 +47,7 @@ def train(config: DictConfig) -> dict[str, Any]:
             "(data.renderer.weighting=occlusion)"
         )
     output_dir = Path(resolved["output_dir"])
-    if resolved["threads"]:
-        torch.set_num_threads(int(resolved["threads"]))
+    use_threads(resolved["threads"])
     seed_everything(resolved["seed"])
     datamodule = instantiate(config.data)
     module = instantiate(

@@ -120,6 +120,8 @@ def test_sources_come_in_order(folder):
     assert found.focus_distances_m == (3, 4, np.inf) and found.sources["focus_distances_m"].endswith("stack.yaml")
     assert found.camera == {"focal_length_m": 0.05, "f_number": 4.0, "pixel_pitch_m": None}
     assert list(found.missing) == ["camera.pixel_pitch_m"]
+    found = read_photographs(folder, {"camera": {"f_number": 8}})
+    assert found.camera["f_number"] == 8 and found.sources["f_number"] == "command line, instead of stack.yaml"
     assert read_photographs(folder, {"focus_distances_m": [1, 2, 3]}).sources["focus_distances_m"] == "command line"
 
 

@@ -229,7 +229,7 @@ def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = N
                         f"{origin}: camera.{key}: {camera[key]:g} is not plausible (expected {low:g} to {high:g}; "
                         "lengths are in metres: 50 mm = 0.05, 2.4 um = 2.4e-6)"
                     )
-                sources[key] = origin
+                sources[key] = f"{origin}, instead of {described.name}" if key in sources else origin
     unit, where = from_both("focus_distance_unit_m")
     unit_m = 1.0 if unit is None else _number(unit, f"{where}: focus_distance_unit_m")
     focus: Sequence[float] | None = None
