@@ -18,11 +18,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sfdfd.calibrate import estimate_blur_scale
-from sfdfd.confidence import depth_std_m
 from sfdfd.data.rgbd import RGBDFolder
 from sfdfd.data.synthesis import StackSynthesis
+from sfdfd.estimator import DefocusEstimator
 from sfdfd.metrics import depth_metrics, psnr
-from sfdfd.networks import classical_network
 from sfdfd.optics import Camera, DefocusRenderer
 from sfdfd.refine import Refiner
 
@@ -83,21 +82,15 @@ def main() -> None:
         before, after, steps = [], [], []
         for index in FRAMES[: 2 if arguments.quick else number]:
             stack = dataset[index % len(dataset)]
-            start = classical_network(
-                stack.images,
-                stack.focus_distances_m,
-                near_m=stack.near_m,
-                far_m=stack.far_m,
-                slice_mask=stack.slice_mask,
-            )
-            found = Refiner(seconds=seconds / (10 if arguments.quick else 1))(stack, model, *start)
-            before.append(measured(*start, stack))
+            refiner = Refiner(seconds=seconds / (10 if arguments.quick else 1))
+            start, _ = DefocusEstimator(renderer=model, refiner=None).solve(stack)
+            found, refinement = DefocusEstimator(renderer=model, refiner=refiner).solve(stack)
+            before.append(measured(start.depth_m, start.aif, stack))
             after.append(measured(found.depth_m, found.aif, stack))
-            steps.append(found.steps)
-            print(name, stack.name[0], after[-1], found.steps, flush=True)
+            steps.append(refinement.steps)
+            print(name, stack.name[0], after[-1], steps[-1], flush=True)
             if name == "8 bits, 60 s":
-                std = depth_std_m(stack, model, found.depth_m, found.aif)
-                curves.append(sparsification(std, found.depth_m, stack))
+                curves.append(sparsification(found.depth_std_m, found.depth_m, stack))
                 scale = estimate_blur_scale(
                     stack.images[0], stack.focus_distances_m[0], 0.5, 10.0, model, focal_length_m=0.05
                 )

@@ -60,7 +60,7 @@ def test_large_images_come_back_to_their_size_along_edges(scenes):
     assert found.defocus_px.shape == (1, 5, height, width)
     assert float((found.depth_m[0] - depth_m).abs().median()) < 0.05
     assert float(((found.depth_m[0] < 2) == front).float().mean()) > 0.95
-    assert float((found.aif[0] - aif).abs().mean()) < 0.85 * float((stack.images[0] - aif).abs().mean((1, 2, 3)).min())
+    assert float((found.aif[0] - aif).abs().mean()) < 0.95 * float((stack.images[0] - aif).abs().mean((1, 2, 3)).min())
 
 
 def test_the_focused_slice_is_taken_where_depth_says_so():

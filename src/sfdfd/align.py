@@ -3,7 +3,8 @@
 Focusing moves the lens and so changes the field of view ("breathing"): a scale about the image centre; hands add a shift.
 Neighbouring slices (by focus distance) are blurred alike, so they are registered pairwise, by maximising the enhanced
 correlation coefficient (Evangelidis and Psarakis, PAMI 2008; OpenCV), which exposure does not change, on smoothed images
-from coarse to fine, and the motions are chained to a reference slice.
+from coarse to fine, and the motions are chained to a reference slice. Blur that differs from place to place looks like a
+little motion; one that explains too little of the difference between the slices is taken for none (``MOVED``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ __all__ = ["Alignment", "align", "estimate_alignment", "even_exposure"]
 Array = np.ndarray
 WORKING_PX = 1024
 """Longer side of the images that motion is estimated on."""
+MOVED, MOVED_TOO = 0.15, 0.04
+"""A stack has moved where undoing the motion removes this share of the decorrelation between some pair of neighbours; then
+the other pairs need only the second. Unequal blur alone feigns motions of a pixel or two, but removes at most a tenth."""
 MODELS = ("scale_shift", "affine", "homography")
 
 
@@ -104,21 +108,19 @@ def _constrained(matrix: Array, gray: Array, model: str) -> Array:
     return np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1]])
 
 
-def _register(fixed: Array, moving: Array, model: str) -> tuple[Array, bool]:
-    """Matrix from pixels of ``fixed`` to pixels of ``moving``, and whether it was found."""
+def _register(fixed: Array, moving: Array, model: str) -> tuple[Array, float | None]:
+    """Matrix from pixels of ``fixed`` to pixels of ``moving``, and the share of the decorrelation that it removes; None
+    where nothing could be registered."""
     kind = cv2.MOTION_HOMOGRAPHY if model == "homography" else cv2.MOTION_AFFINE
     matrix, found = np.eye(3), False
     if min(float(cv2.GaussianBlur(image, (0, 0), 2.0).std()) for image in (fixed, moving)) < 1e-3:
-        return matrix, False  # nothing to hold on to
+        return matrix, None  # nothing to hold on to
     levels = [factor for factor in (0.125, 0.25, 0.5, 1.0) if min(fixed.shape) * factor >= 48] or [1.0]
-    before = None
     for factor in levels:
         size = (round(fixed.shape[1] * factor), round(fixed.shape[0] * factor))
         pair = [
             cv2.GaussianBlur(cv2.resize(i, size, interpolation=cv2.INTER_AREA), (0, 0), 2.0) for i in (fixed, moving)
         ]
-        if before is None:
-            before = cv2.computeECC(*pair)
         zoom = np.diag([size[0] / fixed.shape[1], size[1] / fixed.shape[0], 1.0])
         guess = zoom @ matrix @ np.linalg.inv(zoom)
         start = (guess if kind == cv2.MOTION_HOMOGRAPHY else guess[:2]).astype(np.float32)
@@ -133,15 +135,18 @@ def _register(fixed: Array, moving: Array, model: str) -> tuple[Array, bool]:
         scale = math.sqrt(abs(np.linalg.det(candidate[:2, :2])))
         if np.isfinite(candidate).all() and 0.7 < scale < 1.4:
             matrix, found = candidate, True
-    if found:
-        warped = cv2.warpPerspective(
-            moving, matrix, moving.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
-        smooth = [cv2.GaussianBlur(i, (0, 0), 2.0) for i in (fixed, moving, warped)]
-        if cv2.computeECC(smooth[0], smooth[2]) <= cv2.computeECC(smooth[0], smooth[1]):
-            return np.eye(3), True  # as well aligned as it gets
-    return matrix, found
+    if not found:
+        return matrix, None
+    warped = cv2.warpPerspective(
+        moving,
+        matrix,
+        moving.shape[::-1],
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    smooth = [cv2.GaussianBlur(i, (0, 0), 2.0) for i in (fixed, moving, warped)]
+    before, after = (1 - cv2.computeECC(smooth[0], other) for other in smooth[1:])
+    return matrix, float(1 - after / before) if before > 1e-9 else 0.0
 
 
 def _residual_px(fixed: Array, moving: Array) -> float:
@@ -191,13 +196,15 @@ def estimate_alignment(
     matrices = np.tile(np.eye(3), (len(images), 1, 1))
     towards: dict[int, int] = {}
     notes = []
-    for steps in (order[middle::-1], order[middle:]):
-        for near, far in pairwise(steps):  # near is nearer to the reference
-            pair, found = _register(grays[near], grays[far], model)
-            if not found:
-                notes.append(f"slice {far} could not be registered against slice {near}; it is taken as it lies")
-            matrices[far] = pair @ matrices[near]
-            towards[far] = near
+    pairs = [pair for steps in (order[middle::-1], order[middle:]) for pair in pairwise(steps)]
+    registered = [_register(grays[near], grays[far], model) for near, far in pairs]  # near is nearer to the reference
+    moved = any(gain is not None and gain >= MOVED for _, gain in registered)
+    for (near, far), (pair, gain) in zip(pairs, registered, strict=True):
+        if gain is None:
+            notes.append(f"slice {far} could not be registered against slice {near}; it is taken as it lies")
+        accepted = moved and gain is not None and gain >= MOVED_TOO
+        matrices[far] = pair @ matrices[near] if accepted else matrices[near]
+        towards[far] = near
     small = matrices.copy()
     matrices = np.linalg.inv(zoom) @ matrices @ zoom
     center = np.array([[(width - 1) / 2], [(height - 1) / 2], [1.0]])
@@ -247,7 +254,7 @@ def even_exposure(images: Sequence[Array], reference: int, covered: Array) -> tu
     """Bring every slice to the reference's exposure and white balance by one gain per colour.
 
     The gain is the median ratio of strongly smoothed images where both slices reach and neither is clipped: blur keeps local
-    means. Below 1 % of change a slice is left alone.
+    means. Below 2 % of change a slice is left alone.
 
     Returns:
         The slices, of their type, and (S,3) gains.
@@ -273,7 +280,7 @@ def even_exposure(images: Sequence[Array], reference: int, covered: Array) -> tu
         if usable.sum() < 50:
             continue
         gain = np.median(target[usable] / small[usable], axis=0)
-        if np.abs(gain - 1).max() <= 0.01 or not (gain.min() > 0.2 and gain.max() < 5):
+        if np.abs(gain - 1).max() <= 0.02 or not (gain.min() > 0.2 and gain.max() < 5):
             continue
         gains[index] = gain
         top = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0

@@ -25,7 +25,7 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["Capture", "example_photographs", "working_size"]
 
-EXAMPLE_SCENE = (0, 2_000_003)
+EXAMPLE_SCENE = (0, 2_000_013)
 """Seed and number of the example's scene."""
 MOTION_LIMIT_PX = 0.5
 """Estimated motion from which a stack is aligned unless told otherwise."""

@@ -18,9 +18,9 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["confidence_of", "depth_std_m"]
 
-WINDOW_PX = 7
-EDGE_SHARE = 0.7
-ROUNDING_STD = 1 / 255
+WINDOW_PX = 5
+EDGE_SHARE = 0.35
+ROUNDING_STD = 1 / 255 / 12**0.5
 
 
 def depth_std_m(

@@ -32,6 +32,9 @@ from sfdfd.stack import FocalStack, Prediction
 
 __all__ = ["DefocusEstimator", "blend_slices", "guided_upsampling"]
 
+UNEXPLAINED = 0.02
+"""Residual from which the slices count more than the model, of a range of 1."""
+
 
 class DefocusEstimator:
     """Depth, all-in-focus image and confidence of focal stacks.
@@ -161,6 +164,8 @@ class DefocusEstimator:
             )
             with torch.no_grad():
                 prediction = predict_stack(lambda *_, **__: refinement, self.renderer, stack)
+                aif = mended_aif(stack, prediction, weight)
+                prediction = replace(prediction, aif=aif)
         std = depth_std_m(stack, self.renderer, prediction.depth_m, prediction.aif, prediction.rendered)
         prediction = replace(prediction, depth_std_m=std, confidence=confidence_of(std, prediction.depth_m))
         return Prediction(**{key: value.to(home) for key, value in vars(prediction).items()}), refinement
@@ -232,6 +237,30 @@ def _smallest_blur_px(depth_m: Tensor, focus_distances_m: Tensor, camera) -> Ten
     for focus in focus_distances_m[1:]:
         smallest = torch.minimum(smallest, camera.blur_radius_px(depth_m, focus))
     return smallest
+
+
+def mended_aif(
+    stack: FocalStack, prediction: Prediction, weight: Float[Tensor, "b s h w"] | None = None
+) -> Float[Tensor, "b 3 h w"]:
+    """The AIF, and where the model does not explain the slices (beside occlusion edges, where something moved), the slices'
+    own sharpest pixels instead: those need depth alone, not the renderer.
+
+    The share of the slices is m / (m + 0.02^2), m the mean square of the residual in a window of 5 pixels.
+    """
+    measured = stack.slice_mask[:, :, None, None].to(stack.images).expand(-1, -1, *stack.images.shape[-2:])
+    measured = measured if weight is None else measured * weight
+    residual = (measured[:, :, None] * (prediction.rendered - stack.images).square()).sum((1, 2), keepdim=False)
+    residual = box_blur((residual / (3 * measured.sum(1).clamp_min(1e-6)))[:, None], 5, separable=True)
+    share = residual / (residual + UNEXPLAINED**2)
+    slices = torch.stack(
+        [
+            blend_slices(list(images), depth_m, focus, camera, list(reach))
+            for images, depth_m, focus, camera, reach in zip(
+                stack.images, prediction.depth_m, stack.focus_distances_m, stack.camera, measured, strict=True
+            )
+        ]
+    )
+    return torch.lerp(prediction.aif, slices, share)
 
 
 def guided_upsampling(

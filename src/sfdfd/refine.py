@@ -4,8 +4,11 @@ The network's teacher, applied to one stack until the time is up: predict -> ren
 network's) in the place of the prediction. The unknowns are inverse depth, in which blur is linear, and the AIF. The
 energy is a robust data term, an edge-aware smoothness of inverse depth and a weak one of the AIF:
 
-    E = mean rho(R(I, u) - J) + alpha mean exp(-beta |dI|) rho(du) + gamma mean rho(dI),   rho(x) = sqrt(x^2 + eps^2)
+    E = mean psi(R(I, u) - J) + alpha mean exp(-beta |dI|) rho(du) + gamma mean rho(dI)
+    rho(x) = sqrt(x^2 + eps^2),   psi(x) = c log(1 + rho(x) / c)
 
+psi grows ever more slowly: at occlusion edges, which no gradient through a source-weighted renderer can explain, and where
+something moved, a pixel has to be given up rather than paid for with its neighbours' depth (docs/refinement.md).
 Coarse to fine: most of the way is gone on images of half the size, where a step costs a quarter.
 """
 
@@ -63,6 +66,7 @@ class Refiner:
         steps: number of gradient steps; where given, they end the refinement instead of the seconds.
         smoothness: alpha, weight of the smoothness of inverse depth (measured over its range).
         edge_sharpness: beta, how fast an edge of the AIF frees the depth.
+        outlier_level: c, the residual (of a range of 1) from which a pixel counts less and less.
         aif_smoothness: gamma, weight of the AIF's total variation: keeps it from fitting the rounding.
         lr_depth, lr_aif: Adam's learning rates for the logit of inverse depth and for the AIF.
         coarse_share: share of the time spent at half the size.
@@ -74,6 +78,7 @@ class Refiner:
         steps: int | None = None,
         smoothness: float = 0.02,
         edge_sharpness: float = 12.0,
+        outlier_level: float = 0.006,
         aif_smoothness: float = 0.001,
         lr_depth: float = 0.04,
         lr_aif: float = 0.004,
@@ -85,6 +90,7 @@ class Refiner:
             raise InputError(f"expected a number of steps of 0 or more, got {steps} (refine.steps)")
         self.seconds, self.steps = float(seconds), steps
         self.smoothness, self.edge_sharpness, self.aif_smoothness = smoothness, edge_sharpness, aif_smoothness
+        self.outlier_level = outlier_level
         self.lr_depth, self.lr_aif, self.coarse_share = lr_depth, lr_aif, coarse_share
 
     @property
@@ -239,7 +245,8 @@ class _Problem:
         options = self.options
         residual = self.render(logit, aif, log_blur) - self.stack.images
         residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
-        energy = (self.weight * torch.sqrt(residual * residual + 1e-5)).mean((1, 2, 3, 4))
+        level = options.outlier_level
+        energy = (self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean((1, 2, 3, 4))
         position = self.position(logit)
         for axis in (-1, -2):
             step = torch.diff(aif, dim=axis)
