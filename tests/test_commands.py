@@ -19,7 +19,7 @@ import torch
 from sfdfd.capture import example_photographs
 from sfdfd.data.images import write_image
 from sfdfd.optics.camera import Camera
-from sfdfd.runs import load_run
+from sfdfd.runs import PRETRAINED, load_run
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -419,6 +419,22 @@ def test_prepare_says_what_is_wrong_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "nyu").exists()
 
 
+def test_weights_alone_predict_the_same(trained, tmp_path):
+    checkpoint = trained[0] / "checkpoints/best.ckpt"
+    run("sfdfd.export", f"checkpoint='{checkpoint}'", "format=weights", "output_dir=x", cwd=tmp_path)
+    small = tmp_path / "x" / "weights.ckpt"
+    assert small.stat().st_size < 0.4 * checkpoint.stat().st_size
+    full, half = load_run(checkpoint).state_dict(), load_run(small).state_dict()
+    assert all(torch.allclose(full[key], half[key], atol=1e-3) for key in full)
+
+
+def test_the_package_carries_weights(tmp_path):
+    run("sfdfd.predict", "stack=example", "checkpoint=pretrained", "refine.seconds=0", "output_dir=p", cwd=tmp_path)
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
+    assert facts["start"] == "pretrained" and facts["refinement"] is None
+    assert PRETRAINED.stat().st_size < 5e6
+
+
 def test_foreign_checkpoints_are_refused(trained, tmp_path):
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
@@ -458,6 +474,7 @@ def test_the_wheel_works_from_any_folder(recorded, tmp_path):
     env = {"PYTHONPATH": str(site)}
     where = run("sfdfd.predict", f"stack='{recorded}'", *QUICK, "output_dir=p", cwd=tmp_path, env=env)
     assert (tmp_path / "p" / "depth_m.npy").is_file(), where.stdout
+    assert (site / "sfdfd" / "weights" / "pretrained.ckpt").is_file()
     code = "import sfdfd.runs as r; print(r.CONF_DIR)"
     done = subprocess.run(
         [sys.executable, "-c", code],

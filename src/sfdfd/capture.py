@@ -94,7 +94,8 @@ class Capture:
         None where every slice reaches everywhere."""
         height, width = self.photographs.size
         size = (height, width) if longer_px is None else working_size(height, width, longer_px)
-        images = torch.stack([to_float(_reduced(image, size)) for image in self.photographs.images])
+        reduced = [_reduced(image, size) for image in self.photographs.images]
+        images = self.photographs.with_images(reduced).as_tensor()
         factor = math.sqrt(size[0] * size[1] / (height * width))
         stack = FocalStack.single(
             images, self.focus_distances_m, self.camera.resized(factor), self.near_m, self.far_m,

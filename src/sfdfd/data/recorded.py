@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from torch import Tensor
 from torch import stack as stack_tensors
 from torch.utils.data import Dataset
 
@@ -62,6 +63,10 @@ class Photographs:
     def known_camera(self) -> Camera | None:
         """The camera, if all of it is known."""
         return None if None in self.camera.values() else Camera(**self.camera)
+
+    def as_tensor(self) -> Tensor:
+        """(S,3,H,W) float32 in [0, 1]."""
+        return stack_tensors([to_float(image) for image in self.images])
 
     def with_images(self, images: Sequence[np.ndarray]) -> Photographs:
         """The same with other images (aligned, for example)."""
@@ -338,7 +343,7 @@ def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -
     near_m, far_m = depth_range_m(
         photographs.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m
     )
-    images = stack_tensors([to_float(image) for image in photographs.images])
+    images = photographs.as_tensor()
     return FocalStack.single(images, photographs.focus_distances_m, camera, near_m, far_m, name=photographs.name)
 
 
