@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from sfdfd.callbacks import CollapseDetector
 from sfdfd.losses import SelfSupervisedLoss
+from sfdfd.metrics import depth_metrics
 from sfdfd.module import DepthFromDefocus, StackAugmentation
 from sfdfd.networks import DAIFNet, FocusAttentionNet, NetworkOutput
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
@@ -156,3 +157,48 @@ def test_bfloat16_trains_and_keeps_the_optics_in_float32():
     trainer.fit(model, load(), load())
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
     assert model(FocalStack.collate(stacks(1))).rendered.dtype == torch.float32
+
+
+@pytest.mark.parametrize("network", [FocusAttentionNet(width=8, depth=2), DAIFNet()])
+def test_a_padded_batch_gives_what_its_stacks_give_alone(network):
+    """Through network, renderer, losses and metrics, and in the gradient."""
+    model = module(network).eval()
+    alone = [
+        stacks(1, seed, size)[0].with_slices(range(n))
+        for seed, size, n in ((0, (32, 40), 3), (1, (44, 33), 2), (2, (32, 40), 2))
+    ]
+    batch = FocalStack.collate(alone)
+    together = model(batch)
+    terms = model.compare(batch.without_truth(), together)
+    gradient = torch.autograd.grad(terms["total"].mean(), list(network.parameters()), allow_unused=True)
+    measured = depth_metrics(together.depth_m, batch.depth_m, batch.valid)
+    totals = []
+    for index, stack in enumerate(alone):
+        single = model(stack)
+        height, width = stack.images.shape[-2:]
+        torch.testing.assert_close(together.depth_m[index, :height, :width], single.depth_m[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.aif[index, :, :height, :width], single.aif[0], rtol=1e-4, atol=1e-5)
+        one = model.compare(stack.without_truth(), single)
+        for key, value in one.items():
+            torch.testing.assert_close(terms[key][index], value[0], rtol=1e-3, atol=1e-4, msg=key)
+        for key, value in depth_metrics(single.depth_m, stack.depth_m, stack.valid).items():
+            torch.testing.assert_close(measured[key][index], value[0], rtol=1e-4, atol=1e-5, msg=key)
+        totals.append(one["total"])
+    expected = torch.autograd.grad(torch.cat(totals).mean(), list(network.parameters()), allow_unused=True)
+    for found, wanted in zip(gradient, expected, strict=True):
+        if wanted is not None:
+            torch.testing.assert_close(found, wanted, rtol=2e-2, atol=1e-4 * float(wanted.abs().max()) + 1e-6)
+
+
+def test_batches_of_several_sizes_train_on_crops():
+    sizes = [(32, 40), (28, 50), (40, 30), (26, 26)]
+    trainer = train(
+        module(augmentation=StackAugmentation(crop=24)),
+        [stacks(1, i, s)[0] for i, s in enumerate(sizes)],
+        stacks(1),
+        steps=2,
+    )
+    assert trainer.global_step == 2 and torch.isfinite(trainer.callback_metrics["val/reconstruction"])
+    batch = FocalStack.collate([stacks(1, i, s)[0] for i, s in enumerate(sizes)])
+    cropped = StackAugmentation(crop=24)(batch)
+    assert cropped.images.shape == (4, 3, 3, 24, 24) and cropped.size_px is None and bool(cropped.valid.all())

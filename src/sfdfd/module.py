@@ -46,7 +46,9 @@ class StackAugmentation(nn.Module):
 
     @torch.no_grad()
     def forward(self, stack: FocalStack) -> FocalStack:
-        """A new batch of the same scenes; truth, where there is any, moves along."""
+        """A new batch of the same scenes; truth, where there is any, moves along. Padding is taken off before a crop."""
+        if stack.size_px is not None:
+            return FocalStack.collate([self(part) for _, part in stack.parts()])
         batch, slices = stack.images.shape[:2]
         planes = [stack.images.flatten(1, 2)]
         for value in (stack.depth_m, stack.aif, stack.valid):
@@ -84,7 +86,10 @@ class StackAugmentation(nn.Module):
 
 
 def predict_stack(network: Callable[..., NetworkOutput], renderer: DefocusRenderer, stack: FocalStack) -> Prediction:
-    """Predict depth and AIF with the network and render the stack they would produce."""
+    """Predict depth and AIF with the network and render the stack they would produce; padded images size by size."""
+    if stack.size_px is not None:
+        parts = [(indices, predict_stack(network, renderer, part)) for indices, part in stack.parts()]
+        return Prediction.joined(parts, *stack.images.shape[-2:])
     output = network(
         stack.images,
         stack.focus_distances_m,
@@ -160,7 +165,14 @@ class DepthFromDefocus(lightning.LightningModule):
         return predict_stack(network, self.renderer, stack)
 
     def compare(self, stack: FocalStack, prediction: Prediction) -> dict[str, Tensor]:
-        """Every term of the loss, per image (B,), with their weighted sum as "total"."""
+        """Every term of the loss, per image (B,), with their weighted sum as "total"; padding does not count."""
+        if stack.size_px is not None:
+            found = []
+            for indices, part in stack.parts():
+                cut = prediction.part(indices, *part.images.shape[-2:])
+                found.append((indices, self.compare(part, cut)))
+            order = torch.tensor([index for indices, _ in found for index in indices]).argsort()
+            return {key: torch.cat([terms[key] for _, terms in found])[order] for key in found[0][1]}
         return self.loss(
             prediction.rendered,
             stack.images,

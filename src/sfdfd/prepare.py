@@ -1,48 +1,85 @@
-"""Prepare: ``python -m sfdfd.prepare data=nyu data.root=DIR [source=FILE]``."""
+"""Prepare: ``python -m sfdfd.prepare data=NAME data.root=DIR [source=FILE_OR_FOLDER_OR_URL]``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfdfd.runs import command
+from sfdfd.runs import command, run_record
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from omegaconf import DictConfig
 
 
 def prepare(config: DictConfig) -> None:
-    """Bring NYUv2 into the layout that ``data=rgbd`` reads; does nothing where it is already there."""
+    """Bring a data set of the field into one of our two layouts; does nothing where it is already there."""
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
     from rich.console import Console
     from rich.progress import Progress
 
-    from sfdfd.data.nyu import NYU_FILE, NYU_URL, convert_nyu, download
+    from sfdfd.data.fetch import aside, read_manifest
+    from sfdfd.data.sources import SOURCES
     from sfdfd.errors import InputError
 
     name = HydraConfig.get().runtime.choices["data"]
-    if name != "nyu":
-        raise InputError(f"data={name}: nothing to prepare; only data=nyu can be brought so far")
-    root = Path(config.data.root)
-    if (root / "manifest.json").is_file():
-        print(f"{root} is already there")
+    if name not in SOURCES:
+        raise InputError(f"data={name}: nothing to prepare; data sets that can be: {', '.join(SOURCES)}")
+    source, root = SOURCES[name], Path(config.data.root)
+    manifest = read_manifest(root)
+    if manifest is not None:
+        if manifest.get("data") != name:
+            raise InputError(f"{root} holds {manifest.get('data')!r}; give another data.root=DIR")
+        print(f"{root} is already there ({manifest.get('samples')} samples)")
         return
-    occupied = [part for part in ("rgb", "depth") if (root / part).exists()]
-    if occupied:
-        raise InputError(f"{root / occupied[0]} exists, but was not made by this command; give another data.root=DIR")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise InputError(f"{root} exists, but was not made by this command; give another data.root=DIR")
     with Progress(console=Console(stderr=True)) as progress:
 
         def reporter(title: str):
             task = progress.add_task(title, total=None)
             return lambda done, total: progress.update(task, completed=done, total=total)
 
-        source = Path(config.source) if config.source else root.with_name(NYU_FILE)
-        if config.source is None and not source.is_file():
-            source.parent.mkdir(parents=True, exist_ok=True)
-            download(NYU_URL, source, reporter("downloading"))
-        frames = convert_nyu(source, root, reporter("converting"))
-    print(f"{frames} frames in {root}")
+        paths = _files(source, root, config.source, reporter)
+        record = {
+            "data": name, "title": source.title, "licence": source.licence, "citation": source.citation, "home": source.home,
+            "layout": source.layout, "source": [path.name for path in paths], "run": run_record(),
+        }  # fmt: skip
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with aside(root, record) as part:
+            record["samples"] = source.convert(paths, part, reporter("converting"))
+    print(
+        f"{record['samples']} samples of {source.title} in {root}\nlicence: {source.licence}; cite: {source.citation}"
+    )
+
+
+def _files(source, root: Path, given: str | None, reporter) -> list[Path]:
+    """What to convert: what was given, or what lies beside the root or can be downloaded there."""
+    from pathlib import Path
+
+    from sfdfd.data.fetch import RemoteFile, download
+    from sfdfd.errors import InputError
+
+    if given is not None and "://" in str(given):
+        file = RemoteFile(str(given).rstrip("/").rsplit("/", 1)[-1].split("?")[0] or "download", str(given))
+        target = root.parent / file.name
+        if not target.is_file():
+            download(file, target, reporter(f"downloading {file.name}"), source.home)
+        return [target]
+    if given is not None:
+        path = Path(str(given))
+        if not path.exists():
+            raise InputError(f"source={path}: no such file or folder")
+        return [path]
+    paths = []
+    for file in source.files:
+        target = root.parent / file.name
+        if not target.is_file():
+            download(file, target, reporter(f"downloading {file.name}"), source.home)
+        paths.append(target)
+    return paths
 
 
 main = command("prepare")(prepare)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -33,6 +34,7 @@ class FocalStack:
         depth_m: (B,H,W) true depth in metres, if known; never read in training unless a config key says so.
         aif: (B,3,H,W) true all-in-focus image, if known; the same.
         valid: (B,H,W) true where depth_m is known and in range.
+        size_px: B (height, width) of the real images, which lie at the top left of padded ones; None: nothing is padded.
     """
 
     images: Float[Tensor, "b s 3 h w"]
@@ -45,6 +47,7 @@ class FocalStack:
     depth_m: Float[Tensor, "b h w"] | None = None
     aif: Float[Tensor, "b 3 h w"] | None = None
     valid: Bool[Tensor, "b h w"] | None = None
+    size_px: tuple[tuple[int, int], ...] | None = None
 
     @classmethod
     def single(
@@ -91,10 +94,11 @@ class FocalStack:
         return self.images.shape[0]
 
     def __getitem__(self, index: int) -> FocalStack:
-        """Sample ``index`` as a batch of one, without its padding slices."""
+        """Sample ``index`` as a batch of one, without its padding slices and pixels."""
         keep = self.slice_mask[index]
+        height, width = self.images.shape[-2:] if self.size_px is None else self.size_px[index]
         return FocalStack(
-            images=self.images[index][keep][None],
+            images=self.images[index, ..., :height, :width][keep][None],
             focus_distances_m=self.focus_distances_m[index][keep][None],
             camera=(self.camera[index],),
             near_m=self.near_m[index : index + 1],
@@ -102,21 +106,26 @@ class FocalStack:
             slice_mask=self.slice_mask[index][keep][None],
             name=(self.name[index],),
             **{
-                key: None if getattr(self, key) is None else getattr(self, key)[index : index + 1]
+                key: None if getattr(self, key) is None else getattr(self, key)[index : index + 1, ..., :height, :width]
                 for key in ("depth_m", "aif", "valid")
             },
         )
 
     @classmethod
     def collate(cls, stacks: Sequence[FocalStack]) -> FocalStack:
-        """One batch of many; shorter stacks are padded with masked slices.
+        """One batch of many; shorter stacks are padded with masked slices, smaller images at the bottom and the right
+        (``size_px`` then says what is real; see :meth:`parts`).
 
         Raises:
-            InputError: the images differ in size, or only some have truth.
+            InputError: only some have truth.
         """
-        sizes = {tuple(stack.images.shape[-2:]) for stack in stacks}
-        if len(sizes) > 1:
-            raise InputError(f"a batch needs images of one size, got {sorted(sizes)} (data.batch_size=1 takes any)")
+        if any(stack.size_px is not None for stack in stacks):
+            stacks = [stack[i] for stack in stacks for i in range(len(stack))]
+        sizes = [tuple(stack.images.shape[-2:]) for stack in stacks for _ in range(len(stack))]
+        size_px = None
+        if len(set(sizes)) > 1:
+            largest = tuple(max(size[axis] for size in sizes) for axis in (0, 1))
+            size_px, stacks = tuple(sizes), [stack._padded(*largest) for stack in stacks]
         longest = max(stack.images.shape[1] for stack in stacks)
 
         def padded(value: Tensor, how: str) -> Tensor:
@@ -145,7 +154,53 @@ class FocalStack:
             depth_m=joined("depth_m"),
             aif=joined("aif"),
             valid=joined("valid"),
+            size_px=size_px,
         )
+
+    def _padded(self, height: int, width: int) -> FocalStack:
+        """Edges repeated down and to the right; depth there is not valid."""
+        bottom, right = height - self.images.shape[-2], width - self.images.shape[-1]
+
+        def extended(values: Tensor | None) -> Tensor | None:
+            if values is None:
+                return None
+            flat = values.reshape(1, -1, *values.shape[-2:])
+            return F.pad(flat, (0, right, 0, bottom), mode="replicate").reshape(*values.shape[:-2], height, width)
+
+        valid = None if self.valid is None else F.pad(self.valid, (0, right, 0, bottom))
+        truth = {"depth_m": extended(self.depth_m), "aif": extended(self.aif), "valid": valid}
+        return replace(self, images=extended(self.images), **truth)
+
+    def parts(self) -> list[tuple[list[int], FocalStack]]:
+        """The batch as batches of one image size each, without padding: (indices into this batch, their stacks).
+
+        What is computed part by part is what an unpadded batch would give.
+        """
+        if self.size_px is None:
+            return [(list(range(len(self))), self)]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, size in enumerate(self.size_px):
+            groups.setdefault(size, []).append(index)
+        found = []
+        for (height, width), indices in groups.items():
+            values = {
+                key: None if (value := getattr(self, key)) is None else value[indices]
+                for key in ("focus_distances_m", "near_m", "far_m", "slice_mask")
+            }
+            for key in ("images", "depth_m", "aif", "valid"):
+                value = getattr(self, key)
+                values[key] = None if value is None else value[indices][..., :height, :width]
+            camera, name = (tuple(getattr(self, key)[i] for i in indices) for key in ("camera", "name"))
+            found.append((indices, FocalStack(camera=camera, name=name, **values)))
+        return found
+
+    def cropped(self, top: int, bottom: int, left: int, right: int) -> FocalStack:
+        """Rows top to bottom and columns left to right (the ends excluded) of every image and map, of an unpadded batch."""
+        changes = {
+            key: None if (value := getattr(self, key)) is None else value[..., top:bottom, left:right]
+            for key in ("images", "depth_m", "aif", "valid")
+        }
+        return replace(self, **changes)
 
     def _mapped(self, function) -> FocalStack:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -158,6 +213,16 @@ class FocalStack:
     def pin_memory(self) -> FocalStack:
         """The same batch in pinned memory (the DataLoader calls it)."""
         return self._mapped(lambda value: value.pin_memory())
+
+    def with_slices(self, indices: Sequence[int]) -> FocalStack:
+        """The same batch with these slices of each stack, in this order."""
+        keep = torch.as_tensor(list(indices), device=self.images.device)
+        return replace(
+            self,
+            images=self.images[:, keep],
+            focus_distances_m=self.focus_distances_m[:, keep],
+            slice_mask=self.slice_mask[:, keep],
+        )
 
     def without_truth(self) -> FocalStack:
         """The same batch with no depth, AIF or validity mask: all that training may see."""
@@ -183,3 +248,26 @@ class Prediction:
     rendered: Float[Tensor, "b s 3 h w"] | None
     confidence: Float[Tensor, "b h w"] | None = None
     depth_std_m: Float[Tensor, "b h w"] | None = None
+
+    def part(self, indices: Sequence[int], height: int, width: int) -> Prediction:
+        """Some of the samples, cut to the top left ``height`` x ``width`` pixels."""
+        values = vars(self).items()
+        return Prediction(**{k: None if v is None else v[list(indices)][..., :height, :width] for k, v in values})
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Sequence[int], Prediction]], height: int, width: int) -> Prediction:
+        """The reverse: one prediction of ``height`` x ``width`` pixels, edges repeated where a part has none."""
+        order = [index for indices, _ in parts for index in indices]
+        values: dict[str, Tensor | None] = {}
+        for key in vars(parts[0][1]):
+            pieces = [getattr(prediction, key) for _, prediction in parts]
+            if any(piece is None for piece in pieces):
+                values[key] = None
+                continue
+            padded = []
+            for piece in pieces:
+                flat = piece.reshape(1, -1, *piece.shape[-2:])
+                edges = (0, width - piece.shape[-1], 0, height - piece.shape[-2])
+                padded.append(F.pad(flat, edges, mode="replicate").reshape(*piece.shape[:-2], height, width))
+            values[key] = torch.cat(padded)[torch.tensor(order).argsort()]
+        return cls(**values)

@@ -1,5 +1,8 @@
 """Sources of stacks: determinism, rounding, splits, masks, and errors that name the file or key."""
 
+import os
+from dataclasses import replace
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -7,10 +10,19 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
-from sfdfd.data.datamodule import ProceduralDataModule, RecordedDataModule, RGBDDataModule, split_names
+from sfdfd.captured import common_rectangle
+from sfdfd.data.datamodule import (
+    ProceduralDataModule,
+    RecordedDataModule,
+    RGBDDataModule,
+    _Sparse,
+    evenly_spread,
+    split_names,
+)
 from sfdfd.data.images import read_image, write_image
 from sfdfd.data.procedural import ProceduralScenes, make_scene
 from sfdfd.data.recorded import read_stack
+from sfdfd.data.sensor import SensorModel
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer, render_focal_stack
@@ -74,7 +86,7 @@ def test_synthesis_renders_and_rounds():
 
 def test_noise_is_seeded_and_of_the_asked_size():
     aif, depth = torch.full((3, 64, 64), 0.5), torch.full((64, 64), 2.0)
-    make = synthesis(noise_std=0.02, round_to_8_bits=False)
+    make = synthesis(sensor=SensorModel(read_std=0.02), round_to_8_bits=False)
     one, same, other = make(aif, depth, seed=1), make(aif, depth, seed=1), make(aif, depth, seed=2)
     assert torch.equal(one.images, same.images) and not torch.equal(one.images, other.images)
     assert float((one.images - 0.5).std()) == pytest.approx(0.02, rel=0.05)
@@ -273,8 +285,130 @@ def test_collate_pads_short_stacks_and_indexing_takes_the_padding_off():
     for index, part in enumerate(parts):
         assert torch.equal(batch[index].images, part.images)
         assert torch.equal(batch[index].focus_distances_m, part.focus_distances_m)
-    with pytest.raises(InputError, match="images of one size"):
-        FocalStack.collate([stack(2), FocalStack.single(torch.rand(2, 3, 9, 8), [1, 2], CAMERA, 0.5, 10.0)])
+
+
+def sized(height, width, slices=3):
+    generator = torch.Generator().manual_seed(height * width)
+    return FocalStack.single(
+        torch.rand(slices, 3, height, width, generator=generator), list(range(1, slices + 1)), CAMERA, 0.5, 10.0,
+        depth_m=1 + torch.rand(height, width, generator=generator), aif=torch.rand(3, height, width, generator=generator),
+        valid=torch.rand(height, width, generator=generator) > 0.2,
+    )  # fmt: skip
+
+
+def test_images_of_several_sizes_stand_in_one_batch():
+    stacks = [sized(8, 12), sized(10, 9, slices=2), sized(8, 12)]
+    batch = FocalStack.collate(stacks)
+    assert batch.images.shape == (3, 3, 3, 10, 12) and batch.size_px == ((8, 12), (10, 9), (8, 12))
+    assert not batch.valid[0, 8:].any() and not batch.valid[1, :, 9:].any()
+    parts = batch.parts()
+    assert [indices for indices, _ in parts] == [[0, 2], [1]]
+    for index, stack in enumerate(stacks):
+        for key in ("images", "depth_m", "aif", "valid", "focus_distances_m"):
+            assert torch.equal(getattr(batch[index], key), getattr(stack, key)), key
+    again = FocalStack.collate([batch, sized(4, 16)])
+    assert again.images.shape == (4, 3, 3, 10, 16) and torch.equal(again[1].aif, stacks[1].aif)
+
+
+# ---------------------------------------------------------------- sparse stacks, sensor, cache
+
+
+class Stacks(torch.utils.data.Dataset):
+    def __init__(self, stack, length=4):
+        self.stack, self.length = stack, length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        return self.stack
+
+    def identity(self, index):
+        return [index]
+
+
+def test_sparse_stacks_are_seeded_subsets():
+    stack = sized(8, 8, slices=7)
+    for choice in ("random", "even"):
+        sparse = _Sparse(Stacks(stack, 9), 3, choice, seed=1)
+        picks = [tuple(sparse[i].focus_distances_m[0].tolist()) for i in range(9)]
+        assert picks == [tuple(sparse[i].focus_distances_m[0].tolist()) for i in range(9)]
+        assert all(len(set(pick)) == 3 and pick == tuple(sorted(pick)) for pick in picks)
+        assert (len(set(picks)) > 2) == (choice == "random")
+    other = _Sparse(Stacks(stack, 9), 3, "random", seed=2)
+    assert picks != [tuple(other[i].focus_distances_m[0].tolist()) for i in range(9)]
+    torch.manual_seed(0)
+    drawn = _Sparse(Stacks(stack), 3, "random", seed=None)
+    assert len({tuple(drawn[0].focus_distances_m[0].tolist()) for _ in range(20)}) > 4
+    assert _Sparse(Stacks(sized(8, 8, slices=2)), 3, "even", 0)[0].images.shape[1] == 2
+
+
+def test_even_choices_are_spread_in_inverse_distance():
+    assert evenly_spread(torch.tensor([1.0, 1.5, 2.5, 4.0, 6.0]), 3) == [0, 1, 4]  # 1, .67 of (1, .58, .17)
+    assert evenly_spread(torch.tensor([6.0, 4.0, 2.5, 1.5, 1.0]), 2) == [0, 4]
+    assert evenly_spread(torch.tensor([1.0, 2.0, float("inf")]), 3) == [0, 1, 2]
+    for number in range(2, 8):
+        assert len(set(evenly_spread(torch.tensor([1, 1.01, 1.02, 1.03, 5, 6, 7.0]), number))) == number
+
+
+def test_sensor_noise_has_the_asked_variance_and_the_default_does_nothing():
+    images = torch.full((2, 3, 64, 64), 0.36)
+    assert SensorModel()(images, torch.Generator()) is images
+    noisy = SensorModel(read_std=0.01, full_well=900.0)(images, torch.Generator().manual_seed(0))
+    assert float(noisy.std()) == pytest.approx((0.01**2 + 0.36 / 900) ** 0.5, rel=0.02)
+    assert float(noisy.mean()) == pytest.approx(0.36, abs=1e-3)
+    lit = SensorModel(exposure_std=0.05)(images.expand(2, 3, 64, 64), torch.Generator().manual_seed(1))
+    assert lit[0].std() < 1e-6 and lit[0, 0, 0, 0] != lit[1, 0, 0, 0]
+
+
+def test_misalignment_moves_slices_by_the_asked_amount():
+    x = torch.linspace(0, 1, 96)[None, None, None].expand(200, 3, 32, 96)
+    moved = SensorModel(shift_px=0.5)(x, torch.Generator().manual_seed(0))
+    shift = (moved - x)[:, 0, 16, 48] * 95  # the ramp rises by 1/95 a pixel
+    assert float(shift.std()) == pytest.approx(0.5, rel=0.15) and abs(float(shift.mean())) < 0.15
+
+
+@pytest.mark.parametrize("options", [{"read_std": -1}, {"full_well": 0}, {"shift_px": float("nan")}])
+def test_impossible_sensors_are_refused(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        SensorModel(**options)
+
+
+def test_the_cache_keeps_stacks_and_a_changed_camera_reads_nothing_old(rgbd, tmp_path):
+    def module(camera=CAMERA, **options):
+        return RGBDDataModule(
+            str(rgbd), renderer=RENDERER, camera=camera, focus_distances_m=FOCUS_M, near_m=0.5, far_m=10.0,
+            cache=str(tmp_path / "cache"), in_memory=False, **options,
+        )  # fmt: skip
+
+    def files():
+        return sorted((tmp_path / "cache").rglob("*.npz"))
+
+    first = module().dataset("all")[0]
+    assert len(files()) == 1
+    again = module().dataset("all")[0]
+    for key in ("images", "depth_m", "aif", "valid", "focus_distances_m", "near_m", "slice_mask"):
+        assert torch.equal(getattr(first, key), getattr(again, key)), key
+    assert again.camera == first.camera and again.name == first.name and len(files()) == 1
+    changed = module(replace(CAMERA, f_number=4.0)).dataset("all")[0]
+    assert len(files()) == 2 and not torch.equal(changed.images, first.images)
+    module(sensor=SensorModel(read_std=0.01)).dataset("all")[0]
+    module(resize=0.5).dataset("all")[0]
+    assert len(files()) == 4
+    depth = sorted((rgbd / "depth").iterdir())[0]
+    os.utime(depth, ns=(1, 1))  # another file of the same name
+    module().dataset("all")[0]
+    assert len(files()) == 5
+    module().dataset("all").path(0).write_bytes(b"broken")
+    with pytest.raises(InputError, match="broken file in the cache"):
+        module().dataset("all")[0]
+
+
+def test_photographs_are_cropped_to_what_all_slices_show():
+    covered = np.ones((20, 30), bool)
+    covered[:2] = covered[:, 27:] = False
+    covered[19, :5] = False
+    assert common_rectangle(covered) == (2, 19, 0, 27)
 
 
 def test_real_breakfast_lies_between_its_focus_distances(real_data):

@@ -348,6 +348,10 @@ class ProceduralScenes(Dataset):
     def __len__(self) -> int:
         return self.length
 
+    def identity(self, index: int) -> list[int]:
+        """What the scene is made from, besides the synthesis."""
+        return [self.seed, self.first_index + index, self.height, self.width]
+
     def __getitem__(self, index: int) -> FocalStack:
         if not 0 <= index < self.length:
             raise IndexError(index)

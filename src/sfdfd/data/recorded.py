@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from torch import Tensor
-from torch import stack as stack_tensors
 from torch.utils.data import Dataset
 
+from sfdfd.data.cache import file_identity
 from sfdfd.data.images import list_images, read_photograph, to_float
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
@@ -23,6 +24,7 @@ from sfdfd.stack import FocalStack
 __all__ = ["STACK_KEYS", "Photographs", "RecordedStacks", "depth_range_m", "read_photographs", "read_stack"]
 
 STACK_KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "files", "crop", "focus_distance_unit_m")
+TRUTH_KEYS = ("depth_m", "aif")
 CAMERA_KEYS = ("focal_length_m", "f_number", "pixel_pitch_m")
 PLAUSIBLE = {"focal_length_m": (1e-4, 10.0), "f_number": (0.1, 300.0), "pixel_pitch_m": (1e-7, 1e-3)}
 NEAREST_M, FARTHEST_M = 1e-3, 100.0
@@ -43,6 +45,7 @@ class Photographs:
         near_m, far_m: depth range where it is given, else None.
         sources: key -> where its value comes from, in words.
         missing: what nothing says, and how to give it.
+        depth_m, aif: (H,W) float32 metres (0 unknown) and (H,W,3) like the images, where ``stack.yaml`` names the truth.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Photographs:
     far_m: float | None = None
     sources: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    depth_m: np.ndarray | None = None
+    aif: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -66,7 +71,7 @@ class Photographs:
 
     def as_tensor(self) -> Tensor:
         """(S,3,H,W) float32 in [0, 1]."""
-        return stack_tensors([to_float(image) for image in self.images])
+        return torch.stack([to_float(image) for image in self.images])
 
     def with_images(self, images: Sequence[np.ndarray]) -> Photographs:
         """The same with other images (aligned, for example)."""
@@ -194,7 +199,7 @@ def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = N
         raise InputError(f"stack={folder}: no such folder")
     described = folder / "stack.yaml"
     content = _load_yaml(described) if described.exists() else {}
-    _checked_keys(content, STACK_KEYS, str(described))
+    _checked_keys(content, (*STACK_KEYS, "truth"), str(described))
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     _checked_keys(given, STACK_KEYS, "command line")
 
@@ -322,9 +327,38 @@ def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = N
         camera=camera,
         focus_distances_m=None if focus is None else tuple(focus),
         **range_m,
+        **_truth(folder, content.get("truth"), described, (height, width), crop),
         sources=sources,
         missing=missing,
     )
+
+
+def _truth(
+    folder: Path, named: Any, described: Path, size: tuple[int, int], crop: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """The files that ``stack.yaml`` names under truth: ``depth_m`` (.npy, metres, 0 unknown) and ``aif`` (an image)."""
+    if named is None:
+        return {}
+    if not isinstance(named, Mapping):
+        raise InputError(f"{described}: truth: expected depth_m and aif, got {named!r}")
+    _checked_keys(named, TRUTH_KEYS, f"{described}: truth")
+    left, top, right, bottom = crop
+    found = {}
+    for key, name in named.items():
+        file = folder / str(name)
+        if not file.is_file():
+            raise InputError(f"{file}: named in truth of {described}, but not there")
+        if key == "aif":
+            values, _ = read_photograph(file)
+        else:
+            try:
+                values = np.load(file, allow_pickle=False).astype(np.float32)
+            except (ValueError, OSError, EOFError) as error:
+                raise InputError(f"{file}: not a NumPy array ({error})") from None
+        if values.shape[:2] != size or values.ndim != (3 if key == "aif" else 2):
+            raise InputError(f"{file}: shape {values.shape}, but the slices have {size[0]} x {size[1]} pixels")
+        found[key] = np.ascontiguousarray(values[top : size[0] - bottom, left : size[1] - right])
+    return found
 
 
 def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> FocalStack:
@@ -343,32 +377,62 @@ def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -
     near_m, far_m = depth_range_m(
         photographs.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m
     )
-    images = photographs.as_tensor()
-    return FocalStack.single(images, photographs.focus_distances_m, camera, near_m, far_m, name=photographs.name)
+    truth: dict[str, Tensor] = {}
+    if photographs.depth_m is not None:
+        depth_m = torch.from_numpy(photographs.depth_m)
+        truth["valid"] = torch.isfinite(depth_m) & (depth_m >= near_m) & (depth_m <= far_m)
+        truth["depth_m"] = torch.where(truth["valid"], depth_m, depth_m.new_tensor(near_m))
+    if photographs.aif is not None:
+        truth["aif"] = to_float(photographs.aif)
+    return FocalStack.single(
+        photographs.as_tensor(), photographs.focus_distances_m, camera, near_m, far_m, name=photographs.name, **truth
+    )
 
 
 class RecordedStacks(Dataset):
-    """Every stack folder under ``root`` (or ``root`` itself); see :func:`read_stack`. There is no truth.
+    """Every stack folder under ``root`` (or ``root`` itself); see :func:`read_stack`.
 
     Args:
         root: a stack folder, or a folder of stack folders.
         overrides: keys of ``stack.yaml`` that hold for all of them.
+        names: the folders to take, in this order; all by default.
+        read: makes a stack of a folder and the overrides; :func:`read_stack` by default.
     """
 
-    def __init__(self, root: str | Path, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        overrides: Mapping[str, Any] | None = None,
+        names: Sequence[str] | None = None,
+        read: Callable[[Path, Mapping[str, Any]], FocalStack] = read_stack,
+    ) -> None:
         root = Path(root)
+        self.read = read
         if not root.is_dir():
             raise InputError(f"{root}: no such folder (data.root)")
         self.overrides = dict(overrides or {})
         if (root / "stack.yaml").exists() or list_images(root):
             self.folders = [root]
         else:
-            self.folders = sorted(path for path in root.iterdir() if path.is_dir() and (path / "stack.yaml").exists())
+            folders = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+            self.folders = [path for path in folders if (path / "stack.yaml").exists() or len(list_images(path)) > 1]
         if not self.folders:
             raise InputError(f"{root}: neither slices nor folders with a stack.yaml (data.root)")
+        if names is not None:
+            there = {folder.name: folder for folder in self.folders}
+            missing = [name for name in names if name not in there]
+            if missing:
+                raise InputError(
+                    f"{root}: the split names {len(missing)} stacks that are not there, first {missing[0]}"
+                )
+            self.folders = [there[name] for name in names]
 
     def __len__(self) -> int:
         return len(self.folders)
 
+    def identity(self, index: int) -> list[Any]:
+        """What the sample is made from: every file of its folder."""
+        return [file_identity(path) for path in sorted(self.folders[index].rglob("*")) if path.is_file()]
+
     def __getitem__(self, index: int) -> FocalStack:
-        return read_stack(self.folders[index], self.overrides)
+        return self.read(self.folders[index], self.overrides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sfdfd.data.cache import file_identity
 from sfdfd.data.images import list_images, read_array, read_image
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError
@@ -93,6 +95,11 @@ class RGBDFolder(Dataset):
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def identity(self, index: int) -> list[Any]:
+        """What the sample is made from, besides the synthesis (its seed is the index)."""
+        name, rgb, depth = self.files[index]
+        return [name, index, self.depth_unit_m, self.holes, file_identity(rgb), file_identity(depth)]
 
     def __getitem__(self, index: int) -> FocalStack:
         name, rgb, depth = self.files[index]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sfdfd.data.sensor import SensorModel
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
@@ -24,7 +25,7 @@ class StackSynthesis:
         camera: of the images that come in.
         focus_distances_m: one per slice, in metres.
         near_m, far_m: depth range in metres; true depth outside of it does not count as valid.
-        noise_std: standard deviation of Gaussian sensor noise, in units of white = 1; seeded per image.
+        sensor: motion, exposure and noise, seeded per image; None for a perfect camera.
         round_to_8_bits: round to 256 levels, as a saved photograph is.
     """
 
@@ -35,21 +36,19 @@ class StackSynthesis:
         focus_distances_m: Sequence[float],
         near_m: float,
         far_m: float,
-        noise_std: float = 0.0,
         round_to_8_bits: bool = True,
+        sensor: SensorModel | None = None,
     ) -> None:
         focus = [float(value) for value in focus_distances_m]
         if not focus:
             raise InputError("expected at least one focus distance (data.focus_distances_m)")
         if not 0 < near_m < far_m:
             raise InputError(f"expected 0 < near_m < far_m, got {near_m} and {far_m} (data.near_m, data.far_m)")
-        if noise_std < 0:
-            raise InputError(f"expected noise_std >= 0, got {noise_std} (data.noise_std)")
         self.renderer, self.camera = renderer, camera
         self.focus_distances_m = torch.tensor(focus, dtype=torch.float32)
         camera.blur_radius_px(1.0, self.focus_distances_m)  # refuses focus distances inside the focal length
         self.near_m, self.far_m = float(near_m), float(far_m)
-        self.noise_std, self.round_to_8_bits = float(noise_std), round_to_8_bits
+        self.sensor, self.round_to_8_bits = sensor or SensorModel(), round_to_8_bits
 
     def resized(self, scale: float) -> StackSynthesis:
         """The same for images resized by ``scale``: another camera, everything else as it is."""
@@ -73,9 +72,7 @@ class StackSynthesis:
             images = self.renderer(
                 aif[None], depth_m.clamp(self.near_m, self.far_m)[None], self.focus_distances_m, self.camera
             )[0]
-            if self.noise_std:
-                generator = torch.Generator().manual_seed(seed)
-                images = images + self.noise_std * torch.randn(images.shape, generator=generator)
+            images = self.sensor(images, torch.Generator().manual_seed(seed))
             images = images.clamp(0.0, 1.0)
             if self.round_to_8_bits:
                 images = (images * 255).round() / 255

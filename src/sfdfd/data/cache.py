@@ -1,0 +1,88 @@
+"""Stacks on disk, once made: named by everything that they depend on, so that a changed camera never reads an old one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from sfdfd.errors import InputError
+from sfdfd.optics.camera import Camera
+from sfdfd.stack import FocalStack
+
+__all__ = ["CachedStacks", "file_identity"]
+
+VERSION = 1
+"""Of what is stored and how it is made; a change of synthesis or alignment raises it."""
+ARRAYS = ("images", "focus_distances_m", "near_m", "far_m", "slice_mask", "depth_m", "aif", "valid")
+
+
+def file_identity(path: Path) -> list[Any]:
+    """What changes when a file does: its absolute path, size and time of modification."""
+    facts = path.stat()
+    return [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
+
+
+class CachedStacks(Dataset):
+    """A data set whose stacks are kept in a folder as uncompressed NPZ files.
+
+    Args:
+        dataset: has ``identity(index)``: plain values that name the sample and what it is made from.
+        folder: shared by any number of data sets and processes.
+        protocol: everything else that a stack depends on, as plain values.
+        bytes_are_exact: images were rounded to 8 bits, and are stored so.
+    """
+
+    def __init__(self, dataset: Dataset, folder: str | Path, protocol: dict[str, Any], bytes_are_exact: bool) -> None:
+        self.dataset, self.folder, self.bytes_are_exact = dataset, Path(folder), bytes_are_exact
+        self.protocol = json.dumps([VERSION, protocol], sort_keys=True, default=str)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written to ({error.strerror}) (data.cache)") from None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def path(self, index: int) -> Path:
+        """Where the stack is, or will be."""
+        identity = json.dumps(self.dataset.identity(index), default=str)
+        key = hashlib.sha256(f"{self.protocol}\n{identity}".encode()).hexdigest()
+        return self.folder / key[:2] / f"{key}.npz"
+
+    def __getitem__(self, index: int) -> FocalStack:
+        path = self.path(index)
+        if path.is_file():
+            return self._read(path)
+        stack = self.dataset[index]
+        self._write(path, stack)
+        return stack
+
+    def _write(self, path: Path, stack: FocalStack) -> None:
+        values = {key: getattr(stack, key).numpy() for key in ARRAYS if getattr(stack, key) is not None}
+        if self.bytes_are_exact:
+            values["images"] = (stack.images * 255).round().to(torch.uint8).numpy()
+        facts = {"camera": [camera.as_dict() for camera in stack.camera], "name": list(stack.name)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.stem}.{os.getpid()}.part")
+        with part.open("wb") as file:
+            np.savez(file, facts=np.array(json.dumps(facts)), **values)
+        part.replace(path)
+
+    def _read(self, path: Path) -> FocalStack:
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                facts = json.loads(str(content["facts"]))
+                values = {key: torch.from_numpy(content[key]) for key in ARRAYS if key in content}
+        except (ValueError, OSError, KeyError, EOFError) as error:
+            raise InputError(f"{path}: a broken file in the cache ({error}); remove it (data.cache)") from None
+        if values["images"].dtype == torch.uint8:
+            values["images"] = values["images"].float() / 255
+        camera = tuple(Camera(**one) for one in facts["camera"])
+        return FocalStack(camera=camera, name=tuple(facts["name"]), **values)

@@ -1,0 +1,94 @@
+"""DDFF 12-Scene (Hazirbas et al., ACCV 2018): refocused Lytro light fields, in the HDF5 of ddff-pytorch or DFV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sfdfd.data.fetch import RemoteFile, Report
+from sfdfd.data.sources.base import DataSource, only, write_splits, write_stack
+from sfdfd.errors import InputError
+
+__all__ = ["DDFF12", "depth_of_disparity_m"]
+
+FOCAL_PX = 521.4052
+"""Focal length of the sub-aperture images in pixels."""
+BASELINE_M = 1982.0250823695178 / 7317.020641763665 * 1e-3
+"""Between neighbouring sub-aperture images (Lytro calibration of ddff-toolbox: K2 / flens)."""
+DISPARITIES = (0.28, 0.02)
+"""Of the first (near) and of the last (far) slice, in pixels; ten slices, evenly spaced."""
+VIEWS = 9
+"""Sub-aperture images across that a slice averages; with them the blur radius is VIEWS / 2 pixels per pixel of disparity."""
+
+
+def depth_of_disparity_m(disparity: np.ndarray | float) -> np.ndarray:
+    """Depth in metres of a disparity in pixels between neighbouring views, and the reverse; 0 (unknown) stays 0."""
+    disparity = np.asarray(disparity, dtype=np.float64)
+    return np.divide(FOCAL_PX * BASELINE_M, disparity, out=np.zeros_like(disparity), where=disparity > 0)
+
+
+def camera() -> dict[str, float]:
+    """The thin lens whose blur is that of averaging VIEWS views: f^2 / (2 N p) = VIEWS / 2 * FOCAL_PX * BASELINE_M.
+
+    Lytro Illum at its 9.5 mm; a refocused image behaves as if the aperture were VIEWS baselines wide."""
+    focal_m = 0.0095
+    return {"focal_length_m": focal_m, "f_number": focal_m / (VIEWS * BASELINE_M), "pixel_pitch_m": focal_m / FOCAL_PX}
+
+
+def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
+    """``stack_train``, ``stack_val`` (N x 10 x H x W x 3, 0 to 255) and ``disp_train``, ``disp_val`` (N x H x W pixels, 0
+    unknown). The split is the file's (DFV's 4 + 2 scenes, or the original 6 with test apart)."""
+    source = only(paths, "ddff-dataset-trainval.h5 or DFV's my_ddff_trainVal.h5")
+    try:
+        import h5py
+    except ImportError:
+        raise InputError("reading DDFF-12 needs h5py: pip install 'sfdfd[all]'") from None
+    try:
+        file = h5py.File(source, "r")
+    except OSError as error:
+        raise InputError(f"source={source}: not an HDF5 file ({error})") from None
+    splits: dict[str, list[str]] = {}
+    with file:
+        total = sum(len(file[key]) for key in file if key.startswith("stack_"))
+        done = 0
+        for split in ("train", "val", "test"):
+            stacks, disparities = file.get(f"stack_{split}"), file.get(f"disp_{split}")
+            if stacks is None:
+                continue
+            if stacks.ndim != 5 or stacks.shape[-1] != 3 or stacks.shape[1] < 2:
+                raise InputError(f"source={source}: expected stack_{split} N x S x H x W x 3, got {stacks.shape}")
+            if disparities is not None and np.squeeze(disparities[:1]).shape != stacks.shape[2:4]:
+                raise InputError(f"source={source}: expected disp_{split} N x H x W, got {disparities.shape}")
+            focus = depth_of_disparity_m(np.linspace(*DISPARITIES, stacks.shape[1]))
+            splits[split] = []
+            for index in range(len(stacks)):
+                name = f"{split}_{index:04d}"
+                images = np.clip(np.round(stacks[index]), 0, 255).astype(np.uint8)
+                depth = None if disparities is None else depth_of_disparity_m(np.squeeze(disparities[index]))
+                near, far = (float(value) for value in depth_of_disparity_m(np.array(DISPARITIES)))
+                write_stack(folder, name, list(images), camera(), focus, 0.9 * near, 1.1 * far, depth)
+                splits[split].append(name)
+                done += 1
+                report(done, total)
+    if "train" not in splits:
+        raise InputError(f"source={source}: expected stack_train and disp_train, found {sorted(splits)}")
+    splits.setdefault("test", splits.get("val", []))
+    write_splits(folder, splits)
+    return done
+
+
+DDFF12 = DataSource(
+    name="ddff12",
+    title="DDFF 12-Scene: light fields of twelve rooms, refocused",
+    citation="C. Hazirbas, S. G. Soyer, M. C. Staab, L. Leal-Taixe, D. Cremers: Deep Depth From Focus, ACCV 2018",
+    licence="CC BY 4.0 (dataset page)",
+    home="https://hazirbas.com/datasets/ddff12scene/; my_ddff_trainVal.h5 (DFV's split) from https://github.com/fuy34/DFV",
+    size="12 GB (trainval), 7 GB (DFV)",
+    files=(RemoteFile("my_ddff_trainVal.h5"),),
+    uncertain="light-field refocusing is not a thin lens: f-number and pitch reproduce its mean blur only; published "
+    "figures are RMSE of disparity, so they stand beside no depth metric of ours",
+    layout="stacks",
+    convert=convert,
+)

@@ -1,0 +1,124 @@
+"""The 4D Light Field Benchmark (Honauer et al., ACCV 2016), refocused into stacks; or folders that a Lytro refocused."""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from sfdfd.data.fetch import RemoteFile, Report, opened
+from sfdfd.data.images import read_photograph
+from sfdfd.data.sources.base import DataSource, only, write_splits, write_stack
+from sfdfd.data.sources.middlebury import read_pfm
+from sfdfd.errors import InputError
+
+__all__ = ["LIGHTFIELD", "refocused"]
+
+SLICES = 7
+VIEWS = 9
+
+
+def refocused(views: np.ndarray, disparity: float) -> np.ndarray:
+    """(V,V,H,W,3) views -> (H,W,3) float in their range: each shifted by ``disparity`` pixels per view, then averaged.
+
+    The synthetic aperture of Ng's thesis (2006): a point of that disparity is sharp.
+    """
+    middle = views.shape[0] // 2
+    total = np.zeros(views.shape[2:], np.float64)
+    for row in range(views.shape[0]):
+        for column in range(views.shape[1]):
+            shift = np.float32([[1, 0, disparity * (column - middle)], [0, 1, disparity * (row - middle)]])
+            total += cv2.warpAffine(
+                views[row, column].astype(np.float32), shift, views.shape[3:1:-1],
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+            )  # fmt: skip
+    return total / (views.shape[0] * views.shape[1])
+
+
+def read_parameters(path: Path) -> dict[str, float]:
+    """``parameters.cfg``: the numbers that turn disparity into depth."""
+    parser = configparser.ConfigParser()
+    try:
+        parser.read_string(path.read_text())
+        return {
+            "baseline_mm": parser.getfloat("extrinsics", "baseline_mm"),
+            "focus_distance_m": parser.getfloat("extrinsics", "focus_distance_m"),
+            "focal_length_mm": parser.getfloat("intrinsics", "focal_length_mm"),
+            "sensor_size_mm": parser.getfloat("intrinsics", "sensor_size_mm"),
+            "disp_min": parser.getfloat("meta", "disp_min"),
+            "disp_max": parser.getfloat("meta", "disp_max"),
+        }
+    except (configparser.Error, ValueError) as error:
+        raise InputError(f"{path}: not the benchmark's parameters.cfg ({str(error).splitlines()[0]})") from None
+
+
+def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
+    """``SCENE/input_CamNNN.png`` (81 views), ``parameters.cfg`` and ``gt_disp_lowres.pfm``.
+
+    With the cameras' convergence at ``focus_distance_m`` D, disparity d relates to depth by
+    1/z = 1/D + d / (f_px b), f_px the focal length in pixels and b the baseline (the benchmark's toolkit).
+    """
+    source = only(paths, "the folder or archive of the 4D light field benchmark")
+    splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    with opened(source, folder / "unpacked", report) as content:
+        scenes = sorted(file.parent for file in content.rglob("parameters.cfg"))
+        if not scenes:
+            raise InputError(f"source={source}: expected scenes with parameters.cfg and input_CamNNN.png")
+        for index, scene in enumerate(scenes):
+            parameters = read_parameters(scene / "parameters.cfg")
+            files = sorted(scene.glob("input_Cam*.png"))
+            if len(files) != VIEWS * VIEWS:
+                raise InputError(f"{scene}: expected {VIEWS * VIEWS} views input_CamNNN.png, found {len(files)}")
+            views = np.stack([read_photograph(file)[0] for file in files])
+            height, width = views.shape[1:3]
+            views = views.reshape(VIEWS, VIEWS, height, width, 3)
+            scale = (
+                parameters["focal_length_mm"] / parameters["sensor_size_mm"] * max(height, width)
+            )  # focal length in pixels
+            scale *= parameters["baseline_mm"] * 1e-3
+
+            def depth_m(disparity, scale=scale, focus=parameters["focus_distance_m"]):
+                return 1 / (1 / focus + disparity / scale)
+
+            disparities = np.linspace(parameters["disp_max"], parameters["disp_min"], SLICES)  # near to far
+            focus = depth_m(disparities)
+            if not (np.isfinite(focus).all() and (focus > 0).all()):
+                raise InputError(
+                    f"{scene / 'parameters.cfg'}: disparities {disparities} mean no depth in front of the camera"
+                )
+            truth = scene / "gt_disp_lowres.pfm"
+            depth = depth_m(read_pfm(truth)) if truth.is_file() else None
+            focal_m = parameters["focal_length_mm"] * 1e-3
+            camera = {  # the aperture is VIEWS baselines wide
+                "focal_length_m": focal_m,
+                "f_number": focal_m / (VIEWS * parameters["baseline_mm"] * 1e-3),
+                "pixel_pitch_m": parameters["sensor_size_mm"] * 1e-3 / max(height, width),
+            }
+            images = [np.clip(np.round(refocused(views, d)), 0, 255).astype(np.uint8) for d in disparities]
+            near, far = 0.9 * float(focus.min()), 1.1 * float(focus.max())
+            write_stack(folder, scene.name, images, camera, focus, near, far, depth, views[VIEWS // 2, VIEWS // 2])
+            splits["test" if scene.parent.name in ("test", "stratified") else "train"].append(scene.name)
+            report(index + 1, len(scenes))
+    train = splits["train"]
+    if len(train) > 4:
+        splits["train"], splits["val"] = train[:-4], train[-4:]
+    write_splits(folder, splits)
+    return len(scenes)
+
+
+LIGHTFIELD = DataSource(
+    name="lightfield",
+    title="4D Light Field Benchmark: 28 rendered light fields of 9 x 9 views, refocused to seven slices",
+    citation="K. Honauer, O. Johannsen, D. Kondermann, B. Goldluecke: A Dataset and Evaluation Methodology for Depth "
+    "Estimation on 4D Light Fields, ACCV 2016",
+    licence="CC BY-NC-SA 4.0",
+    home="https://lightfield-analysis.uni-konstanz.de (a form by mail gives the links)",
+    size="5 GB",
+    files=(RemoteFile("full_data.zip"),),
+    uncertain="shift-and-add with nine views leaves ghosts in strong blur; it is a square aperture, not a disc",
+    layout="stacks",
+    convert=convert,
+)

@@ -1,0 +1,85 @@
+"""NYUv2's labelled images, ``nyu_depth_v2_labeled.mat`` (Silberman et al., ECCV 2012), to an RGB-D folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+
+from sfdfd.data.fetch import RemoteFile, Report
+from sfdfd.data.sources.base import DataSource, only, write_rgbd, write_splits
+from sfdfd.errors import InputError
+
+__all__ = ["NYU", "nyu_split"]
+
+
+def nyu_split(split: str) -> list[str]:
+    """Names (0-based index in the file, four digits) of "train" (715), "val" (80, the last tenth of the official training
+    images) or "test" (the official 654)."""
+    text = resources.files("sfdfd.data").joinpath(f"splits/nyu_{split}.txt").read_text()
+    return text.split()
+
+
+def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
+    """The file is HDF5 as MATLAB 7.3 stores it: images N x 3 x 640 x 480 uint8, depths and rawDepths N x 640 x 480 float32,
+    transposed; it is read frame by frame. Frames are reduced to half size, RGB by averaging, depth by taking one pixel, to
+    the 320 x 240 of DEReD's generator. ``raw_depth/`` keeps the holes of the sensor."""
+    source = only(paths, "nyu_depth_v2_labeled.mat")
+    try:
+        import h5py
+    except ImportError:
+        raise InputError("reading NYUv2 needs h5py: pip install 'sfdfd[all]'") from None
+    try:
+        file = h5py.File(source, "r")
+    except OSError as error:
+        raise InputError(f"source={source}: not an HDF5 file ({error})") from None
+    with file:
+        images, depths, raw = file.get("images"), file.get("depths"), file.get("rawDepths")
+        if (
+            images is None or depths is None or images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8
+            or depths.shape != (images.shape[0], *images.shape[2:])
+        ):  # fmt: skip
+            raise InputError(f"source={source}: expected images N x 3 x W x H uint8 and depths N x W x H, as NYUv2 has")
+        count = images.shape[0]
+        for index in range(count):
+            rgb = images[index].transpose(2, 1, 0)
+            height, width = (side - side % 2 for side in rgb.shape[:2])
+            halves = rgb[:height, :width].reshape(height // 2, 2, width // 2, 2, 3).astype(np.float32).mean((1, 3))
+            name = f"{index:04d}"
+            write_rgbd(folder, name, halves.round().astype(np.uint8), depths[index].T[:height:2, :width:2])
+            if raw is not None:
+                write_raw(folder, name, raw[index].T[:height:2, :width:2])
+            report(index + 1, count)
+    names = {f"{index:04d}" for index in range(count)}
+    write_splits(folder, {split: [n for n in nyu_split(split) if n in names] for split in ("train", "val", "test")})
+    return count
+
+
+def write_raw(folder: Path, name: str, depth_m: np.ndarray) -> None:
+    (folder / "raw_depth").mkdir(exist_ok=True)
+    millimetres = np.clip(np.nan_to_num(depth_m) * 1000, 0, 65535).round().astype(np.uint16)
+    iio.imwrite(folder / "raw_depth" / f"{name}.png", millimetres)
+
+
+NYU = DataSource(
+    name="nyu",
+    title="NYU Depth V2, the 1449 labelled images",
+    citation="N. Silberman, D. Hoiem, P. Kohli, R. Fergus: Indoor Segmentation and Support Inference from RGBD Images, "
+    "ECCV 2012",
+    licence="research only (no licence text is published)",
+    home="https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html",
+    size="2.8 GB",
+    files=(
+        RemoteFile(
+            "nyu_depth_v2_labeled.mat",
+            "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat",
+            "2d724b0c0ab358aa1ce5df855e5bd14a2279ab7202efe22f32a30d612dcb86aa",
+        ),
+    ),
+    uncertain="the checksum is quoted from others' scripts; the server has been slow and unreachable at times",
+    layout="rgbd",
+    convert=convert,
+)
