@@ -26,7 +26,7 @@ demo: $(STAMP) ## train on embedded scenes (about 5 minutes), evaluate, show whe
 	@echo 'Open the pictures: $(DEMO)/pictures/network_*.png (input, reconstruction, error, depth, AIF, truth)'
 
 test: $(STAMP) ## quick tests
-	$(RUN) -m pytest -m 'not slow'
+	$(RUN) -m pytest -n auto -m 'not slow'
 
 test-slow: $(STAMP) ## the slow tests
 	$(RUN) -m pytest -m slow

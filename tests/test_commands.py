@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -29,7 +30,7 @@ SMALL = [
 
 
 def run(*arguments, cwd, expect=0, env=None, python=sys.executable):
-    quiet = {"WANDB_SILENT": "true", "WANDB_MODE": "offline"}
+    quiet = {"WANDB_SILENT": "true", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}  # tests run side by side
     done = subprocess.run(
         [python, "-m", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False,
         env={key: value for key, value in {**os.environ, **quiet, **(env or {})}.items() if value is not None},
@@ -317,7 +318,8 @@ def test_the_example_needs_no_photographs(tmp_path):
 
 def test_interrupting_keeps_the_best_so_far(recorded, tmp_path):
     command = [sys.executable, "-u", "-m", "sfdfd.predict", "stack=example", "refine.seconds=300", "output_dir=p"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores Ctrl-C
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, preexec_fn=listening) as process:
         for line in process.stdout:
             if line.startswith("refining:"):
                 process.send_signal(signal.SIGINT)

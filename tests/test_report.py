@@ -10,8 +10,8 @@ import torch
 
 from sfdfd.data.procedural import ProceduralScenes
 from sfdfd.data.synthesis import StackSynthesis
-from sfdfd.module import predict_stack
 from sfdfd.networks import NetworkOutput
+from sfdfd.networks.interface import predict_stack
 from sfdfd.optics import DefocusRenderer
 from sfdfd.report import Section, gallery, viewer, write_page, write_point_cloud
 from tests.conftest import CAMERA, FOCUS_M

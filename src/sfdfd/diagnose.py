@@ -17,7 +17,7 @@ def diagnose_command(config: DictConfig) -> None:
     import imageio.v3 as iio
 
     from sfdfd.diagnosis import diagnose, diagnosis_figure
-    from sfdfd.evaluation import write_json
+    from sfdfd.report import write_json
     from sfdfd.runs import DEFAULT_OPTICS
     from sfdfd.visualize import to_rgb
 

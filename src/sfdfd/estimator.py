@@ -22,9 +22,8 @@ from torch import Tensor
 from sfdfd.capture import working_size
 from sfdfd.confidence import confidence_of, depth_std_m
 from sfdfd.errors import InputError
-from sfdfd.module import predict_stack
 from sfdfd.networks.baseline import classical_network
-from sfdfd.networks.interface import NetworkOutput
+from sfdfd.networks.interface import NetworkOutput, predict_stack
 from sfdfd.optics.render import DefocusRenderer, defocus_map_px
 from sfdfd.refine import Refinement, Refiner
 from sfdfd.runs import load_model, pick_device

@@ -26,8 +26,9 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
 
     from omegaconf import OmegaConf
 
-    from sfdfd.evaluation import evaluate, print_metrics, write_json
+    from sfdfd.evaluation import evaluate, print_metrics
     from sfdfd.refine import Refiner
+    from sfdfd.report import write_json
 
     use_threads(config.threads)
     seed_everything(config.seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,16 +17,15 @@ from rich.table import Table
 
 from sfdfd.data.datamodule import StackDataModule
 from sfdfd.metrics import EvaluationMetrics, image_metrics
-from sfdfd.module import predict_stack
 from sfdfd.networks.baseline import classical_network, constant_network
-from sfdfd.networks.interface import NetworkOutput
+from sfdfd.networks.interface import NetworkOutput, predict_stack
 from sfdfd.optics.render import DefocusRenderer
 from sfdfd.refine import Refiner
-from sfdfd.report import Section, picture, viewer, write_page
+from sfdfd.report import Section, picture, viewer, write_json, write_page
 from sfdfd.stack import FocalStack, Prediction
 from sfdfd.visualize import overview, to_rgb
 
-__all__ = ["evaluate", "print_metrics", "write_json"]
+__all__ = ["evaluate", "print_metrics"]
 
 SHOWN = ("depth/abs_rel", "depth/rmse", "depth/delta1", "aif/psnr", "aif/ssim", "stack/psnr", "stack/ssim")
 
@@ -173,24 +171,6 @@ def _report(path, result, rows, shown, name, predictor, dataset, renderer, devic
         )
     facts = [(str(key), str(value)) for key, value in result["protocol"].items()]
     write_page(path, "sfdfd: evaluation", [*sections, Section(title="Protocol", facts=facts)])
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null and strings."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write strict JSON, aside first and then in place."""
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-    aside.replace(path)
 
 
 def print_metrics(result: Mapping[str, Any], title: str, name: str = "network") -> None:

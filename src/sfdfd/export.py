@@ -18,9 +18,9 @@ def export(config: DictConfig) -> None:
     import torch
 
     from sfdfd.errors import InputError
-    from sfdfd.evaluation import write_json
     from sfdfd.module import CONFIG_KEY
     from sfdfd.onnx import export_onnx
+    from sfdfd.report import write_json
 
     if config.checkpoint is None:
         raise InputError("give the trained run: checkpoint=PATH (or checkpoint=pretrained)")

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from sfdfd.metrics import depth_metrics
-from sfdfd.networks.interface import NetworkOutput
+from sfdfd.networks.interface import predict_stack
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.render import DefocusRenderer, defocus_map_px
+from sfdfd.optics.render import DefocusRenderer
 from sfdfd.stack import FocalStack, Prediction
 
-__all__ = ["DepthFromDefocus", "StackAugmentation", "depth_spread", "predict_stack"]
+__all__ = ["DepthFromDefocus", "StackAugmentation", "depth_spread"]
 
 CONFIG_KEY = "sfdfd_config"
 """Where a checkpoint carries the run's resolved configuration, as plain Python."""
@@ -83,26 +83,6 @@ class StackAugmentation(nn.Module):
         if stack.valid is not None:
             changes["valid"] = truth.pop(0)[:, 0] > 0.5
         return replace(stack, **changes)
-
-
-def predict_stack(network: Callable[..., NetworkOutput], renderer: DefocusRenderer, stack: FocalStack) -> Prediction:
-    """Predict depth and AIF with the network and render the stack they would produce; padded images size by size."""
-    if stack.size_px is not None:
-        parts = [(indices, predict_stack(network, renderer, part)) for indices, part in stack.parts()]
-        return Prediction.joined(parts, *stack.images.shape[-2:])
-    output = network(
-        stack.images,
-        stack.focus_distances_m,
-        near_m=stack.near_m,
-        far_m=stack.far_m,
-        slice_mask=stack.slice_mask,
-    )
-    return Prediction(
-        depth_m=output.depth_m,
-        aif=output.aif,
-        defocus_px=defocus_map_px(output.depth_m, stack.focus_distances_m, stack.camera),
-        rendered=renderer(output.aif, output.depth_m, stack.focus_distances_m, stack.camera),
-    )
 
 
 def depth_spread(depth_m: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:

@@ -131,9 +131,8 @@ def _write(
     import torch
 
     from sfdfd.data.images import to_float, write_image
-    from sfdfd.evaluation import write_json
     from sfdfd.metrics import psnr
-    from sfdfd.report import write_point_cloud
+    from sfdfd.report import write_json, write_point_cloud
     from sfdfd.visualize import defocus_figure, depth_figure, map_figure, to_rgb
 
     photographs, focus = capture.photographs, torch.tensor(capture.focus_distances_m)

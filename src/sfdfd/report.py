@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from sfdfd.optics.render import DefocusRenderer, defocus_map_px
 from sfdfd.stack import FocalStack, Prediction
 from sfdfd.visualize import colour_confidence, colour_defocus, colour_depth, colour_error, shown_range
 
-__all__ = ["Section", "picture", "viewer", "write_page", "write_point_cloud"]
+__all__ = ["Section", "picture", "viewer", "write_json", "write_page", "write_point_cloud"]
 
 APERTURES = (0.0, 0.5, 1.0, 2.0)
 """Blur against the camera's own: 0 is the all-in-focus image."""
@@ -207,3 +209,21 @@ def write_point_cloud(
         file.write(("\n".join([*lines, "end_header"]) + "\n").encode("ascii", "replace"))
         file.write(points.tobytes())
     return len(points)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null and strings."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write strict JSON, aside first and then in place."""
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    aside.replace(path)

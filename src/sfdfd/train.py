@@ -32,8 +32,9 @@ def train(config: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from sfdfd.errors import InputError
-    from sfdfd.evaluation import evaluate, print_metrics, write_json
+    from sfdfd.evaluation import evaluate, print_metrics
     from sfdfd.optics.camera import Camera
+    from sfdfd.report import write_json
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings say nothing about the run
     warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")  # Lightning 2.6 on torch 2.13

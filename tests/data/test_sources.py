@@ -299,7 +299,7 @@ def test_zedd_and_its_submission(tmp_path):
 
 
 def shifted_views(texture, disparity, views=9):
-    """A plane of constant disparity seen from a grid of views: view (v, u) shows x at x + disparity * (u - middle)."""
+    """A plane of constant disparity: as the camera goes right (or down), its texture goes left (or up)."""
     middle = views // 2
     rows = [
         [np.roll(texture, (-disparity * (v - middle), -disparity * (u - middle)), (0, 1)) for u in range(views)]
@@ -310,11 +310,12 @@ def shifted_views(texture, disparity, views=9):
 
 def test_refocusing_makes_the_plane_of_its_disparity_sharp():
     texture = image(40, 48)
-    views = shifted_views(texture, -1)
+    views = shifted_views(texture, 1)
     sharp = refocused(views, 1.0)
     inner = np.s_[8:-8, 8:-8]
     np.testing.assert_allclose(sharp[inner], texture[inner], atol=1e-3)
-    assert np.abs(refocused(views, 0.0)[inner] - texture[inner]).mean() > 20
+    for disparity in (0.0, -1.0):
+        assert np.abs(refocused(views, disparity)[inner] - texture[inner]).mean() > 20
 
 
 def test_lightfield(tmp_path):

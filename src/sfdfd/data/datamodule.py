@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from sfdfd.data.cache import CachedStacks
 from sfdfd.data.fetch import read_manifest
 from sfdfd.data.procedural import ProceduralScenes
-from sfdfd.data.recorded import RecordedStacks, read_stack
+from sfdfd.data.recorded import RecordedStacks, RerenderedStacks, read_stack, stack_folders
 from sfdfd.data.rgbd import RGBDFolder
 from sfdfd.data.sensor import SensorModel
 from sfdfd.data.synthesis import StackSynthesis
@@ -23,7 +23,14 @@ from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
-__all__ = ["ProceduralDataModule", "RGBDDataModule", "RecordedDataModule", "StackDataModule", "split_names"]
+__all__ = [
+    "ProceduralDataModule",
+    "RGBDDataModule",
+    "RecordedDataModule",
+    "RerenderedDataModule",
+    "StackDataModule",
+    "split_names",
+]
 
 SPLITS = ("train", "val", "test")
 
@@ -77,6 +84,22 @@ class _Sparse(Dataset):
         return stack.with_slices(torch.randperm(number, generator=generator)[: self.slices].sort().values.tolist())
 
 
+class _Masked(Dataset):
+    """Stacks whose truth counts only where it lies between two depths."""
+
+    def __init__(self, dataset: Dataset, near_m: float | None, far_m: float | None) -> None:
+        self.dataset, self.near_m, self.far_m = dataset, near_m or 0.0, far_m or float("inf")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> FocalStack:
+        stack = self.dataset[index]
+        if stack.valid is None:
+            return stack
+        return replace(stack, valid=stack.valid & (stack.depth_m >= self.near_m) & (stack.depth_m <= self.far_m))
+
+
 def evenly_spread(focus_distances_m: torch.Tensor, number: int) -> list[int]:
     """Indices of the slices nearest to ``number`` evenly spaced inverse focus distances, each used once, in order."""
     inverse = 1 / focus_distances_m
@@ -105,6 +128,7 @@ class StackDataModule(lightning.LightningDataModule):
         slice_choice: which: "random" (anew at each use in training, fixed by seed and index elsewhere) or "even" (spread
             evenly in inverse focus distance).
         cache: folder in which each stack is kept once it was made, named by all that it depends on; None for none.
+        near_mask_m, far_mask_m: truth outside of them does not count (a protocol's range of evaluation); None for no bound.
     """
 
     rounded_to_8_bits = False
@@ -120,9 +144,15 @@ class StackDataModule(lightning.LightningDataModule):
         slices: int | None = None,
         slice_choice: str = "random",
         cache: str | None = None,
+        near_mask_m: float | None = None,
+        far_mask_m: float | None = None,
     ) -> None:
         super().__init__()
         self.cache = cache
+        for key, value in (("near_mask_m", near_mask_m), ("far_mask_m", far_mask_m)):
+            if value is not None and (isinstance(value, bool) or not value > 0):
+                raise InputError(f"expected a positive {key} or null, got {value!r} (data.{key})")
+        self.mask_m = (near_mask_m, far_mask_m)
         if slices is not None and (isinstance(slices, bool) or not isinstance(slices, int) or slices < 2):
             raise InputError(f"expected two or more slices, got {slices} (data.slices)")
         if slice_choice not in ("random", "even"):
@@ -142,7 +172,12 @@ class StackDataModule(lightning.LightningDataModule):
 
     def protocol(self) -> dict[str, Any]:
         """What a figure on this data depends on, as plain values."""
-        return {"slices": self.slices, "slice_choice": self.slice_choice} if self.slices is not None else {}
+        said: dict[str, Any] = {}
+        if self.slices is not None:
+            said |= {"slices": self.slices, "slice_choice": self.slice_choice}
+        if self.mask_m != (None, None):
+            said["depth_mask_m"] = [self.mask_m[0] or 0.0, self.mask_m[1] or float("inf")]
+        return said
 
     def dataset(self, split: str) -> Dataset:
         """As :meth:`make_dataset`, made once; validation and test raise where the split is empty."""
@@ -152,14 +187,17 @@ class StackDataModule(lightning.LightningDataModule):
                 raise InputError(f"the {split} split is empty (data)")
             if self.cache is not None:
                 dataset = CachedStacks(dataset, self.cache, self.protocol(), self.rounded_to_8_bits)
-            remember = self.in_memory and split in ("train", "val")  # the others are seen once
-            if remember:
-                dataset = _Remembered(dataset, self.rounded_to_8_bits)
-            if self.slices is not None:
-                seed = None if split == "train" and self.slice_choice == "random" else self.seed
-                dataset = _Sparse(dataset, self.slices, self.slice_choice, seed)
-            self._datasets[split] = dataset
+            self._datasets[split] = self._served(dataset, split, self.rounded_to_8_bits)
         return self._datasets[split]
+
+    def _served(self, dataset: Dataset, split: str, bytes_are_exact: bool) -> Dataset:
+        """Kept in memory, sparse, and masked, as configured."""
+        if self.in_memory and split in ("train", "val"):  # the others are seen once
+            dataset = _Remembered(dataset, bytes_are_exact)
+        if self.slices is not None:
+            seed = None if split == "train" and self.slice_choice == "random" else self.seed
+            dataset = _Sparse(dataset, self.slices, self.slice_choice, seed)
+        return dataset if self.mask_m == (None, None) else _Masked(dataset, *self.mask_m)
 
     def constant_baseline_m(self) -> float:
         """Depth of the constant baseline in metres: the given one, or the median of the training set's truth."""
@@ -175,12 +213,12 @@ class StackDataModule(lightning.LightningDataModule):
             raise InputError("no training depth to take the constant baseline from; give data.constant_depth_m")
         return float(torch.stack(medians).median())
 
-    def _loader(self, split: str, batch_size: int, shuffle: bool) -> DataLoader:
+    def _loader(self, dataset: Dataset, batch_size: int, shuffle: bool) -> DataLoader:
         return DataLoader(
-            self.dataset(split),
+            dataset,
             batch_size=batch_size,
             shuffle=shuffle,
-            drop_last=shuffle and len(self.dataset(split)) >= batch_size,
+            drop_last=shuffle and len(dataset) >= batch_size,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=FocalStack.collate,
@@ -188,17 +226,26 @@ class StackDataModule(lightning.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader("train", self.batch_size, shuffle=True)
+        return self._loader(self.dataset("train"), self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader("val", 1, shuffle=False)
+        return self._loader(self.dataset("val"), 1, shuffle=False)
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader("test", 1, shuffle=False)
+        return self._loader(self.dataset("test"), 1, shuffle=False)
 
 
 class _SynthesisDataModule(StackDataModule):
-    """Stacks that a renderer makes of RGB and depth."""
+    """Stacks that a renderer makes of RGB and depth.
+
+    Args:
+        renderer, camera, focus_distances_m, near_m, far_m, round_to_8_bits, sensor, slices_in_depth_range: as in
+            :class:`sfdfd.data.synthesis.StackSynthesis`.
+        synthesise_on: "loader" renders each training stack where it is loaded (once, with ``in_memory`` or ``cache``);
+            "device" renders every training batch anew on the device that trains, with new sensor noise each time.
+            Validation and test stacks are always the loader's, and the same each time.
+        common: :class:`StackDataModule`.
+    """
 
     def __init__(
         self,
@@ -209,24 +256,47 @@ class _SynthesisDataModule(StackDataModule):
         far_m: float,
         round_to_8_bits: bool = True,
         sensor: SensorModel | None = None,
+        slices_in_depth_range: int | None = None,
+        synthesise_on: str = "loader",
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        self.renderer = renderer
+        if synthesise_on not in ("loader", "device"):
+            raise InputError(f"expected synthesise_on loader or device, got {synthesise_on!r} (data.synthesise_on)")
+        self.renderer, self.synthesise_on = renderer, synthesise_on
         self.rounded_to_8_bits = round_to_8_bits
         if len(focus_distances_m) < 2:
             raise InputError(
                 f"expected two or more focus distances, got {list(focus_distances_m)}: one slice carries no depth "
                 "(data.focus_distances_m)"
             )
-        self.synthesis = StackSynthesis(renderer, camera, focus_distances_m, near_m, far_m, round_to_8_bits, sensor)
+        self.synthesis = StackSynthesis(
+            renderer, camera, focus_distances_m, near_m, far_m, round_to_8_bits, sensor, slices_in_depth_range
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        if self.synthesise_on == "loader":
+            return super().train_dataloader()
+        dataset = self.make_dataset("train")
+        dataset.make_stack = dataset.synthesis.unrendered
+        return self._loader(self._served(dataset, "train", bytes_are_exact=False), self.batch_size, shuffle=True)
+
+    def on_after_batch_transfer(self, batch: FocalStack, dataloader_idx: int) -> FocalStack:
+        if self.synthesise_on == "loader" or self.trainer is None or not self.trainer.training:
+            return batch
+        seed = int(torch.randint(2**31, ()))  # of the training's own random state
+        return self.synthesis.rendered(batch, torch.Generator(batch.images.device).manual_seed(seed))
 
     def protocol(self) -> dict[str, Any]:
         synthesis = self.synthesis
+        leaks = {"leaks": "range (focus distances come from each image's true depth)"}
         options = dict(getattr(self.renderer, "options", {}))
         return {
             "camera": synthesis.camera.as_dict(),
-            "focus_distances_m": synthesis.focus_distances_m.tolist(),
+            "focus_distances_m": synthesis.focus_distances_m.tolist()
+            if synthesis.slices_in_depth_range is None
+            else f"{synthesis.slices_in_depth_range}, evenly from the image's smallest to its largest true depth",
+            **({} if synthesis.slices_in_depth_range is None else leaks),
             "depth_range_m": [synthesis.near_m, synthesis.far_m],
             "synthesis_sigma_scale": options.pop("sigma_scale", None),
             "synthesis_renderer": {"name": type(self.renderer).__name__, **options},
@@ -296,6 +366,7 @@ class RGBDDataModule(_SynthesisDataModule):
         split_files: text files with one frame name a line, for any of train, val, test; the others follow
             :func:`split_names`.
         limit: use only so many frames of each split, evenly spread (for a quick look).
+        crop, evaluation_crop, mask_folder: as in :class:`sfdfd.data.rgbd.RGBDFolder`.
         others: :class:`StackSynthesis` and :class:`StackDataModule`.
     """
 
@@ -307,9 +378,13 @@ class RGBDDataModule(_SynthesisDataModule):
         resize: float = 1.0,
         split_files: Mapping[str, str | None] | None = None,
         limit: int | None = None,
+        crop: Sequence[int] = (0, 0, 0, 0),
+        evaluation_crop: str | None = None,
+        mask_folder: str | None = None,
         **synthesis: Any,
     ) -> None:
         super().__init__(**synthesis)
+        self.cut = {"crop": tuple(crop), "evaluation_crop": evaluation_crop, "mask_folder": mask_folder}
         self.root, self.depth_unit_m, self.holes, self.resize = Path(root), depth_unit_m, tuple(holes), resize
         self.split_files = {key: value for key, value in (split_files or {}).items() if value}
         self.limit = limit
@@ -326,11 +401,45 @@ class RGBDDataModule(_SynthesisDataModule):
             listed = listed_names(self.root, split)
             chosen = split_names(names, split) if listed is None else listed
         return RGBDFolder(
-            self.root, self.synthesis, self.depth_unit_m, self.holes, limited(chosen, self.limit), self.resize
-        )
+            self.root, self.synthesis, self.depth_unit_m, self.holes, limited(chosen, self.limit), self.resize,
+            **self.cut,
+        )  # fmt: skip
 
     def protocol(self) -> dict[str, Any]:
-        return {"data": "rgbd", "root": str(self.root), "resize": self.resize, **super().protocol()}
+        said = {"data": "rgbd", "root": str(self.root), "resize": self.resize, **self.cut, **super().protocol()}
+        if self.cut["evaluation_crop"] is not None:
+            said["mask"] += f", within the {self.cut['evaluation_crop']} crop"
+        if self.cut["mask_folder"] is not None:
+            said["mask"] += f", where {self.cut['mask_folder']} knows the depth"
+        return said
+
+
+class RerenderedDataModule(_SynthesisDataModule):
+    """Prepared stacks whose AIF and depth are known, rendered anew with another camera (DEReD's DefocusNet protocol).
+
+    Args:
+        root: a folder as ``sfdfd.prepare`` makes it, with truth in every ``stack.yaml``; ``splits/`` names the splits.
+        limit: use only so many stacks of each split, evenly spread.
+        others: :class:`StackSynthesis` and :class:`StackDataModule`.
+    """
+
+    def __init__(self, root: str, limit: int | None = None, **synthesis: Any) -> None:
+        super().__init__(**synthesis)
+        self.root, self.limit = Path(root), limit
+        self.names = [folder.name for folder in stack_folders(self.root)]
+
+    def make_dataset(self, split: str) -> Dataset:
+        names = listed_names(self.root, split)
+        names = split_names(self.names, split) if names is None else names
+        return RerenderedStacks(self.root, self.synthesis, limited(names, self.limit))
+
+    def protocol(self) -> dict[str, Any]:
+        manifest = read_manifest(self.root) or {}
+        return {
+            "data": f"{manifest.get('data', 'stacks')}, rendered anew",
+            "root": str(self.root),
+            **super().protocol(),
+        }
 
 
 class RecordedDataModule(StackDataModule):
@@ -341,7 +450,6 @@ class RecordedDataModule(StackDataModule):
     Args:
         root: the folder; ``splits/train.txt`` and so on name the stacks of a split, else :func:`split_names` does.
         camera, focus_distances_m, focus_distance_unit_m, near_m, far_m: override what the ``stack.yaml`` files say.
-        near_mask_m, far_mask_m: truth outside of them does not count (a protocol's evaluation range).
         limit: use only so many stacks of each split, evenly spread.
         others: :class:`StackDataModule`.
     """
@@ -356,14 +464,11 @@ class RecordedDataModule(StackDataModule):
         focus_distance_unit_m: float | None = None,
         near_m: float | None = None,
         far_m: float | None = None,
-        near_mask_m: float | None = None,
-        far_mask_m: float | None = None,
         limit: int | None = None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         self.root, self.limit = Path(root), limit
-        self.mask_m = (near_mask_m, far_mask_m)
         self.overrides = {
             "camera": camera,
             "focus_distances_m": focus_distances_m,
@@ -371,23 +476,13 @@ class RecordedDataModule(StackDataModule):
             "near_m": near_m,
             "far_m": far_m,
         }
-        self.names = [folder.name for folder in RecordedStacks(self.root, self.overrides).folders]
+        self.names = [folder.name for folder in stack_folders(self.root)]
 
     def make_dataset(self, split: str) -> Dataset:
         names = listed_names(self.root, split)
         if names is None:
             names = self.names if len(self.names) < 3 else split_names(self.names, split)
-        return RecordedStacks(self.root, self.overrides, limited(names, self.limit), self.read_one)
-
-    def read_one(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
-        stack = self.read(folder, overrides)
-        if stack.valid is not None:
-            low, high = self.mask_m
-            valid = stack.valid
-            valid = valid if low is None else valid & (stack.depth_m >= low)
-            valid = valid if high is None else valid & (stack.depth_m <= high)
-            stack = replace(stack, valid=valid)
-        return stack
+        return RecordedStacks(self.root, self.overrides, limited(names, self.limit), self.read)
 
     def protocol(self) -> dict[str, Any]:
         manifest = read_manifest(self.root) or {}
@@ -396,7 +491,7 @@ class RecordedDataModule(StackDataModule):
             "root": str(self.root),
             "stacks": len(self.names),
             "overrides": {key: value for key, value in self.overrides.items() if value is not None},
-            "mask": f"pixels of known depth within near and far, {self.mask_m[0] or 0} to {self.mask_m[1] or 'inf'} m",
+            "mask": "pixels of known depth within near and far",
             **super().protocol(),
         }
 

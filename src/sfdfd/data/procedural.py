@@ -344,6 +344,7 @@ class ProceduralScenes(Dataset):
                 raise InputError(f"data: expected a positive {key}, got {value}")
         self.length, self.synthesis, self.seed, self.first_index = length, synthesis, seed, first_index
         self.height, self.width = height, width
+        self.make_stack = synthesis
 
     def __len__(self) -> int:
         return self.length
@@ -359,7 +360,7 @@ class ProceduralScenes(Dataset):
         aif, depth_m = make_scene(
             self.seed, number, self.height, self.width, self.synthesis.near_m, self.synthesis.far_m
         )
-        return self.synthesis(
+        return self.make_stack(
             torch.from_numpy(aif).permute(2, 0, 1).contiguous(),
             torch.from_numpy(depth_m),
             name=f"scene{number:05d}",

@@ -17,11 +17,21 @@ from torch.utils.data import Dataset
 
 from sfdfd.data.cache import file_identity
 from sfdfd.data.images import list_images, read_photograph, to_float
+from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
-__all__ = ["STACK_KEYS", "Photographs", "RecordedStacks", "depth_range_m", "read_photographs", "read_stack"]
+__all__ = [
+    "STACK_KEYS",
+    "Photographs",
+    "RecordedStacks",
+    "RerenderedStacks",
+    "depth_range_m",
+    "read_photographs",
+    "read_stack",
+    "stack_folders",
+]
 
 STACK_KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "files", "crop", "focus_distance_unit_m")
 TRUTH_KEYS = ("depth_m", "aif")
@@ -389,6 +399,35 @@ def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -
     )
 
 
+def stack_folders(root: str | Path) -> list[Path]:
+    """Every stack folder under ``root``, sorted, or ``root`` itself where it holds slices.
+
+    Raises:
+        InputError: no such folder, or nothing of the kind in it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder (data.root)")
+    if (root / "stack.yaml").exists() or list_images(root):
+        return [root]
+    folders = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    folders = [path for path in folders if (path / "stack.yaml").exists() or len(list_images(path)) > 1]
+    if not folders:
+        raise InputError(f"{root}: neither slices nor folders with a stack.yaml (data.root)")
+    return folders
+
+
+def _folders_named(root: Path, names: Sequence[str] | None) -> list[Path]:
+    folders = stack_folders(root)
+    if names is None:
+        return folders
+    there = {folder.name: folder for folder in folders}
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise InputError(f"{root}: the split names {len(missing)} stacks that are not there, first {missing[0]}")
+    return [there[name] for name in names]
+
+
 class RecordedStacks(Dataset):
     """Every stack folder under ``root`` (or ``root`` itself); see :func:`read_stack`.
 
@@ -406,26 +445,8 @@ class RecordedStacks(Dataset):
         names: Sequence[str] | None = None,
         read: Callable[[Path, Mapping[str, Any]], FocalStack] = read_stack,
     ) -> None:
-        root = Path(root)
-        self.read = read
-        if not root.is_dir():
-            raise InputError(f"{root}: no such folder (data.root)")
-        self.overrides = dict(overrides or {})
-        if (root / "stack.yaml").exists() or list_images(root):
-            self.folders = [root]
-        else:
-            folders = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
-            self.folders = [path for path in folders if (path / "stack.yaml").exists() or len(list_images(path)) > 1]
-        if not self.folders:
-            raise InputError(f"{root}: neither slices nor folders with a stack.yaml (data.root)")
-        if names is not None:
-            there = {folder.name: folder for folder in self.folders}
-            missing = [name for name in names if name not in there]
-            if missing:
-                raise InputError(
-                    f"{root}: the split names {len(missing)} stacks that are not there, first {missing[0]}"
-                )
-            self.folders = [there[name] for name in names]
+        self.read, self.overrides = read, dict(overrides or {})
+        self.folders = _folders_named(Path(root), names)
 
     def __len__(self) -> int:
         return len(self.folders)
@@ -436,3 +457,36 @@ class RecordedStacks(Dataset):
 
     def __getitem__(self, index: int) -> FocalStack:
         return self.read(self.folders[index], self.overrides)
+
+
+class RerenderedStacks(Dataset):
+    """The true AIF and depth of prepared stacks, rendered anew; their own slices are not used.
+
+    Args:
+        root: a stack folder, or a folder of stack folders, with ``truth`` in each ``stack.yaml``.
+        synthesis: turns AIF and depth into a :class:`FocalStack`, with a camera of its own.
+        names: the folders to take, in this order; all by default.
+    """
+
+    def __init__(self, root: str | Path, synthesis: StackSynthesis, names: Sequence[str] | None = None) -> None:
+        self.synthesis, self.make_stack = synthesis, synthesis
+        self.folders = _folders_named(Path(root), names)
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    def identity(self, index: int) -> list[Any]:
+        """What the sample is made from, besides the synthesis (its seed is the index)."""
+        return [index, *(file_identity(path) for path in sorted(self.folders[index].rglob("*")) if path.is_file())]
+
+    def __getitem__(self, index: int) -> FocalStack:
+        photographs = read_photographs(self.folders[index])
+        if photographs.depth_m is None or photographs.aif is None:
+            raise InputError(
+                f"{self.folders[index] / 'stack.yaml'}: rendering anew needs truth: depth_m and aif; this stack has "
+                f"{'no AIF' if photographs.aif is None else 'no depth'}"
+            )
+        depth_m = torch.from_numpy(photographs.depth_m)
+        known = torch.isfinite(depth_m) & (depth_m > 0)
+        filled = torch.where(known, depth_m, depth_m[known].median() if bool(known.any()) else 1.0)
+        return self.make_stack(to_float(photographs.aif), filled, valid=known, name=photographs.name, seed=index)

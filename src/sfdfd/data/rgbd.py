@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from sfdfd.errors import InputError
 from sfdfd.stack import FocalStack
 
 __all__ = ["RGBDFolder", "read_depth_m"]
+
+EIGEN_CROP = (45 / 480, 471 / 480, 41 / 640, 601 / 640)
+"""Top, bottom, left, right, as shares of the image (Eigen, Puhrsch, Fergus, NeurIPS 2014, as others' code has it)."""
 
 
 def read_depth_m(
@@ -45,6 +49,11 @@ class RGBDFolder(Dataset):
         holes: stored values that mean "unknown", besides 0 and NaN.
         names: the file stems to use, in this order; all by default.
         resize: factor applied to image and depth before rendering; the camera's pixel pitch follows.
+        crop: [left, top, right, bottom] pixels cut off the stored images (a border crop).
+        evaluation_crop: "eigen" lets only the part of the stored image count in which NYUv2 is evaluated since Eigen et al.
+            (rows 45 to 471 and columns 41 to 601 of 480 x 640); nothing is cut off.
+        mask_folder: a folder beside ``depth`` with depth of which only the holes are read: only pixels that it knows count
+            (NYUv2's ``raw_depth``, where ``depth`` is in-painted).
     """
 
     def __init__(
@@ -55,12 +64,23 @@ class RGBDFolder(Dataset):
         holes: tuple[float, ...] = (0,),
         names: list[str] | None = None,
         resize: float = 1.0,
+        crop: Sequence[int] = (0, 0, 0, 0),
+        evaluation_crop: str | None = None,
+        mask_folder: str | None = None,
     ) -> None:
         self.root = Path(root)
+        if len(crop) != 4 or any(isinstance(c, bool) or not isinstance(c, int) or c < 0 for c in crop):
+            raise InputError(f"expected crop as [left, top, right, bottom] pixels, got {list(crop)} (data.crop)")
+        if evaluation_crop not in (None, "eigen"):
+            raise InputError(f"expected evaluation_crop eigen or null, got {evaluation_crop!r} (data.evaluation_crop)")
+        self.crop, self.evaluation_crop, self.mask_folder = tuple(crop), evaluation_crop, mask_folder
+        if mask_folder is not None and not (self.root / mask_folder).is_dir():
+            raise InputError(f"{self.root / mask_folder}: no such folder (data.mask_folder)")
         if not depth_unit_m > 0:
             raise InputError(f"expected a positive depth unit, got {depth_unit_m} (data.depth_unit_m)")
         self.resize = float(resize)
         self.synthesis = synthesis if self.resize == 1.0 else synthesis.resized(self.resize)
+        self.make_stack = self.synthesis
         self.depth_unit_m, self.holes = float(depth_unit_m), tuple(holes)
         pairs = self.pairs(self.root)
         chosen = list(pairs) if names is None else names
@@ -99,7 +119,15 @@ class RGBDFolder(Dataset):
     def identity(self, index: int) -> list[Any]:
         """What the sample is made from, besides the synthesis (its seed is the index)."""
         name, rgb, depth = self.files[index]
-        return [name, index, self.depth_unit_m, self.holes, file_identity(rgb), file_identity(depth)]
+        files = [rgb, depth, *([self._mask_file(name)] if self.mask_folder else [])]
+        options = [self.depth_unit_m, self.holes, self.resize, self.crop, self.evaluation_crop, self.mask_folder]
+        return [name, index, options, [file_identity(file) for file in files]]
+
+    def _mask_file(self, name: str) -> Path:
+        found = [path for path in (self.root / self.mask_folder).glob(f"{name}.*") if path.stem == name]
+        if not found:
+            raise InputError(f"{self.root / self.mask_folder}: no depth of the name {name} (data.mask_folder)")
+        return found[0]
 
     def __getitem__(self, index: int) -> FocalStack:
         name, rgb, depth = self.files[index]
@@ -107,10 +135,30 @@ class RGBDFolder(Dataset):
         depth_m, known = read_depth_m(depth, self.depth_unit_m, self.holes)
         if aif.shape[-2:] != depth_m.shape:
             raise InputError(f"{rgb}: {tuple(aif.shape[-2:])} pixels, but its depth has {tuple(depth_m.shape)}")
+        if self.mask_folder is not None:
+            also_known = read_depth_m(self._mask_file(name), self.depth_unit_m, self.holes)[1]
+            if also_known.shape != known.shape:
+                raise InputError(f"{self._mask_file(name)}: another size than {depth} (data.mask_folder)")
+            known = known & also_known
+        height, width = depth_m.shape
+        if self.evaluation_crop is not None:
+            top, bottom, left, right = (
+                round(share * side) for share, side in zip(EIGEN_CROP, (height, height, width, width), strict=True)
+            )
+            inside = torch.zeros_like(known)
+            inside[top:bottom, left:right] = True
+            known = known & inside
+        left, top, right, bottom = self.crop
+        if left + right > width - 16 or top + bottom > height - 16:
+            raise InputError(
+                f"{rgb}: crop {list(self.crop)} leaves less than 16 pixels of {width} x {height} (data.crop)"
+            )
+        part = (..., slice(top, height - bottom), slice(left, width - right))
+        aif, depth_m, known = (value[part].contiguous() for value in (aif, depth_m, known))
         if self.resize != 1.0:
             size = [max(1, round(side * self.resize)) for side in depth_m.shape]
             interpolate = torch.nn.functional.interpolate
             aif = interpolate(aif[None], size=size, mode="area" if self.resize < 1 else "bilinear")[0]
             depth_m = interpolate(depth_m[None, None], size=size, mode="nearest-exact")[0, 0]
             known = interpolate(known[None, None].float(), size=size, mode="nearest-exact")[0, 0] > 0.5
-        return self.synthesis(aif, depth_m, valid=known, name=name, seed=index)
+        return self.make_stack(aif, depth_m, valid=known, name=name, seed=index)

@@ -45,16 +45,16 @@ class SensorModel:
                 )
 
     def __call__(self, images: Float[Tensor, "s 3 h w"], generator: torch.Generator) -> Float[Tensor, "s 3 h w"]:
-        """(S,3,H,W) in [0, 1] -> the same, disturbed, not yet clamped."""
+        """(S,3,H,W) in [0, 1] -> the same, disturbed, not yet clamped; the generator may live on any device."""
         slices, _, height, width = images.shape
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator)
+            return torch.randn(*shape, generator=generator, device=generator.device).to(images.device)
 
         if self.shift_px or self.scale_std:
             scale = 1 + self.scale_std * normal(slices)
-            shift = self.shift_px * normal(slices, 2) * 2 / torch.tensor([width, height])
-            matrix = torch.zeros(slices, 2, 3)
+            shift = self.shift_px * normal(slices, 2) * 2 / images.new_tensor([width, height])
+            matrix = images.new_zeros(slices, 2, 3)
             matrix[:, 0, 0] = matrix[:, 1, 1] = scale
             matrix[:, :, 2] = shift
             grid = F.affine_grid(matrix, [slices, 3, height, width], align_corners=False)

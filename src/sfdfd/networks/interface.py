@@ -1,13 +1,17 @@
-"""What every network shares: its output, its padding, its pooling over slices and its bounded depth."""
+"""What every network shares: its output and what is made of it, padding, pooling over slices and bounded depth."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from sfdfd.optics.render import DefocusRenderer, defocus_map_px
+from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
     "NetworkOutput",
@@ -17,6 +21,7 @@ __all__ = [
     "pad_to_multiple",
     "per_sample",
     "position_between",
+    "predict_stack",
 ]
 
 
@@ -77,3 +82,23 @@ def max_over_slices(features: Tensor, slice_mask: Bool[Tensor, "b s"] | None) ->
 def convolution(inputs: int, outputs: int) -> nn.Sequential:
     """3x3 convolution and ReLU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True))
+
+
+def predict_stack(network: Callable[..., NetworkOutput], renderer: DefocusRenderer, stack: FocalStack) -> Prediction:
+    """Predict depth and AIF with the network and render the stack they would produce; padded images size by size."""
+    if stack.size_px is not None:
+        parts = [(indices, predict_stack(network, renderer, part)) for indices, part in stack.parts()]
+        return Prediction.joined(parts, *stack.images.shape[-2:])
+    output = network(
+        stack.images,
+        stack.focus_distances_m,
+        near_m=stack.near_m,
+        far_m=stack.far_m,
+        slice_mask=stack.slice_mask,
+    )
+    return Prediction(
+        depth_m=output.depth_m,
+        aif=output.aif,
+        defocus_px=defocus_map_px(output.depth_m, stack.focus_distances_m, stack.camera),
+        rendered=renderer(output.aif, output.depth_m, stack.focus_distances_m, stack.camera),
+    )

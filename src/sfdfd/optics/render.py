@@ -19,6 +19,7 @@ from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.occlusion import composite_layers
 from sfdfd.optics.psf import PSF, PSFBasis, floored_size_px, get_psf, psf_basis
+from sfdfd.optics.windowed import spread_in_window
 
 __all__ = ["DefocusRenderer", "defocus_map_px", "render_blurred", "render_focal_stack"]
 
@@ -75,6 +76,9 @@ def render_focal_stack(
     method: str = "auto",
     linear_light: bool = False,
     layers: int = 48,
+    window_px: int | None = None,
+    smallest_radius_px: float = 0.0,
+    copied_radius_px: float = 0.0,
 ) -> Float[Tensor, "b s c h w"]:
     """Render the focal stack that a thin lens takes of an all-in-focus image with depth.
 
@@ -106,6 +110,10 @@ def render_focal_stack(
             image), "auto": exact while the largest blur is below 8 px, and in float64; fast beyond (docs/renderer.md).
         linear_light: blur in linear light: sRGB -> linear -> blur -> sRGB; RGB in [0, 1].
         layers: number of layers of the occlusion-aware renderer.
+        window_px, smallest_radius_px, copied_radius_px: what published renderers do instead, for their protocols: an odd
+            side of a square window beyond which nothing spreads (DEReD 7, dfd 11; None: as wide as the blur), a floor of
+            the blur radius (dfd 2), a radius up to which an output pixel is copied from the AIF (DEReD 1; no gradient
+            in depth there).
 
     Returns:
         (B,S,3,H,W) stack of the AIF's dtype (float32 or float64), differentiable in aif, depth_m and focus_distances_m.
@@ -131,8 +139,14 @@ def render_focal_stack(
             radius = defocus_map_px(depth_m, focus_distances_m, camera)
             return render_blurred(
                 aif, radius, sigma_scale=sigma_scale, weighting=weighting, psf=family, method=method,
-                linear_light=linear_light,
+                linear_light=linear_light, window_px=window_px, smallest_radius_px=smallest_radius_px,
+                copied_radius_px=copied_radius_px,
             )  # fmt: skip
+        if window_px is not None or smallest_radius_px or copied_radius_px:
+            raise InputError(
+                "window_px, smallest_radius_px and copied_radius_px are of the source and target weightings, not of "
+                "weighting=occlusion (optics.window_px ...)"
+            )
 
         def sizes(layers_m: Tensor) -> Tensor:
             radius = defocus_map_px(layers_m[:, None], focus_distances_m, camera)
@@ -161,13 +175,17 @@ def render_blurred(
     psf: str | PSF = "gaussian",
     method: str = "auto",
     linear_light: bool = False,
+    window_px: int | None = None,
+    smallest_radius_px: float = 0.0,
+    copied_radius_px: float = 0.0,
 ) -> Float[Tensor, "b s c h w"]:
     """As :func:`render_focal_stack`, from the blur radius itself: for whoever does not know the camera (or fits it).
 
     Args:
         aif: (B,3,H,W) all-in-focus image.
         radius_px: (B,S,H,W) blur radius in pixels of every pixel in every slice; the sign does not matter.
-        sigma_scale, psf, method, linear_light: as in :func:`render_focal_stack`.
+        sigma_scale, psf, method, linear_light, window_px, smallest_radius_px, copied_radius_px: as in
+            :func:`render_focal_stack`.
         weighting: "source" or "target".
 
     Returns:
@@ -180,17 +198,37 @@ def render_blurred(
     if weighting not in ("source", "target"):
         raise InputError(f"weighting: expected 'source' or 'target', got {weighting!r} (optics.weighting)")
     family = get_psf(psf)
+    _check_window(window_px, smallest_radius_px, copied_radius_px)
     with torch.autocast(aif.device.type, enabled=False):
-        size = floored_size_px(family.size_px(radius_px.abs(), sigma_scale), family.floor_px)
+        radius_px = radius_px.abs()
+        spread_px = radius_px.clamp_min(smallest_radius_px) if smallest_radius_px else radius_px
+        size = floored_size_px(family.size_px(spread_px, sigma_scale), family.floor_px)
         largest = float(size.detach().max())
         if not math.isfinite(largest):
             raise InputError("render: the blur is not finite; depth_m or focus_distances_m holds a NaN or a zero")
-        basis = _basis_for(family, largest, max(aif.shape[-2:]), method, aif.dtype)
         light = rgb_to_linear_rgb(aif) if linear_light else aif
-        light = torch.cat([light, torch.ones_like(light[:, :1])], dim=1)
-        spread = (_SourceSpread if weighting == "source" else _TargetSpread).apply(light, size, basis)
-        stack = spread[:, :, :-1] / spread[:, :, -1:]
+        if window_px is None:
+            basis = _basis_for(family, largest, max(aif.shape[-2:]), method, aif.dtype)
+            counted = torch.cat([light, torch.ones_like(light[:, :1])], dim=1)
+            spread = (_SourceSpread if weighting == "source" else _TargetSpread).apply(counted, size, basis)
+            stack = spread[:, :, :-1] / spread[:, :, -1:]
+        else:
+            stack = spread_in_window(light, size, family, window_px, weighting)
+        if copied_radius_px:
+            stack = torch.where((radius_px <= copied_radius_px)[:, :, None], light[:, None], stack)
         return linear_rgb_to_rgb(stack) if linear_light else stack
+
+
+def _check_window(window_px: int | None, smallest_radius_px: float, copied_radius_px: float) -> None:
+    odd = isinstance(window_px, int) and not isinstance(window_px, bool) and window_px >= 3 and window_px % 2 == 1
+    if window_px is not None and not odd:
+        raise InputError(
+            f"window_px: expected an odd number of 3 or more, or null, got {window_px!r} (optics.window_px)"
+        )
+    for key, value in (("smallest_radius_px", smallest_radius_px), ("copied_radius_px", copied_radius_px)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value < 0:
+            raise InputError(f"{key}: expected a number of 0 or more, got {value!r} (optics.{key})")
 
 
 def _basis_for(psf: PSF, largest_px: float, extent_px: int, method: str, dtype: torch.dtype) -> PSFBasis:
@@ -297,7 +335,8 @@ class DefocusRenderer(torch.nn.Module):
     """:func:`render_focal_stack` with its options bound, as the config builds it; it has no parameters.
 
     Args:
-        sigma_scale, weighting, psf, method, linear_light, layers: as in :func:`render_focal_stack`.
+        sigma_scale, weighting, psf, method, linear_light, layers, window_px, smallest_radius_px, copied_radius_px: as in
+            :func:`render_focal_stack`.
     """
 
     def __init__(
@@ -308,6 +347,9 @@ class DefocusRenderer(torch.nn.Module):
         method: str = "auto",
         linear_light: bool = False,
         layers: int = 48,
+        window_px: int | None = None,
+        smallest_radius_px: float = 0.0,
+        copied_radius_px: float = 0.0,
     ) -> None:
         super().__init__()
         if isinstance(sigma_scale, bool) or not isinstance(sigma_scale, (int, float)):
@@ -319,6 +361,9 @@ class DefocusRenderer(torch.nn.Module):
             "method": method,
             "linear_light": linear_light,
             "layers": layers,
+            "window_px": window_px,
+            "smallest_radius_px": smallest_radius_px,
+            "copied_radius_px": copied_radius_px,
         }
         tiny = torch.ones(1, 3, 2, 2)  # wrong options are refused here, not in the first step
         render_focal_stack(tiny, tiny[:, 0], tiny.new_tensor([1.0]), Camera(0.05, 8.0, 1e-5), **self.options)

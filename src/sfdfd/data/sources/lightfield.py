@@ -24,13 +24,14 @@ VIEWS = 9
 def refocused(views: np.ndarray, disparity: float) -> np.ndarray:
     """(V,V,H,W,3) views -> (H,W,3) float in their range: each shifted by ``disparity`` pixels per view, then averaged.
 
-    The synthetic aperture of Ng's thesis (2006): a point of that disparity is sharp.
+    The synthetic aperture of Ng's thesis (2006). Views run from the top left to the bottom right; a camera that moves to the
+    right sees near things move to the left, so a point at x in the middle view lies at x - d (u - middle) in column u.
     """
     middle = views.shape[0] // 2
     total = np.zeros(views.shape[2:], np.float64)
     for row in range(views.shape[0]):
         for column in range(views.shape[1]):
-            shift = np.float32([[1, 0, disparity * (column - middle)], [0, 1, disparity * (row - middle)]])
+            shift = np.float32([[1, 0, disparity * (middle - column)], [0, 1, disparity * (middle - row)]])
             total += cv2.warpAffine(
                 views[row, column].astype(np.float32), shift, views.shape[3:1:-1],
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
