@@ -182,8 +182,8 @@ def run_record() -> dict[str, Any]:
 
 
 def say_where_optics_differ(
-    camera: dict[str, float] | None,
-    model_camera: dict[str, float | None],
+    camera: Mapping[str, Any] | None,
+    model_camera: Mapping[str, Any],
     sigma_scale: float | None = None,
     model_sigma_scale: float | None = None,
 ) -> bool:

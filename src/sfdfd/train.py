@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sfdfd.runs import (
+    PRETRAINED,
     command,
     instantiate,
     load_checkpoint,
@@ -63,8 +64,9 @@ def train(config: DictConfig) -> dict[str, Any]:
     if say_where_optics_differ(resolved["data"].get("camera"), model_camera):
         module.camera = Camera(**{key: value for key, value in model_camera.items() if key != "_target_"})
     if resolved["weights_path"]:
+        path = PRETRAINED if str(resolved["weights_path"]) == "pretrained" else resolved["weights_path"]
         try:
-            module.load_state_dict(load_checkpoint(resolved["weights_path"], "weights_path")["state_dict"])
+            module.load_state_dict(load_checkpoint(path, "weights_path")["state_dict"])
         except RuntimeError:
             raise InputError(f"weights_path={resolved['weights_path']}: these weights are of another network") from None
     if resolved["ckpt_path"]:

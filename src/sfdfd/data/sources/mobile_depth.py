@@ -79,7 +79,7 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
             )
             names.append(name)
             report(index + 1, len(scenes))
-    write_splits(folder, {"train": names, "val": [], "test": names})
+    write_splits(folder, dict.fromkeys(("train", "val", "test"), names))
     return len(names)
 
 

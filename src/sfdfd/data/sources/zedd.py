@@ -84,6 +84,7 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
             )  # fmt: skip
             splits["test" if scene.parent.name == "test" else "val"].append(scene.name)
             report(index + 1, len(scenes))
+    splits["train"] = splits["test"] or splits["val"]  # no truth is used in training, and the test scenes have none
     write_splits(folder, splits)
     return len(scenes)
 
