@@ -276,3 +276,80 @@ def test_the_fast_gradient_points_where_the_exact_one_does(weighting):
         grads[method] = torch.autograd.grad((stack * weights).sum(), (a, d))
     for exact, fast in zip(grads["exact"], grads["fast"], strict=True):
         assert float(torch.nn.functional.cosine_similarity(exact.flatten(), fast.flatten(), dim=0)) > 0.99
+
+
+# ---------------------------------------------------------------- published renderers
+
+
+def windowed_reference(aif, radius_px, sigma_scale, weighting, window_px, smallest_px, copied_px):
+    """A loop over output pixels and the window's neighbours inside the image, straight from the published formula."""
+    channels, height, width = aif.shape
+    half = window_px // 2
+    sigma = sigma_scale * np.maximum(radius_px, smallest_px)
+    sigma = np.where(sigma < 0.4, 0.2 + sigma**2 / 0.8, sigma)  # the library's floor, below what a pixel shows
+    result = np.empty_like(aif)
+    for row, column in np.ndindex(height, width):
+        rows = slice(max(0, row - half), row + half + 1)
+        columns = slice(max(0, column - half), column + half + 1)
+        y, x = np.mgrid[:height, :width]
+        square = ((y - row) ** 2 + (x - column) ** 2)[rows, columns]
+        if weighting == "source":
+            spread = sigma[rows, columns]
+            weight = np.exp(-square / (2 * spread**2)) / spread**2
+        else:
+            weight = np.exp(-square / (2 * sigma[row, column] ** 2))
+        result[:, row, column] = (aif[:, rows, columns] * weight).sum((1, 2)) / weight.sum()
+    return np.where(radius_px <= copied_px, aif, result) if copied_px else result
+
+
+@pytest.mark.parametrize(("weighting", "window_px", "smallest_px", "copied_px"), [
+    ("source", 7, 0.0, 1.0),  # DEReD
+    ("target", 11, 2.0, 0.0),  # dfd
+    ("source", 3, 0.6, 0.0),
+])  # fmt: skip
+def test_published_windows_match_a_loop(weighting, window_px, smallest_px, copied_px):
+    rng = np.random.default_rng(3)
+    aif, depth = rng.random((3, 17, 21)), depth_with_visible_blur(rng, 17, 21, 1.0)
+    depth[:4] = 1.02 * FOCUS_M[0]  # less than a pixel of blur in the first slice
+    settings = {"window_px": window_px, "smallest_radius_px": smallest_px, "copied_radius_px": copied_px}
+    renderer = DefocusRenderer(sigma_scale=1.0, weighting=weighting, **settings)
+    stack = renderer(torch.from_numpy(aif)[None], torch.from_numpy(depth)[None], FOCUS, CAMERA)[0].numpy()
+    for index, focus in enumerate(FOCUS_M):
+        radius = CAMERA.blur_radius_px(depth, focus)
+        expected = windowed_reference(aif, radius, 1.0, weighting, window_px, smallest_px, copied_px)
+        assert np.abs(stack[index] - expected).max() < 1e-9
+
+
+@pytest.mark.parametrize("weighting", ["source", "target"])
+def test_a_window_wider_than_the_blur_changes_nothing_and_a_narrow_one_saturates(weighting):
+    aif = torch.rand(1, 3, 24, 30, dtype=torch.float64)
+    depth = torch.linspace(0.8, 6, 30, dtype=torch.float64).expand(1, 24, 30).contiguous()
+    whole, wide, narrow = (
+        render_focal_stack(aif, depth, FOCUS, CAMERA, sigma_scale=0.5, weighting=weighting, window_px=window)
+        for window in (None, 59, 3)  # 59 holds the whole image
+    )
+    torch.testing.assert_close(wide, whole, atol=1e-8, rtol=0)
+    assert float((narrow - whole).abs().max()) > 0.05
+
+
+def test_gradients_through_a_window_are_right():
+    aif = torch.rand(1, 1, 5, 6, dtype=torch.float64, requires_grad=True)
+    depth = (0.8 + torch.rand(1, 5, 6, dtype=torch.float64)).requires_grad_()
+
+    def render(a, d):
+        return render_focal_stack(a, d, FOCUS[1:3], CAMERA, sigma_scale=0.5, window_px=3)
+
+    assert torch.autograd.gradcheck(render, (aif, depth), atol=1e-6)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"window_px": 8}, "window_px.*odd"),
+    ({"window_px": 1}, "window_px.*odd"),
+    ({"window_px": True}, "window_px.*odd"),
+    ({"smallest_radius_px": -1.0}, "smallest_radius_px"),
+    ({"copied_radius_px": float("nan")}, "copied_radius_px"),
+    ({"window_px": 7, "weighting": "occlusion"}, "optics.window_px"),
+])  # fmt: skip
+def test_impossible_windows_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        render_focal_stack(torch.rand(1, 3, 8, 8), torch.ones(1, 8, 8) * 2, FOCUS.float(), CAMERA, **options)
