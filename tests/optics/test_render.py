@@ -283,7 +283,7 @@ def test_the_fast_gradient_points_where_the_exact_one_does(weighting):
 
 def windowed_reference(aif, radius_px, sigma_scale, weighting, window_px, smallest_px, copied_px):
     """A loop over output pixels and the window's neighbours inside the image, straight from the published formula."""
-    channels, height, width = aif.shape
+    height, width = aif.shape[1:]
     half = window_px // 2
     sigma = sigma_scale * np.maximum(radius_px, smallest_px)
     sigma = np.where(sigma < 0.4, 0.2 + sigma**2 / 0.8, sigma)  # the library's floor, below what a pixel shows
