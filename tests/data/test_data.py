@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import numpy as np
@@ -14,6 +15,7 @@ from sfdfd.captured import common_rectangle
 from sfdfd.data.datamodule import (
     ProceduralDataModule,
     RecordedDataModule,
+    RerenderedDataModule,
     RGBDDataModule,
     _Sparse,
     evenly_spread,
@@ -23,6 +25,7 @@ from sfdfd.data.images import read_image, write_image
 from sfdfd.data.procedural import ProceduralScenes, make_scene
 from sfdfd.data.recorded import read_stack
 from sfdfd.data.sensor import SensorModel
+from sfdfd.data.sources.base import write_stack
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer, render_focal_stack
@@ -98,6 +101,55 @@ def test_depth_out_of_range_is_not_valid():
     assert torch.equal(stack.valid[0], (depth >= 0.5) & (depth <= 10))
 
 
+def test_synthesis_on_the_device_gives_what_the_loader_gives():
+    common = {"renderer": RENDERER, "camera": CAMERA, "focus_distances_m": FOCUS_M, "near_m": 0.5, "far_m": 10.0,
+              "height": 24, "width": 32, "train_length": 4, "val_length": 1, "test_length": 1, "batch_size": 4}  # fmt: skip
+    modules = {where: ProceduralDataModule(synthesise_on=where, **common) for where in ("loader", "device")}
+    batches = {}
+    for where, module in modules.items():
+        module.trainer = SimpleNamespace(training=True)
+        torch.manual_seed(1)
+        batches[where] = next(iter(module.train_dataloader()))
+    raw = batches["device"]
+    assert torch.equal(raw.images, raw.aif[:, None].expand_as(raw.images))  # nothing is rendered yet
+    made = modules["device"].on_after_batch_transfer(raw, 0)
+    torch.testing.assert_close(made.images, batches["loader"].images, atol=1e-6, rtol=0)
+    assert torch.equal(made.depth_m, batches["loader"].depth_m) and torch.equal(made.valid, batches["loader"].valid)
+    noisy = ProceduralDataModule(synthesise_on="device", sensor=SensorModel(read_std=0.02), **common)
+    noisy.trainer = SimpleNamespace(training=True)
+    first, second = noisy.on_after_batch_transfer(raw, 0).images, noisy.on_after_batch_transfer(raw, 0).images
+    assert float((first - second).abs().mean()) > 0.01  # new noise each time
+    noisy.trainer.training = False
+    assert noisy.on_after_batch_transfer(raw, 0) is raw  # validation and test are the loader's
+    with pytest.raises(InputError, match="data.synthesise_on"):
+        ProceduralDataModule(synthesise_on="gpu", **common)
+
+
+def test_a_padded_batch_is_rendered_sample_by_sample():
+    make, stacks = synthesis(), []
+    for height, width in ((20, 24), (18, 30), (20, 24)):
+        stacks.append(make.unrendered(torch.rand(3, height, width), 1 + 4 * torch.rand(height, width)))
+    together = make.rendered(FocalStack.collate(stacks), torch.Generator())
+    for index, stack in enumerate(stacks):
+        alone = make.rendered(stack, torch.Generator())
+        torch.testing.assert_close(together[index].images, alone.images, atol=1e-6, rtol=0)
+        assert torch.equal(together[index].depth_m, alone.depth_m)
+
+
+def test_focus_distances_from_the_depth_range_are_said_to_leak():
+    depth = torch.linspace(1.2, 4.0, 32).expand(24, 32).contiguous()
+    known = torch.ones(24, 32, dtype=torch.bool)
+    known[:, 0] = False  # an unknown pixel says nothing of the range
+    stack = synthesis(slices_in_depth_range=4)(torch.rand(3, 24, 32), depth, valid=known)
+    expected = torch.linspace(float(depth[0, 1]), 4.0, 4)
+    torch.testing.assert_close(stack.focus_distances_m[0], expected)
+    common = {"renderer": RENDERER, "camera": CAMERA, "focus_distances_m": FOCUS_M, "near_m": 0.5, "far_m": 10.0}
+    assert "range" in ProceduralDataModule(slices_in_depth_range=4, **common).protocol()["leaks"]
+    assert "leaks" not in ProceduralDataModule(**common).protocol()
+    with pytest.raises(InputError, match="data.slices_in_depth_range"):
+        synthesis(slices_in_depth_range=1)
+
+
 # ---------------------------------------------------------------- RGB-D folders
 
 
@@ -146,6 +198,81 @@ def test_resizing_resizes_the_pixel_pitch(rgbd):
     stack = rgbd_module(rgbd, resize=0.5).dataset("all")[0]
     assert stack.images.shape[-2:] == (10, 13)
     assert stack.camera[0].pixel_pitch_m == pytest.approx(2.4e-5)
+
+
+def test_a_border_crop_cuts_image_depth_and_mask_alike(rgbd):
+    whole, cut = (rgbd_module(rgbd, **options).dataset("all")[0] for options in ({}, {"crop": [2, 1, 3, 0]}))
+    assert torch.equal(cut.aif, whole.aif[..., 1:, 2:-3]) and torch.equal(cut.valid, whole.valid[..., 1:, 2:-3])
+    assert torch.equal(cut.depth_m[cut.valid], whole.depth_m[..., 1:, 2:-3][cut.valid])
+    assert cut.camera == whole.camera  # a crop changes no pixel
+    with pytest.raises(InputError, match=r"data\.crop"):
+        rgbd_module(rgbd, crop=[20, 0, 0, 0]).dataset("all")[0]
+    with pytest.raises(InputError, match=r"data\.crop"):
+        rgbd_module(rgbd, crop=[-1, 0, 0, 0]).dataset("all")
+
+
+def test_the_eigen_crop_limits_what_counts_and_cuts_nothing(tmp_path):
+    for part in ("rgb", "depth"):
+        (tmp_path / part).mkdir()
+    iio.imwrite(tmp_path / "rgb" / "a.png", np.full((480, 640, 3), 90, np.uint8))
+    iio.imwrite(tmp_path / "depth" / "a.png", np.full((480, 640), 2000, np.uint16))
+    module = rgbd_module(tmp_path, evaluation_crop="eigen")
+    stack = module.dataset("all")[0]
+    expected = np.zeros((480, 640), bool)
+    expected[45:471, 41:601] = True  # as others' evaluations have it
+    assert np.array_equal(stack.valid[0].numpy(), expected) and "eigen" in module.protocol()["mask"]
+    halved = rgbd_module(tmp_path, evaluation_crop="eigen", resize=0.25).dataset("all")[0].valid[0]
+    assert abs(float(halved.float().mean()) - expected.mean()) < 0.01
+    with pytest.raises(InputError, match=r"data\.evaluation_crop"):
+        rgbd_module(tmp_path, evaluation_crop="garg").dataset("all")
+
+
+def test_in_painted_depth_counts_only_where_the_raw_one_knows_it(rgbd):
+    (rgbd / "raw_depth").mkdir()
+    for path in sorted((rgbd / "depth").iterdir()):
+        raw = iio.imread(path)
+        raw[10:, :5] = 0
+        iio.imwrite(rgbd / "raw_depth" / path.name, raw)
+    plain, masked = (rgbd_module(rgbd, **o).dataset("all")[3] for o in ({}, {"mask_folder": "raw_depth"}))
+    assert torch.equal(masked.depth_m, plain.depth_m) and torch.equal(masked.images, plain.images)
+    expected = plain.valid.clone()
+    expected[:, 10:, :5] = False
+    assert torch.equal(masked.valid, expected) and bool((expected != plain.valid).any())
+    with pytest.raises(InputError, match=r"no_such.*data\.mask_folder"):
+        rgbd_module(rgbd, mask_folder="no_such").dataset("all")
+
+
+def test_a_range_of_evaluation_masks_truth(rgbd):
+    module = rgbd_module(rgbd, far_mask_m=3.0)
+    stack, whole = module.dataset("test")[0], rgbd_module(rgbd).dataset("test")[0]
+    assert torch.equal(stack.valid, whole.valid & (whole.depth_m <= 3.0)) and torch.equal(stack.images, whole.images)
+    assert module.protocol()["depth_mask_m"] == [0.0, 3.0]
+    with pytest.raises(InputError, match=r"data\.far_mask_m"):
+        rgbd_module(rgbd, far_mask_m=-1.0)
+
+
+def test_prepared_stacks_are_rendered_anew_from_their_truth(tmp_path):
+    rng = np.random.default_rng(0)
+    other = {"focal_length_m": 0.0029, "f_number": 1.0, "pixel_pitch_m": 3.1e-5}
+    aif = rng.integers(0, 255, (20, 26, 3), dtype=np.uint8)
+    depth_m = rng.uniform(0.8, 5, (20, 26)).astype(np.float32)
+    depth_m[0, 0] = 0  # unknown
+    for name in ("a", "b", "c"):
+        write_stack(tmp_path, name, [aif // 2, aif // 3], other, [0.3, 0.7], 0.1, 6.0, depth_m, aif)
+    options = {"renderer": RENDERER, "camera": CAMERA, "focus_distances_m": FOCUS_M, "near_m": 0.5, "far_m": 10.0}
+    module = RerenderedDataModule(root=str(tmp_path), **options)
+    stack = module.dataset("all")[1]
+    assert stack.camera[0] == CAMERA and stack.name == ("b",) and stack.images.shape == (1, 5, 3, 20, 26)
+    known = depth_m > 0
+    assert np.array_equal(stack.valid[0].numpy(), known) and not known[0, 0]
+    np.testing.assert_array_equal(stack.depth_m[0].numpy()[known], depth_m[known])
+    filled = np.where(known, depth_m, np.median(depth_m[known]))
+    expected = RENDERER(stack.aif, torch.from_numpy(filled)[None], torch.tensor(FOCUS_M), CAMERA)
+    assert float((stack.images - expected).abs().max()) <= 0.5 / 255 + 1e-3
+    assert "rendered anew" in module.protocol()["data"]
+    write_stack(tmp_path, "d", [aif // 2, aif // 3], other, [0.3, 0.7], 0.1, 6.0)
+    with pytest.raises(InputError, match=r"d.*stack\.yaml.*truth"):
+        RerenderedDataModule(root=str(tmp_path), **options).dataset("all")[3]
 
 
 def test_split_is_in_blocks_or_from_files(rgbd, tmp_path):

@@ -109,12 +109,13 @@ class StackSynthesis:
 
     @torch.no_grad()
     def rendered(self, stack: FocalStack, generator: torch.Generator) -> FocalStack:
-        """A batch of :meth:`unrendered` stacks with their slices rendered, disturbed and rounded, on the batch's device.
-
-        Padded batches come back in another order of samples.
-        """
+        """A batch of :meth:`unrendered` stacks with their slices rendered, disturbed and rounded, on the batch's device."""
         if stack.size_px is not None:
-            return FocalStack.collate([self.rendered(part, generator) for _, part in stack.parts()])
+            samples = {}
+            for indices, part in stack.parts():
+                part = self.rendered(part, generator)
+                samples |= {index: part[position] for position, index in enumerate(indices)}
+            return FocalStack.collate([samples[index] for index in sorted(samples)])
         depth_m = stack.depth_m.clamp(self.near_m, self.far_m)
         images = self.renderer(stack.aif, depth_m, stack.focus_distances_m, stack.camera)
         images = torch.stack([self.sensor(one, generator) for one in images]).clamp(0.0, 1.0)
