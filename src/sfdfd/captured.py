@@ -47,6 +47,8 @@ class CapturedDataModule(RecordedDataModule):
         align: true, false, or "auto" (where slices move by more than half a pixel).
         exposure: even out exposure and white balance.
         working_px: longer side of the images.
+        relative: take stacks without focus distances, too: their depth is a position in the order of the slices, in equal
+            steps of inverse depth, and no metre.
         others: :class:`sfdfd.data.datamodule.RecordedDataModule`.
     """
 
@@ -57,9 +59,11 @@ class CapturedDataModule(RecordedDataModule):
         align: bool | str = "auto",
         exposure: bool = True,
         working_px: int = 512,
+        relative: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(root, **common)
+        self.relative = relative
         self.renderer, self.align, self.exposure, self.working_px = renderer, align, exposure, working_px
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
@@ -67,9 +71,11 @@ class CapturedDataModule(RecordedDataModule):
             read_photographs(folder, overrides), self.renderer, align_mode=self.align, exposure=self.exposure,
             working_px=self.working_px,
         )  # fmt: skip
-        if capture.relative:
+        if capture.relative and not self.relative:
             remedy = capture.photographs.missing["focus_distances_m"]
-            raise InputError(f"{folder}: no focus distance is known; training needs them: {remedy}")
+            raise InputError(
+                f"{folder}: no focus distance is known; give them: {remedy}; or data.relative=true for depth without metres"
+            )
         stack, weight = capture.stack(self.working_px)
         if weight is None:
             return stack
@@ -85,5 +91,6 @@ class CapturedDataModule(RecordedDataModule):
             "align": self.align,
             "exposure": self.exposure,
             "working_px": self.working_px,
+            "relative": self.relative,
             "calibration_renderer": dict(getattr(self.renderer, "options", {})),
         }

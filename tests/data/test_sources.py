@@ -11,8 +11,10 @@ import torch
 import yaml
 from PIL import Image
 
+from sfdfd.captured import CapturedDataModule
 from sfdfd.data.datamodule import RecordedDataModule, RGBDDataModule
 from sfdfd.data.fetch import MANIFEST, RemoteFile, aside, download, extract, read_manifest
+from sfdfd.data.recorded import read_photographs
 from sfdfd.data.sources import SOURCES
 from sfdfd.data.sources.ddff12 import BASELINE_M, FOCAL_PX, depth_of_disparity_m
 from sfdfd.data.sources.lightfield import refocused
@@ -335,6 +337,29 @@ def test_lightfield(tmp_path):
     np.testing.assert_allclose(stack.depth_m[0].numpy(), 1 / (1 / 3 + disparity / (focal_px * 0.05)), rtol=1e-5)
     assert stack.images.shape == (1, 7, 3, 24, 24) and stack.focus_distances_m[0, 3] == pytest.approx(3.0)
     assert bool((stack.focus_distances_m[0].diff() > 0).all()) and stack.aif is not None
+
+
+def test_refocused_pictures_become_stacks_whose_optics_nobody_knows(tmp_path):
+    for name in ("flower", "street/night"):
+        scene = tmp_path / "lytro" / name
+        scene.mkdir(parents=True)
+        for index in (10, 9):
+            iio.imwrite(scene / f"slice_{index}.png", image(40, 48))
+    (tmp_path / "lytro" / "flower" / "focus_distance.txt").write_text("0.2\n0.5\n")
+    root = converted("lightfield", [tmp_path / "lytro"], tmp_path / "out")
+    flower, night = read_photographs(root / "flower"), read_photographs(root / "street_night")
+    assert flower.focus_distances_m == (0.2, 0.5) and flower.known_camera() is None
+    assert night.focus_distances_m is None and "focus_distances_m" in night.missing
+    first = iio.imread(tmp_path / "lytro" / "flower" / "slice_9.png")
+    np.testing.assert_array_equal(flower.images[0], first)
+    common = {"renderer": DefocusRenderer(sigma_scale=0.5), "align": False, "working_px": 48}
+    with pytest.raises(InputError, match=r"street_night.*data\.relative=true"):
+        CapturedDataModule(str(root), **common).dataset("all")[1]
+    module = CapturedDataModule(str(root), relative=True, **common)
+    assert module.dataset("all")[1].images.shape == (1, 2, 3, 40, 48) and module.protocol()["relative"]
+    (tmp_path / "lytro" / "flower" / "focus_distance.txt").write_text("0.2\n")
+    with pytest.raises(InputError, match=r"focus_distance\.txt: 1 distances for 2"):
+        converted("lightfield", [tmp_path / "lytro"], tmp_path / "again")
 
 
 # ---------------------------------------------------------------- what is not the published layout

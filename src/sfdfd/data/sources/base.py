@@ -58,21 +58,21 @@ def write_stack(
     name: str,
     slices: Sequence[np.ndarray],
     camera: Mapping[str, float | None],
-    focus_distances_m: Iterable[float],
-    near_m: float,
-    far_m: float,
+    focus_distances_m: Iterable[float] | None,
+    near_m: float | None,
+    far_m: float | None,
     depth_m: np.ndarray | None = None,
     aif: np.ndarray | None = None,
 ) -> None:
     """``NAME/slice_NN.png`` and ``NAME/stack.yaml``, with ``truth/depth_m.npy`` (float32 metres, 0 unknown) and
-    ``truth/aif.png`` where they are given."""
+    ``truth/aif.png`` where they are given; None is what nobody knows."""
     target = folder / name
     target.mkdir(parents=True)
     described: dict[str, Any] = {
         "camera": {key: None if value is None else float(value) for key, value in camera.items()},
-        "focus_distances_m": [float(value) for value in focus_distances_m],
-        "near_m": float(near_m),
-        "far_m": float(far_m),
+        "focus_distances_m": None if focus_distances_m is None else [float(value) for value in focus_distances_m],
+        "near_m": None if near_m is None else float(near_m),
+        "far_m": None if far_m is None else float(far_m),
         "files": [],
     }
     for index, image in enumerate(slices):

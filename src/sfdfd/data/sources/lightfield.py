@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from sfdfd.data.fetch import RemoteFile, Report, opened
-from sfdfd.data.images import read_photograph
+from sfdfd.data.images import list_images, read_photograph
 from sfdfd.data.sources.base import DataSource, only, write_splits, write_stack
 from sfdfd.data.sources.middlebury import read_pfm
 from sfdfd.errors import InputError
@@ -67,7 +67,7 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
     with opened(source, folder / "unpacked", report) as content:
         scenes = sorted(file.parent for file in content.rglob("parameters.cfg"))
         if not scenes:
-            raise InputError(f"source={source}: expected scenes with parameters.cfg and input_CamNNN.png")
+            return convert_refocused(content, folder, source, report)
         for index, scene in enumerate(scenes):
             parameters = read_parameters(scene / "parameters.cfg")
             files = sorted(scene.glob("input_Cam*.png"))
@@ -108,6 +108,39 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
         splits["train"], splits["val"] = train[:-4], train[-4:]
     write_splits(folder, splits)
     return len(scenes)
+
+
+def convert_refocused(content: Path, folder: Path, source: Path, report: Report) -> int:
+    """Folders of pictures that a light-field camera refocused (Lytro): a stack each, its slices in the order of their names,
+    its distances from ``focus_distance.txt`` (metres) where there is one. Their optics are unknown."""
+    scenes = {
+        parent: files
+        for parent in sorted({content, *(path for path in content.rglob("*") if path.is_dir())})
+        if len(files := list_images(parent)) > 1
+    }
+    if not scenes:
+        raise InputError(
+            f"source={source}: expected scenes with parameters.cfg and input_CamNNN.png, or folders of refocused pictures"
+        )
+    names = [" ".join(parent.relative_to(content).parts).replace(" ", "_") or source.stem for parent in scenes]
+    for index, (name, (parent, files)) in enumerate(zip(names, scenes.items(), strict=True)):
+        views = [read_photograph(file)[0] for file in files]
+        if len({view.shape for view in views}) > 1:
+            raise InputError(f"{parent}: its pictures have several sizes; a stack has one")
+        distances = parent / "focus_distance.txt"
+        focus = None
+        if distances.is_file():
+            try:
+                focus = [float(word) for word in distances.read_text().split()]
+            except ValueError as error:
+                raise InputError(f"{distances}: expected numbers ({error})") from None
+            if len(focus) != len(files):
+                raise InputError(f"{distances}: {len(focus)} distances for {len(files)} slices")
+        camera = {"focal_length_m": None, "f_number": None, "pixel_pitch_m": None}
+        write_stack(folder, name, views, camera, focus, None, None)
+        report(index + 1, len(scenes))
+    write_splits(folder, dict.fromkeys(("train", "val", "test"), names))
+    return len(names)
 
 
 LIGHTFIELD = DataSource(
