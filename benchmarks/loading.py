@@ -60,8 +60,10 @@ def measure(overrides: list[str], steps: int, rounds: int) -> dict[str, float]:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = compose("train", overrides=["output_dir=unused", "experiment=nyu_synth", *overrides])
     torch.manual_seed(0)
-    datamodule, module = instantiate(config.data), instantiate(config.module)(
-        network=instantiate(config.network), renderer=instantiate(config.optics.renderer), loss=instantiate(config.loss)
+    datamodule = instantiate(config.data)
+    module = instantiate(
+        config.module, network=instantiate(config.network), renderer=instantiate(config.optics.renderer),
+        loss=instantiate(config.loss),
     )  # fmt: skip
     datamodule.trainer = SimpleNamespace(training=True)
     module.log_dict = module.log = lambda *_, **__: None
@@ -100,8 +102,8 @@ def measure(overrides: list[str], steps: int, rounds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=12, help="in a block")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8, help="in a block")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "loading.json")
     options = parser.parse_args()
     if os.getloadavg()[0] > 0.7:

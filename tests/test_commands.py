@@ -293,7 +293,7 @@ def test_unknown_distances_make_no_metric_file(recorded, tmp_path):
 
 def test_an_unknown_camera_is_estimated_and_the_example_has_its_truth(tmp_path):
     """The example written to a folder, with distances in the names and no camera."""
-    photographs = example_photographs()
+    photographs = example_photographs(160, 208)
     (tmp_path / "mine").mkdir()
     for image, focus in zip(photographs.images, photographs.focus_distances_m, strict=True):
         iio.imwrite(tmp_path / "mine" / f"slice_{focus}m.png", image)

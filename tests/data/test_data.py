@@ -509,7 +509,7 @@ def test_the_cache_keeps_stacks_and_a_changed_camera_reads_nothing_old(rgbd, tmp
         )  # fmt: skip
 
     def files():
-        return sorted((tmp_path / "cache").rglob("*.npz"))
+        return sorted((tmp_path / "cache").rglob("*.safetensors"))
 
     first = module().dataset("all")[0]
     assert len(files()) == 1

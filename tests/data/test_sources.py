@@ -1,7 +1,10 @@
 """Each published format, written here as its authors write it, read back in metres."""
 
+import hashlib
+import http.server
 import io
 import tarfile
+import threading
 import zipfile
 
 import imageio.v3 as iio
@@ -93,7 +96,7 @@ def test_broken_archives_and_missing_links_are_said(tmp_path):
         download(RemoteFile("x.zip"), tmp_path / "x.zip", nothing, "somewhere")
 
 
-def test_downloads_continue_and_are_checked(tmp_path):
+def test_downloads_are_checked_and_dead_links_say_what_to_do(tmp_path):
     content = bytes(range(256)) * 100
     (tmp_path / "served").write_bytes(content)
     url = (tmp_path / "served").as_uri()
@@ -105,6 +108,73 @@ def test_downloads_continue_and_are_checked(tmp_path):
     assert target.read_bytes() == content
     with pytest.raises(InputError, match="fetch other by hand"):
         download(RemoteFile("other", (tmp_path / "none").as_uri()), tmp_path / "other", nothing, "here")
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves ``content``; knows ranges unless ``ranges`` is False; breaks off after ``limit`` bytes of an answer."""
+
+    content, ranges, limit, asked = b"", True, None, []
+
+    def do_GET(self):
+        wanted = self.headers.get("Range")
+        type(self).asked.append(wanted)
+        first = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.ranges else 0
+        if first >= len(self.content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(self.content)}")
+            self.end_headers()
+            return
+        self.send_response(206 if first else 200)
+        self.send_header("Content-Length", str(len(self.content) - first))
+        self.end_headers()
+        self.wfile.write(self.content[first:][: self.limit])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    class Fresh(Server):
+        content, asked = bytes(range(256)) * 100, []
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Fresh) as one:
+        thread = threading.Thread(target=one.serve_forever)
+        thread.start()
+        yield Fresh, f"http://127.0.0.1:{one.server_port}/got"
+        one.shutdown()
+        thread.join()
+
+
+def test_an_interrupted_download_continues_where_it_stopped(server, tmp_path):
+    handler, url = server
+    file = RemoteFile("got", url, hashlib.sha256(handler.content).hexdigest())
+    handler.limit = 10_000
+    with pytest.raises(InputError, match="10000 of 25600 bytes.*continue|could not download"):
+        download(file, tmp_path / "got", nothing, "here")
+    assert (tmp_path / "got.part").stat().st_size == 10_000 and not (tmp_path / "got").exists()
+    handler.limit, seen = None, []
+    download(file, tmp_path / "got", lambda done, total: seen.append((done, total)), "here")
+    assert (tmp_path / "got").read_bytes() == handler.content and handler.asked == [None, "bytes=10000-"]
+    assert seen[-1] == (25600, 25600)
+
+
+def test_a_download_that_stopped_before_its_last_rename_is_finished(server, tmp_path):
+    handler, url = server
+    (tmp_path / "got.part").write_bytes(handler.content)
+    download(RemoteFile("got", url, hashlib.sha256(handler.content).hexdigest()), tmp_path / "got", nothing, "here")
+    assert (tmp_path / "got").read_bytes() == handler.content
+    (tmp_path / "other.part").write_bytes(handler.content + b"more than there is")
+    with pytest.raises(InputError, match="could not download"):
+        download(RemoteFile("other", url), tmp_path / "other", nothing, "here")
+
+
+def test_a_server_without_ranges_starts_afresh(server, tmp_path):
+    handler, url = server
+    handler.ranges = False
+    (tmp_path / "got.part").write_bytes(b"what an earlier try left")
+    download(RemoteFile("got", url), tmp_path / "got", nothing, "here")
+    assert (tmp_path / "got").read_bytes() == handler.content
 
 
 def test_a_folder_is_whole_or_not_there(tmp_path):
@@ -181,6 +251,12 @@ def test_ddff12(ddff12, tmp_path):
         stack.depth_m[0].numpy()[known], 1 / (disparity[0][known] / (FOCAL_PX * BASELINE_M)), rtol=1e-5
     )
     np.testing.assert_allclose(depth_of_disparity_m(depth_of_disparity_m(disparity)), disparity, rtol=1e-6)
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(source) as file, h5py.File(tmp_path / "other.h5", "w") as other:  # colour before height
+        for key in file:
+            other[key] = file[key][:].transpose(0, 1, 4, 2, 3) if key.startswith("stack") else file[key][:]
+    again = RecordedDataModule(str(converted("ddff12", [tmp_path / "other.h5"], tmp_path / "again"))).dataset("val")[0]
+    assert torch.equal(again.images, stack.images)
     # a slice averages nine views: a point one pixel of disparity off its focus is spread over nine pixels, a radius of 4.5
     camera = stack.camera[0]
     assert camera.blur_scale_px_m / (FOCAL_PX * BASELINE_M) == pytest.approx(4.5, rel=0.02)

@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
 from sfdfd.errors import InputError
@@ -18,7 +19,7 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["CachedStacks", "file_identity"]
 
-VERSION = 1
+VERSION = 2
 """Of what is stored and how it is made; a change of synthesis or alignment raises it."""
 ARRAYS = ("images", "focus_distances_m", "near_m", "far_m", "slice_mask", "depth_m", "aif", "valid")
 
@@ -30,7 +31,7 @@ def file_identity(path: Path) -> list[Any]:
 
 
 class CachedStacks(Dataset):
-    """A data set whose stacks are kept in a folder as uncompressed NPZ files.
+    """A data set whose stacks are kept in a folder as safetensors files, which are mapped, not parsed.
 
     Args:
         dataset: has ``identity(index)``: plain values that name the sample and what it is made from.
@@ -54,7 +55,7 @@ class CachedStacks(Dataset):
         """Where the stack is, or will be."""
         identity = json.dumps(self.dataset.identity(index), default=str)
         key = hashlib.sha256(f"{self.protocol}\n{identity}".encode()).hexdigest()
-        return self.folder / key[:2] / f"{key}.npz"
+        return self.folder / key[:2] / f"{key}.safetensors"
 
     def __getitem__(self, index: int) -> FocalStack:
         path = self.path(index)
@@ -65,24 +66,23 @@ class CachedStacks(Dataset):
         return stack
 
     def _write(self, path: Path, stack: FocalStack) -> None:
-        values = {key: getattr(stack, key).numpy() for key in ARRAYS if getattr(stack, key) is not None}
+        values = {key: getattr(stack, key).contiguous() for key in ARRAYS if getattr(stack, key) is not None}
         if self.bytes_are_exact:
-            values["images"] = (stack.images * 255).round().to(torch.uint8).numpy()
+            values["images"] = (stack.images * 255).round().to(torch.uint8)
         facts = {"camera": [camera.as_dict() for camera in stack.camera], "name": list(stack.name)}
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.stem}.{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.savez(file, facts=np.array(json.dumps(facts)), **values)
+        save_file(values, part, {"facts": json.dumps(facts)})
         part.replace(path)
 
     def _read(self, path: Path) -> FocalStack:
         try:
-            with np.load(path, allow_pickle=False) as content:
-                facts = json.loads(str(content["facts"]))
-                values = {key: torch.from_numpy(content[key]) for key in ARRAYS if key in content}
-        except (ValueError, OSError, KeyError, EOFError) as error:
+            with safe_open(path, "pt") as content:
+                facts = json.loads(content.metadata()["facts"])
+                values = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 - no mapping
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: a broken file in the cache ({error}); remove it (data.cache)") from None
         if values["images"].dtype == torch.uint8:
-            values["images"] = values["images"].float() / 255
+            values["images"] = values["images"].float().div_(255)
         camera = tuple(Camera(**one) for one in facts["camera"])
         return FocalStack(camera=camera, name=tuple(facts["name"]), **values)

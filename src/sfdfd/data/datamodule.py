@@ -53,7 +53,7 @@ class _Remembered(Dataset):
             self.kept[index] = values
         values = self.kept[index]
         if self.bytes_are_exact:
-            values = {**values, "images": values["images"].float() / 255}
+            values = {**values, "images": values["images"].float().div_(255)}
         return FocalStack(**values)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
 import shutil
 import tarfile
@@ -53,6 +54,7 @@ def download(file: RemoteFile, target: Path, report: Report, by_hand: str) -> No
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={done}-"} if done else {})
     target.parent.mkdir(parents=True, exist_ok=True)
+    total = None
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
             continues = response.status == 206
@@ -64,8 +66,10 @@ def download(file: RemoteFile, target: Path, report: Report, by_hand: str) -> No
                     stream.write(block)
                     done += len(block)
                     report(done, total)
-    except OSError as error:
-        raise InputError(f"could not download {file.url} ({error}); {remedy}") from None
+    except (OSError, http.client.HTTPException) as error:
+        whole = getattr(error, "code", None) == 416 and error.headers.get("Content-Range") == f"bytes */{done}"
+        if not whole:  # stopped between the last byte and the check
+            raise InputError(f"could not download {file.url} ({error}); {remedy}") from None
     if total is not None and done != total:
         raise InputError(f"{file.url}: got {done} of {total} bytes; run the command again to continue")
     if file.sha256 is not None and (found := sha256_of(part)) != file.sha256:

@@ -38,7 +38,7 @@ def camera() -> dict[str, float]:
 
 
 def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
-    """``stack_train``, ``stack_val`` (N x 10 x H x W x 3, 0 to 255) and ``disp_train``, ``disp_val`` (N x H x W pixels, 0
+    """``stack_train``, ``stack_val`` (N x 10 x H x W x 3, or colour before H, 0 to 255) and ``disp_train``, ``disp_val`` (N x H x W pixels, 0
     unknown). The split is the file's (DFV's 4 + 2 scenes, or the original 6 with test apart)."""
     source = only(paths, "ddff-dataset-trainval.h5 or DFV's my_ddff_trainVal.h5")
     try:
@@ -57,15 +57,20 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
             stacks, disparities = file.get(f"stack_{split}"), file.get(f"disp_{split}")
             if stacks is None:
                 continue
-            if stacks.ndim != 5 or stacks.shape[-1] != 3 or stacks.shape[1] < 2:
-                raise InputError(f"source={source}: expected stack_{split} N x S x H x W x 3, got {stacks.shape}")
-            if disparities is not None and np.squeeze(disparities[:1]).shape != stacks.shape[2:4]:
+            if stacks.ndim != 5 or 3 not in (stacks.shape[-1], stacks.shape[2]) or stacks.shape[1] < 2:
+                raise InputError(
+                    f"source={source}: expected stack_{split} N x S x H x W x 3 or N x S x 3 x H x W, got {stacks.shape}"
+                )
+            colour_last = stacks.shape[-1] == 3
+            size = stacks.shape[2:4] if colour_last else stacks.shape[3:]
+            if disparities is not None and np.squeeze(disparities[:1]).shape != size:
                 raise InputError(f"source={source}: expected disp_{split} N x H x W, got {disparities.shape}")
             focus = depth_of_disparity_m(np.linspace(*DISPARITIES, stacks.shape[1]))
             splits[split] = []
             for index in range(len(stacks)):
                 name = f"{split}_{index:04d}"
-                images = np.clip(np.round(stacks[index]), 0, 255).astype(np.uint8)
+                stored = stacks[index] if colour_last else stacks[index].transpose(0, 2, 3, 1)
+                images = np.clip(np.round(stored), 0, 255).astype(np.uint8)
                 depth = None if disparities is None else depth_of_disparity_m(np.squeeze(disparities[index]))
                 near, far = (float(value) for value in depth_of_disparity_m(np.array(DISPARITIES)))
                 write_stack(folder, name, list(images), camera(), focus, 0.9 * near, 1.1 * far, depth)

@@ -1,0 +1,51 @@
+"""What the pages name exists, and what exists is named."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sfdfd.data.sources import SOURCES
+from sfdfd.runs import CONF_DIR
+
+ROOT = Path(__file__).resolve().parents[1]
+DATASETS, CONFIGURATION = ((ROOT / "docs" / name).read_text() for name in ("datasets.md", "configuration.md"))
+
+
+def test_the_tests_that_the_data_page_names_exist():
+    existing = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    named = set(re.findall(r"`(test_\w+)`", DATASETS))
+    assert len(named) > 10 and named <= existing, named - existing
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_every_source_has_its_section(name):
+    source = SOURCES[name]
+    for fact in (source.licence, source.home, source.citation, source.uncertain, source.size, f"`data={name}`"):
+        assert fact in DATASETS, fact
+
+
+@pytest.mark.parametrize("group", ["experiment", "data", "network", "loss", "optimizer", "trainer", "logger", "optics"])
+def test_every_option_of_every_group_is_explained(group):
+    row = next(line for line in CONFIGURATION.splitlines() if line.startswith(f"| `{group}` |"))
+    for file in (CONF_DIR / group).glob("*.yaml"):
+        name = file.stem.removesuffix("_paper") if group == "experiment" else file.stem
+        assert f"`{name}`" in row, name
+        if group == "data":
+            assert f"`{name}`" in DATASETS or f"`data={name}`" in DATASETS, name
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
+def test_links_and_pictures_of_the_pages_exist(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_readme_names_experiments_and_data_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"experiment=(\w+)", readme))
+    assert named and all((CONF_DIR / "experiment" / f"{name}.yaml").is_file() for name in named)
+    assert all((CONF_DIR / "data" / f"{name}.yaml").is_file() for name in re.findall(r"(?<![.\w])data=(\w+)", readme))
