@@ -121,7 +121,7 @@ def test_synthesis_on_the_device_gives_what_the_loader_gives():
     assert float((first - second).abs().mean()) > 0.01  # new noise each time
     noisy.trainer.training = False
     assert noisy.on_after_batch_transfer(raw, 0) is raw  # validation and test are the loader's
-    with pytest.raises(InputError, match="data.synthesise_on"):
+    with pytest.raises(InputError, match=r"data\.synthesise_on"):
         ProceduralDataModule(synthesise_on="gpu", **common)
 
 
@@ -146,7 +146,7 @@ def test_focus_distances_from_the_depth_range_are_said_to_leak():
     common = {"renderer": RENDERER, "camera": CAMERA, "focus_distances_m": FOCUS_M, "near_m": 0.5, "far_m": 10.0}
     assert "range" in ProceduralDataModule(slices_in_depth_range=4, **common).protocol()["leaks"]
     assert "leaks" not in ProceduralDataModule(**common).protocol()
-    with pytest.raises(InputError, match="data.slices_in_depth_range"):
+    with pytest.raises(InputError, match=r"data\.slices_in_depth_range"):
         synthesis(slices_in_depth_range=1)
 
 

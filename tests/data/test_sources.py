@@ -150,7 +150,7 @@ def test_an_interrupted_download_continues_where_it_stopped(server, tmp_path):
     handler, url = server
     file = RemoteFile("got", url, hashlib.sha256(handler.content).hexdigest())
     handler.limit = 10_000
-    with pytest.raises(InputError, match="10000 of 25600 bytes.*continue|could not download"):
+    with pytest.raises(InputError, match=r"10000 of 25600 bytes.*continue|could not download"):
         download(file, tmp_path / "got", nothing, "here")
     assert (tmp_path / "got.part").stat().st_size == 10_000 and not (tmp_path / "got").exists()
     handler.limit, seen = None, []

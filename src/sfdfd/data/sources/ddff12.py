@@ -38,8 +38,8 @@ def camera() -> dict[str, float]:
 
 
 def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
-    """``stack_train``, ``stack_val`` (N x 10 x H x W x 3, or colour before H, 0 to 255) and ``disp_train``, ``disp_val`` (N x H x W pixels, 0
-    unknown). The split is the file's (DFV's 4 + 2 scenes, or the original 6 with test apart)."""
+    """``stack_train``, ``stack_val`` (N x 10 x H x W x 3, or colour before H, 0 to 255) and ``disp_train``, ``disp_val``
+    (N x H x W pixels, 0 unknown). The split is the file's (DFV's 4 + 2 scenes, or the original 6 with test apart)."""
     source = only(paths, "ddff-dataset-trainval.h5 or DFV's my_ddff_trainVal.h5")
     try:
         import h5py
