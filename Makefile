@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := outputs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench bench-refine docs notebooks clean
+.PHONY: help setup demo test test-slow lint format bench bench-refine bench-formats docs notebooks clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -40,11 +40,15 @@ format: $(STAMP) ## rewrite the sources in the house style
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: $(STAMP) ## timings and accuracy of the renderer; writes benchmarks/results/
+bench: $(STAMP) ## timings and accuracy of the renderer, speed of loading; writes benchmarks/results/
 	$(RUN) benchmarks/renderer.py
+	$(RUN) benchmarks/loading.py
 
 bench-refine: $(STAMP) ## refinement, confidence, calibration on RGB-D frames (half an hour): make bench-refine ROOT=DIR
 	$(RUN) benchmarks/refinement.py $(ROOT)
+
+bench-formats: $(STAMP) ## prepare three data sets from files in their official formats, train 200 steps on each
+	$(RUN) benchmarks/formats.py
 
 docs: $(STAMP) ## build the documentation into site/
 	$(RUN) -m mkdocs build --quiet --strict

@@ -1,9 +1,9 @@
 """Prepare three data sets from files in their official formats and train 200 steps on each: ``make bench-formats``.
 
 The files are made here, of the layout, types and value ranges of the published ones, at a small size: the contents of
-NYUv2's are RGB-D frames given by ``--frames DIR`` (``rgb/``, ``depth/`` in 16-bit millimetres) or else procedural scenes; those of
-DefocusNet and DDFF-12 are procedural scenes rendered with the camera of each. Then ``sfdfd.prepare`` and ``sfdfd.train`` run
-as a user runs them. Writes ``benchmarks/results/formats.json``.
+NYUv2's are RGB-D frames given by ``--frames DIR`` (``rgb/``, ``depth/`` in 16-bit millimetres) or else procedural scenes;
+those of DefocusNet and DDFF-12 are procedural scenes rendered with the camera of each. Then ``sfdfd.prepare`` and
+``sfdfd.train`` run as a user runs them. Writes ``benchmarks/results/formats.json``.
 """
 
 from __future__ import annotations

@@ -109,16 +109,15 @@ class StackSynthesis:
 
     @torch.no_grad()
     def rendered(self, stack: FocalStack, generator: torch.Generator) -> FocalStack:
-        """A batch of :meth:`unrendered` stacks with their slices rendered, disturbed and rounded, on the batch's device."""
-        if stack.size_px is not None:
-            samples = {}
-            for indices, part in stack.parts():
-                part = self.rendered(part, generator)
-                samples |= {index: part[position] for position, index in enumerate(indices)}
-            return FocalStack.collate([samples[index] for index in sorted(samples)])
+        """A batch of :meth:`unrendered` stacks with their slices rendered, disturbed and rounded, on the batch's device.
+
+        One at a time: a stack of little blur does not pay for the widest blur of its batch.
+        """
+        if len(stack) > 1:
+            return FocalStack.collate([self.rendered(stack[index], generator) for index in range(len(stack))])
         depth_m = stack.depth_m.clamp(self.near_m, self.far_m)
         images = self.renderer(stack.aif, depth_m, stack.focus_distances_m, stack.camera)
-        images = torch.stack([self.sensor(one, generator) for one in images]).clamp(0.0, 1.0)
+        images = self.sensor(images[0], generator)[None].clamp(0.0, 1.0)
         if self.round_to_8_bits:
             images = (images * 255).round() / 255
         return replace(stack, images=images)
