@@ -106,6 +106,18 @@ def only(paths: Sequence[Path], what: str) -> Path:
     return paths[0]
 
 
+def open_hdf5(source: Path) -> Any:
+    """An ``h5py.File`` to read from."""
+    try:
+        import h5py
+    except ImportError:
+        raise InputError(f"reading {source.name} needs h5py: pip install 'sfdfd[all]'") from None
+    try:
+        return h5py.File(source, "r")
+    except OSError as error:
+        raise InputError(f"source={source}: not an HDF5 file ({error})") from None
+
+
 def found_under(folder: Path, pattern: str, what: str, source: Path) -> list[Path]:
     """Files under ``folder`` by pattern, or one line that says what was expected."""
     found = sorted(path for path in folder.rglob(pattern) if not path.name.startswith("."))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sfdfd.data.fetch import RemoteFile, Report
-from sfdfd.data.sources.base import DataSource, only, write_splits, write_stack
+from sfdfd.data.sources.base import DataSource, only, open_hdf5, write_splits, write_stack
 from sfdfd.errors import InputError
 
 __all__ = ["DDFF12", "depth_of_disparity_m"]
@@ -41,16 +41,8 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
     """``stack_train``, ``stack_val`` (N x 10 x H x W x 3, or colour before H, 0 to 255) and ``disp_train``, ``disp_val``
     (N x H x W pixels, 0 unknown). The split is the file's (DFV's 4 + 2 scenes, or the original 6 with test apart)."""
     source = only(paths, "ddff-dataset-trainval.h5 or DFV's my_ddff_trainVal.h5")
-    try:
-        import h5py
-    except ImportError:
-        raise InputError("reading DDFF-12 needs h5py: pip install 'sfdfd[all]'") from None
-    try:
-        file = h5py.File(source, "r")
-    except OSError as error:
-        raise InputError(f"source={source}: not an HDF5 file ({error})") from None
     splits: dict[str, list[str]] = {}
-    with file:
+    with open_hdf5(source) as file:
         total = sum(len(file[key]) for key in file if key.startswith("stack_"))
         done = 0
         for split in ("train", "val", "test"):

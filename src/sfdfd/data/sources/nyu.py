@@ -10,7 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from sfdfd.data.fetch import RemoteFile, Report
-from sfdfd.data.sources.base import DataSource, only, write_rgbd, write_splits
+from sfdfd.data.sources.base import DataSource, only, open_hdf5, write_rgbd, write_splits
 from sfdfd.errors import InputError
 
 __all__ = ["NYU", "nyu_split"]
@@ -28,15 +28,7 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
     transposed; it is read frame by frame. Frames are reduced to half size, RGB by averaging, depth by taking one pixel, to
     the 320 x 240 of DEReD's generator. ``raw_depth/`` keeps the holes of the sensor."""
     source = only(paths, "nyu_depth_v2_labeled.mat")
-    try:
-        import h5py
-    except ImportError:
-        raise InputError("reading NYUv2 needs h5py: pip install 'sfdfd[all]'") from None
-    try:
-        file = h5py.File(source, "r")
-    except OSError as error:
-        raise InputError(f"source={source}: not an HDF5 file ({error})") from None
-    with file:
+    with open_hdf5(source) as file:
         images, depths, raw = file.get("images"), file.get("depths"), file.get("rawDepths")
         if (
             images is None or depths is None or images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8
