@@ -78,12 +78,13 @@ def estimate_blur_scale(
         near_m, far_m: depth range in metres.
         renderer: the model's optics.
         focal_length_m: where it is known, the thin lens' factor 1 / (1 - f/F) is exact; else it is taken as 1.
-        patches, patch_px: how many patches are solved, and their side; the ones with the most texture are taken.
+        patches, patch_px: how many patches are solved, and their side (at most half the image's, from 64 pixels up, so
+            that there are enough for a spread); the ones with the most texture are taken.
         steps: gradient steps of the joint solution.
     """
     nearest = float(focus_distances_m.min())
     height, width = images.shape[-2:]
-    side_y, side_x = min(patch_px, height), min(patch_px, width)
+    side_y, side_x = (min(patch_px, max(size // 2, 32), size) for size in (height, width))
 
     def stack_of(k: float, batch: Tensor) -> FocalStack:
         number = len(batch)
