@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs import command, instantiate, plain
+from sfdfd.runs.command import command, instantiate, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from sfdfd.capture.capture import Capture
+    from sfdfd.measures.diagnosis import Diagnosis
 
 
 def diagnose_command(config: DictConfig) -> None:
@@ -16,47 +19,64 @@ def diagnose_command(config: DictConfig) -> None:
 
     import imageio.v3 as iio
 
-    from sfdfd.diagnosis import diagnose, diagnosis_figure
-    from sfdfd.report import write_json
-    from sfdfd.runs import DEFAULT_OPTICS
-    from sfdfd.visualize import to_rgb
+    from sfdfd.data.files import readable, write_json
+    from sfdfd.report.pictures import diagnosis_figure, to_rgb
 
-    unit, facts = "m", {}
     settings = plain(config)
-    if config.stack is not None:
-        from sfdfd.capture import Capture, example_photographs
-        from sfdfd.data.recorded import STACK_KEYS, read_photographs
-        from sfdfd.optics.render import DefocusRenderer
+    judged = _of_stack(settings) if settings["stack"] is not None else _of_experiment(config, settings)
+    name, found, unit, facts = judged
+    _say(found, unit)
+    output_dir = Path(settings["output_dir"])
+    output_dir.mkdir(parents=True, exist_ok=True)
+    iio.imwrite(output_dir / "diagnosis.png", to_rgb(diagnosis_figure(found, readable(name)[-50:], unit)))
+    write_json(output_dir / "diagnosis.json", {"of": name, **found.as_dict(), "facts": facts})
+    print(f"written to {output_dir}")
 
-        sigma_scale = settings["optics"]["sigma_scale"] or DEFAULT_OPTICS["sigma_scale"]
-        name = str(config.stack)
-        photographs = (
-            example_photographs()
-            if name == "example"
-            else read_photographs(name, {key: settings[key] for key in STACK_KEYS})
-        )
-        renderer = DefocusRenderer(sigma_scale=sigma_scale, method="fast")
-        capture = Capture.prepare(photographs, renderer, exposure=False, calibrate=False)
-        unit = "" if capture.relative else "m"
-        stack, _ = capture.stack(1024)
-        found = diagnose(capture.camera, capture.focus_distances_m, capture.near_m, capture.far_m, sigma_scale, stack)
-        facts = capture.facts()
-        print(capture.statement if capture.camera_source == "known" else _rough(capture))
-        motion = float(capture.alignment.motion_px.max())
-        print(f"alignment: slices move by up to {motion:.2g} px" + (" (predict aligns them)" if motion > 0.5 else ""))
-        for note in capture.notes:
-            print(f"note: {note}")
-    else:
-        name = config.experiment_name or settings["data"]["_target_"].rsplit(".", 1)[-1]
-        data = settings["data"]
-        if data.get("focus_distances_m") is None or data["camera"].get("focal_length_m") is None:
-            from sfdfd.errors import InputError
 
-            raise InputError(f"{name} has no camera of its own; give one of its stacks: stack=DIR")
-        camera = instantiate({**data["camera"], "_target_": "sfdfd.optics.camera.Camera"})
-        sigma_scale = settings["optics"]["sigma_scale"]
-        found = diagnose(camera, data["focus_distances_m"], data["near_m"], data["far_m"], sigma_scale)
-        facts = {"camera": camera.as_dict(), "sigma_scale": sigma_scale}
+Judged = tuple[str, "Diagnosis", str, dict[str, Any]]
+"""Name, what was found, the unit of its distances, and facts for ``diagnosis.json``."""
+
+
+def _of_stack(settings: dict[str, Any]) -> Judged:
+    """One's own photographs."""
+    from sfdfd.capture.capture import Capture
+    from sfdfd.capture.example import named_photographs
+    from sfdfd.measures.diagnosis import diagnose
+    from sfdfd.optics.render import DefocusRenderer
+    from sfdfd.training.checkpoints import DEFAULT_OPTICS
+
+    sigma_scale = settings["optics"]["sigma_scale"] or DEFAULT_OPTICS["sigma_scale"]
+    renderer = DefocusRenderer(sigma_scale=sigma_scale, method="fast")
+    capture = Capture.of(named_photographs(settings["stack"], settings), renderer, exposure=False, calibrate=False)
+    stack = capture.stack(1024)
+    found = diagnose(capture.camera, capture.focus_distances_m, capture.near_m, capture.far_m, sigma_scale, stack)
+    print(capture.statement if capture.camera_source == "known" else _rough(capture))
+    motion = float(capture.alignment.motion_px.max())
+    print(f"alignment: slices move by up to {motion:.2g} px" + (" (predict aligns them)" if motion > 0.5 else ""))
+    for note in capture.notes:
+        print(f"note: {note}")
+    return str(settings["stack"]), found, "" if capture.relative else "m", capture.facts()
+
+
+def _of_experiment(config: DictConfig, settings: dict[str, Any]) -> Judged:
+    """The camera and distances that an experiment's data module really uses."""
+    from sfdfd.errors import InputError
+    from sfdfd.measures.diagnosis import diagnose
+
+    datamodule = instantiate(config.data)
+    name = settings["experiment_name"] or type(datamodule).__name__
+    optics = datamodule.optics_to_judge()
+    if optics is None:
+        raise InputError(f"{name} has no camera of its own; give one of its stacks: stack=DIR")
+    camera, focus, (near_m, far_m), note = optics
+    if note:
+        print(note)
+    sigma_scale = settings["optics"]["sigma_scale"]
+    found = diagnose(camera, focus, near_m, far_m, sigma_scale)
+    return name, found, "m", {"camera": camera.as_dict(), "sigma_scale": sigma_scale, "note": note}
+
+
+def _say(found: Diagnosis, unit: str) -> None:
     print(f"{'focus':>10} {'blur radius in pixels over the depth range'}")
     for focus, radius in zip(found.focus_distances_m, found.blur_radius_px, strict=True):
         print(f"{focus:10.4g} {radius.min():6.2f} to {radius.max():6.2f}")
@@ -67,14 +87,9 @@ def diagnose_command(config: DictConfig) -> None:
     print(f"VERDICT: {found.verdict}")
     for reason in found.reasons:
         print(f"  - {reason}")
-    output_dir = Path(config.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    iio.imwrite(output_dir / "diagnosis.png", to_rgb(diagnosis_figure(found, name[-50:], unit)))
-    write_json(output_dir / "diagnosis.json", {"of": name, **found.as_dict(), "facts": facts})
-    print(f"written to {output_dir}")
 
 
-def _rough(capture) -> str:
+def _rough(capture: Capture) -> str:
     if capture.relative:
         return capture.statement
     return (

@@ -1,5 +1,60 @@
-"""The one exception that means "what you gave cannot be used": commands print it as one line and exit with code 2."""
+"""The one exception that means "what you gave cannot be used", and the checks that raise it.
+
+Commands print it as one line and exit with code 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["InputError", "checked_choice", "checked_number", "checked_whole"]
 
 
 class InputError(ValueError):
     """Bad input from the user; the message says what was expected, what came, and the key or file that mends it."""
+
+
+def checked_number(
+    value: Any, where: str, *, least: float | None = None, most: float = math.inf, infinite: bool = False
+) -> float:
+    """``value`` as a float: positive, or from ``least`` to ``most``; finite unless ``infinite``; no bool and no NaN.
+
+    Raises:
+        InputError: anything else; ``where`` names the key or file.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    low = number > 0 if least is None else number >= least
+    if not (low and number <= most) or (math.isinf(number) and not infinite):
+        wanted = "a positive number" if least is None else f"a number of {least:g} or more"
+        wanted += "" if math.isinf(most) else f", {most:g} at most"
+        raise InputError(f"{where}: expected {wanted}, got {value!r}")
+    return number
+
+
+def checked_whole(value: Any, where: str, least: int, most: int | None = None) -> int:
+    """``value`` if it is a whole number from ``least`` to ``most``.
+
+    Raises:
+        InputError: anything else; ``where`` names the key or file.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        wanted = f"a whole number of {least} or more" if most is None else f"a whole number from {least} to {most}"
+        raise InputError(f"{where}: expected {wanted}, got {value!r}")
+    return value
+
+
+def checked_choice(value: Any, where: str, options: Sequence[Any]) -> Any:
+    """``value`` if it is one of the options (``True`` and 1 are not the same).
+
+    Raises:
+        InputError: anything else; ``where`` names the key or file.
+    """
+    if not any(value is option or (type(value) is type(option) and value == option) for option in options):
+        words = [str(option).lower() if isinstance(option, bool) else str(option) for option in options]
+        raise InputError(f"{where}: expected {', '.join(words[:-1])} or {words[-1]}, got {value!r}")
+    return value

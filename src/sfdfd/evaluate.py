@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs import (
-    command,
-    instantiate,
-    load_model,
-    pick_device,
-    plain,
-    run_record,
-    say_where_optics_differ,
-    seed_everything,
-    use_threads,
-)
+from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything
+from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,36 +17,49 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
 
     from omegaconf import OmegaConf
 
-    from sfdfd.evaluation import evaluate, print_metrics
-    from sfdfd.refine import Refiner
-    from sfdfd.report import write_json
+    from sfdfd.data.files import write_json
+    from sfdfd.inference.evaluation import MAIN, evaluate, print_metrics
+    from sfdfd.inference.methods import NetworkMethod, RefinedMethod, baselines
+    from sfdfd.inference.refine import Refiner
+    from sfdfd.training.checkpoints import load_model
+    from sfdfd.training.device import pick_device, use_threads
 
     use_threads(config.threads)
     seed_everything(config.seed)
+    device, refiner = pick_device(config.device), Refiner(**plain(config.refine))
     module, renderer = load_model(config.checkpoint, config.optics.renderer)
     if config.data.get("renderer") is not None and config.data.renderer.sigma_scale is None:
-        config.data.renderer.sigma_scale = renderer.sigma_scale  # synthesis follows the model
+        config.data.renderer.sigma_scale = renderer.options["sigma_scale"]  # synthesis follows the model
     datamodule = instantiate(config.data)
-    protocol: dict[str, Any] = {"checkpoint": config.checkpoint}
+    datamodule.check()
+    methods, protocol, camera = {}, {"checkpoint": config.checkpoint}, None
     if module is not None:
-        protocol["model_camera"] = module.run_config["optics"]["camera"]
-        data = datamodule.protocol()
+        camera, data = module.camera, datamodule.protocol()
+        methods[MAIN] = NetworkMethod(module.network, renderer, camera, device)
+        trained = module.run_config["optics"]["camera"]
+        protocol["model_camera"] = trained if camera is None else camera.as_dict()
         say_where_optics_differ(
-            data.get("camera"), protocol["model_camera"], data.get("synthesis_sigma_scale"), renderer.sigma_scale
+            data.get("camera"),
+            protocol["model_camera"],
+            data.get("synthesis_sigma_scale"),
+            renderer.options["sigma_scale"],
         )
+    methods |= baselines(datamodule, config.data.split, renderer, device=device)
+    protocol["constant_depth_m"] = None if "constant" not in methods else datamodule.constant_baseline_m()
+    if refiner.enabled:
+        methods["refined"] = RefinedMethod(methods.get(MAIN, methods["classical"]), refiner, renderer, camera)
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(output_dir / "run.json", run_record())
     OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
     result = evaluate(
-        module.network if module is not None else None,
-        renderer,
+        methods,
         datamodule,
         config.data.split,
         output_dir,
-        device=pick_device(config.device),
+        renderer=renderer,
+        device=device,
         pictures=config.pictures,
-        refiner=Refiner(**plain(config.refine)),
         protocol=protocol,
     )
     print_metrics(result, f"{config.data._target_.rsplit('.', 1)[-1]}, split {config.data.split}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfdfd.runs import command, load_model, run_record
+from sfdfd.runs.command import command
+from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,15 +18,15 @@ def export(config: DictConfig) -> None:
 
     import torch
 
-    from sfdfd.errors import InputError
-    from sfdfd.module import CONFIG_KEY
-    from sfdfd.onnx import export_onnx
-    from sfdfd.report import write_json
+    from sfdfd.data.files import write_json, written_aside
+    from sfdfd.errors import InputError, checked_choice
+    from sfdfd.networks.onnx import export_onnx
+    from sfdfd.training.checkpoints import load_model
+    from sfdfd.training.module import CONFIG_KEY
 
     if config.checkpoint is None:
         raise InputError("give the trained run: checkpoint=PATH (or checkpoint=pretrained)")
-    if config.format not in ("onnx", "weights"):
-        raise InputError(f"format: expected onnx or weights, got {config.format!r}")
+    checked_choice(config.format, "format", ("onnx", "weights"))
     module, _ = load_model(config.checkpoint, {})
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,8 @@ def export(config: DictConfig) -> None:
         weights = {
             key: value.half() if value.is_floating_point() else value for key, value in module.state_dict().items()
         }
-        torch.save({"state_dict": weights, CONFIG_KEY: module.run_config}, path)
+        with written_aside(path) as part:
+            torch.save({"state_dict": weights, CONFIG_KEY: module.run_config}, part)
         print("read it as checkpoint=PATH or weights_path=PATH")
     write_json(output_dir / "export.json", {"checkpoint": str(config.checkpoint), "run": run_record()})
     print(f"written to {path}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfdfd.runs import command, run_record
+from sfdfd.runs.command import command
+from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
     from pathlib import Path

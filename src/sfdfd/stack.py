@@ -1,4 +1,6 @@
-"""The dataclasses that cross rooms. Below this file plain tensors, above it these.
+"""The words that cross rooms: what goes in, what comes out, and what turns the one into the other.
+
+Below this file plain tensors, above it these.
 
 Shapes: B batch, S slice, H height, W width. Images are RGB floats in [0, 1], lengths are metres.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +19,12 @@ from torch import Tensor
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 
-__all__ = ["FocalStack", "Prediction"]
+__all__ = ["FocalStack", "Method", "Prediction"]
+
+PIXELWISE = ("images", "covered", "depth_m", "aif", "valid")
+"""The fields whose last two axes are the image's."""
+SLICEWISE = ("images", "focus_distances_m", "slice_mask", "covered")
+"""The fields whose second axis is the slice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +42,8 @@ class FocalStack:
         depth_m: (B,H,W) true depth in metres, if known; never read in training unless a config key says so.
         aif: (B,3,H,W) true all-in-focus image, if known; the same.
         valid: (B,H,W) true where depth_m is known and in range.
+        covered: (B,S,H,W) in [0, 1], how far each pixel of a slice shows something (0 where alignment moved its border
+            in); None: everywhere. What is not covered counts in no energy, confidence or metric.
         size_px: B (height, width) of the real images, which lie at the top left of padded ones; None: nothing is padded.
     """
 
@@ -47,6 +57,7 @@ class FocalStack:
     depth_m: Float[Tensor, "b h w"] | None = None
     aif: Float[Tensor, "b 3 h w"] | None = None
     valid: Bool[Tensor, "b h w"] | None = None
+    covered: Float[Tensor, "b s h w"] | None = None
     size_px: tuple[tuple[int, int], ...] | None = None
 
     @classmethod
@@ -62,6 +73,7 @@ class FocalStack:
         depth_m: Float[Tensor, "h w"] | None = None,
         aif: Float[Tensor, "3 h w"] | None = None,
         valid: Bool[Tensor, "h w"] | None = None,
+        covered: Float[Tensor, "s h w"] | None = None,
     ) -> FocalStack:
         """A batch of one, checked.
 
@@ -88,28 +100,44 @@ class FocalStack:
             depth_m=None if depth_m is None else depth_m[None],
             aif=None if aif is None else aif[None],
             valid=None if valid is None else valid[None],
+            covered=None if covered is None else covered[None],
         )
 
     def __len__(self) -> int:
         return self.images.shape[0]
 
     def __getitem__(self, index: int) -> FocalStack:
-        """Sample ``index`` as a batch of one, without its padding slices and pixels."""
-        keep = self.slice_mask[index]
-        height, width = self.images.shape[-2:] if self.size_px is None else self.size_px[index]
-        return FocalStack(
-            images=self.images[index, ..., :height, :width][keep][None],
-            focus_distances_m=self.focus_distances_m[index][keep][None],
-            camera=(self.camera[index],),
-            near_m=self.near_m[index : index + 1],
-            far_m=self.far_m[index : index + 1],
-            slice_mask=self.slice_mask[index][keep][None],
-            name=(self.name[index],),
-            **{
-                key: None if getattr(self, key) is None else getattr(self, key)[index : index + 1, ..., :height, :width]
-                for key in ("depth_m", "aif", "valid")
-            },
-        )
+        """Sample ``index`` as a batch of one, without its padding slices and pixels; negative ones count from the end.
+
+        Raises:
+            IndexError: there is no such sample.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of a batch of {len(self)}")
+        index %= len(self)
+        one = self._chosen([index])
+        if self.size_px is not None:
+            one = replace(one._cut(*self.size_px[index]), size_px=None)
+        real = self.slice_mask[index]
+        return one if bool(real.all()) else one._with(SLICEWISE, lambda value: value[:, real])
+
+    def _with(self, keys: Sequence[str], change) -> FocalStack:
+        """The tensors of these fields changed, those that are there."""
+        return replace(self, **{key: change(value) for key in keys if (value := getattr(self, key)) is not None})
+
+    def _chosen(self, indices: Sequence[int]) -> FocalStack:
+        """These samples, padded as they are."""
+        values = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                value = tuple(value[i] for i in indices)
+            values[field.name] = value if value is None or isinstance(value, tuple) else value[list(indices)]
+        return FocalStack(**values)
+
+    def _cut(self, height: int, width: int) -> FocalStack:
+        """The top left ``height`` x ``width`` pixels."""
+        return self._with(PIXELWISE, lambda value: value[..., :height, :width])
 
     @classmethod
     def collate(cls, stacks: Sequence[FocalStack]) -> FocalStack:
@@ -120,56 +148,36 @@ class FocalStack:
             InputError: only some have truth.
         """
         if any(stack.size_px is not None for stack in stacks):
-            stacks = [stack[i] for stack in stacks for i in range(len(stack))]
+            stacks = [one for stack in stacks for one in stack]
         sizes = [tuple(stack.images.shape[-2:]) for stack in stacks for _ in range(len(stack))]
         size_px = None
         if len(set(sizes)) > 1:
             largest = tuple(max(size[axis] for size in sizes) for axis in (0, 1))
             size_px, stacks = tuple(sizes), [stack._padded(*largest) for stack in stacks]
         longest = max(stack.images.shape[1] for stack in stacks)
+        if any(stack.covered is not None for stack in stacks):
+            stacks = [replace(stack, covered=stack.shown()) for stack in stacks]
 
-        def padded(value: Tensor, how: str) -> Tensor:
-            missing = longest - value.shape[1]
-            if not missing:
-                return value
-            filler = value[:, -1:] if how == "repeat" else torch.zeros_like(value[:, -1:])
-            return torch.cat([value, *[filler] * missing], dim=1)
-
-        def joined(key: str) -> Tensor | None:
+        def joined(key: str) -> Tensor | tuple | None:
             values = [getattr(stack, key) for stack in stacks]
             if all(value is None for value in values):
                 return None
             if any(value is None for value in values):
                 raise InputError(f"a batch needs {key} for all of its samples or for none")
+            if isinstance(values[0], tuple):
+                return tuple(one for value in values for one in value)
+            if key in SLICEWISE:
+                values = [_with_slices_up_to(longest, value, repeat=key == "focus_distances_m") for value in values]
             return torch.cat(values)
 
-        return cls(
-            images=torch.cat([padded(stack.images, "zero") for stack in stacks]),
-            focus_distances_m=torch.cat([padded(stack.focus_distances_m, "repeat") for stack in stacks]),
-            camera=tuple(camera for stack in stacks for camera in stack.camera),
-            near_m=torch.cat([stack.near_m for stack in stacks]),
-            far_m=torch.cat([stack.far_m for stack in stacks]),
-            slice_mask=torch.cat([padded(stack.slice_mask, "zero") for stack in stacks]),
-            name=tuple(name for stack in stacks for name in stack.name),
-            depth_m=joined("depth_m"),
-            aif=joined("aif"),
-            valid=joined("valid"),
-            size_px=size_px,
-        )
+        values = {field.name: joined(field.name) for field in fields(cls) if field.name != "size_px"}
+        return cls(**values, size_px=size_px)
 
     def _padded(self, height: int, width: int) -> FocalStack:
-        """Edges repeated down and to the right; depth there is not valid."""
+        """Edges repeated down and to the right; depth there is not valid and nothing is covered."""
         bottom, right = height - self.images.shape[-2], width - self.images.shape[-1]
-
-        def extended(values: Tensor | None) -> Tensor | None:
-            if values is None:
-                return None
-            flat = values.reshape(1, -1, *values.shape[-2:])
-            return F.pad(flat, (0, right, 0, bottom), mode="replicate").reshape(*values.shape[:-2], height, width)
-
-        valid = None if self.valid is None else F.pad(self.valid, (0, right, 0, bottom))
-        truth = {"depth_m": extended(self.depth_m), "aif": extended(self.aif), "valid": valid}
-        return replace(self, images=extended(self.images), **truth)
+        zeros = self._with(("valid", "covered"), lambda value: F.pad(value, (0, right, 0, bottom)))
+        return zeros._with(("images", "depth_m", "aif"), lambda value: _edges_repeated(value, height, width))
 
     def parts(self) -> list[tuple[list[int], FocalStack]]:
         """The batch as batches of one image size each, without padding: (indices into this batch, their stacks).
@@ -181,30 +189,42 @@ class FocalStack:
         groups: dict[tuple[int, int], list[int]] = {}
         for index, size in enumerate(self.size_px):
             groups.setdefault(size, []).append(index)
-        found = []
-        for (height, width), indices in groups.items():
-            values = {
-                key: None if (value := getattr(self, key)) is None else value[indices]
-                for key in ("focus_distances_m", "near_m", "far_m", "slice_mask")
-            }
-            for key in ("images", "depth_m", "aif", "valid"):
-                value = getattr(self, key)
-                values[key] = None if value is None else value[indices][..., :height, :width]
-            camera, name = (tuple(getattr(self, key)[i] for i in indices) for key in ("camera", "name"))
-            found.append((indices, FocalStack(camera=camera, name=name, **values)))
-        return found
+        return [(indices, replace(self._chosen(indices)._cut(*size), size_px=None)) for size, indices in groups.items()]
+
+    def shown(self) -> Float[Tensor, "b s h w"]:
+        """:attr:`covered` of the real slices, 0 for padding ones: the weight of every pixel of the stack."""
+        mask = self.slice_mask[:, :, None, None].to(self.images)
+        if self.covered is None:
+            return mask.expand(-1, -1, *self.images.shape[-2:])
+        return self.covered * mask
 
     def cropped(self, top: int, bottom: int, left: int, right: int) -> FocalStack:
         """Rows top to bottom and columns left to right (the ends excluded) of every image and map, of an unpadded batch."""
-        changes = {
-            key: None if (value := getattr(self, key)) is None else value[..., top:bottom, left:right]
-            for key in ("images", "depth_m", "aif", "valid")
-        }
-        return replace(self, **changes)
+        return self._with(PIXELWISE, lambda value: value[..., top:bottom, left:right])
+
+    def scaled(self, images: Float[Tensor, "b s 3 y x"], covered: Tensor | None = None) -> FocalStack:
+        """The same scenes in images of another size, without truth: the cameras' pixel pitch follows.
+
+        Args:
+            images: (B,S,3,Y,X) the resized slices of an unpadded batch.
+            covered: (B,S,Y,X) what they show.
+        """
+        (height, width), (tall, wide) = self.images.shape[-2:], images.shape[-2:]
+        factor = (tall * wide / (height * width)) ** 0.5
+        cameras = tuple(camera.resized(factor) for camera in self.camera)
+        return replace(self.without_truth(), images=images, covered=covered, camera=cameras)
+
+    def resized(self, height: int, width: int) -> FocalStack:
+        """The same scenes at another size, averaged over areas; itself where it has that size."""
+        if self.images.shape[-2:] == (height, width):
+            return self
+        images = F.interpolate(self.images.flatten(0, 1), (height, width), mode="area")
+        covered = None if self.covered is None else F.interpolate(self.covered, (height, width), mode="area")
+        return self.scaled(images.unflatten(0, self.images.shape[:2]), covered)
 
     def _mapped(self, function) -> FocalStack:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{key: function(value) for key, value in values.items() if isinstance(value, Tensor)})
+        tensors = [field.name for field in fields(self) if isinstance(getattr(self, field.name), Tensor)]
+        return self._with(tensors, function)
 
     def to(self, *args, **kwargs) -> FocalStack:
         """The same batch with every tensor moved; takes a device (Lightning calls it)."""
@@ -217,12 +237,7 @@ class FocalStack:
     def with_slices(self, indices: Sequence[int]) -> FocalStack:
         """The same batch with these slices of each stack, in this order."""
         keep = torch.as_tensor(list(indices), device=self.images.device)
-        return replace(
-            self,
-            images=self.images[:, keep],
-            focus_distances_m=self.focus_distances_m[:, keep],
-            slice_mask=self.slice_mask[:, keep],
-        )
+        return self._with(SLICEWISE, lambda value: value[:, keep])
 
     def without_truth(self) -> FocalStack:
         """The same batch with no depth, AIF or validity mask: all that training may see."""
@@ -238,7 +253,7 @@ class Prediction:
         aif: (B,3,H,W) all-in-focus image, RGB in [0, 1].
         defocus_px: (B,S,H,W) signed blur radius in pixels under that depth; positive behind the focus distance.
         rendered: (B,S,3,H,W) the stack that this depth and AIF would have produced; None where it was not rendered.
-        confidence: (B,H,W) in (0, 1], see :mod:`sfdfd.confidence`; None where nobody asked.
+        confidence: (B,H,W) in (0, 1], see :mod:`sfdfd.inference.confidence`; None where nobody asked.
         depth_std_m: (B,H,W) standard deviation of the depth in metres; the same.
     """
 
@@ -249,25 +264,51 @@ class Prediction:
     confidence: Float[Tensor, "b h w"] | None = None
     depth_std_m: Float[Tensor, "b h w"] | None = None
 
-    def part(self, indices: Sequence[int], height: int, width: int) -> Prediction:
-        """Some of the samples, cut to the top left ``height`` x ``width`` pixels."""
-        values = vars(self).items()
-        return Prediction(**{k: None if v is None else v[list(indices)][..., :height, :width] for k, v in values})
+    def to(self, *args, **kwargs) -> Prediction:
+        """The same prediction with every tensor moved."""
+        return Prediction(**{k: None if v is None else v.to(*args, **kwargs) for k, v in vars(self).items()})
 
     @classmethod
-    def joined(cls, parts: Sequence[tuple[Sequence[int], Prediction]], height: int, width: int) -> Prediction:
-        """The reverse: one prediction of ``height`` x ``width`` pixels, edges repeated where a part has none."""
-        order = [index for indices, _ in parts for index in indices]
+    def collate(cls, predictions: Sequence[Prediction]) -> Prediction:
+        """One prediction of many, as :meth:`FocalStack.collate` joins their stacks: edges repeated where one is smaller,
+        padding slices 0; a field that one of them lacks is None."""
+        height, width = (max(one.depth_m.shape[axis] for one in predictions) for axis in (-2, -1))
+        longest = max(one.defocus_px.shape[1] for one in predictions)
         values: dict[str, Tensor | None] = {}
-        for key in vars(parts[0][1]):
-            pieces = [getattr(prediction, key) for _, prediction in parts]
+        for field in fields(cls):
+            pieces = [getattr(one, field.name) for one in predictions]
             if any(piece is None for piece in pieces):
-                values[key] = None
+                values[field.name] = None
                 continue
-            padded = []
-            for piece in pieces:
-                flat = piece.reshape(1, -1, *piece.shape[-2:])
-                edges = (0, width - piece.shape[-1], 0, height - piece.shape[-2])
-                padded.append(F.pad(flat, edges, mode="replicate").reshape(*piece.shape[:-2], height, width))
-            values[key] = torch.cat(padded)[torch.tensor(order).argsort()]
+            pieces = [_edges_repeated(piece, height, width) for piece in pieces]
+            if field.name in ("defocus_px", "rendered"):
+                pieces = [_with_slices_up_to(longest, piece) for piece in pieces]
+            values[field.name] = torch.cat(pieces)
         return cls(**values)
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Whatever turns focal stacks into predictions: a network with a renderer, classical depth from focus, a constant,
+    refinement from any of them (:mod:`sfdfd.inference`). Commands, API and benchmarks all call the same objects."""
+
+    def __call__(self, stack: FocalStack) -> Prediction:
+        """Predict; truth, where the stack has any, is not looked at."""
+
+
+def _edges_repeated(values: Tensor, height: int, width: int) -> Tensor:
+    """(...,h,w) -> (...,H,W), edges repeated down and to the right."""
+    edges = (0, width - values.shape[-1], 0, height - values.shape[-2])
+    if not any(edges):
+        return values
+    flat = values.reshape(1, -1, *values.shape[-2:])
+    return F.pad(flat, edges, mode="replicate").reshape(*values.shape[:-2], height, width)
+
+
+def _with_slices_up_to(number: int, values: Tensor, *, repeat: bool = False) -> Tensor:
+    """(B,s,...) -> (B,number,...), the last slice repeated or zeros."""
+    missing = number - values.shape[1]
+    if not missing:
+        return values
+    filler = values[:, -1:] if repeat else torch.zeros_like(values[:, -1:])
+    return torch.cat([values, *[filler] * missing], dim=1)

@@ -4,79 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs import (
-    PRETRAINED,
-    command,
-    instantiate,
-    load_checkpoint,
-    load_run,
-    pick_device,
-    plain,
-    run_record,
-    say_where_optics_differ,
-    seed_everything,
-    use_threads,
-)
+from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything
+from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
+    import lightning
     from omegaconf import DictConfig
+
+    from sfdfd.data.datamodule import FocalStackDataModule
+    from sfdfd.training.callbacks import RunCheckpoint
+    from sfdfd.training.module import DepthFromDefocus
 
 
 def train(config: DictConfig) -> dict[str, Any]:
     """Train as configured, then test the best checkpoint; returns the content of ``metrics.json``."""
-    import logging
     import sys
-    import warnings
     from pathlib import Path
 
-    from lightning.pytorch.callbacks import ModelCheckpoint
     from omegaconf import OmegaConf
 
-    from sfdfd.errors import InputError
-    from sfdfd.evaluation import evaluate, print_metrics
-    from sfdfd.optics.camera import Camera
-    from sfdfd.report import write_json
+    from sfdfd.data.files import write_json
+    from sfdfd.inference.evaluation import print_metrics
+    from sfdfd.training.callbacks import RunCheckpoint
+    from sfdfd.training.checkpoints import resumable
+    from sfdfd.training.device import use_threads
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its greetings say nothing about the run
-    warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")  # Lightning 2.6 on torch 2.13
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # stacks are kept in memory
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # intervals count steps here
+    _quieten()
     resolved = plain(config)
     _refuse_relaunching_sweeps(resolved)
-    if resolved["optics"]["weighting"] == "occlusion":
-        raise InputError(
-            "optics.weighting=occlusion has no gradient in depth and cannot train; it is for synthesis "
-            "(data.renderer.weighting=occlusion)"
-        )
     output_dir = Path(resolved["output_dir"])
     use_threads(resolved["threads"])
     seed_everything(resolved["seed"])
     datamodule = instantiate(config.data)
-    module = instantiate(
-        config.module,
-        network=instantiate(config.network),
-        renderer=instantiate(config.optics.renderer),
-        loss=instantiate(config.loss),
-        optimizer=instantiate(config.optimizer),
-    )
-    module.run_config = resolved
-    model_camera = resolved["optics"]["camera"]
-    if say_where_optics_differ(resolved["data"].get("camera"), model_camera):
-        module.camera = Camera(**{key: value for key, value in model_camera.items() if key != "_target_"})
-    if resolved["weights_path"]:
-        path = PRETRAINED if str(resolved["weights_path"]) == "pretrained" else resolved["weights_path"]
-        try:
-            module.load_state_dict(load_checkpoint(path, "weights_path")["state_dict"])
-        except RuntimeError:
-            raise InputError(f"weights_path={resolved['weights_path']}: these weights are of another network") from None
-    if resolved["ckpt_path"]:
-        load_checkpoint(resolved["ckpt_path"], "ckpt_path")  # refuses what is not ours before anything is written
+    datamodule.check()
+    module = _module(config, resolved)
     untrained = instantiate(config.network)
     untrained.load_state_dict(module.network.state_dict())
     _fit_intervals(config)
-    loggers = [instantiate(node) for node in (config.logger or {}).values()]
-    callbacks = [instantiate(node) for node in (config.callbacks or {}).values()]
-    trainer = instantiate(config.trainer, logger=loggers or False, callbacks=callbacks)
+    ckpt_path = None if resolved["ckpt_path"] is None else str(resolved["ckpt_path"])
+    first_step = 0 if ckpt_path is None else resumable(module, ckpt_path, config.trainer.max_steps)
+    trainer = _trainer(config, first_step if ckpt_path is not None else None)
     if trainer.is_global_zero:
         output_dir.mkdir(parents=True, exist_ok=True)
         write_json(output_dir / "run.json", run_record())
@@ -84,37 +51,148 @@ def train(config: DictConfig) -> dict[str, Any]:
     try:
         for logger in trainer.loggers:
             logger.log_hyperparams(_flat(resolved))
-        trainer.fit(module, datamodule, ckpt_path=resolved["ckpt_path"], weights_only=True)
+        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+        steps = _steps_taken(trainer, first_step)
         if not trainer.is_global_zero:
             return {}
-        saver = next((one for one in trainer.callbacks if isinstance(one, ModelCheckpoint)), None)
-        best = getattr(saver, "best_model_path", "") or getattr(saver, "last_model_path", "")
-        if best and Path(best).is_file():
-            module = load_run(best)
-        result = evaluate(
-            module.network,
-            module.renderer,
-            datamodule,
-            "test",
-            output_dir,
-            device=pick_device("auto"),
-            pictures=resolved["pictures"],
-            beside={"untrained": untrained},
-            protocol={
-                "checkpoint": best or None,
-                "steps": trainer.global_step,
-                "optics": resolved["optics"]["camera"],
-                "selection": f"best {saver.monitor}" if saver is not None and saver.monitor else "last",
-            },
-        )
+        saver = next((one for one in trainer.callbacks if isinstance(one, RunCheckpoint)), None)
+        if saver is not None and saver.stopped_by is not None:
+            _stop(saver, steps)
+        result, best = _test(module, untrained, datamodule, saver, steps, output_dir, resolved)
         for logger in trainer.loggers:
-            logger.log_metrics({f"test/{k}": v for k, v in result.items() if isinstance(v, (int, float))})
+            logger.log_metrics({f"test/{k}": v for k, v in result.items() if isinstance(v, (int, float))}, step=steps)
     finally:
         _finish_loggers()
-    print_metrics(result, f"test, {config.data._target_.rsplit('.', 1)[-1]}, after {trainer.global_step} steps")
+    print_metrics(result, f"test, {config.data._target_.rsplit('.', 1)[-1]}, after {steps} steps")
     print(f"run folder: {output_dir}\npictures:   {output_dir / 'pictures'}\ncheckpoint: {best}")
     sys.stdout.flush()
     return result
+
+
+def _quieten() -> None:
+    """Lightning's greetings, and warnings that say nothing about the run."""
+    import logging
+    import warnings
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")  # Lightning 2.6 on torch 2.13
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # stacks are kept in memory
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # intervals count steps here
+    warnings.filterwarnings("ignore", message=".*[Cc]heckpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
+
+
+def _module(config: DictConfig, resolved: dict[str, Any]) -> DepthFromDefocus:
+    """The LightningModule with its parts, the model's own camera, and weights to start from."""
+    from sfdfd.errors import InputError
+    from sfdfd.training.checkpoints import own_camera, start_from
+
+    renderer = instantiate(config.optics.renderer)
+    if not renderer.differentiable:
+        raise InputError(
+            "optics.weighting=occlusion has no gradient in depth and cannot train; it is for synthesis "
+            "(data.renderer.weighting=occlusion)"
+        )
+    module = instantiate(
+        config.module,
+        network=instantiate(config.network),
+        renderer=renderer,
+        loss=instantiate(config.loss),
+        optimizer=instantiate(config.optimizer),
+    )
+    module.run_config, module.camera = resolved, own_camera(resolved)
+    say_where_optics_differ(resolved["data"].get("camera"), resolved["optics"]["camera"])
+    if resolved["weights_path"]:
+        start_from(module, str(resolved["weights_path"]))
+    return module
+
+
+def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
+    """The trainer; ``first_step`` is that of a run that is continued."""
+    from sfdfd.training.loggers import ContinuedCSVLogger
+
+    loggers = [instantiate(node) for node in (config.logger or {}).values()]
+    for logger in loggers:
+        if isinstance(logger, ContinuedCSVLogger) and first_step is not None:
+            logger.continue_from(first_step)
+    callbacks = [instantiate(node) for node in (config.callbacks or {}).values()]
+    return instantiate(config.trainer, logger=loggers or False, callbacks=callbacks)
+
+
+def _steps_taken(trainer: lightning.Trainer, first_step: int) -> int:
+    """The run's number of steps.
+
+    Raises:
+        InputError: this fit took none.
+    """
+    from sfdfd.errors import InputError
+
+    # a spawned process hands back its metrics, but not its counters
+    steps = max(trainer.global_step, int(trainer.callback_metrics.get("steps", 0)))
+    if steps <= first_step:
+        raise InputError(
+            "training took no step: too few stacks for the batches and processes (data.batch_size, trainer.devices), or no "
+            "time (trainer.max_time)"
+        )
+    return steps
+
+
+def _stop(saver: RunCheckpoint, steps: int) -> None:
+    """End a run that was asked to stop, as the shell expects it."""
+    import sys
+
+    print(
+        f"sfdfd: stopped by {saver.stopped_by.name} after step {steps}; continue with ckpt_path={saver.last_model_path}",
+        file=sys.stderr,
+    )
+    sys.exit(128 + saver.stopped_by)
+
+
+def _test(
+    module: DepthFromDefocus,
+    untrained: Any,
+    datamodule: FocalStackDataModule,
+    saver: RunCheckpoint | None,
+    steps: int,
+    output_dir: Any,
+    resolved: dict[str, Any],
+) -> tuple[dict[str, Any], str]:
+    """Evaluate the best checkpoint, the baselines and the untrained network; the figures, and the checkpoint's path."""
+    from pathlib import Path
+
+    from sfdfd.inference.evaluation import MAIN, evaluate
+    from sfdfd.inference.methods import NetworkMethod, baselines
+    from sfdfd.training.checkpoints import load_run
+    from sfdfd.training.device import pick_device
+
+    best = getattr(saver, "best_model_path", "") or getattr(saver, "last_model_path", "")
+    if best and Path(best).is_file():
+        module = load_run(best)
+    device, renderer = pick_device("auto"), module.renderer
+    options = {"renderer": renderer, "camera": module.camera, "device": device}
+    methods = {
+        MAIN: NetworkMethod(module.network, **options),
+        **baselines(datamodule, "test", renderer, device=device),
+        "untrained": NetworkMethod(untrained, **options),
+    }
+    camera = module.camera or datamodule.camera
+    result = evaluate(
+        methods,
+        datamodule,
+        "test",
+        output_dir,
+        renderer=renderer,
+        device=device,
+        pictures=resolved["pictures"],
+        protocol={
+            "constant_depth_m": datamodule.constant_baseline_m() if "constant" in methods else None,
+            "checkpoint": best or None,
+            "steps": steps,
+            "optics": None if camera is None else camera.as_dict(),
+            "selection": f"best {saver.monitor}" if saver is not None and saver.monitor else "last",
+        },
+    )
+    return result, best
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -135,6 +213,8 @@ def _fit_intervals(config: DictConfig) -> None:
     steps = config.trainer.max_steps
     if not isinstance(steps, int) or isinstance(steps, bool) or steps == 0 or steps < -1:
         raise InputError(f"trainer.max_steps: expected a whole number of steps, got {steps!r}")
+    if steps == -1 and config.trainer.max_epochs in (-1, None) and config.trainer.max_time is None:
+        raise InputError("give training an end: trainer.max_steps, trainer.max_epochs or trainer.max_time")
     for key in ("val_check_interval", "log_every_n_steps"):
         interval = config.trainer[key]
         if isinstance(interval, int) and 0 < steps < interval:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
+from sfdfd.data.files import written_aside
+from sfdfd.data.images import to_bytes
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
 __all__ = ["CachedStacks", "file_identity"]
 
-VERSION = 2
+VERSION = 3
 """Of what is stored and how it is made; a change of synthesis or alignment raises it."""
-ARRAYS = ("images", "focus_distances_m", "near_m", "far_m", "slice_mask", "depth_m", "aif", "valid")
+ARRAYS = ("images", "focus_distances_m", "near_m", "far_m", "slice_mask", "depth_m", "aif", "valid", "covered")
 
 
 def file_identity(path: Path) -> list[Any]:
@@ -68,12 +69,11 @@ class CachedStacks(Dataset):
     def _write(self, path: Path, stack: FocalStack) -> None:
         values = {key: getattr(stack, key).contiguous() for key in ARRAYS if getattr(stack, key) is not None}
         if self.bytes_are_exact:
-            values["images"] = (stack.images * 255).round().to(torch.uint8)
+            values["images"] = to_bytes(stack.images)
         facts = {"camera": [camera.as_dict() for camera in stack.camera], "name": list(stack.name)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.stem}.{os.getpid()}.part")
-        save_file(values, part, {"facts": json.dumps(facts)})
-        part.replace(path)
+        with written_aside(path) as part:
+            save_file(values, part, {"facts": json.dumps(facts)})
 
     def _read(self, path: Path) -> FocalStack:
         try:

@@ -21,7 +21,19 @@ from torch import Tensor
 
 from sfdfd.errors import InputError
 
-__all__ = ["IMAGE_SUFFIXES", "PhotoFacts", "list_images", "read_array", "read_image", "read_photograph", "write_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "PhotoFacts",
+    "list_images",
+    "natural_key",
+    "read_array",
+    "read_image",
+    "read_photograph",
+    "to_bytes",
+    "to_float",
+    "working_size",
+    "write_image",
+]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 LARGEST_PIXELS = 120e6
@@ -29,14 +41,15 @@ SENSOR_DIAGONAL_35MM_M = math.hypot(0.036, 0.024)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # broken files are reported by us, in one line
 
 
-def _natural(path: Path) -> list[tuple[int, Any]]:
+def natural_key(path: Path) -> list[tuple[int, Any]]:
+    """Sorts names by the value of their numbers: 2 before 10."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name.lower()) if part]
 
 
 def list_images(folder: Path) -> list[Path]:
     """Image files of a folder, sorted by name, numbers by value (2 before 10); hidden files are passed over."""
     found = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted(found, key=lambda path: (_natural(path), path.name))
+    return sorted(found, key=lambda path: (natural_key(path), path.name))
 
 
 @dataclass(frozen=True)
@@ -182,6 +195,11 @@ def to_float(array: np.ndarray) -> Float[Tensor, "3 h w"]:
     return torch.from_numpy(array.astype(np.float32) / np.float32(scale)).permute(2, 0, 1).contiguous()
 
 
+def to_bytes(values: Tensor) -> Tensor:
+    """[0, 1] -> uint8, rounded: how a photograph is stored; ``to_bytes(x).float().div(255)`` is what is read back."""
+    return (values.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
 def read_image(path: Path) -> Float[Tensor, "3 h w"]:
     """An RGB image in [0, 1]; see :func:`read_photograph`."""
     return to_float(read_photograph(path)[0])
@@ -189,5 +207,10 @@ def read_image(path: Path) -> Float[Tensor, "3 h w"]:
 
 def write_image(path: Path, image: Float[Tensor, "3 h w"]) -> None:
     """Write RGB in [0, 1] as an 8-bit image."""
-    array = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-    iio.imwrite(path, array.permute(1, 2, 0).numpy())
+    iio.imwrite(path, to_bytes(image.detach().cpu()).permute(1, 2, 0).numpy())
+
+
+def working_size(height: int, width: int, longer_px: int) -> tuple[int, int]:
+    """(height, width) reduced so that the longer side is at most ``longer_px``; never enlarged."""
+    factor = min(1.0, longer_px / max(height, width))
+    return max(16, round(height * factor)), max(16, round(width * factor))

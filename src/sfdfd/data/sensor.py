@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sfdfd.errors import InputError
+from sfdfd.errors import checked_number
 
 __all__ = ["SensorModel"]
 
@@ -36,13 +35,13 @@ class SensorModel:
 
     def __post_init__(self) -> None:
         for key, value in asdict(self).items():
-            if value is None and key == "full_well":
-                continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or value < 0 or (key == "full_well" and value == 0):
-                raise InputError(
-                    f"expected {key} of 0 or more (full_well: more than 0, or null), got {value} (data.sensor)"
-                )
+            if not (value is None and key == "full_well"):
+                checked_number(value, f"{key} (data.sensor.{key})", least=None if key == "full_well" else 0)
+
+    @property
+    def disturbs(self) -> bool:
+        """Whether it does anything."""
+        return self != SensorModel()
 
     def __call__(self, images: Float[Tensor, "s 3 h w"], generator: torch.Generator) -> Float[Tensor, "s 3 h w"]:
         """(S,3,H,W) in [0, 1] -> the same, disturbed, not yet clamped; the generator may live on any device."""

@@ -7,22 +7,25 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sfdfd.classical import focus_measure
+from sfdfd.networks.classical import focus_measure
 from sfdfd.networks.interface import (
     NetworkOutput,
     bounded_depth_m,
+    checked_size,
     convolution,
     max_over_slices,
     pad_to_multiple,
     per_sample,
-    position_between,
 )
+from sfdfd.optics.depth import inverse_position
+from sfdfd.parts import part
 
 __all__ = ["FocusAttentionNet"]
 
 WINDOWS_PX = (5, 15, 31)
 
 
+@part
 class FocusAttentionNet(nn.Module):
     """Attention over slices, led by relative sharpness, then a bounded correction of inverse depth.
 
@@ -44,6 +47,7 @@ class FocusAttentionNet(nn.Module):
         self, width: int = 24, depth: int = 4, power: float = 1.0, near_m: float = 0.5, far_m: float = 10.0
     ) -> None:
         super().__init__()
+        checked_size(width, depth)
         self.near_m, self.far_m = near_m, far_m
         self.multiple = 2**depth
         widths = [width, *(min(2 * width * (level + 1), 96) for level in range(depth - 1))]
@@ -74,7 +78,7 @@ class FocusAttentionNet(nn.Module):
         near = per_sample(self.near_m if near_m is None else near_m, images)
         far = per_sample(self.far_m if far_m is None else far_m, images)
         focus = focus_distances_m.to(images).expand(batch, slices)
-        position = position_between(focus, near, far).clamp(0.0, 1.0)
+        position = inverse_position(focus, near, far).clamp(0.0, 1.0)
         images = pad_to_multiple(images, self.multiple)
         hidden = None if slice_mask is None else ~slice_mask[:, :, None, None]
 

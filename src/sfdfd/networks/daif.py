@@ -7,19 +7,23 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sfdfd.errors import checked_choice
 from sfdfd.networks.interface import (
     NetworkOutput,
     bounded_depth_m,
+    checked_size,
     convolution,
     max_over_slices,
     pad_to_multiple,
     per_sample,
-    position_between,
 )
+from sfdfd.optics.depth import inverse_position
+from sfdfd.parts import part
 
 __all__ = ["DAIFNet"]
 
 
+@part
 class DAIFNet(nn.Module):
     """Depth and all-in-focus image from a focal stack: one encoder for every slice, fused by maxima over slices.
 
@@ -46,12 +50,9 @@ class DAIFNet(nn.Module):
         far_m: float = 10.0,
     ) -> None:
         super().__init__()
-        if head not in ("inverse_depth", "paper"):
-            raise ValueError(f"head: expected 'inverse_depth' or 'paper', got {head!r} (network.head)")
-        if focus_encoding not in ("inverse", "metres"):
-            raise ValueError(
-                f"focus_encoding: expected 'inverse' or 'metres', got {focus_encoding!r} (network.focus_encoding)"
-            )
+        checked_size(width, depth)
+        checked_choice(head, "head (network.head)", ("inverse_depth", "paper"))
+        checked_choice(focus_encoding, "focus_encoding (network.focus_encoding)", ("inverse", "metres"))
         self.head_kind, self.focus_encoding = head, focus_encoding
         self.near_m, self.far_m = near_m, far_m
         self.multiple = 2**depth
@@ -89,7 +90,7 @@ class DAIFNet(nn.Module):
         far = per_sample(self.far_m if far_m is None else far_m, images)
         focus = focus_distances_m.to(images).expand(batch, slices)
         if self.focus_encoding == "inverse":
-            focus = position_between(focus, near, far)
+            focus = inverse_position(focus, near, far)
         else:
             focus = torch.minimum(focus, far[:, None]) / far[:, None]
         images = pad_to_multiple(images, self.multiple)

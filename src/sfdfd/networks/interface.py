@@ -1,27 +1,30 @@
-"""What every network shares: its output and what is made of it, padding, pooling over slices and bounded depth."""
+"""What every network is, and what networks share: output, padding, pooling over slices and bounded depth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sfdfd.optics.render import DefocusRenderer, defocus_map_px
+from sfdfd.errors import checked_whole
+from sfdfd.optics.depth import depth_at
+from sfdfd.optics.render import Renderer, defocus_map_px
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
+    "Network",
     "NetworkOutput",
     "bounded_depth_m",
+    "checked_size",
     "convolution",
     "max_over_slices",
     "pad_to_multiple",
     "per_sample",
-    "position_between",
     "predict_stack",
+    "rendered",
 ]
 
 
@@ -30,6 +33,22 @@ class NetworkOutput(NamedTuple):
 
     depth_m: Float[Tensor, "b h w"]
     aif: Float[Tensor, "b 3 h w"]
+
+
+class Network(Protocol):
+    """A focal stack and its focus distances in, depth and an all-in-focus image out: any number of slices, in any order,
+    any image size. An :class:`torch.nn.Module`, or a function such as :func:`sfdfd.networks.classical.classical_network`."""
+
+    def __call__(
+        self,
+        images: Float[Tensor, "b s 3 h w"],
+        focus_distances_m: Float[Tensor, "b s"] | Float[Tensor, "s"],
+        *,
+        near_m: float | Tensor | None = None,
+        far_m: float | Tensor | None = None,
+        slice_mask: Bool[Tensor, "b s"] | None = None,
+    ) -> NetworkOutput:
+        """Predict from (B,S,3,H,W) images in [0, 1] and (B,S) distances in metres; ``slice_mask``: true for real slices."""
 
 
 def per_sample(value: float | Tensor, images: Tensor) -> Tensor:
@@ -42,16 +61,7 @@ def bounded_depth_m(
     logit: Float[Tensor, "b h w"], near_m: Float[Tensor, "b"], far_m: Float[Tensor, "b"]
 ) -> Float[Tensor, "b h w"]:
     """Depth in (near, far), positive by construction: the logistic of ``logit`` measures inverse depth, 1 is near."""
-    lowest, highest = 1.0 / far_m[:, None, None], 1.0 / near_m[:, None, None]
-    return 1.0 / (lowest + (highest - lowest) * torch.sigmoid(logit))
-
-
-def position_between(
-    distance_m: Float[Tensor, "b s"], near_m: Float[Tensor, "b"], far_m: Float[Tensor, "b"]
-) -> Float[Tensor, "b s"]:
-    """Where distances lie between far (0) and near (1), linear in inverse distance; beyond them outside [0, 1]."""
-    lowest, highest = 1 / far_m[:, None], 1 / near_m[:, None]
-    return (1 / distance_m - lowest) / (highest - lowest)
+    return depth_at(torch.sigmoid(logit), near_m, far_m)
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
@@ -72,6 +82,16 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     )
 
 
+def checked_size(width: int, depth: int) -> None:
+    """Refuse what no machine could hold, wherever it comes from.
+
+    Raises:
+        InputError: not 1 to 1024 channels in 1 to 8 blocks.
+    """
+    checked_whole(width, "width (network.width)", 1, 1024)
+    checked_whole(depth, "depth (network.depth)", 1, 8)
+
+
 def max_over_slices(features: Tensor, slice_mask: Bool[Tensor, "b s"] | None) -> Tensor:
     """(B,S,C,H,W) -> (B,C,H,W), the largest value over the real slices: it does not depend on their order."""
     if slice_mask is not None:
@@ -84,11 +104,8 @@ def convolution(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True))
 
 
-def predict_stack(network: Callable[..., NetworkOutput], renderer: DefocusRenderer, stack: FocalStack) -> Prediction:
-    """Predict depth and AIF with the network and render the stack they would produce; padded images size by size."""
-    if stack.size_px is not None:
-        parts = [(indices, predict_stack(network, renderer, part)) for indices, part in stack.parts()]
-        return Prediction.joined(parts, *stack.images.shape[-2:])
+def predict_stack(network: Network, renderer: Renderer, stack: FocalStack) -> Prediction:
+    """Predict depth and AIF with the network and render the stack they would produce; the batch is not padded."""
     output = network(
         stack.images,
         stack.focus_distances_m,
@@ -96,9 +113,16 @@ def predict_stack(network: Callable[..., NetworkOutput], renderer: DefocusRender
         far_m=stack.far_m,
         slice_mask=stack.slice_mask,
     )
+    return rendered(output.depth_m, output.aif, renderer, stack)
+
+
+def rendered(
+    depth_m: Float[Tensor, "b h w"], aif: Float[Tensor, "b 3 h w"], renderer: Renderer, stack: FocalStack
+) -> Prediction:
+    """The prediction that this depth and AIF are, with the stack they would have produced."""
     return Prediction(
-        depth_m=output.depth_m,
-        aif=output.aif,
-        defocus_px=defocus_map_px(output.depth_m, stack.focus_distances_m, stack.camera),
-        rendered=renderer(output.aif, output.depth_m, stack.focus_distances_m, stack.camera),
+        depth_m=depth_m,
+        aif=aif,
+        defocus_px=defocus_map_px(depth_m, stack.focus_distances_m, stack.camera),
+        rendered=renderer(aif, depth_m, stack.focus_distances_m, stack.camera),
     )

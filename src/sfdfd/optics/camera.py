@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, checked_number
 
 __all__ = ["Camera"]
 
@@ -39,14 +39,7 @@ class Camera:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            try:
-                number = math.nan if isinstance(value, bool) else float(value)
-            except (TypeError, ValueError):
-                number = math.nan
-            if not (math.isfinite(number) and number > 0):
-                raise InputError(f"camera.{field.name}: expected a positive number, got {value!r}")
-            object.__setattr__(self, field.name, number)
+            object.__setattr__(self, field.name, checked_number(getattr(self, field.name), f"camera.{field.name}"))
 
     @property
     def blur_scale_px_m(self) -> float:

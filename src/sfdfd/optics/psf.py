@@ -25,7 +25,7 @@ import scipy.special
 import torch
 from torch import Tensor
 
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, checked_number
 
 __all__ = ["PSF", "DiscPSF", "GaussianPSF", "PSFBasis", "PowerPSF", "floored_size_px", "get_psf", "psf_basis"]
 
@@ -142,8 +142,7 @@ class PowerPSF:
     power: float = 4.0
 
     def __post_init__(self) -> None:
-        if not 1.0 <= self.power <= 64.0:
-            raise InputError(f"psf: expected a power from 1 to 64, got {self.power} (optics.psf)")
+        checked_number(self.power, "psf: the power (optics.psf)", least=1.0, most=64.0)
 
     @property
     def floor_px(self) -> float:

@@ -1,0 +1,275 @@
+"""From photographs to a focal stack that the methods can use: alignment, exposure, and the camera where it is not known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from sfdfd.capture.align import Alignment, align, estimate_alignment, even_exposure
+from sfdfd.capture.calibrate import BlurScale, camera_for, estimate_blur_scale
+from sfdfd.data.files import readable
+from sfdfd.data.images import to_float, working_size
+from sfdfd.data.photographs import Photographs, depth_range_m
+from sfdfd.errors import InputError, checked_choice
+from sfdfd.optics.camera import Camera
+from sfdfd.optics.render import Renderer
+from sfdfd.stack import FocalStack
+
+__all__ = ["Capture"]
+
+MOTION_LIMIT_PX = 0.5
+"""Estimated motion from which a stack is aligned unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A stack made ready, and everything that was found out on the way.
+
+    Attributes:
+        photographs: with aligned images of even exposure.
+        covered: (S,H,W) bool, where each slice shows something.
+        alignment: as estimated; ``aligned`` says whether it was applied.
+        gains: (S,3) exposure gains that were applied.
+        camera: of the full images; nominal where ``camera_source`` is not "known".
+        camera_source: "known", "estimated" (k from the stack) or "relative" (in units of the order of focus).
+        focus_distances_m: in metres; without unit where ``relative``.
+        near_m, far_m: depth range in the same unit.
+        blur_scale: the estimate of k, in full pixels, or None.
+        notes: in plain words, for the user.
+    """
+
+    photographs: Photographs
+    covered: np.ndarray
+    alignment: Alignment
+    aligned: bool
+    gains: np.ndarray
+    camera: Camera
+    camera_source: str
+    focus_distances_m: tuple[float, ...]
+    near_m: float
+    far_m: float
+    blur_scale: BlurScale | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def relative(self) -> bool:
+        """Whether focus distances are unknown, so that depth is a position in the order of the slices."""
+        return self.camera_source == "relative"
+
+    @property
+    def statement(self) -> str:
+        """What the depth means, in one sentence."""
+        if self.relative:
+            return (
+                "Depth is RELATIVE, not metric: no focus distance is known. 0 is in focus in the first slice, 1 in the last "
+                "(order of the files); whether first is near or far is not known."
+            )
+        if self.camera_source == "estimated":
+            percent = 100 * self.blur_scale.relative_std
+            trust = f"+- {percent:.2g} % (spread between image patches)" if math.isfinite(percent) else "undetermined"
+            return (
+                "Depth is in metres on the scale of the given focus distances; the camera is not known, so its blur scale "
+                f"was estimated from the stack: k = f^2/(2 N p) = {self.blur_scale.value_px_m:.4g} px m {trust}."
+            )
+        return "Depth is in metres: camera and focus distances are known."
+
+    @property
+    def focal_length_px(self) -> tuple[float, str]:
+        """Focal length in pixels, and how it is known."""
+        known = self.photographs.camera
+        if known["focal_length_m"] is not None and (known["pixel_pitch_m"] or known["f_number"]) is not None:
+            origin = "known" if known["pixel_pitch_m"] is not None else "from the estimated blur scale"
+            return self.camera.focal_length_m / self.camera.pixel_pitch_m, f"focal length {origin}"
+        diagonal_px = math.hypot(*self.photographs.size)
+        return 28 / math.hypot(36, 24) * diagonal_px, "field of view assumed: 28 mm on 35 mm film"
+
+    def stack(self, longer_px: int | None = None) -> FocalStack:
+        """The focal stack (a batch of one) with its longer side at most ``longer_px``; ``covered`` is None where every slice
+        reaches everywhere."""
+        height, width = self.photographs.size
+        size = (height, width) if longer_px is None else working_size(height, width, longer_px)
+        images = torch.stack([to_float(_reduced(image, size)) for image in self.photographs.images])
+        covered = None
+        if not self.covered.all():
+            covered = torch.stack([torch.from_numpy(_reduced(one.astype(np.float32), size)) for one in self.covered])
+        camera = self.camera.resized(math.sqrt(size[0] * size[1] / (height * width)))
+        return FocalStack.single(
+            images,
+            self.focus_distances_m,
+            camera,
+            self.near_m,
+            self.far_m,
+            name=self.photographs.name,
+            covered=covered,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as plain values, for ``prediction.json``."""
+        names = [readable(file.name) for file in self.photographs.files]
+        return {
+            "metric": not self.relative,
+            "statement": self.statement,
+            "camera": self.camera.as_dict() if self.camera_source == "known" else dict(self.photographs.camera),
+            "camera_source": self.camera_source,
+            "blur_scale_px_m": None if self.relative else self.camera.blur_scale_px_m,
+            "blur_scale_relative_std": None if self.blur_scale is None else self.blur_scale.relative_std,
+            "blur_scale_patches_px_m": None if self.blur_scale is None else list(self.blur_scale.patches_px_m),
+            "focus_distances_m": None if self.relative else list(self.focus_distances_m),
+            "depth_range_m": None if self.relative else [self.near_m, self.far_m],
+            "sources": dict(self.photographs.sources),
+            "missing": dict(self.photographs.missing),
+            "aligned": self.aligned,
+            "alignment": self.alignment.as_dict(names),
+            "exposure_gains": [[round(float(g), 4) for g in gains] for gains in self.gains],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def of(
+        cls,
+        photographs: Photographs,
+        renderer: Renderer,
+        *,
+        align_mode: bool | str = "auto",
+        align_model: str = "scale_shift",
+        exposure: bool = True,
+        working_px: int = 512,
+        calibrate: bool = True,
+    ) -> Capture:
+        """Align, even out the exposure, and find the camera.
+
+        Args:
+            photographs: what there is.
+            renderer: the model's optics, for the estimate of an unknown blur scale.
+            align_mode: True, False, or "auto": where the estimated motion exceeds half a pixel.
+            align_model: "scale_shift", "affine" or "homography".
+            exposure: even out exposure and white balance.
+            working_px: longer side of the images on which the blur scale is estimated.
+            calibrate: False takes a rough blur scale instead of estimating it (when only a picture is wanted).
+
+        Raises:
+            InputError: a value is wrong, or the blur it means is larger than the image.
+        """
+        registered = _Registered.of(photographs, align_mode, align_model, exposure)
+        photographs = photographs.with_images(registered.images)
+        focus, near_m, far_m = _distances(photographs)
+        camera, source, blur_scale, notes = photographs.known_camera(), "known", None, list(registered.notes)
+        if photographs.focus_distances_m is not None and camera is not None:
+            _check_blur(camera, focus, near_m, far_m, photographs.size)
+        else:
+            source = "relative" if photographs.focus_distances_m is None else "estimated"
+            known = dict.fromkeys(photographs.camera) if source == "relative" else dict(photographs.camera)
+            blur_scale = _blur_scale(
+                registered, focus, (near_m, far_m), renderer, known["focal_length_m"], working_px, calibrate
+            )
+            if len(focus) == 2:
+                notes.append(
+                    "two slices do not determine an unknown blur scale: take distances between them as an order"
+                )
+            camera = camera_for(blur_scale.value_px_m, min(focus), **known)
+        return cls(
+            photographs=photographs,
+            covered=registered.covered,
+            alignment=registered.alignment,
+            aligned=registered.aligned,
+            gains=registered.gains,
+            camera=camera,
+            camera_source=source,
+            focus_distances_m=focus,
+            near_m=near_m,
+            far_m=far_m,
+            blur_scale=blur_scale,
+            notes=notes,
+        )
+
+
+@dataclass(frozen=True)
+class _Registered:
+    """Slices on one canvas, of one exposure."""
+
+    images: list[np.ndarray]
+    covered: np.ndarray
+    alignment: Alignment
+    aligned: bool
+    gains: np.ndarray
+    notes: list[str]
+
+    @classmethod
+    def of(cls, photographs: Photographs, mode: bool | str, model: str, exposure: bool) -> _Registered:
+        checked_choice(mode, "align.mode", (True, False, "auto"))
+        images = list(photographs.images)
+        alignment = estimate_alignment(images, photographs.focus_distances_m, model)
+        notes, moves = list(alignment.notes), float(alignment.motion_px.max()) > MOTION_LIMIT_PX
+        covered = np.ones((len(images), *photographs.size), bool)
+        aligned = mode is True or (mode == "auto" and moves)
+        if aligned:
+            images, covered = align(images, alignment)
+        elif moves and mode is False:
+            notes.append(
+                f"slices move by up to {alignment.motion_px.max():.2g} px and were not aligned (align.mode=false)"
+            )
+        gains = np.ones((len(images), 3))
+        if exposure:
+            images, gains = even_exposure(images, alignment.reference, covered)
+        return cls(images, covered, alignment, aligned, gains, notes)
+
+
+def _distances(photographs: Photographs) -> tuple[tuple[float, ...], float, float]:
+    """Focus distances and depth range in metres; without distances, equal steps of inverse distance in an arbitrary unit:
+    all that an order says."""
+    focus = photographs.focus_distances_m
+    if focus is not None:
+        focal = photographs.camera["focal_length_m"] or 0.0
+        return tuple(focus), *depth_range_m(focus, focal, photographs.near_m, photographs.far_m)
+    count = len(photographs.images)
+    step = 0.8 / (count - 1)
+    focus = tuple(1 / (1 - step * i) for i in range(count))
+    return focus, 1 / (1 + 0.5 * step), 1 / max(0.2 - 0.5 * step, 0.05)
+
+
+def _check_blur(camera: Camera, focus: Sequence[float], near_m: float, far_m: float, size: tuple[int, int]) -> None:
+    distances = torch.tensor([near_m, far_m])[:, None]
+    radius = float(camera.blur_radius_px(distances, torch.tensor(focus)).max())
+    if radius > 0.5 * max(size):
+        raise InputError(
+            f"the blur radius would reach {radius:.4g} pixels in an image of {size[1]} x {size[0]}; check the units "
+            f"(metres) of camera {camera.as_dict()} and focus_distances_m"
+        )
+
+
+def _blur_scale(
+    registered: _Registered,
+    focus: Sequence[float],
+    range_m: tuple[float, float],
+    renderer: Renderer,
+    focal_length_m: float | None,
+    working_px: int,
+    calibrate: bool,
+) -> BlurScale:
+    """k of the full images, estimated at the working size where every slice shows something."""
+    height, width = registered.covered.shape[1:]
+    size = working_size(height, width, working_px)
+    found = estimate_blur_scale(
+        torch.stack([to_float(_reduced(image, size)) for image in registered.images]),
+        torch.tensor(focus, dtype=torch.float32),
+        *range_m,
+        renderer,
+        focal_length_m=focal_length_m,
+        covered=torch.stack([torch.from_numpy(_reduced(one.astype(np.float32), size)) for one in registered.covered]),
+        steps=160 if calibrate else 0,
+    )
+    factor = math.sqrt(size[0] * size[1] / (height * width))
+    std = found.relative_std if len(focus) > 2 and calibrate else math.inf
+    return BlurScale(found.value_px_m / factor, std, tuple(value / factor for value in found.patches_px_m))
+
+
+def _reduced(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)

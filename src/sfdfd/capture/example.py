@@ -1,0 +1,61 @@
+"""The photographs that ``stack=`` names: a folder, or a stack for whoever has none at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sfdfd.data.images import to_bytes
+from sfdfd.data.photographs import STACK_KEYS, Photographs, read_photographs
+from sfdfd.data.scenes.procedural import make_scene
+from sfdfd.data.scenes.scene import Scene
+from sfdfd.data.synthesis import StackSynthesis
+from sfdfd.errors import InputError
+from sfdfd.optics.camera import Camera
+from sfdfd.optics.render import DefocusRenderer
+
+__all__ = ["example_photographs", "named_photographs"]
+
+SCENE = (0, 2_000_013)
+"""Seed and number of the example's scene."""
+
+
+def example_photographs(height: int = 240, width: int = 320) -> Photographs:
+    """A small stack of a procedural scene, as a camera would have saved it: f/8, 50 mm, five slices, 8 bits."""
+    camera, near_m, far_m = Camera(0.05, 8.0, 1.2e-5), 0.5, 10.0
+    focus = (1.0, 1.5, 2.5, 4.0, 6.0)
+    aif, depth_m = make_scene(*SCENE, height, width, near_m, far_m)
+    synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5, method="exact"), camera, focus, near_m, far_m)
+    stack = synthesis(Scene(torch.from_numpy(aif).permute(2, 0, 1).contiguous(), torch.from_numpy(depth_m)))
+    images = to_bytes(stack.images[0]).permute(0, 2, 3, 1).numpy()
+    return Photographs(
+        name="example",
+        files=tuple(Path(f"example_{value}m.png") for value in focus),
+        images=tuple(np.ascontiguousarray(image) for image in images),
+        camera=camera.as_dict(),
+        focus_distances_m=focus,
+        near_m=near_m,
+        far_m=far_m,
+        sources=dict.fromkeys((*camera.as_dict(), "focus_distances_m", "near_m", "far_m"), "the example itself"),
+    )
+
+
+def named_photographs(stack: Any, said: Mapping[str, Any]) -> Photographs:
+    """The photographs in a folder, or the example.
+
+    Args:
+        stack: a folder, or "example".
+        said: what the command line says of the folder's photographs, by the keys of ``stack.yaml``; others are passed over.
+
+    Raises:
+        InputError: none is named, or they cannot be read.
+    """
+    if stack is None:
+        raise InputError("give the folder with the slices: stack=DIR (or stack=example)")
+    if str(stack) == "example":
+        return example_photographs()
+    return read_photographs(str(stack), {key: said.get(key) for key in STACK_KEYS})

@@ -1,0 +1,46 @@
+"""Files that are whole or not there, and strict JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["readable", "write_json", "written_aside"]
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to: renamed to it when the block ends well, removed when it does not."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def readable(text: str) -> str:
+    """A string that any encoding takes: bytes of a file name that are no UTF-8 become the replacement character."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null and strings."""
+    if isinstance(value, Mapping):
+        return {readable(str(key)): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return readable(value) if isinstance(value, str) else value
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write strict JSON, aside first and then in place."""
+    with written_aside(path) as part:
+        part.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,74 @@
+"""Focus distances in file names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["ambiguous_distances", "distances_in_names"]
+
+UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+WITH_UNIT = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?(mm|cm|m)(?![a-z])", re.IGNORECASE)
+DECIMAL = re.compile(r"(?<![\d.])(\d+\.\d+)(?![\d.])")
+UNDERSCORED = re.compile(r"(?<![\d.])(\d+)_(\d+)(?=\s?m(?![a-z]))", re.IGNORECASE)
+"""Of ``0_35m``: 0.35 m, or 35 m of a file with the number 0."""
+INFINITE = re.compile(r"(?<![a-z])inf(inity)?(?![a-z])", re.IGNORECASE)
+COUNTED_INFINITE = re.compile(r"(?<![\d.])(\d+)_inf", re.IGNORECASE)
+
+
+def _stems(files: Sequence[Path]) -> list[str]:
+    """The names without suffix; a comma between digits is decimal."""
+    return [re.sub(r"(?<=\d),(?=\d)", ".", file.stem) for file in files]
+
+
+def _counters_explain(stems: Sequence[str]) -> bool:
+    """Whether the digits before every underscore can be the files' own numbers: all names have them, all differ."""
+    found = [UNDERSCORED.search(stem) or COUNTED_INFINITE.search(stem) for stem in stems]
+    return all(found) and len({int(match[1]) for match in found}) == len(found)
+
+
+def ambiguous_distances(files: Sequence[Path]) -> str | None:
+    """A sentence on names that can be read in two ways, or None."""
+    stems = _stems(files)
+    example = next((match for stem in stems if (match := UNDERSCORED.search(stem))), None)
+    if example is None or not _counters_explain(stems):
+        return None
+    whole, part = example.groups()
+    return f"the names are ambiguous ({example[0]}m is {whole}.{part} m, or {part} m of file number {whole}): write "
+
+
+def distances_in_names(files: Sequence[Path]) -> tuple[list[float], bool] | None:
+    """Focus distances in file names, and whether they carry their unit (metres then).
+
+    A number counts if it has a unit (``0.5m``, ``0,5m``, ``120cm``, ``350mm``) or a decimal point or comma
+    (``image_1_0.35.jpg``), or the name says ``inf``; every file must have one, and they must not all be the same. Plain
+    integers are taken for counters. ``0_35m`` is 0.35 m unless a counter in front explains the digits before the
+    underscore in every name: then it is ambiguous, and nothing is known.
+    """
+    stems = _stems(files)
+    if any(UNDERSCORED.search(stem) for stem in stems):
+        if _counters_explain(stems):
+            return None
+        stems = [UNDERSCORED.sub(r"\1.\2", stem) for stem in stems]
+    for pattern in (WITH_UNIT, DECIMAL):
+        found = [[match.groups() for match in pattern.finditer(stem)] for stem in stems]
+        counts = {len(numbers) for numbers in found if numbers}
+        if len(counts) != 1:
+            continue
+        columns = []
+        for column in range(counts.pop()):
+            values = [
+                _metres(numbers[column]) if numbers else (math.inf if INFINITE.search(stem) else math.nan)
+                for numbers, stem in zip(found, stems, strict=True)
+            ]
+            if not any(math.isnan(value) or value <= 0 for value in values) and len(set(values)) > 1:
+                columns.append(values)
+        if columns:
+            return columns[-1], pattern is WITH_UNIT
+    return None
+
+
+def _metres(groups: tuple[str, ...]) -> float:
+    return float(groups[0]) * (UNITS_M[groups[1].lower()] if len(groups) > 1 else 1.0)

@@ -1,0 +1,446 @@
+"""Photographs of one stack as they were taken, and all that is known of their camera."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from sfdfd.data.files import readable
+from sfdfd.data.images import PhotoFacts, list_images, read_photograph, to_float
+from sfdfd.data.names import ambiguous_distances, distances_in_names
+from sfdfd.errors import InputError, checked_number
+from sfdfd.optics.camera import Camera
+
+__all__ = ["STACK_KEYS", "Photographs", "depth_range_m", "read_photographs"]
+
+STACK_KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "files", "crop", "focus_distance_unit_m")
+TRUTH_KEYS = ("depth_m", "aif")
+CAMERA_KEYS = ("focal_length_m", "f_number", "pixel_pitch_m")
+PLAUSIBLE = {"focal_length_m": (1e-4, 10.0), "f_number": (0.1, 300.0), "pixel_pitch_m": (1e-7, 1e-3)}
+AGREEMENT = 0.05
+"""Share by which the EXIF of a stack's photographs may differ: lenses breathe, but a stack has one lens."""
+NEAREST_M, FARTHEST_M = 1e-3, 100.0
+"""A stack whose focus distances all lie below or beyond these is one in wrong units."""
+PRACTICALLY_INFINITE_M = 1000.0
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A stack as it was photographed.
+
+    Attributes:
+        name: of the stack.
+        files: the slices, in the order of everything else.
+        images: one (H,W,3) uint8, uint16 or float32 each, all of one size.
+        camera: focal_length_m, f_number, pixel_pitch_m, each None where nothing says it.
+        focus_distances_m: in metres, inf is possible; None where nothing says them.
+        near_m, far_m: depth range where it is given, else None.
+        sources: key -> where its value comes from, in words.
+        missing: what nothing says, and how to give it.
+        depth_m, aif: (H,W) float32 metres (0 unknown) and (H,W,3) like the images, where ``stack.yaml`` names the truth.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    images: tuple[np.ndarray, ...]
+    camera: dict[str, float | None]
+    focus_distances_m: tuple[float, ...] | None
+    near_m: float | None = None
+    far_m: float | None = None
+    sources: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    depth_m: np.ndarray | None = None
+    aif: np.ndarray | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.images[0].shape[:2]
+
+    def known_camera(self) -> Camera | None:
+        """The camera, if all of it is known."""
+        return None if None in self.camera.values() else Camera(**self.camera)
+
+    def as_tensor(self) -> Tensor:
+        """(S,3,H,W) float32 in [0, 1]."""
+        return torch.stack([to_float(image) for image in self.images])
+
+    def with_images(self, images: Sequence[np.ndarray]) -> Photographs:
+        """The same with other images (aligned, for example)."""
+        return replace(self, images=tuple(images))
+
+
+def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Photographs:
+    """Read the photographs of one stack and whatever is known about them.
+
+    Camera and focus distances come from the command line (``overrides``), ``stack.yaml``, EXIF (focal length, f-number,
+    35 mm equivalent or sensor resolution, subject distance), ``focus_distance.txt`` (one number a line), or the file
+    names (:func:`sfdfd.data.names.distances_in_names`): for each the first that knows it. What none of them knows stays
+    None.
+
+    Args:
+        folder: slices (PNG, JPEG, TIFF), perhaps with a ``stack.yaml`` with the keys camera (focal_length_m, f_number,
+            pixel_pitch_m of the images as they lie in the folder), focus_distances_m (one per slice in the order of the
+            sorted file names, or of ``files``; ``.inf`` is allowed), near_m, far_m, files, crop ([left, top, right,
+            bottom] pixels cut off), focus_distance_unit_m (what distances without a unit of their own are multiplied by).
+        overrides: the same keys; those that are not None take precedence.
+
+    Raises:
+        InputError: naming the file or key and what was expected; also where the EXIF of the photographs disagree.
+    """
+    said = _Description.read(Path(folder), overrides)  # numbers before pixels: what is wrong with them is said at once
+    images, facts = _slices(said.files)
+    camera = _camera(said, facts)
+    focus = next((found for source in FOCUS_SOURCES if (found := source(said, facts)) is not None), None)
+    sources = {**{key: origin for key, (_, origin) in camera.items()}, **said.range_origins}
+    values = {key: camera[key][0] if key in camera else None for key in CAMERA_KEYS}
+    missing = {
+        f"camera.{key}": f"camera.{key}=NUMBER, or camera: {{{key}: NUMBER}} in stack.yaml"
+        for key in CAMERA_KEYS
+        if values[key] is None
+    }
+    if focus is None:
+        missing["focus_distances_m"] = (ambiguous_distances(said.files) or "") + (
+            "'focus_distances_m=[0.5,1,2]', stack.yaml, focus_distance.txt (one number a line), or file names such as "
+            "0.5m.jpg"
+        )
+    else:
+        distances, origin = focus
+        focus_distances_m = _checked_distances(distances, origin)
+        sources["focus_distances_m"] = origin if said.unit_m is None else f"{origin} (unit {said.unit_m:g} m)"
+        if values["focal_length_m"] is not None and min(focus_distances_m) <= values["focal_length_m"]:
+            raise InputError(
+                f"{origin}: focus distance {min(focus_distances_m):.6g} m lies inside the focal length "
+                f"{values['focal_length_m']:.6g} m (focus_distances_m; camera.focal_length_m from "
+                f"{sources['focal_length_m']})"
+            )
+    height, width = images[0].shape[:2]
+    part = said.crop_of(height, width)
+    return Photographs(
+        name=readable(said.folder.resolve().name),
+        files=tuple(said.files),
+        images=tuple(np.ascontiguousarray(image[part]) for image in images),
+        camera=values,
+        focus_distances_m=None if focus is None else focus_distances_m,
+        near_m=said.near_m,
+        far_m=said.far_m,
+        **_truth(said, (height, width), part),
+        sources=sources,
+        missing=missing,
+    )
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What ``stack.yaml`` and the command line say, checked.
+
+    Attributes:
+        folder, files: the slices, in order.
+        camera: key -> (value, where it was said).
+        focus: (distances in metres, where they were said), or None.
+        unit_m: of distances without a unit; None where nobody says it.
+        near_m, far_m: depth range.
+        range_origins: where they were said.
+        crop: ([left, top, right, bottom], where it was said).
+        truth: as in ``stack.yaml``.
+    """
+
+    folder: Path
+    files: list[Path]
+    camera: dict[str, tuple[float, str]]
+    focus: tuple[list[float], str] | None
+    unit_m: float | None
+    near_m: float | None
+    far_m: float | None
+    range_origins: dict[str, str]
+    crop: tuple[Any, str]
+    truth: Any
+
+    @property
+    def yaml(self) -> Path:
+        return self.folder / "stack.yaml"
+
+    @property
+    def factor(self) -> float:
+        """Metres per unit of a distance that carries none."""
+        return 1.0 if self.unit_m is None else self.unit_m
+
+    @classmethod
+    def read(cls, folder: Path, overrides: Mapping[str, Any] | None) -> _Description:
+        if not folder.is_dir():
+            raise InputError(f"stack={folder}: no such folder")
+        described = folder / "stack.yaml"
+        content = _load_yaml(described) if described.exists() else {}
+        _checked_keys(content, (*STACK_KEYS, "truth"), str(described))
+        given = {key: value for key, value in (overrides or {}).items() if value is not None}
+        _checked_keys(given, STACK_KEYS, "command line")
+
+        def said(key: str) -> tuple[Any, str]:
+            return (given[key], "command line") if key in given else (content.get(key), str(described))
+
+        files = _files(folder, *said("files"))
+        unit, where = said("focus_distance_unit_m")
+        unit_m = None if unit is None else checked_number(unit, f"{where}: focus_distance_unit_m")
+        bounds, origins = {}, {}
+        for key in ("near_m", "far_m"):
+            value, where = said(key)
+            bounds[key] = None if value is None else checked_number(value, f"{where}: {key}")
+            if value is not None:
+                origins[key] = where
+        if None not in bounds.values() and bounds["near_m"] >= bounds["far_m"]:
+            raise InputError(f"{where}: expected near_m < far_m, got {bounds['near_m']:g} and {bounds['far_m']:g}")
+        return cls(
+            folder=folder,
+            files=files,
+            camera=_said_camera(content.get("camera"), given.get("camera"), described),
+            focus=_said_distances(*said("focus_distances_m"), len(files), 1.0 if unit_m is None else unit_m),
+            unit_m=unit_m,
+            **bounds,
+            range_origins=origins,
+            crop=said("crop"),
+            truth=content.get("truth"),
+        )
+
+    def crop_of(self, height: int, width: int) -> tuple[slice, slice]:
+        """The rows and columns that the crop leaves."""
+        crop, where = self.crop
+        crop = crop or [0, 0, 0, 0]
+        if not (isinstance(crop, Sequence) and len(crop) == 4 and all(isinstance(c, int) and c >= 0 for c in crop)):
+            raise InputError(f"{where}: crop: expected [left, top, right, bottom] pixels, got {crop!r}")
+        left, top, right, bottom = crop
+        if left + right > width - 16 or top + bottom > height - 16:
+            raise InputError(f"{where}: crop {crop} leaves less than 16 pixels of {width} x {height}")
+        return slice(top, height - bottom), slice(left, width - right)
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if content is None:  # nothing but comments: every key is optional
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a mapping with camera and focus_distances_m, got {content!r}")
+    return content
+
+
+def _checked_keys(content: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    unknown = [key for key in content if key not in known]
+    if unknown:
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(known)}")
+
+
+def _files(folder: Path, names: Any, where: str) -> list[Path]:
+    """The slices: those that are listed, or every image in the order of the names."""
+    if names:
+        if not isinstance(names, list):
+            raise InputError(f"{where}: files: expected a list of file names, got {names!r}")
+        files = [folder / str(name) for name in names]
+        for file in files:
+            if not file.is_file():
+                raise InputError(f"{file}: listed in files of {where}, but not there")
+    else:
+        files = list_images(folder)
+    if len(files) < 2:
+        raise InputError(f"{folder}: expected two or more slices (PNG, JPEG or TIFF), got {len(files)}")
+    return files
+
+
+def _said_camera(content: Any, given: Any, described: Path) -> dict[str, tuple[float, str]]:
+    """Key -> (value, where it was said); the command line comes before ``stack.yaml``."""
+    camera: dict[str, tuple[float, str]] = {}
+    for part, origin in ((content, str(described)), (given, "command line")):
+        if part is None:
+            continue
+        if not isinstance(part, Mapping):
+            raise InputError(f"{origin}: camera: expected {', '.join(CAMERA_KEYS)}, got {part!r}")
+        _checked_keys(part, CAMERA_KEYS, f"{origin}: camera")
+        for key, value in part.items():
+            if value is None:
+                continue
+            number = checked_number(value, f"{origin}: camera.{key}")
+            low, high = PLAUSIBLE[key]
+            if not low <= number <= high:
+                raise InputError(
+                    f"{origin}: camera.{key}: {number:g} is not plausible (expected {low:g} to {high:g}; "
+                    "lengths are in metres: 50 mm = 0.05, 2.4 um = 2.4e-6)"
+                )
+            camera[key] = number, f"{origin}, instead of {described.name}" if key in camera else origin
+    return camera
+
+
+def _said_distances(listed: Any, where: str, number: int, unit_m: float) -> tuple[list[float], str] | None:
+    if listed is None:
+        return None
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
+        raise InputError(f"{where}: focus_distances_m: expected a list of metres, got {listed!r}")
+    if len(listed) != number:
+        raise InputError(
+            f"{where}: expected {number} focus distances, one per slice, got {len(listed)} (focus_distances_m)"
+        )
+    return [unit_m * checked_number(value, f"{where}: focus_distances_m", infinite=True) for value in listed], where
+
+
+def _slices(files: Sequence[Path]) -> tuple[list[np.ndarray], list[PhotoFacts]]:
+    """The pixels and the EXIF of every file; all of one size."""
+    images, facts = [], []
+    for file in files:
+        image, fact = read_photograph(file)
+        images.append(image)
+        facts.append(fact)
+        if image.shape != images[0].shape:
+            raise InputError(
+                f"{file}: {image.shape[1]} x {image.shape[0]} pixels, but {files[0].name} has "
+                f"{images[0].shape[1]} x {images[0].shape[0]}; all slices must have one size"
+            )
+    height, width = images[0].shape[:2]
+    if min(height, width) < 16:
+        raise InputError(f"{files[0]}: {width} x {height} pixels are too few; 16 x 16 are the least")
+    return images, facts
+
+
+def _camera(said: _Description, facts: Sequence[PhotoFacts]) -> dict[str, tuple[float, str]]:
+    """What was said, and from EXIF what was not.
+
+    Raises:
+        InputError: the photographs' EXIF disagree (a phone that switched lenses).
+    """
+    camera = dict(said.camera)
+    for key in CAMERA_KEYS:
+        known = [(value, file) for fact, file in zip(facts, said.files, strict=True) if (value := getattr(fact, key))]
+        if key in camera or not known:
+            continue
+        (least, first), (most, last) = (pick(known, key=lambda one: one[0]) for pick in (min, max))
+        if most > (1 + AGREEMENT) * least:
+            raise InputError(
+                f"EXIF: {key} is {least:g} in {readable(first.name)} and {most:g} in {readable(last.name)}: these are not "
+                f"photographs of one lens; leave the odd ones out (files), or give camera.{key}=NUMBER"
+            )
+        value = float(np.median([one for one, _ in known]))
+        if PLAUSIBLE[key][0] <= value <= PLAUSIBLE[key][1]:
+            camera[key] = value, "EXIF"
+    return camera
+
+
+Found = tuple[Sequence[float], str]
+"""Focus distances in metres, and where they come from, in words."""
+
+
+def _from_description(said: _Description, facts: Sequence[PhotoFacts]) -> Found | None:
+    return said.focus
+
+
+def _from_exif(said: _Description, facts: Sequence[PhotoFacts]) -> Found | None:
+    subject = [fact.subject_distance_m for fact in facts]
+    return (subject, "EXIF subject distance") if None not in subject and len(set(subject)) > 1 else None
+
+
+def _from_text(said: _Description, facts: Sequence[PhotoFacts]) -> Found | None:
+    path = said.folder / "focus_distance.txt"
+    if not path.is_file():
+        return None
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as text ({error})") from None
+    if len(lines) == len(said.files):  # one number a line: a comma in it is decimal
+        lines = [re.sub(r"^(\d+),(\d+)$", r"\1.\2", line) for line in lines]
+    words = " ".join(lines).replace(",", " ").split()
+    if len(words) != len(said.files):
+        raise InputError(f"{path}: expected {len(said.files)} focus distances, one per slice, got {len(words)}")
+    return [said.factor * checked_number(word, str(path), infinite=True) for word in words], str(path)
+
+
+def _from_names(said: _Description, facts: Sequence[PhotoFacts]) -> Found | None:
+    found = distances_in_names(said.files)
+    if found is None:
+        return None
+    values, in_metres = found
+    return [value if in_metres else said.factor * value for value in values], "file names"
+
+
+FOCUS_SOURCES = (_from_description, _from_exif, _from_text, _from_names)
+"""In the order in which they are asked; the first that knows the distances is believed."""
+
+
+def _checked_distances(values: Sequence[float], where: str) -> tuple[float, ...]:
+    """Practically infinite ones become inf; wrong units and equal distances are refused."""
+    nearest = min(values)
+    if nearest < NEAREST_M or (math.isfinite(nearest) and nearest > FARTHEST_M):
+        raise InputError(
+            f"{where}: the nearest focus distance is {nearest:.4g} m; are these metres? Say what one unit is with "
+            "focus_distance_unit_m (millimetres: 0.001)"
+        )
+    values = tuple(math.inf if value > PRACTICALLY_INFINITE_M else value for value in values)
+    if len(set(values)) == 1:
+        raise InputError(f"{where}: every focus distance is {values[0]:.6g} m; depth needs two different ones")
+    return values
+
+
+def depth_range_m(
+    focus_distances_m: Sequence[float], focal_length_m: float, near_m: float | None = None, far_m: float | None = None
+) -> tuple[float, float]:
+    """The depth range of a stack whose own is not given, from its focus distances in metres.
+
+    0.6 of the nearest to 1.7 of the farthest; with a slice at infinity to 4 times the farthest finite one.
+    """
+    finite = [value for value in focus_distances_m if math.isfinite(value)]
+    if not finite and (near_m is None or far_m is None):
+        raise InputError("every focus distance is infinite; near_m and far_m are needed then (near_m=X far_m=Y)")
+    if near_m is None:
+        near_m = max(0.6 * min(finite), 1.01 * focal_length_m)
+    if far_m is None:
+        far_m = max((1.7 if len(finite) == len(focus_distances_m) else 4.0) * max(finite), 1.2 * near_m)
+    if not near_m < far_m:
+        raise InputError(f"expected near_m < far_m, got {near_m:.6g} and {far_m:.6g} (near_m, far_m)")
+    return near_m, far_m
+
+
+def _checked_distances(values: Sequence[float], where: str) -> tuple[float, ...]:
+    """Practically infinite ones become inf; wrong units and equal distances are refused."""
+    nearest = min(values)
+    if nearest < NEAREST_M or (math.isfinite(nearest) and nearest > FARTHEST_M):
+        raise InputError(
+            f"{where}: the nearest focus distance is {nearest:.4g} m; are these metres? Say what one unit is with "
+            "focus_distance_unit_m (millimetres: 0.001)"
+        )
+    values = tuple(math.inf if value > PRACTICALLY_INFINITE_M else value for value in values)
+    if len(set(values)) == 1:
+        raise InputError(f"{where}: every focus distance is {values[0]:.6g} m; depth needs two different ones")
+    return values
+
+
+def _truth(said: _Description, size: tuple[int, int], part: tuple[slice, slice]) -> dict[str, np.ndarray]:
+    """The files that ``stack.yaml`` names under truth: ``depth_m`` (.npy, metres, 0 unknown) and ``aif`` (an image)."""
+    named, described = said.truth, said.yaml
+    if named is None:
+        return {}
+    if not isinstance(named, Mapping):
+        raise InputError(f"{described}: truth: expected depth_m and aif, got {named!r}")
+    _checked_keys(named, TRUTH_KEYS, f"{described}: truth")
+    found = {}
+    for key, name in named.items():
+        file = said.folder / str(name)
+        if not file.is_file():
+            raise InputError(f"{file}: named in truth of {described}, but not there")
+        if key == "aif":
+            values, _ = read_photograph(file)
+        else:
+            try:
+                values = np.load(file, allow_pickle=False).astype(np.float32)
+            except (ValueError, OSError, EOFError) as error:
+                raise InputError(f"{file}: not a NumPy array ({error})") from None
+        if values.shape[:2] != size or values.ndim != (3 if key == "aif" else 2):
+            raise InputError(f"{file}: shape {values.shape}, but the slices have {size[0]} x {size[1]} pixels")
+        found[key] = np.ascontiguousarray(values[part])
+    return found

@@ -1,0 +1,1 @@
+"""Scenes: all-in-focus images with depth, made from nothing or read, which one wrapper renders into stacks."""

@@ -1,0 +1,118 @@
+"""Data sets around data sets: rendered, kept in memory, sparse, masked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from sfdfd.data.images import to_bytes
+from sfdfd.data.synthesis import StackSynthesis
+from sfdfd.stack import FocalStack
+
+__all__ = ["Masked", "Remembered", "RenderedStacks", "Sparse", "evenly_spread"]
+
+
+class RenderedStacks(Dataset):
+    """Scenes as focal stacks: the one place where a data set is rendered.
+
+    Args:
+        scenes: yields :class:`sfdfd.data.scenes.scene.Scene`.
+        synthesis: renders them.
+        on_device: leave the rendering to whoever has the batch on its device (:meth:`StackSynthesis.rendered`).
+    """
+
+    def __init__(self, scenes: Dataset, synthesis: StackSynthesis, on_device: bool = False) -> None:
+        self.scenes = scenes
+        self.make = synthesis.unrendered if on_device else synthesis
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def identity(self, index: int) -> list[Any]:
+        """What the scene is made from, besides the synthesis."""
+        return self.scenes.identity(index)
+
+    def __getitem__(self, index: int) -> FocalStack:
+        return self.make(self.scenes[index])
+
+
+class Remembered(Dataset):
+    """Keeps each stack in memory after its first use, images as bytes where they were rounded to 8 bits."""
+
+    def __init__(self, dataset: Dataset, bytes_are_exact: bool) -> None:
+        self.dataset, self.bytes_are_exact = dataset, bytes_are_exact
+        self.kept: dict[int, dict[str, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> FocalStack:
+        if index not in self.kept:
+            values = dict(vars(self.dataset[index]))
+            if self.bytes_are_exact:
+                values["images"] = to_bytes(values["images"])
+            self.kept[index] = values
+        values = self.kept[index]
+        if self.bytes_are_exact:
+            values = {**values, "images": values["images"].float().div_(255)}
+        return FocalStack(**values)
+
+
+class Sparse(Dataset):
+    """Some of the slices of each stack.
+
+    Args:
+        dataset: of whole stacks.
+        slices: how many; a shorter stack stays as it is.
+        choice: "random" or "even".
+        seed: makes a random choice depend on it and the index alone; None draws anew each time, from torch's generator.
+    """
+
+    def __init__(self, dataset: Dataset, slices: int, choice: str, seed: int | None) -> None:
+        self.dataset, self.slices, self.choice, self.seed = dataset, slices, choice, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> FocalStack:
+        stack = self.dataset[index]
+        number = stack.images.shape[1]
+        if number <= self.slices:
+            return stack
+        if self.choice == "even":
+            return stack.with_slices(evenly_spread(stack.focus_distances_m[0], self.slices))
+        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        return stack.with_slices(torch.randperm(number, generator=generator)[: self.slices].sort().values.tolist())
+
+
+class Masked(Dataset):
+    """Stacks whose truth counts only where it lies between two depths."""
+
+    def __init__(self, dataset: Dataset, near_m: float | None, far_m: float | None) -> None:
+        self.dataset, self.near_m, self.far_m = dataset, near_m or 0.0, far_m or float("inf")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> FocalStack:
+        stack = self.dataset[index]
+        if stack.valid is None:
+            return stack
+        return replace(stack, valid=stack.valid & (stack.depth_m >= self.near_m) & (stack.depth_m <= self.far_m))
+
+
+def evenly_spread(focus_distances_m: torch.Tensor, number: int) -> list[int]:
+    """Indices of the slices nearest to ``number`` evenly spaced inverse focus distances, each used once, in order."""
+    inverse = 1 / focus_distances_m
+    order = inverse.argsort(descending=True)  # near to far
+    wanted = torch.linspace(float(inverse.max()), float(inverse.min()), number)
+    chosen: list[int] = []
+    for position, target in enumerate(wanted):
+        last = len(order) - (number - position) + 1  # leave enough for those that follow
+        first = chosen[-1] + 1 if chosen else 0
+        candidates = range(first, last)
+        chosen.append(min(candidates, key=lambda i, target=target: abs(float(inverse[order[i]] - target))))
+    return sorted(int(order[i]) for i in chosen)

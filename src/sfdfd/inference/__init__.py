@@ -1,0 +1,1 @@
+"""From a focal stack to a prediction, and from a data set to figures."""

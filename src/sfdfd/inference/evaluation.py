@@ -1,0 +1,181 @@
+"""Methods over a data set -> ``metrics.json``, ``metrics.csv``, pictures and a report."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from sfdfd.data.datamodule import FocalStackDataModule
+from sfdfd.data.files import write_json, written_aside
+from sfdfd.measures.metrics import EvaluationMetrics, image_metrics
+from sfdfd.optics.render import Renderer
+from sfdfd.report.page import Section, picture, viewer, write_page
+from sfdfd.report.pictures import overview, to_rgb
+from sfdfd.stack import FocalStack, Method, Prediction
+
+__all__ = ["MAIN", "evaluate", "print_metrics"]
+
+MAIN = "network"
+"""The method whose figures stand in front; the others are ``baselines/NAME/...``."""
+DRAWN = (MAIN, "classical", "refined")
+REPORTED = ("refined", MAIN, "classical")
+"""The first of these that is there has its best and worst cases in the report."""
+SHOWN = ("depth/abs_rel", "depth/rmse", "depth/delta1", "aif/psnr", "aif/ssim", "stack/psnr", "stack/ssim")
+
+
+def evaluate(
+    methods: Mapping[str, Method],
+    datamodule: FocalStackDataModule,
+    split: str,
+    output_dir: Path,
+    *,
+    renderer: Renderer,
+    device: torch.device | str = "cpu",
+    pictures: int = 4,
+    protocol: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Evaluate methods on one split, each sample once; write all that was found.
+
+    Args:
+        methods: by name; :data:`MAIN` is the one whose figures stand in front.
+        datamodule, split: the data.
+        output_dir: receives ``metrics.json``, ``metrics.csv`` (one row per image and method), ``pictures/`` and
+            ``report.html`` (table, worst and best cases).
+        renderer: the model's optics, of which the protocol tells, and which refocuses in the report.
+        device: where the stacks go.
+        pictures: number of samples to draw.
+        protocol: added to the data's protocol in ``metrics.json``.
+
+    Returns:
+        The content of ``metrics.json``: a flat object of means over images, ``pooled/...``, ``baselines/...``,
+        "samples", and the object "protocol".
+    """
+    dataset = datamodule.dataset(split)
+    metrics = {name: EvaluationMetrics(sync_on_compute=False) for name in methods}  # one process evaluates
+    reported = next((name for name in REPORTED if name in methods), next(iter(methods)))
+    rows: list[dict[str, Any]] = []
+    cases = _Cases()
+    resolution: set[tuple[int, int]] = set()
+    drawn = {round(i) for i in torch.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).tolist()}
+    folder = output_dir / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    for index in track(range(len(dataset)), description="evaluating", console=console, disable=not console.is_terminal):
+        stack: FocalStack = dataset[index].to(device)
+        resolution.add(tuple(stack.images.shape[-2:]))
+        for name, method in methods.items():
+            prediction = method(stack)
+            measured = image_metrics(prediction, stack)
+            metrics[name].update(measured)
+            rows.append({"name": stack.name[0], "method": name, **measured.as_dicts()[0]})
+            if name == reported:
+                cases.offer(rows[-1], index, stack, prediction)
+            if index in drawn and name in DRAWN:
+                iio.imwrite(folder / f"{name}_{stack.name[0] or index}.png", to_rgb(overview(stack, prediction)))
+    result = {
+        **_flat(metrics),
+        "protocol": {
+            **datamodule.protocol(),
+            "split": split,
+            "resolution": sorted(list(size) for size in resolution),
+            "model_sigma_scale": renderer.options.get("sigma_scale"),
+            "model_renderer": dict(renderer.options),
+            "average": "per image over valid pixels, then the unweighted mean over images; pooled/... over all pixels",
+            **(protocol or {}),
+        },
+    }
+    write_json(output_dir / "metrics.json", result)
+    _write_rows(output_dir / "metrics.csv", rows)
+    _report(output_dir / "report.html", result, reported, cases, renderer)
+    return result
+
+
+def _flat(metrics: Mapping[str, EvaluationMetrics]) -> dict[str, Any]:
+    """Every method's means under its prefix, and the number of samples."""
+    result: dict[str, Any] = {}
+    for name, accumulated in metrics.items():
+        values = accumulated.compute()
+        samples = values.pop("samples")
+        prefix = "" if name == MAIN else f"baselines/{name}/"
+        result.update({prefix + key: value for key, value in values.items()})
+        result["samples"] = samples
+    return result
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with written_aside(path) as part, part.open("w", newline="", errors="backslashreplace") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@dataclass
+class _Cases:
+    """The best and the worst two samples so far, with their predictions; by depth where there is truth, else by the
+    rendered stack."""
+
+    kept: list[tuple[float, int, FocalStack, Prediction]] = field(default_factory=list)
+    key: str = ""
+
+    def offer(self, row: Mapping[str, Any], index: int, stack: FocalStack, prediction: Prediction) -> None:
+        if not self.key:
+            self.key = "depth/abs_rel" if math.isfinite(row["depth/abs_rel"]) else "stack/psnr"
+        value = row[self.key] if self.key == "depth/abs_rel" else -row[self.key]
+        if math.isfinite(value):
+            self.kept.append((value, index, stack.to("cpu"), prediction.to("cpu")))
+            self.kept.sort(key=lambda one: one[:2])
+            del self.kept[2:-2]
+
+    def labelled(self) -> list[tuple[str, int, FocalStack, Prediction]]:
+        best = min(2, len(self.kept))
+        labels = [f"best by {self.key}"] * best + [f"worst by {self.key}"] * (len(self.kept) - best)
+        return [(label, *one[1:]) for label, one in zip(labels, self.kept, strict=True)]
+
+
+def _table(result: Mapping[str, Any]) -> list[list[str]]:
+    """One row per method over the ``SHOWN`` metrics."""
+    beside = dict.fromkeys(key.split("/")[1] for key in result if key.startswith("baselines/"))
+    rows = []
+    for label, prefix in ((MAIN, ""), *((label, f"baselines/{label}/") for label in beside)):
+        values = [result.get(prefix + key) for key in SHOWN]
+        if any(value is not None for value in values):
+            rows.append([label, *("-" if value is None else f"{value:.4g}" for value in values)])
+    return rows
+
+
+def _report(path: Path, result: Mapping[str, Any], method: str, cases: _Cases, renderer: Renderer) -> None:
+    """Table, worst and best cases of one method, each with a viewer."""
+    table = {"header": ["method", *SHOWN], "rows": _table(result)}
+    sections = [Section(title=f"{result['samples']} samples", table=table)]
+    for label, index, stack, prediction in cases.labelled():
+        page = to_rgb(overview(stack, prediction))
+        sections.append(
+            Section(
+                title=f"{method}, {label}: {stack.name[0] or index}",
+                viewer=viewer(stack, prediction, renderer, focuses=8, apertures=(0.0, 1.0), largest_px=360),
+                rows=[{"title": "Overview", "pictures": [picture(label, page, largest_px=1400)]}],
+            )
+        )
+    facts = [(str(key), str(value)) for key, value in result["protocol"].items()]
+    write_page(path, "sfdfd: evaluation", [*sections, Section(title="Protocol", facts=facts)])
+
+
+def print_metrics(result: Mapping[str, Any], title: str) -> None:
+    """The methods as a table on the terminal."""
+    table = Table(title=f"{title} ({result['samples']} samples)")
+    table.add_column("method")
+    for key in SHOWN:
+        table.add_column(key, justify="right")
+    for row in _table(result):
+        table.add_row(*row)
+    Console(width=120).print(table)

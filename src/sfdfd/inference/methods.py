@@ -1,0 +1,92 @@
+"""Methods: focal stack -> prediction. Everything that infers is one, or is composed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from sfdfd.data.datamodule import FocalStackDataModule
+from sfdfd.inference.confidence import confidence_of, depth_std_m
+from sfdfd.inference.refine import Refinement, Refiner
+from sfdfd.inference.upsampling import mended_aif
+from sfdfd.networks.classical import classical_network, constant_network
+from sfdfd.networks.interface import Network, predict_stack, rendered
+from sfdfd.optics.camera import Camera
+from sfdfd.optics.render import Renderer
+from sfdfd.stack import FocalStack, Method, Prediction
+
+__all__ = ["NetworkMethod", "RefinedMethod", "baselines", "with_confidence"]
+
+Progress = Callable[[float, int, float], None]
+
+
+class NetworkMethod:
+    """A network, classical depth from focus or a constant, with the renderer that renders its answer again.
+
+    Args:
+        network: stack -> depth and AIF; a module is put into evaluation mode.
+        renderer: the model's optics.
+        camera: the model's own camera, where it is not the one that each stack carries.
+        device: where a module goes.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        renderer: Renderer,
+        camera: Camera | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.network = network.eval().to(device) if isinstance(network, torch.nn.Module) else network
+        self.renderer, self.camera = renderer, camera
+
+    @torch.no_grad()
+    def __call__(self, stack: FocalStack) -> Prediction:
+        return predict_stack(self.network, self.renderer, self.seen(stack))
+
+    def seen(self, stack: FocalStack) -> FocalStack:
+        """The stack with the camera that the model believes in."""
+        return stack if self.camera is None else replace(stack, camera=(self.camera,) * len(stack))
+
+
+class RefinedMethod:
+    """Another method's answer, optimised through the renderer.
+
+    Args:
+        start: where to begin.
+        refiner: how, and for how long.
+        renderer: the model's optics.
+        camera: the model's own, as of :class:`NetworkMethod`.
+    """
+
+    def __init__(self, start: Method, refiner: Refiner, renderer: Renderer, camera: Camera | None = None) -> None:
+        self.start, self.refiner, self.renderer, self.camera = start, refiner, renderer, camera
+
+    def __call__(self, stack: FocalStack) -> Prediction:
+        return self.solve(stack)[0]
+
+    def solve(self, stack: FocalStack, progress: Progress | None = None) -> tuple[Prediction, Refinement]:
+        """The prediction, and what the refinement did. Where the model does not explain the slices, the AIF is theirs."""
+        stack = stack if self.camera is None else replace(stack, camera=(self.camera,) * len(stack))
+        begun = self.start(stack)
+        refinement = self.refiner(stack, self.renderer, begun.depth_m, begun.aif, progress=progress)
+        with torch.no_grad():
+            prediction = rendered(refinement.depth_m, refinement.aif, self.renderer, stack)
+            return replace(prediction, aif=mended_aif(stack, prediction)), refinement
+
+
+def with_confidence(prediction: Prediction, stack: FocalStack, renderer: Renderer) -> Prediction:
+    """The prediction with its standard deviation and confidence, see :mod:`sfdfd.inference.confidence`."""
+    std = depth_std_m(stack, renderer, prediction.depth_m, prediction.aif, prediction.rendered)
+    return replace(prediction, depth_std_m=std, confidence=confidence_of(std, prediction.depth_m))
+
+
+def baselines(datamodule: FocalStackDataModule, split: str, renderer: Renderer, **options: Any) -> Mapping[str, Method]:
+    """Those that stand in every table: "constant", where the split has depth and a constant is known, and "classical"."""
+    found: dict[str, Method] = {}
+    if datamodule.dataset(split)[0].depth_m is not None and (constant := datamodule.constant_baseline_m()) is not None:
+        found["constant"] = NetworkMethod(constant_network(constant), renderer, **options)
+    return {**found, "classical": NetworkMethod(classical_network, renderer, **options)}

@@ -1,0 +1,138 @@
+"""What the full-size slices say: an AIF blended of them, and depth brought to their size along its edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from kornia.color import rgb_to_grayscale
+from kornia.filters import box_blur
+from torch import Tensor
+
+from sfdfd.optics.camera import Camera
+from sfdfd.optics.render import defocus_map_px
+from sfdfd.stack import FocalStack, Prediction
+
+__all__ = ["blend_slices", "enlarged", "guided_upsampling", "mended_aif"]
+
+UNEXPLAINED = 0.02
+"""Residual from which the slices count more than the model, of a range of 1."""
+
+
+def enlarged(
+    prediction: Prediction,
+    stack: FocalStack,
+    slices: Sequence[Tensor | Callable[[], Tensor]],
+    camera: Camera,
+    covered: Sequence[Tensor] | None = None,
+    defocus: bool = True,
+) -> Prediction:
+    """A prediction at working size brought to the size of the full slices (a batch of one).
+
+    Args:
+        prediction, stack: at the working size.
+        slices: (3,H,W) each in [0, 1], or functions that make them, so that not all need to be in memory.
+        camera: of the full slices.
+        covered: (H,W) each, 0 where a slice shows nothing.
+        defocus: whether to keep the (1,S,H,W) defocus maps, S times the depth's memory.
+    """
+    focus = stack.focus_distances_m[0]
+    low, high = float(1 / stack.far_m), float(1 / stack.near_m)
+    size = (slices[0]() if callable(slices[0]) else slices[0]).shape[-2:]
+    inverse = (1 / prediction.depth_m)[:, None]
+    full = F.interpolate(inverse, size, mode="bilinear", align_corners=False)
+    aif = blend_slices(slices, (1 / full)[0, 0], focus, camera, covered)
+    full = guided_upsampling(inverse, rgb_to_grayscale(prediction.aif), rgb_to_grayscale(aif[None]), 4, 1e-3)
+    depth_m = 1 / full[:, 0].clamp(low, high)
+    aif = blend_slices(slices, depth_m[0], focus, camera, covered)[None]
+    # what the slices have sharp, and from the AIF at working size what they all have blurred
+    lacking = prediction.aif - F.interpolate(aif, prediction.aif.shape[-2:], mode="area")
+    lacking = F.interpolate(lacking, size, mode="bilinear", align_corners=False)
+    blur = _smallest_blur_px(depth_m[0], focus, camera).square()
+    aif = aif.addcmul_(lacking, blur / (blur + 1)).clamp_(0, 1)
+    std = F.interpolate(prediction.depth_std_m[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    confidence = F.interpolate(prediction.confidence[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    maps = defocus_map_px(depth_m, focus[None], camera) if defocus else prediction.defocus_px
+    return Prediction(depth_m, aif, maps, None, confidence, std)
+
+
+def blend_slices(
+    slices: Sequence[Tensor | Callable[[], Tensor]],
+    depth_m: Float[Tensor, "h w"],
+    focus_distances_m: Float[Tensor, "s"],
+    camera: Camera,
+    covered: Sequence[Tensor] | None = None,
+) -> Float[Tensor, "3 h w"]:
+    """An all-in-focus image of the slices alone: at each pixel the ones that its depth says are sharpest.
+
+    Weights exp(-(r^2 - r_min^2) / (2 t^2)), r the blur radius in pixels and t = 0.7 px.
+    """
+    smallest = _smallest_blur_px(depth_m, focus_distances_m, camera)
+    total, weights = None, None
+    for index, (item, focus) in enumerate(zip(slices, focus_distances_m, strict=True)):
+        image = item() if callable(item) else item
+        radius = camera.blur_radius_px(depth_m, focus)
+        weight = torch.exp((smallest.square() - radius.square()) / (2 * 0.7**2)) + 1e-9
+        if covered is not None:
+            weight = weight * (covered[index] + 1e-6)
+        total = weight * image if total is None else total.addcmul_(weight.expand_as(image), image)
+        weights = weight if weights is None else weights.add_(weight)
+    return total / weights
+
+
+def _smallest_blur_px(depth_m: Tensor, focus_distances_m: Tensor, camera: Camera) -> Tensor:
+    smallest = camera.blur_radius_px(depth_m, focus_distances_m[0])
+    for focus in focus_distances_m[1:]:
+        smallest = torch.minimum(smallest, camera.blur_radius_px(depth_m, focus))
+    return smallest
+
+
+def mended_aif(stack: FocalStack, prediction: Prediction) -> Float[Tensor, "b 3 h w"]:
+    """The AIF, and where the model does not explain the slices (beside occlusion edges, where something moved), the slices'
+    own sharpest pixels instead: those need depth alone, not the renderer.
+
+    The share of the slices is m / (m + 0.02^2), m the mean square of the residual in a window of 5 pixels.
+    """
+    shown = stack.shown()
+    residual = (shown[:, :, None] * (prediction.rendered - stack.images).square()).sum((1, 2), keepdim=False)
+    residual = box_blur((residual / (3 * shown.sum(1).clamp_min(1e-6)))[:, None], 5, separable=True)
+    share = residual / (residual + UNEXPLAINED**2)
+    slices = torch.stack(
+        [
+            blend_slices(list(images), depth_m, focus, camera, list(covered))
+            for images, depth_m, focus, camera, covered in zip(
+                stack.images, prediction.depth_m, stack.focus_distances_m, stack.camera, shown, strict=True
+            )
+        ]
+    )
+    return torch.lerp(prediction.aif, slices, share)
+
+
+def guided_upsampling(
+    values: Float[Tensor, "1 1 h w"],
+    guide: Float[Tensor, "1 1 h w"],
+    full_guide: Float[Tensor, "1 1 y x"],
+    radius_px: int,
+    eps: float,
+) -> Float[Tensor, "1 1 y x"]:
+    """Fast guided filter (He and Sun, arXiv 1505.00996): local linear models ``values = a guide + b``, enlarged and applied.
+
+    Args:
+        values, guide: at the small size.
+        full_guide: at the full size.
+        radius_px: of the window at the small size.
+        eps: variance of the guide below which it is not followed.
+    """
+
+    def mean(x: Tensor) -> Tensor:
+        return box_blur(x, 2 * radius_px + 1, separable=True)
+
+    guide_mean, values_mean = mean(guide), mean(values)
+    slope = (mean(guide * values) - guide_mean * values_mean) / (mean(guide * guide) - guide_mean.square() + eps)
+    offset = values_mean - slope * guide_mean
+    slope, offset = (
+        F.interpolate(mean(c), full_guide.shape[-2:], mode="bilinear", align_corners=False) for c in (slope, offset)
+    )
+    return slope.mul_(full_guide).add_(offset)

@@ -1,0 +1,195 @@
+"""What the method is trained on: pure functions of images and depth, and their weighted sum.
+
+Every function returns one number per image, (B,). Ground truth has no place here.
+"""
+
+from __future__ import annotations
+
+import kornia
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from kornia.color import rgb_to_grayscale
+from torch import Tensor, nn
+
+from sfdfd.errors import checked_choice
+from sfdfd.optics.depth import inverse_position
+from sfdfd.parts import part
+from sfdfd.stack import FocalStack, Prediction
+
+__all__ = [
+    "SelfSupervisedLoss",
+    "aif_blur",
+    "coarse_aif",
+    "depth_smoothness",
+    "photometric_error",
+    "reconstruction",
+    "sharpness",
+]
+
+
+def photometric_error(
+    image: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"], *, ssim_weight: float = 0.85, border_px: int = 0
+) -> Float[Tensor, "n"]:
+    """``w (1 - SSIM) + (1 - w) L1`` (CVPR 2023, reconstruction loss): SSIM 11x11 with sigma 1.5, from Kornia.
+
+    Args:
+        image, target: (N,3,H,W) RGB in [0, 1].
+        ssim_weight: w in [0, 1].
+        border_px: pixels at each border that do not count (light from beyond a crop's border is missing there).
+    """
+    ssim = kornia.metrics.ssim(image, target, window_size=11)
+    error = ssim_weight * (1 - ssim) + (1 - ssim_weight) * (image - target).abs()
+    if border_px:
+        error = error[..., border_px:-border_px, border_px:-border_px]
+    return error.mean((1, 2, 3))
+
+
+def reconstruction(
+    rendered: Float[Tensor, "b s 3 h w"],
+    stack: Float[Tensor, "b s 3 h w"],
+    slice_mask: Bool[Tensor, "b s"],
+    *,
+    ssim_weight: float = 0.85,
+    border_px: int = 0,
+) -> Float[Tensor, "b"]:
+    """:func:`photometric_error` between the rendered and the input stack, averaged over the real slices."""
+    error = photometric_error(
+        rendered.flatten(0, 1), stack.flatten(0, 1), ssim_weight=ssim_weight, border_px=border_px
+    ).unflatten(0, slice_mask.shape)
+    return torch.where(slice_mask, error, 0.0).sum(1) / slice_mask.sum(1)
+
+
+def coarse_aif(
+    stack: Float[Tensor, "b s 3 h w"], defocus_px: Float[Tensor, "b s h w"], slice_mask: Bool[Tensor, "b s"]
+) -> Float[Tensor, "b 3 h w"]:
+    """Per pixel, the slice with the smallest blur under the predicted depth (CVPR 2023, "coarse AIF")."""
+    blur = defocus_px.detach().abs().masked_fill(~slice_mask[:, :, None, None], torch.inf)
+    index = blur.argmin(1)[:, None, None].expand(-1, 1, 3, -1, -1)
+    return stack.gather(1, index).squeeze(1)
+
+
+def aif_blur(image: Float[Tensor, "b 3 h w"], *, normalisation: str = "variance") -> Float[Tensor, "b"]:
+    """Blurriness of the grey image, ``-.25 log(sum(LoG^2) / n + 1e-8)``; LoG 7x7 with sigma 1; lower is sharper.
+
+    Args:
+        image: (B,3,H,W) RGB in [0, 1].
+        normalisation: n = "variance": sum((x - mean x)^2) + 1, invariant to contrast; "released": HW - mean(x)^2, as
+            DEReD's code has it.
+    """
+    gray = rgb_to_grayscale(image)
+    offsets = torch.arange(-3, 4, dtype=gray.dtype, device=gray.device)
+    square = offsets[:, None] ** 2 + offsets[None, :] ** 2
+    kernel = (square - 2) * torch.exp(-square / 2)
+    kernel = kernel - kernel.mean()
+    log = F.conv2d(F.pad(gray, (3, 3, 3, 3), mode="replicate"), kernel[None, None])
+    energy = log.square().sum((1, 2, 3))
+    mean = gray.mean((1, 2, 3), keepdim=True)
+    if normalisation == "variance":
+        n = (gray - mean).square().sum((1, 2, 3)) + 1.0
+    elif normalisation == "released":
+        n = gray[0].numel() - mean.flatten() ** 2
+    else:
+        raise ValueError(f"normalisation: expected 'variance' or 'released', got {normalisation!r}")
+    return -0.25 * torch.log(energy / n + 1e-8)
+
+
+def depth_smoothness(value: Float[Tensor, "b h w"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
+    """Edge-aware smoothness ``mean(|dx v| exp(-|dx I|)) + mean(|dy v| exp(-|dy I|))``, from Kornia, per image.
+
+    Args:
+        value: (B,H,W) depth or inverse depth, on a scale of about 1.
+        image: (B,3,H,W) the guide, RGB in [0, 1].
+    """
+    pairs = zip(value[:, None].split(1), image.split(1), strict=True)
+    return torch.stack([kornia.losses.inverse_depth_smoothness_loss(one, guide) for one, guide in pairs])
+
+
+def sharpness(
+    rendered: Float[Tensor, "b s 3 h w"], stack: Float[Tensor, "b s 3 h w"], slice_mask: Bool[Tensor, "b s"]
+) -> Float[Tensor, "b"]:
+    """Mean difference of local sharpness (|Laplacian| of grey) between rendered and input slices.
+
+    The released code has a sharpness term of weight 0; this is our reading of its intent.
+    """
+
+    def measure(images: Tensor) -> Tensor:
+        return kornia.filters.laplacian(rgb_to_grayscale(images.flatten(0, 1)), 3).abs()
+
+    error = (measure(rendered) - measure(stack)).abs().mean((1, 2, 3)).unflatten(0, slice_mask.shape)
+    return torch.where(slice_mask, error, 0.0).sum(1) / slice_mask.sum(1)
+
+
+@part
+class SelfSupervisedLoss(nn.Module):
+    """The weighted sum of all terms; a term of weight 0 is not computed.
+
+    Args:
+        reconstruction: weight of the rendered against the input stack.
+        aif_consistency: weight of the AIF against the coarse AIF, with the same photometric error.
+        aif_blur: weight of the AIF's blurriness.
+        smoothness: weight of edge-aware depth smoothness.
+        sharpness: weight of the rendered slices' sharpness against the input's (0 as released).
+        coarse_blur: weight of the coarse AIF's blurriness; it has no gradient, and is here because the released code
+            adds it.
+        ssim_weight: share of 1 - SSIM in the photometric error.
+        blur_normalisation: "variance" or "released", see :func:`aif_blur`.
+        smoothness_domain: "inverse" (inverse depth scaled to [0, 1], in which blur is linear) or "depth" (depth in
+            tens of metres, as released).
+        smoothness_factor: 2.5 in the released code, in front of the mean of both directions.
+        border_px: see :func:`photometric_error`.
+    """
+
+    def __init__(
+        self,
+        reconstruction: float = 1.0,
+        aif_consistency: float = 0.1,
+        aif_blur: float = 0.0,
+        smoothness: float = 0.01,
+        sharpness: float = 0.0,
+        coarse_blur: float = 0.0,
+        ssim_weight: float = 0.85,
+        blur_normalisation: str = "variance",
+        smoothness_domain: str = "inverse",
+        smoothness_factor: float = 1.0,
+        border_px: int = 0,
+    ) -> None:
+        super().__init__()
+        checked_choice(smoothness_domain, "smoothness_domain (loss.smoothness_domain)", ("inverse", "depth"))
+        checked_choice(blur_normalisation, "blur_normalisation (loss.blur_normalisation)", ("variance", "released"))
+        self.weights = {
+            "reconstruction": reconstruction,
+            "aif_consistency": aif_consistency,
+            "aif_blur": aif_blur,
+            "smoothness": smoothness,
+            "sharpness": sharpness,
+            "coarse_blur": coarse_blur,
+        }
+        self.ssim_weight, self.border_px = ssim_weight, border_px
+        self.blur_normalisation = blur_normalisation
+        self.smoothness_domain, self.smoothness_factor = smoothness_domain, smoothness_factor
+
+    def forward(self, prediction: Prediction, stack: FocalStack) -> dict[str, Float[Tensor, "b"]]:
+        """All terms, unweighted, per image, and their weighted sum as ``total``; the batch is not padded."""
+        photometric = {"ssim_weight": self.ssim_weight, "border_px": self.border_px}
+        rendered, images, aif, mask = prediction.rendered, stack.images, prediction.aif, stack.slice_mask
+        coarse = coarse_aif(images, prediction.defocus_px, mask).detach()
+
+        def smooth() -> Tensor:
+            if self.smoothness_domain == "depth":
+                value = prediction.depth_m / 10.0
+            else:
+                value = inverse_position(prediction.depth_m, stack.near_m, stack.far_m)
+            return self.smoothness_factor * depth_smoothness(value, aif.detach())
+
+        terms = {
+            "reconstruction": lambda: reconstruction(rendered, images, mask, **photometric),
+            "aif_consistency": lambda: photometric_error(aif, coarse, **photometric),
+            "aif_blur": lambda: aif_blur(aif, normalisation=self.blur_normalisation),
+            "smoothness": smooth,
+            "sharpness": lambda: sharpness(rendered, images, mask),
+            "coarse_blur": lambda: aif_blur(coarse, normalisation=self.blur_normalisation),
+        }
+        values = {name: terms[name]() for name, weight in self.weights.items() if weight}
+        values["total"] = sum(self.weights[name] * value for name, value in values.items())
+        return values

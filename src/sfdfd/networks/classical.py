@@ -1,0 +1,86 @@
+"""Classical depth from focus and a constant: the baselines that every table shows, called as networks are."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from kornia.color import rgb_to_grayscale
+from kornia.filters import box_blur, laplacian
+from torch import Tensor
+
+from sfdfd.networks.interface import Network, NetworkOutput
+
+__all__ = ["classical_network", "constant_network", "depth_from_focus", "focus_measure"]
+
+
+def focus_measure(images: Float[Tensor, "b s 3 h w"], window_px: int = 15) -> Float[Tensor, "b s h w"]:
+    """Local sharpness of every slice: the absolute Laplacian of its grey image, averaged over a box.
+
+    Args:
+        images: (B,S,3,H,W) slices, RGB in [0, 1].
+        window_px: side of the box, odd.
+
+    Returns:
+        (B,S,H,W) sharpness >= 0, in units of grey levels (1.0 = white - black).
+    """
+    gray = rgb_to_grayscale(images.flatten(0, 1))
+    sharpness = box_blur(laplacian(gray, 3, normalized=False).abs(), window_px, separable=True)
+    return sharpness.unflatten(0, images.shape[:2]).squeeze(2)
+
+
+def depth_from_focus(
+    images: Float[Tensor, "b s 3 h w"],
+    focus_distances_m: Float[Tensor, "b s"],
+    near_m: Float[Tensor, "b"],
+    far_m: Float[Tensor, "b"],
+    slice_mask: Bool[Tensor, "b s"] | None = None,
+    *,
+    window_px: int = 15,
+    power: float = 4.0,
+) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b 3 h w"]]:
+    """Depth and all-in-focus image as sharpness-weighted means over the slices.
+
+    Weights ``(sharpness / largest sharpness over the slices)^power``; depth is the weighted mean of the inverse focus
+    distances, the AIF the weighted mean of the slices.
+
+    Args:
+        images: (B,S,3,H,W) slices, RGB in [0, 1].
+        focus_distances_m: (B,S) focus distances in metres; inf is allowed.
+        near_m, far_m: (B,) depth range in metres; the result is clamped to it.
+        slice_mask: (B,S) true for real slices; all by default.
+        window_px: side of the box of :func:`focus_measure`.
+        power: exponent of the relative sharpness.
+
+    Returns:
+        depth_m (B,H,W) in metres and aif (B,3,H,W).
+    """
+    sharpness = focus_measure(images, window_px)
+    if slice_mask is not None:
+        sharpness = sharpness * slice_mask[..., None, None]
+    weight = (sharpness / sharpness.amax(1, keepdim=True).clamp_min(1e-12)) ** power
+    if slice_mask is not None:
+        weight = weight * slice_mask[..., None, None]
+    flat = weight.sum(1, keepdim=True) < 1e-6  # no texture at all: every slice counts the same
+    even = torch.ones_like(weight) if slice_mask is None else slice_mask[..., None, None].expand_as(weight).to(weight)
+    weight = F.normalize(torch.where(flat, even, weight), p=1.0, dim=1)
+    inverse = torch.einsum("bshw,bs->bhw", weight, 1.0 / focus_distances_m)
+    inverse = torch.minimum(torch.maximum(inverse, (1.0 / far_m)[:, None, None]), (1.0 / near_m)[:, None, None])
+    return 1.0 / inverse, torch.einsum("bshw,bschw->bchw", weight, images)
+
+
+def classical_network(images, focus_distances_m, *, near_m, far_m, slice_mask=None) -> NetworkOutput:
+    """Classical depth from focus."""
+    return NetworkOutput(*depth_from_focus(images, focus_distances_m, near_m, far_m, slice_mask))
+
+
+def constant_network(depth_m: float) -> Network:
+    """The same depth everywhere, and the mean of the slices as AIF."""
+
+    def network(images, focus_distances_m, *, near_m, far_m, slice_mask=None) -> NetworkOutput:
+        depth = images.new_full((images.shape[0], *images.shape[-2:]), depth_m)
+        mask = images.new_ones(images.shape[:2]) if slice_mask is None else slice_mask.to(images)
+        share = mask / mask.sum(1, keepdim=True)
+        return NetworkOutput(depth, torch.einsum("bs,bschw->bchw", share, images))
+
+    return network

@@ -1,0 +1,70 @@
+"""The options of :func:`sfdfd.optics.render.render_focal_stack`, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
+from sfdfd.optics.psf import PSF, get_psf
+
+__all__ = ["RenderOptions"]
+
+WEIGHTINGS = ("source", "target", "occlusion")
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How light is blurred.
+
+    Attributes:
+        sigma_scale: std of the Gaussian over the blur radius, > 0: 1.0 = slides and paper, 0.5 = DEReD's released code
+            (and the std of a uniform disc of that radius, per axis).
+        weighting: "source", "target" or "occlusion", see :func:`sfdfd.optics.render.render_focal_stack`.
+        psf: "gaussian"; "disc" (its radius is the blur radius, whatever sigma_scale); "power:P", exp(-2 (q/c)^P) with
+            c = 2 sigma_scale r; or a :class:`sfdfd.optics.psf.PSF`.
+        method: "exact" (PSF error 1e-5 of its mass, 1e-9 in float64), "fast" (1.5e-2: half an 8-bit level in the
+            image), "auto": exact while the largest blur is below 8 px, and in float64; fast beyond (docs/renderer.md).
+        linear_light: blur in linear light: sRGB -> linear -> blur -> sRGB; RGB in [0, 1].
+        layers: number of layers of the occlusion-aware renderer.
+        window_px, smallest_radius_px, copied_radius_px: what published renderers do instead, for their protocols: an odd
+            side of a square window beyond which nothing spreads (DEReD 7, dfd 11; None: as wide as the blur), a floor of
+            the blur radius (dfd 2), a radius up to which an output pixel is copied from the AIF (DEReD 1; no gradient
+            in depth there).
+
+    Raises:
+        InputError: a value is wrong; the message names its config key.
+    """
+
+    sigma_scale: float = 1.0
+    weighting: str = "source"
+    psf: str | PSF = "gaussian"
+    method: str = "auto"
+    linear_light: bool = False
+    layers: int = 48
+    window_px: int | None = None
+    smallest_radius_px: float = 0.0
+    copied_radius_px: float = 0.0
+
+    def __post_init__(self) -> None:
+        sigma_scale = checked_number(self.sigma_scale, "sigma_scale (optics.sigma_scale)")
+        object.__setattr__(self, "sigma_scale", sigma_scale)
+        checked_choice(self.weighting, "weighting (optics.weighting)", WEIGHTINGS)
+        checked_choice(self.method, "method (optics.method)", ("auto", "exact", "fast"))
+        checked_choice(self.linear_light, "linear_light (optics.linear_light)", (True, False))
+        checked_whole(self.layers, "layers (optics.layers)", 2)
+        for key in ("smallest_radius_px", "copied_radius_px"):
+            object.__setattr__(self, key, checked_number(getattr(self, key), f"{key} (optics.{key})", least=0))
+        if self.window_px is not None and (checked_whole(self.window_px, "window_px (optics.window_px)", 3) % 2 == 0):
+            raise InputError(f"window_px (optics.window_px): expected an odd number or null, got {self.window_px}")
+        if self.weighting == "occlusion" and (self.window_px or self.smallest_radius_px or self.copied_radius_px):
+            raise InputError(
+                "window_px, smallest_radius_px and copied_radius_px are of the source and target weightings, not of "
+                "weighting=occlusion (optics.window_px ...)"
+            )
+        get_psf(self.psf)
+
+    @cached_property
+    def family(self) -> PSF:
+        """The PSF family that ``psf`` names."""
+        return get_psf(self.psf)

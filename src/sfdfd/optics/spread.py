@@ -1,0 +1,149 @@
+"""Weighted sums over all pixels, on low-rank PSF bases: every source pixel spreads, or every output pixel gathers.
+
+``J(x) = sum_p w_p(x) I(p) / sum_p w_p(x)`` with the blur size of the source pixel p ("source") or of the output pixel x
+("target"). K_s(q) = sum_l K_s(q_l) B_l(q), so that L convolutions by FFT serve a blur that differs at every pixel; forward
+and backward are written by hand (docs/decisions/0001-low-rank-renderer.md).
+"""
+
+from __future__ import annotations
+
+import math
+
+import scipy.fft
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sfdfd.optics.options import RenderOptions
+from sfdfd.optics.psf import PSF, PSFBasis, psf_basis
+
+__all__ = ["spread_light"]
+
+TOLERANCE = {"exact": 1e-5, "fast": 1.5e-2}
+"""Largest L1 error of the PSF, relative to its mass, in each method (see sfdfd.optics.psf)."""
+EXACT_FLOAT64 = 1e-9
+AUTO_LIMIT_PX = 8.0
+"""Largest size up to which "auto" is exact."""
+
+
+def spread_light(
+    light: Float[Tensor, "b c h w"], size_px: Float[Tensor, "b s h w"], options: RenderOptions
+) -> Float[Tensor, "b s c h w"]:
+    """The weighted sums, over the pixels inside the image.
+
+    Args:
+        light: (B,C,H,W) what is blurred.
+        size_px: (B,S,H,W) PSF sizes in pixels, > 0.
+        options: ``psf``, ``method`` and ``weighting`` count here.
+
+    Returns:
+        (B,S,C,H,W), differentiable in light and size_px.
+    """
+    basis = _basis_for(
+        options.family, float(size_px.detach().max()), max(light.shape[-2:]), options.method, light.dtype
+    )
+    counted = torch.cat([light, torch.ones_like(light[:, :1])], dim=1)
+    way = _SourceSpread if options.weighting == "source" else _TargetSpread
+    spread = way.apply(counted, size_px, basis)
+    return spread[:, :, :-1] / spread[:, :, -1:]
+
+
+def _basis_for(psf: PSF, largest_px: float, extent_px: int, method: str, dtype: torch.dtype) -> PSFBasis:
+    limit = 2.0 ** (math.ceil(4 * math.log2(max(largest_px, 0.5)) - 1e-6) / 4)  # few distinct bases, each cached
+    reach = 1 << (max(extent_px - 1, 1) - 1).bit_length()
+    exact = EXACT_FLOAT64 if dtype == torch.float64 else TOLERANCE["exact"]
+    fast = method == "fast" or (method == "auto" and largest_px > AUTO_LIMIT_PX and dtype != torch.float64)
+    return psf_basis(psf, limit, reach, TOLERANCE["fast"] if fast else exact)
+
+
+def _padded(extent: int, reach: int) -> int:
+    return scipy.fft.next_fast_len(extent + min(reach, extent), real=True)
+
+
+def _spectra(basis: PSFBasis, like: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    shape = _padded(like.shape[-2], basis.reach_px), _padded(like.shape[-1], basis.reach_px)
+    return basis.spectra(*shape, like.dtype, like.device), shape
+
+
+def _through_the_centre(psf: PSF, light: Tensor, size: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients in light and size of the weight that every pixel has on itself."""
+    weight = psf.weight(0.0, size)
+    light_grad = torch.einsum("bshw,bschw->bchw", weight, grad)
+    return light_grad, psf.slope(0.0, size, weight) * (grad * light[:, None]).sum(2)
+
+
+class _SourceSpread(torch.autograd.Function):
+    """light (B,C,H,W), size (B,S,H,W) -> (B,S,C,H,W): sum over p of K_{s_p}(|x-p|) light(p)."""
+
+    @staticmethod
+    def forward(ctx, light: Tensor, size: Tensor, basis: PSFBasis) -> Tensor:
+        ctx.save_for_backward(light, size)
+        ctx.basis = basis
+        height, width = light.shape[-2:]
+        spectra, shape = _spectra(basis, light)
+        padded = light.new_zeros(*size.shape[:2], light.shape[1], *shape)
+        total = None
+        for distance_sq, spectrum in zip(basis.distances_sq, spectra, strict=True):
+            weight = basis.psf.weight(distance_sq, size)
+            torch.mul(weight[:, :, None], light[:, None], out=padded[..., :height, :width])
+            part = torch.fft.rfft2(padded).mul_(spectrum)
+            total = part if total is None else total.add_(part)
+        spread = torch.fft.irfft2(total, s=shape)[..., :height, :width]
+        return spread + basis.psf.weight(0.0, size)[:, :, None] * light[:, None]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        light, size = ctx.saved_tensors
+        basis = ctx.basis
+        height, width = light.shape[-2:]
+        spectra, shape = _spectra(basis, light)
+        light_grad, size_grad = _through_the_centre(basis.psf, light, size, grad)
+        transformed = torch.fft.rfft2(grad, s=shape)
+        for distance_sq, spectrum in zip(basis.distances_sq, spectra, strict=True):
+            arrived = torch.fft.irfft2(transformed * spectrum, s=shape)[..., :height, :width]
+            weight = basis.psf.weight(distance_sq, size)
+            if ctx.needs_input_grad[1]:
+                size_grad += basis.psf.slope(distance_sq, size, weight) * (arrived * light[:, None]).sum(2)
+            if ctx.needs_input_grad[0]:
+                light_grad += (weight[:, :, None] * arrived).sum(1)
+        return light_grad, size_grad, None
+
+
+class _TargetSpread(torch.autograd.Function):
+    """light (B,C,H,W), size (B,S,H,W) -> (B,S,C,H,W): sum over p of K_{s_x}(|x-p|) light(p)."""
+
+    @staticmethod
+    def forward(ctx, light: Tensor, size: Tensor, basis: PSFBasis) -> Tensor:
+        ctx.save_for_backward(light, size)
+        ctx.basis = basis
+        height, width = light.shape[-2:]
+        spectra, shape = _spectra(basis, light)
+        transformed = torch.fft.rfft2(light, s=shape)
+        total = basis.psf.weight(0.0, size)[:, :, None] * light[:, None]
+        for distance_sq, spectrum in zip(basis.distances_sq, spectra, strict=True):
+            blurred = torch.fft.irfft2(transformed * spectrum, s=shape)[..., :height, :width]
+            total.addcmul_(basis.psf.weight(distance_sq, size)[:, :, None], blurred[:, None])
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        light, size = ctx.saved_tensors
+        basis = ctx.basis
+        height, width = light.shape[-2:]
+        spectra, shape = _spectra(basis, light)
+        light_grad, size_grad = _through_the_centre(basis.psf, light, size, grad)
+        transformed = torch.fft.rfft2(light, s=shape)
+        total = torch.zeros_like(transformed)
+        for distance_sq, spectrum in zip(basis.distances_sq, spectra, strict=True):
+            weight = basis.psf.weight(distance_sq, size)
+            if ctx.needs_input_grad[1]:
+                blurred = torch.fft.irfft2(transformed * spectrum, s=shape)[..., :height, :width]
+                size_grad += basis.psf.slope(distance_sq, size, weight) * (grad * blurred[:, None]).sum(2)
+            if ctx.needs_input_grad[0]:
+                gathered = torch.einsum("bshw,bschw->bchw", weight, grad)
+                total += torch.fft.rfft2(gathered, s=shape).mul_(spectrum)
+        light_grad += torch.fft.irfft2(total, s=shape)[..., :height, :width]
+        return light_grad, size_grad, None

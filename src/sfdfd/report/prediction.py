@@ -1,0 +1,215 @@
+"""What a prediction of one's own stack leaves: arrays, pictures, a point cloud, facts and a page."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from sfdfd.data.files import write_json
+from sfdfd.data.images import to_bytes, write_image
+from sfdfd.measures.metrics import psnr
+from sfdfd.optics.camera import Camera
+from sfdfd.optics.depth import inverse_position
+from sfdfd.optics.render import Renderer
+from sfdfd.report.files import write_point_cloud
+from sfdfd.report.page import Section, gallery, viewer, write_page
+from sfdfd.report.pictures import defocus_figure, depth_figure, map_figure, thinned, to_rgb
+from sfdfd.stack import FocalStack, Prediction
+
+__all__ = ["PredictedStack", "write_prediction"]
+
+METRIC_FILES = ("depth_m.npy", "depth_mm.png", "pointcloud.ply")
+RELATIVE_FILES = ("relative_depth.npy",)
+
+
+@dataclass(frozen=True)
+class PredictedStack:
+    """A prediction and what is to be said about it.
+
+    Attributes:
+        name: of the stack.
+        stack, small: as they were worked on.
+        full: at the size of the photographs.
+        camera: of the photographs.
+        covered: (H,W) where every slice shows something.
+        relative: whether depth is a position in the order of the slices and no metre.
+        aligned: whether the slices were moved.
+        focal_length_px: and how it is known, in words.
+        facts: for ``prediction.json``, with statement, sources, alignment and so on.
+    """
+
+    name: str
+    stack: FocalStack
+    small: Prediction
+    full: Prediction
+    camera: Camera
+    covered: Bool[Tensor, "h w"]
+    relative: bool
+    aligned: bool
+    focal_length_px: tuple[float, str]
+    facts: dict[str, Any]
+
+    @property
+    def focus(self) -> Tensor:
+        """(S,) focus distances."""
+        return self.stack.focus_distances_m[0]
+
+
+def write_prediction(output_dir: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
+    """Write everything at full size: the numbers first, whole or not at all, then what is drawn of them.
+
+    Returns:
+        The content of ``prediction.json``.
+    """
+    small, confidence = predicted.small, predicted.full.confidence[0].cpu()
+    scale = predicted.camera.blur_scale_px_m / predicted.stack.camera[0].blur_scale_px_m
+    shown = predicted.stack.shown()[:, :, None].expand_as(predicted.stack.images)
+    facts = {
+        **predicted.facts,
+        "working_size": list(predicted.stack.images.shape[-2:]),
+        "size": list(predicted.full.depth_m.shape[-2:]),
+        "largest_blur_radius_px": float(small.defocus_px.abs().max()) * scale,
+        "stack_psnr_db": float(psnr(small.rendered, predicted.stack.images, shown)[0]),
+        "confidence": {"mean": float(confidence.mean()), "share_above_half": float((confidence > 0.5).float().mean())},
+        "valid_share": float(predicted.covered.float().mean()),
+    }
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with _aside(output_dir, METRIC_FILES + RELATIVE_FILES) as part:
+        facts.update((_write_relative if predicted.relative else _write_metric)(part, predicted))
+        _write_maps(part, predicted)
+        write_json(part / "prediction.json", facts)
+    with _aside(output_dir) as part:
+        _write_pictures(part, predicted)
+        _write_report(part / "report.html", predicted, facts, renderer)
+    return facts
+
+
+@contextmanager
+def _aside(output_dir: Path, stale: tuple[str, ...] = ()) -> Iterator[Path]:
+    """A folder whose files move into ``output_dir`` when all are written; what would contradict them goes."""
+    part = Path(tempfile.mkdtemp(prefix=".part-", dir=output_dir))
+    try:
+        yield part
+        for name in stale:
+            (output_dir / name).unlink(missing_ok=True)
+        for file in part.iterdir():
+            file.replace(output_dir / file.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _summary(values: Tensor) -> dict[str, float]:
+    return {"min": float(values.min()), "median": float(values.median()), "max": float(values.max())}
+
+
+def _position(predicted: PredictedStack) -> Tensor:
+    """Relative depth: 0 in focus in the first slice, 1 in the last."""
+    first, last = predicted.focus[0], predicted.focus[-1]
+    return 1 - inverse_position(predicted.full.depth_m[0].cpu(), float(first), float(last)).float()
+
+
+def _write_relative(folder: Path, predicted: PredictedStack) -> dict[str, Any]:
+    position = _position(predicted)
+    np.save(folder / "relative_depth.npy", position.numpy().astype(np.float32))
+    return {"relative_depth": _summary(position), "pointcloud": "not written: relative depth has no shape"}
+
+
+def _write_metric(folder: Path, predicted: PredictedStack) -> dict[str, Any]:
+    depth_m = predicted.full.depth_m[0].cpu()
+    np.save(folder / "depth_m.npy", depth_m.numpy().astype(np.float32))
+    iio.imwrite(folder / "depth_mm.png", (depth_m * 1000).round().clamp(0, 65535).numpy().astype(np.uint16))
+    focal_px, how = predicted.focal_length_px
+    points = write_point_cloud(
+        folder / "pointcloud.ply",
+        depth_m,
+        predicted.full.aif[0].cpu(),
+        focal_px,
+        keep=predicted.covered,
+        comment=how,
+    )
+    return {
+        "depth_m": _summary(depth_m),
+        "depth_mm_saturated": bool((depth_m > 65.535).any()),
+        "pointcloud": {"points": points, "focal_length_px": focal_px, "focal_length": how},
+    }
+
+
+def _write_maps(folder: Path, predicted: PredictedStack) -> None:
+    """AIF, confidence, validity, and the defocus maps, one slice at a time."""
+    depth_m, confidence = predicted.full.depth_m[0].cpu(), predicted.full.confidence[0].cpu()
+    write_image(folder / "aif.png", predicted.full.aif[0].cpu())
+    np.save(folder / "confidence.npy", confidence.numpy().astype(np.float32))
+    iio.imwrite(folder / "confidence.png", to_bytes(confidence).numpy())
+    iio.imwrite(folder / "valid.png", predicted.covered.to(torch.uint8).numpy() * 255)
+    focus = predicted.focus
+    maps = np.lib.format.open_memmap(folder / "defocus_px.npy", "w+", np.float32, (len(focus), *depth_m.shape))
+    for index, distance in enumerate(focus):
+        maps[index] = predicted.camera.blur_radius_px(depth_m, distance, signed=True).numpy()
+    maps.flush()
+
+
+def _write_pictures(folder: Path, predicted: PredictedStack) -> None:
+    if predicted.relative:
+        title = f"{predicted.name}: relative depth (0 first slice, 1 last)"
+        figure = map_figure(thinned(_position(predicted)), title)
+    else:
+        figure = depth_figure(thinned(predicted.full.depth_m[0].cpu()), f"{predicted.name}: depth")
+    iio.imwrite(folder / "depth.png", to_rgb(figure))
+    focus = predicted.focus.tolist()
+    titles = [f"slice {i + 1}" for i in range(len(focus))] if predicted.relative else None
+    iio.imwrite(folder / "defocus.png", to_rgb(defocus_figure(predicted.small.defocus_px[0].cpu(), focus, titles)))
+
+
+def _write_report(path: Path, predicted: PredictedStack, facts: dict[str, Any], renderer: Renderer) -> None:
+    unit, stack, small = "" if predicted.relative else "m", predicted.stack, predicted.small
+    sections = [
+        Section(
+            title="Refocus",
+            text=[facts["statement"], "Click into the picture to focus there; the sliders set focus and aperture."],
+            viewer=viewer(stack, small, renderer, unit=unit),
+        ),
+        Section(title="Pictures", rows=gallery(stack, small, unit)),
+        Section(title="Camera and method", facts=_pairs(predicted, facts), text=facts["notes"]),
+        Section(
+            title="Alignment and exposure",
+            text=["Applied." if predicted.aligned else "Estimated; not applied."],
+            table=_alignment_table(facts),
+        ),
+    ]
+    write_page(path, f"sfdfd: {predicted.name}", sections)
+
+
+def _pairs(predicted: PredictedStack, facts: dict[str, Any]) -> list[tuple[str, str]]:
+    pairs = [(key, "not known" if value is None else f"{value:g}") for key, value in facts["camera"].items()]
+    if not predicted.relative:
+        pairs.append(("focus distances", ", ".join(f"{value:.4g} m" for value in facts["focus_distances_m"])))
+        pairs.append(("depth range", "{:.4g} to {:.4g} m".format(*facts["depth_range_m"])))
+        pairs.append(("k = f²/(2Np)", f"{facts['blur_scale_px_m']:.4g} px m"))
+    pairs += [(f"{key} from", value) for key, value in facts["sources"].items()]
+    pairs += [(f"{key} is missing", f"give {value}") for key, value in facts["missing"].items()]
+    pairs += [("sigma_scale", f"{facts['sigma_scale']:g}"), ("started from", facts["start"])]
+    pairs += [("size, worked at", "{1} x {0}, {3} x {2}".format(*facts["size"], *facts["working_size"]))]
+    pairs += [("re-rendered stack", f"{facts['stack_psnr_db']:.1f} dB PSNR")]
+    if facts["refinement"]:
+        words = "{seconds:.1f} s, {steps} steps, energy {objective_start:.5f} to {objective:.5f}"
+        pairs.append(("refinement", words.format(**facts["refinement"])))
+    return pairs
+
+
+def _alignment_table(facts: dict[str, Any]) -> dict[str, Any]:
+    rows = []
+    for one, gains in zip(facts["alignment"]["slices"], facts["exposure_gains"], strict=True):
+        shift, gain = "{:+.2f} {:+.2f}".format(*one["shift_px"]), " ".join(f"{g:.3f}" for g in gains)
+        rows.append([one["file"], shift, f"{one['scale']:.5f}", one["motion_px"], one["residual_px"], gain])
+    return {"header": ["slice", "shift px", "scale", "motion px", "residual px", "gain"], "rows": rows}

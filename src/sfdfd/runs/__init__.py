@@ -1,0 +1,1 @@
+"""Runs: the command line around Hydra, and the record of what ran."""

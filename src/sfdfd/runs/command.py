@@ -1,0 +1,148 @@
+"""The command line around Hydra: run folders, and errors in words.
+
+Only the commands and this file know Hydra. Nothing heavy is imported before a command really starts, so that ``--help``
+answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sfdfd.errors import InputError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["CONF_DIR", "command", "instantiate", "plain", "say_where_optics_differ", "seed_everything"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+CONF_DIR = next(
+    folder
+    for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf", _PACKAGE)
+    if (folder / "train.yaml").is_file() or folder == _PACKAGE
+)
+"""The configuration: beside the package in a wheel, at the top of a checkout."""
+
+
+def _fail(message: str) -> None:
+    """One clear line and exit code 2."""
+    line = " ".join(str(message).split())
+    print(f"sfdfd: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _arguments(argv: list[str]) -> list[str]:
+    """``output_dir=X`` names Hydra's run folder, or the sweep's in a multirun: there is one folder a run."""
+    multirun = any(argument in ("-m", "--multirun") for argument in argv)
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    return [f"{key}={a.split('=', 1)[1]}" if a.startswith("output_dir=") else a for a in argv]
+
+
+def _reason(error: BaseException) -> str:
+    """The sentence of an error that a user can act on."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    noise = ("full_key", "object_type", "reference_type", "set the environment variable", "error executing job")
+    lines = [line for line in lines if not line.lower().startswith(noise)]
+    return " ".join(lines) or type(error).__name__
+
+
+@contextmanager
+def _errors_in_words() -> Iterator[None]:
+    """Turn what the user can mend into one line and exit code 2; let bugs through."""
+    from hydra.errors import HydraException, InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except InputError as error:
+        _fail(str(error))
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while isinstance(cause, InstantiationException):
+            cause = cause.__cause__
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+        if cause is not None and not isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
+            raise
+        _fail(_reason(cause or error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(_reason(error))
+    except KeyboardInterrupt:
+        print("sfdfd: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a command of a function of the composed config.
+
+    Bad input, an unknown key or a wrong value ends it with one line and exit code 2; a bug still shows its traceback.
+    """
+
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        @functools.wraps(function)
+        def guarded(config: DictConfig) -> Any:
+            with _errors_in_words():  # inside Hydra, which would print its own lines first
+                return function(config)
+
+        @functools.wraps(function)
+        def main() -> None:
+            import hydra
+
+            for stream in (sys.stdout, sys.stderr):
+                if hasattr(stream, "reconfigure"):
+                    stream.reconfigure(errors="backslashreplace")  # names of files may be no text
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of composing reach us instead of being printed by Hydra
+            sys.argv[1:] = _arguments(sys.argv[1:])
+            with _errors_in_words():
+                hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
+
+        return main
+
+    return decorate
+
+
+def plain(config: Any) -> Any:
+    """A config node as resolved plain Python."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def instantiate(node: Any, **more: Any) -> Any:
+    """Build what a config node describes (``_target_``), with its containers as plain Python."""
+    import hydra.utils
+
+    return hydra.utils.instantiate(node, _convert_="all", **more)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, and the loaders' workers."""
+    import lightning
+
+    lightning.seed_everything(seed, workers=True, verbose=False)
+
+
+def say_where_optics_differ(
+    camera: Mapping[str, Any] | None,
+    model_camera: Mapping[str, Any],
+    sigma_scale: float | None = None,
+    model_sigma_scale: float | None = None,
+) -> bool:
+    """One line on stderr where the data's optics and the model's are not the same; true if there was one."""
+    pairs = [(key, value, model_camera.get(key)) for key, value in (camera or {}).items() if key != "_target_"]
+    pairs.append(("sigma_scale", sigma_scale, model_sigma_scale))
+    differences = [
+        f"{key} {value:g} in the data (the model's is {own:g})"
+        for key, value, own in pairs
+        if value is not None and own is not None and not math.isclose(value, own, rel_tol=1e-6)
+    ]
+    if differences:
+        print(f"sfdfd: the data's optics differ from the model's: {'; '.join(differences)}", file=sys.stderr)
+    return bool(differences)

@@ -1,0 +1,1 @@
+"""The LightningModule, its augmentation, callbacks and checkpoints. No Hydra here."""

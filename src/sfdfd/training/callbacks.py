@@ -1,0 +1,242 @@
+"""Lightning callbacks: checkpoints that lose nothing, pictures to the run folder, and a word when depth collapses."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from sfdfd.report.pictures import overview, to_rgb
+from sfdfd.stack import FocalStack
+from sfdfd.training.module import DepthFromDefocus
+
+__all__ = ["CollapseDetector", "PictureLogger", "RunCheckpoint", "StepProgress"]
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, whose ``last.ckpt`` is the last step and not the last validated one: it is written at
+    the end of training and on SIGINT and SIGTERM as well, after the step at hand. A run that continues in another folder
+    takes its best checkpoint along.
+
+    ``options`` are those of :class:`lightning.pytorch.callbacks.ModelCheckpoint`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.stopped_by: signal.Signals | None = None
+        self._written_step = -1
+        self._handlers: dict[int, Any] = {}
+
+    @property
+    def state_key(self) -> str:
+        """As Lightning's own, so that older checkpoints are understood."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, module)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._handlers[number] = signal.signal(number, self._asked_to_stop)
+
+    def _asked_to_stop(self, number: int, frame: Any) -> None:
+        if self.stopped_by is not None:  # asked again: at once
+            raise KeyboardInterrupt
+        self.stopped_by = signal.Signals(number)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+        super().on_train_batch_end(trainer, *arguments)
+        if trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False):
+            self.stopped_by = self.stopped_by or signal.SIGTERM
+            self._write_last(trainer)
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        super().on_train_end(trainer, module)
+        self._write_last(trainer)
+        self._restore_handlers()
+
+    def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
+        super().on_exception(trainer, module, exception)
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _write_last(self, trainer: lightning.Trainer) -> None:
+        if trainer.global_step not in (0, self._written_step):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def _save_last_checkpoint(self, trainer: lightning.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        super()._save_last_checkpoint(trainer, monitor_candidates)
+        self._written_step = trainer.global_step
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue: the best of the run so far is the one to beat, and lies in this folder."""
+        best, here = Path(state_dict.get("best_model_path") or ""), Path(self.dirpath or "")
+        if state_dict.get("dirpath") == self.dirpath or not best.name:
+            if state_dict.get("dirpath") == self.dirpath:
+                super().load_state_dict(state_dict)
+            return
+        if not best.is_file():
+            rank_zero_warn(f"{best}, the best checkpoint so far, is gone: the best of the steps to come is kept")
+            return
+        mine = here / best.name
+        if rank_zero_only.rank == 0:
+            here.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(best, mine)
+        self.best_model_path = self.kth_best_model_path = str(mine)
+        self.best_model_score = self.kth_value = state_dict["best_model_score"]
+        self.best_k_models = {str(mine): state_dict["best_model_score"]}
+
+
+class CollapseDetector(lightning.Callback):
+    """Says in plain words when the predicted depth has gone constant.
+
+    Args:
+        smallest_std: ``health/depth_std`` (std of inverse depth over the range of inverse depth) below which depth
+            counts as constant; a real scene has about 0.05 to 0.2.
+    """
+
+    def __init__(self, smallest_std: float = 0.003) -> None:
+        self.smallest_std = smallest_std
+        self.collapsed = False
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        spread = trainer.callback_metrics.get("health/depth_std")
+        if trainer.sanity_checking or spread is None:
+            return
+        self.collapsed = not float(spread) >= self.smallest_std  # NaN counts as collapsed
+        if self.collapsed:
+            rank_zero_warn(
+                f"depth has collapsed: the predicted depth map is constant (health/depth_std {float(spread):.2g} < "
+                f"{self.smallest_std:g}) after step {trainer.global_step}. The network has stopped using the blur; a "
+                "lower optimizer.lr, a longer module.warmup_steps or network=focus_attention usually mends it, and a "
+                "camera whose blur stays under a pixel never shows a signal.",
+                category=UserWarning,
+            )
+
+
+class PictureLogger(lightning.Callback):
+    """One page per sample every few epochs: stack, reconstruction, depth, AIF, error.
+
+    Args:
+        folder: where the PNG files go, ``step_NNNNNN_NAME.png``.
+        every_n_epochs: how often, at the next validation, and once at the end of training.
+        samples: how many of the validation set's first samples.
+    """
+
+    def __init__(self, folder: str, every_n_epochs: int = 1, samples: int = 2) -> None:
+        self.folder, self.every_n_epochs, self.samples = Path(folder), every_n_epochs, samples
+        self.drawn_epoch, self.drawn_step = -every_n_epochs, -1
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, module: DepthFromDefocus) -> None:
+        if trainer.sanity_checking or trainer.current_epoch - self.drawn_epoch < self.every_n_epochs:
+            return
+        self.drawn_epoch = trainer.current_epoch
+        self.write(trainer, module)
+
+    def on_train_end(self, trainer: lightning.Trainer, module: DepthFromDefocus) -> None:
+        if trainer.global_step != self.drawn_step:
+            self.write(trainer, module)
+
+    @rank_zero_only
+    def write(self, trainer: lightning.Trainer, module: DepthFromDefocus) -> None:
+        """Write the pages now and hand them to the loggers that take pictures."""
+        self.drawn_step = trainer.global_step
+        self.folder.mkdir(parents=True, exist_ok=True)
+        dataset = trainer.datamodule.dataset("val")
+        was_training = module.training
+        module.eval()
+        for index in range(min(self.samples, len(dataset))):
+            stack: FocalStack = dataset[index].to(module.device)
+            with torch.no_grad():
+                picture = to_rgb(overview(stack, module(stack)))
+            iio.imwrite(self.folder / f"step_{trainer.global_step:06d}_{stack.name[0] or index}.png", picture)
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_image(f"val/{index}", [picture], step=trainer.global_step)
+                elif isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(f"val/{index}", picture, trainer.global_step, dataformats="HWC")
+        module.train(was_training)
+
+
+class StepProgress(ProgressBar):
+    """A bar over the steps of the whole run, with the time that remains; plain lines where there is no terminal.
+
+    Args:
+        lines: how many lines a run prints where the output is no terminal.
+    """
+
+    def __init__(self, lines: int = 20) -> None:
+        super().__init__()
+        self.lines = max(1, lines)
+        self.progress: Progress | None = None
+        self.total: int | None = None
+        self.enabled, self.started, self.first_step, self.printed = True, 0.0, 0, 0
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if not (self.enabled and trainer.is_global_zero):
+            return
+        self.started, self.first_step = time.monotonic(), trainer.global_step
+        self.printed = self.first_step
+        total = trainer.estimated_stepping_batches
+        self.total = int(total) if math.isfinite(total) else None
+        console = Console(stderr=True)
+        if console.is_terminal:
+            columns = (BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            self.progress = Progress(*columns, TextColumn("{task.fields[values]}"), console=console)
+            self.progress.start()
+            self.task = self.progress.add_task("training", total=self.total, completed=self.first_step, values="")
+
+    @staticmethod
+    def _values(trainer: lightning.Trainer) -> str:
+        shown = {"loss": "loss", "val/reconstruction": "val", "truth/depth_abs_rel": "truth abs_rel"}
+        values = trainer.callback_metrics
+        return "  ".join(f"{label} {float(values[key]):.4f}" for key, label in shown.items() if key in values)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module, outputs, batch, batch_idx) -> None:
+        if not (self.enabled and trainer.is_global_zero):
+            return
+        step = trainer.global_step
+        if self.progress is not None:
+            self.progress.update(self.task, completed=step, values=self._values(trainer))
+            return
+        if self.total and step - self.printed >= max(1, (self.total - self.first_step) // self.lines):
+            self.printed = step
+            spent = time.monotonic() - self.started
+            left = spent / (step - self.first_step) * (self.total - step)
+            print(
+                f"step {step}/{self.total}  {spent:.0f} s, {left:.0f} s left  {self._values(trainer)}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+    def on_exception(self, trainer: lightning.Trainer, module, exception: BaseException) -> None:
+        self.on_train_end(trainer, module)

@@ -1,0 +1,221 @@
+"""Checkpoints: what a run leaves, read as data.
+
+A checkpoint carries its resolved config and its weights. Its parts are built from the table of our classes
+(:mod:`sfdfd.parts`), with plain values for arguments; no dotted path in it is ever followed, no interpolation resolved.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfdfd.errors import InputError
+from sfdfd.optics.camera import Camera
+from sfdfd.optics.render import DefocusRenderer, Renderer
+from sfdfd.parts import parts_of
+from sfdfd.training.module import CONFIG_KEY, DepthFromDefocus
+
+__all__ = [
+    "DEFAULT_OPTICS",
+    "PRETRAINED",
+    "checkpoint_path",
+    "load_checkpoint",
+    "load_model",
+    "load_run",
+    "own_camera",
+    "resumable",
+    "start_from",
+]
+
+PRETRAINED = Path(__file__).resolve().parents[1] / "weights" / "pretrained.ckpt"
+"""Weights trained on procedural scenes, in the package (docs/results.md)."""
+DEFAULT_OPTICS = {"sigma_scale": 0.5}
+OLD_NAMES = {"sfdfd.losses.SelfSupervisedLoss": "sfdfd.measures.losses.SelfSupervisedLoss"}
+"""What classes were called when older checkpoints were written."""
+ROOMS = {"network": "sfdfd.networks", "renderer": "sfdfd.optics", "loss": "sfdfd.measures"}
+
+
+def checkpoint_path(checkpoint: str | Path) -> Path:
+    """The file that a user means: a path, or "pretrained"."""
+    return PRETRAINED if str(checkpoint) == "pretrained" else Path(str(checkpoint))
+
+
+def load_checkpoint(checkpoint: str | Path, key: str = "checkpoint") -> dict[str, Any]:
+    """The content of one of our checkpoints, never unpickling objects; ``key`` is what the user gave it as.
+
+    Raises:
+        InputError: the file is missing, not a checkpoint, or not one of ours.
+    """
+    path = checkpoint_path(checkpoint)
+    if not path.is_file():
+        raise InputError(f"{key}={path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a broken or foreign file raises
+        raise InputError(
+            f"{key}={path}: not a readable checkpoint ({(str(error) or repr(error)).splitlines()[0]})"
+        ) from None
+    if not isinstance(content, dict) or CONFIG_KEY not in content or "state_dict" not in content:
+        raise InputError(f"{key}={path}: not a checkpoint of sfdfd (it carries no {CONFIG_KEY})")
+    weights = content["state_dict"]
+    plain = isinstance(weights, dict) and all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    )
+    if not plain or not isinstance(content[CONFIG_KEY], dict):
+        raise InputError(f"{key}={path}: its state_dict is no table of tensors, or its config no mapping")
+    return content
+
+
+def _built(node: Any, role: str, where: str) -> Any:
+    """The part of a checkpoint that a config node describes, from our table.
+
+    Raises:
+        InputError: it names no class of the table, or has arguments that are not plain values or do not fit.
+    """
+    if not isinstance(node, dict):
+        raise InputError(f"{where}: its {role} is no mapping")
+    name = node.get("_target_")
+    cls = parts_of(ROOMS[role]).get(OLD_NAMES.get(name, name)) if isinstance(name, str) else None
+    if cls is None:
+        raise InputError(f"{where}: its config wants to build {name!r}, which is no {role} of sfdfd")
+    arguments = {key: value for key, value in node.items() if key != "_target_"}
+    for key, value in arguments.items():
+        if not isinstance(key, str) or key.startswith("_") or not _is_plain(value):
+            raise InputError(f"{where}: {role}.{key}: expected a plain value, got {str(value)[:80]!r}")
+    try:
+        inspect.signature(cls).bind(**arguments)
+        return cls(**arguments)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"{where}: its {role} cannot be built ({str(error)[:200]})") from None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(one) for one in value)
+    if isinstance(value, str):
+        return "${" not in value
+    return value is None or isinstance(value, (bool, int, float))
+
+
+def load_run(checkpoint: str | Path, optics_overrides: Mapping[str, Any] | None = None) -> DepthFromDefocus:
+    """The trained module from its checkpoint alone: network, the model's optics, camera and loss, in evaluation mode.
+
+    Args:
+        checkpoint: the path.
+        optics_overrides: options of the renderer that differ from the checkpoint's, e.g. ``{"sigma_scale": 1.0}``.
+
+    Raises:
+        InputError: the file is no checkpoint of ours, or does not fit its own config.
+    """
+    content, where = load_checkpoint(checkpoint), f"checkpoint={checkpoint}"
+    config = content[CONFIG_KEY]
+    try:
+        nodes = {"network": config["network"], "renderer": config["optics"]["renderer"], "loss": config["loss"]}
+    except (KeyError, TypeError):
+        raise InputError(f"{where}: its config lacks network, optics or loss") from None
+    with torch.device("meta"):  # shapes before memory: what does not fit is never allocated
+        shapes = {name: value.shape for name, value in _built(nodes["network"], "network", where).state_dict().items()}
+    _check_fit(shapes, content["state_dict"], where)
+    if isinstance(nodes["renderer"], dict):
+        nodes["renderer"] = {**nodes["renderer"], **(optics_overrides or {})}
+    parts = {role: _built(node, role, where) for role, node in nodes.items()}
+    module = DepthFromDefocus(**parts, camera=own_camera(config), run_config=config)
+    module.load_state_dict(content["state_dict"])
+    return module.eval()
+
+
+def _check_fit(shapes: Mapping[str, torch.Size], weights: Mapping[str, torch.Tensor], where: str) -> None:
+    """Refuse weights of another network than this one."""
+    found = {name.removeprefix("network."): tuple(value.shape) for name, value in weights.items()}
+    for name, shape in shapes.items():
+        if found.pop(name, None) != tuple(shape):
+            raise InputError(f"{where}: its weights do not fit its network (network.{name})")
+    if found:
+        raise InputError(f"{where}: its weights do not fit its network ({next(iter(found))} is not part of it)")
+
+
+def start_from(module: DepthFromDefocus, weights_path: str) -> None:
+    """Give the module the weights of another run.
+
+    Raises:
+        InputError: no checkpoint of ours, or of another network.
+    """
+    weights = load_checkpoint(weights_path, "weights_path")["state_dict"]
+    _check_same_network(module, weights, f"weights_path={weights_path}")
+    module.load_state_dict(weights)
+
+
+def resumable(module: DepthFromDefocus, ckpt_path: str, max_steps: int) -> int:
+    """The step at which a run can be continued from a checkpoint.
+
+    Raises:
+        InputError: it holds weights alone, is of another network, or has nothing left to do.
+    """
+    where = f"ckpt_path={ckpt_path}"
+    content = load_checkpoint(ckpt_path, "ckpt_path")
+    if not content.get("optimizer_states") or "loops" not in content:
+        raise InputError(f"{where}: it holds weights alone; start a new run from them: weights_path={ckpt_path}")
+    _check_same_network(module, content["state_dict"], where)
+    step = int(content["global_step"])
+    if 0 <= max_steps <= step:
+        raise InputError(
+            f"{where}: it has made {step} steps already; give a larger trainer.max_steps (now {max_steps})"
+        )
+    return step
+
+
+def _check_same_network(module: DepthFromDefocus, weights: Mapping[str, torch.Tensor], where: str) -> None:
+    mine = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    if mine != {name: tuple(value.shape) for name, value in weights.items()}:
+        raise InputError(f"{where}: these weights are of another network")
+
+
+def own_camera(config: Mapping[str, Any]) -> Camera | None:
+    """The model's camera (``optics.camera``) for the images as they come (``data.resize``), where it is not the data's;
+    None where the stacks' own cameras hold.
+
+    Raises:
+        InputError: it is given in part.
+    """
+    keys = ("focal_length_m", "f_number", "pixel_pitch_m")
+    optics, data = config.get("optics"), config.get("data")
+    model = (optics.get("camera") if isinstance(optics, Mapping) else None) or {}
+    data = data if isinstance(data, Mapping) else {}
+    theirs = data.get("camera") or {}
+    given = {key: model.get(key) for key in keys}
+    if all(_same(given[key], theirs.get(key)) for key in keys):
+        return None
+    missing = [key for key, value in given.items() if value is None]
+    if missing:
+        raise InputError(f"optics.camera: expected all of {', '.join(keys)}, got no {missing[0]}")
+    resize = data.get("resize") or 1.0
+    return Camera(**given).resized(float(resize))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is None or other is None:
+        return one is other
+    try:
+        return math.isclose(float(one), float(other), rel_tol=1e-6)
+    except (TypeError, ValueError):
+        return False
+
+
+def load_model(checkpoint: str | Path | None, optics: Mapping[str, Any]) -> tuple[DepthFromDefocus | None, Renderer]:
+    """The trained module and its renderer, with what the command line says of the optics; without a checkpoint, none and
+    a renderer with ``DEFAULT_OPTICS``.
+
+    Args:
+        checkpoint: a path, "pretrained" (the weights that the package carries), or None.
+        optics: options of the renderer; None and ``_target_`` say nothing.
+    """
+    said = {key: value for key, value in optics.items() if value is not None and key != "_target_"}
+    if checkpoint is None:
+        return None, DefocusRenderer(**{**DEFAULT_OPTICS, **said})
+    module = load_run(checkpoint, said)
+    return module, module.renderer

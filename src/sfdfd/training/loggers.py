@@ -1,0 +1,90 @@
+"""Loggers: a CSV file that goes on where a run does, and a W&B run that needs no account."""
+
+from __future__ import annotations
+
+import csv
+import netrc
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from sfdfd.errors import checked_choice
+
+__all__ = ["ContinuedCSVLogger", "wandb_logger"]
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """Lightning's CSVLogger, which deletes the ``metrics.csv`` that it finds, unless the run is continued: then the rows of
+    the steps that are not repeated stay.
+
+    ``options`` are those of :class:`lightning.pytorch.loggers.CSVLogger`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.first_step: int | None = None
+
+    def continue_from(self, step: int) -> None:
+        """Keep the rows of the steps before ``step``, which is the first that this run makes."""
+        self.first_step = step
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is not None:
+            return self._experiment
+        path, rows, keys = Path(self.log_dir) / "metrics.csv", [], []
+        if self.first_step is not None and path.is_file():
+            with path.open(newline="") as file:
+                reader = csv.DictReader(file)
+                rows = [row for row in reader if _is_before(row, self.first_step)]
+                keys = list(reader.fieldnames or [])
+            path.unlink()
+        writer = super().experiment
+        if rows:
+            with path.open("w", newline="") as file:
+                table = csv.DictWriter(file, keys)
+                table.writeheader()
+                table.writerows(rows)
+            writer.metrics_keys = keys
+        return writer
+
+
+def _is_before(row: dict[str, str], step: int) -> bool:
+    """Whether a row is of training before a step; the final test's are made anew."""
+    tested = any(value for key, value in row.items() if key and key.startswith("test/"))
+    try:
+        return int(row.get("step") or 0) < step and not tested
+    except (TypeError, ValueError):
+        return False
+
+
+def wandb_logger(save_dir: str, mode: str = "auto", **options: Any) -> WandbLogger:
+    """A W&B logger that needs no account.
+
+    Args:
+        save_dir: the run folder; the W&B run lies in ``save_dir/wandb``.
+        mode: "online", "offline" or "disabled"; "auto" is online with a key (WANDB_API_KEY, ``wandb login``), offline
+            without; the environment variable WANDB_MODE takes precedence over "auto".
+        options: what :class:`lightning.pytorch.loggers.WandbLogger` and ``wandb.init`` take.
+    """
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
+    checked_choice(mode, "mode (logger.wandb.mode)", ("online", "offline", "disabled", "auto"))
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    return WandbLogger(save_dir=save_dir, mode=mode, offline=mode == "offline", **options)
+
+
+def _has_wandb_key() -> bool:
+    """Whether ``wandb login`` or the environment left a key; asks no server."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
+    try:
+        return netrc.netrc().authenticators(host or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

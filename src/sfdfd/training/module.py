@@ -1,0 +1,150 @@
+"""The one LightningModule: predict -> render -> compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor, nn
+
+from sfdfd.errors import InputError
+from sfdfd.measures.metrics import depth_metrics
+from sfdfd.networks.interface import predict_stack
+from sfdfd.optics.camera import Camera
+from sfdfd.optics.render import Renderer
+from sfdfd.stack import FocalStack, Prediction
+
+__all__ = ["CONFIG_KEY", "DepthFromDefocus", "depth_spread"]
+
+CONFIG_KEY = "sfdfd_config"
+"""Where a checkpoint carries the run's resolved configuration, as plain Python."""
+
+
+def depth_spread(depth_m: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
+    """(B,) standard deviation of inverse depth over each image, as a share of the range [1/far, 1/near]."""
+    return (1 / depth_m).flatten(1).std(1) / (1 / near_m - 1 / far_m)
+
+
+class DepthFromDefocus(lightning.LightningModule):
+    """Fully self-supervised depth from defocus (CVPR 2023): the rendered stack must be the input stack.
+
+    Ground truth is removed from every batch before the training and validation steps see it, unless
+    ``log_truth_metrics`` asks for depth metrics in the validation log (they steer nothing).
+
+    Args:
+        network: stack -> depth and AIF, see :mod:`sfdfd.networks`.
+        renderer: AIF, depth -> stack; the model's optics.
+        loss: see :class:`sfdfd.measures.losses.SelfSupervisedLoss`.
+        optimizer: called with the parameters.
+        augmentation: applied to training batches on the device; None for none.
+        warmup_steps: steps of linear warm-up before the cosine decay to ``final_lr_share``, per step.
+        final_lr_share: learning rate at the end over its peak.
+        log_truth_metrics: log ``truth/depth_abs_rel`` in validation where truth exists.
+        channels_last: keep convolutions in channels-last memory (about twice as fast on CPUs).
+        compile: compile the network with torch.compile for training steps (needs a C++ compiler; validation runs eager).
+        camera: the model's camera where it is not the data's; None takes the camera that each stack carries.
+        run_config: the resolved configuration, plain Python; kept in every checkpoint.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        renderer: Renderer,
+        loss: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
+        augmentation: nn.Module | None = None,
+        warmup_steps: int = 50,
+        final_lr_share: float = 0.01,
+        log_truth_metrics: bool = True,
+        channels_last: bool = True,
+        compile: bool = False,
+        camera: Camera | None = None,
+        run_config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        self.renderer, self.loss = renderer, loss
+        self.make_optimizer, self.augmentation = optimizer, augmentation
+        self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
+        self.log_truth_metrics = log_truth_metrics
+        self.camera = camera
+        self.run_config = run_config or {}
+        # a function, not a module: state_dict must not hold the network twice. Static shapes: the crop's is always the same
+        self.compiled = torch.compile(self.network.forward, dynamic=False) if compile else None
+
+    def forward(self, stack: FocalStack) -> Prediction:
+        """Predict and render an unpadded batch; see :class:`sfdfd.stack.Prediction`."""
+        if self.camera is not None:
+            stack = replace(stack, camera=(self.camera,) * len(stack))
+        network = self.compiled if self.training and self.compiled is not None else self.network
+        return predict_stack(network, self.renderer, stack)
+
+    def predicted(self, stack: FocalStack) -> list[tuple[list[int], FocalStack, Prediction]]:
+        """The batch size by size, so that padding counts nowhere: (indices, their stacks, their predictions)."""
+        return [(indices, part, self(part.without_truth())) for indices, part in stack.parts()]
+
+    def compare(self, predicted: Sequence[tuple[list[int], FocalStack, Prediction]]) -> dict[str, Tensor]:
+        """Every term of the loss, per image of the batch (B,), with their weighted sum as "total"."""
+        terms = [self.loss(prediction, part.without_truth()) for _, part, prediction in predicted]
+        order = torch.tensor([index for indices, _, _ in predicted for index in indices]).argsort()
+        return {key: torch.cat([one[key] for one in terms])[order.to(terms[0][key].device)] for key in terms[0]}
+
+    def training_step(self, batch: FocalStack, batch_index: int) -> Tensor:
+        stack = batch.without_truth()
+        if self.augmentation is not None:
+            stack = FocalStack.collate([self.augmentation(part) for _, part in stack.parts()])
+        terms = self.compare(self.predicted(stack))
+        values = {f"train/{name}": value.mean() for name, value in terms.items()}
+        self.log_dict({key: value.detach() for key, value in values.items()}, batch_size=len(stack))
+        self.log("loss", values["train/total"].detach(), prog_bar=True, logger=False)
+        return values["train/total"]
+
+    def on_train_batch_end(self, outputs: Any, batch: FocalStack, batch_index: int) -> None:
+        self.log("steps", float(self.trainer.global_step), logger=False)  # all that spawned processes hand back
+
+    def validation_step(self, batch: FocalStack, batch_index: int) -> None:
+        common = {"on_step": False, "on_epoch": True, "batch_size": len(batch), "sync_dist": True}
+        predicted = self.predicted(batch)
+        for name, value in self.compare(predicted).items():
+            self.log(f"val/{name}", value.mean(), prog_bar=name == "reconstruction", **common)
+        spread = [depth_spread(prediction.depth_m, part.near_m, part.far_m) for _, part, prediction in predicted]
+        self.log("health/depth_std", torch.cat(spread).mean(), **common)
+        if self.log_truth_metrics and batch.depth_m is not None:
+            measured = [depth_metrics(one.depth_m, part.depth_m, part.valid)["abs_rel"] for _, part, one in predicted]
+            self.log("truth/depth_abs_rel", torch.cat(measured).mean().float(), prog_bar=True, **common)
+
+    def configure_optimizers(self):
+        if self.make_optimizer is None:
+            raise ValueError("this module was built without an optimizer; it can predict, not train")
+        optimizer = self.make_optimizer(self.network.parameters())
+        progress, warmup = self._progress()
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            share = min(1.0, progress(step))
+            return self.final_lr_share + (1 - self.final_lr_share) * 0.5 * (1 + math.cos(math.pi * share))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _progress(self) -> tuple[Callable[[int], float], int]:
+        """Step -> how far the cosine is, 0 to 1, by steps or, without an end in steps, by ``trainer.max_time``; and the
+        warm-up's steps."""
+        total = self.trainer.estimated_stepping_batches
+        if math.isfinite(total):
+            warmup = min(self.warmup_steps, int(total) // 10)
+            return (lambda step: (step - warmup) / max(1, total - warmup)), warmup
+        timer = next((one for one in self.trainer.callbacks if isinstance(one, Timer)), None)
+        if timer is None or timer.time_remaining() is None:
+            raise InputError("the cosine needs an end: give trainer.max_steps, trainer.max_epochs or trainer.max_time")
+        seconds = timer.time_elapsed() + timer.time_remaining()
+        return (lambda step: timer.time_elapsed() / seconds), self.warmup_steps
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CONFIG_KEY] = self.run_config
