@@ -22,7 +22,7 @@ import numpy as np
 import OpenEXR
 import torch
 
-from sfdfd.data.procedural import make_scene
+from sfdfd.data.scenes.procedural import make_scene
 from sfdfd.data.sources import ddff12, defocusnet
 from sfdfd.optics import Camera, render_focal_stack
 

@@ -17,13 +17,14 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sfdfd.calibrate import estimate_blur_scale
-from sfdfd.data.rgbd import RGBDFolder
+from sfdfd.capture.calibrate import estimate_blur_scale
+from sfdfd.data.scenes.rgbd import RGBDFolder
 from sfdfd.data.synthesis import StackSynthesis
-from sfdfd.estimator import DefocusEstimator
-from sfdfd.metrics import depth_metrics, psnr
+from sfdfd.data.wrappers import RenderedStacks
+from sfdfd.inference.estimator import DefocusEstimator
+from sfdfd.measures.metrics import depth_metrics, psnr
 from sfdfd.optics import Camera, DefocusRenderer
-from sfdfd.refine import Refiner
+from sfdfd.inference.refine import Refiner
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMERA = Camera(0.05, 8.0, 1.2e-5)
@@ -77,7 +78,7 @@ def main() -> None:
     for name, (options, rounded, model_sigma, seconds, number) in CASES.items():
         renderer = DefocusRenderer(**options, method="exact", layers=48)
         synthesis = StackSynthesis(renderer, CAMERA, FOCUS_M, 0.5, 10.0, round_to_8_bits=rounded)
-        dataset = RGBDFolder(arguments.root, synthesis)
+        dataset = RenderedStacks(RGBDFolder(arguments.root), synthesis)
         model = DefocusRenderer(sigma_scale=model_sigma, method="fast")
         before, after, steps = [], [], []
         for index in FRAMES[: 2 if arguments.quick else number]:

@@ -26,12 +26,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sfdfd.data.procedural import make_scene
-from sfdfd.losses import SelfSupervisedLoss
+from sfdfd.data.scenes.procedural import make_scene
+from sfdfd.measures.losses import SelfSupervisedLoss
 from sfdfd.networks import DAIFNet
 from sfdfd.optics import Camera, render_focal_stack
 from sfdfd.optics.psf import floored_size_px
 from sfdfd.optics.render import defocus_map_px
+from sfdfd.stack import FocalStack, Prediction
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMERA = Camera(0.05, 8.0, 1.2e-5)
@@ -201,7 +202,7 @@ def training_share(repeats: int) -> dict[str, float]:
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     aif, depth, focus, _ = inputs(64, 64, batch=8)
     stack = render_focal_stack(aif, depth, focus, CAMERA, sigma_scale=0.5)
-    mask, near, far = torch.ones(8, 5, dtype=torch.bool), torch.full((8,), 0.5), torch.full((8,), 10.0)
+    given = FocalStack.collate([FocalStack.single(one, focus, CAMERA, 0.5, 10.0) for one in stack])
     result: dict[str, float] = {}
     for method in ("exact", "fast", "auto"):
         spent = []
@@ -214,7 +215,8 @@ def training_share(repeats: int) -> dict[str, float]:
             rendered = render_focal_stack(guess, guess_depth, focus, CAMERA, sigma_scale=0.5, method=method)
             inner = time.perf_counter() - started
             cut = rendered.detach().requires_grad_()
-            terms = loss(cut, stack, guess_depth, guess, defocus_map_px(guess_depth, focus, CAMERA), near, far, mask)
+            defocus_px = defocus_map_px(guess_depth, focus, CAMERA)
+            terms = loss(Prediction(guess_depth, guess, defocus_px, cut), given)
             terms["total"].mean().backward()
             started = time.perf_counter()
             rendered.backward(cut.grad)

@@ -9,13 +9,24 @@ hook = install_import_hook("sfdfd", "tests.typechecker.check")
 import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import imageio.v3 as iio  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from sfdfd.data.images import write_image  # noqa: E402
+from sfdfd.data.scenes.procedural import ProceduralScenes  # noqa: E402
+from sfdfd.data.synthesis import StackSynthesis  # noqa: E402
+from sfdfd.data.wrappers import RenderedStacks  # noqa: E402
 from sfdfd.optics import Camera  # noqa: E402
 
 CAMERA = Camera(0.05, 8.0, 1.2e-5)
 FOCUS_M = (1.0, 1.5, 2.5, 4.0, 6.0)
+
+
+def procedural_stacks(number: int, synthesis: StackSynthesis, **options: int) -> RenderedStacks:
+    """Procedural scenes, rendered."""
+    return RenderedStacks(ProceduralScenes(number, synthesis.near_m, synthesis.far_m, **options), synthesis)
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +47,42 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("real data is not part of the project; set SFDFD_REAL_DATA to its folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A run of six steps, in a folder with a space in its name, and what it printed."""
+    from tests.commands import SMALL, inside
+
+    folder = tmp_path_factory.mktemp("elsewhere")
+    done = inside(
+        "train", "experiment=procedural", "trainer.max_steps=6", "trainer.val_check_interval=3",
+        "callbacks.pictures.every_n_epochs=1", "output_dir=a run", *SMALL, cwd=folder,
+    )  # fmt: skip
+    return folder / "a run", done
+
+
+@pytest.fixture(scope="session")
+def rgbd_folder(tmp_path_factory):
+    """Four RGB-D images of noise."""
+    folder = tmp_path_factory.mktemp("rgbd data")
+    rng = np.random.default_rng(0)
+    for part in ("rgb", "depth"):
+        (folder / part).mkdir()
+    for index in range(4):
+        iio.imwrite(folder / "rgb" / f"{index}.png", rng.integers(0, 255, (32, 40, 3), dtype=np.uint8))
+        iio.imwrite(folder / "depth" / f"{index}.png", rng.integers(900, 5000, (32, 40), dtype=np.uint16))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photographs_folder(tmp_path_factory):
+    """Three slices of noise and a stack.yaml."""
+    folder = tmp_path_factory.mktemp("captured")
+    for index in range(3):
+        write_image(folder / f"{index}.png", torch.rand(3, 30, 42, generator=torch.Generator().manual_seed(index)))
+    (folder / "stack.yaml").write_text(
+        "camera: {focal_length_m: 0.05, f_number: 8.0, pixel_pitch_m: 1.2e-5}\nfocus_distances_m: [1, 2, 4]\n"
+        "near_m: 0.8\nfar_m: 5\n"
+    )
+    return folder

@@ -4,13 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
+import tomllib
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from packaging.requirements import Requirement
 
-from sfdfd.runs import CONF_DIR
+from sfdfd.runs.command import CONF_DIR
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
 
 
@@ -48,3 +53,42 @@ def test_synthesis_follows_the_models_sigma_scale_unless_given():
     assert composed(["optics.sigma_scale=0.7"]).data.renderer.sigma_scale == 0.7
     apart = composed(["optics.sigma_scale=0.7", "data.renderer.sigma_scale=1.0"])
     assert (apart.optics.renderer.sigma_scale, apart.data.renderer.sigma_scale) == (0.7, 1.0)
+
+
+def test_doors_are_entered_by_nobody():
+    """A command is called by a person, and by no other file."""
+    graph = grimp.build_graph("sfdfd")
+    doors = {f"sfdfd.{path.stem}" for path in CONF_DIR.glob("*.yaml")} | {"sfdfd.compare"}
+    for door in doors:
+        assert not graph.find_modules_that_directly_import(door), door
+
+
+def test_every_option_says_what_it_is():
+    """The first line of a config file is a comment in words (bases are named by their folder)."""
+    for group in ("experiment", "data", "network", "loss", "optics", "recipe", "base", "data/base"):
+        for file in (CONF_DIR / group).glob("*.yaml"):
+            lines = file.read_text().splitlines()
+            assert any(line.startswith("# ") and not line.startswith("# @") for line in lines[:2]), file
+
+
+def test_the_flat_face_is_lazy():
+    code = (
+        "import sys, sfdfd; sfdfd.__version__; assert 'torch' not in sys.modules; sfdfd.Camera; sfdfd.DefocusEstimator"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def lowest(name, requirements):
+    return next(r.specifier for r in requirements if r.name == name)
+
+
+def test_no_range_admits_a_version_with_a_known_hole():
+    """lightning 2.6.2 and 2.6.3 were malware, and 2.6.6 closed a hole; torch's weights_only is sound from 2.10 on."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [Requirement(line) for line in project["dependencies"]]
+    for name, bad in {
+        "lightning": ("2.6.2", "2.6.3", "2.6.5"), "torch": ("2.5.1", "2.9.1"), "pillow": ("12.1.0",),
+        "hydra-core": ("1.3.5",), "jinja2": ("3.1.5",),
+    }.items():  # fmt: skip
+        assert not [version for version in bad if lowest(name, requirements).contains(version)], name
+    assert lowest("lightning", requirements).contains("2.6.6") and (ROOT / "SECURITY.md").is_file()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sfdfd.data.sources.base import write_rgbd, write_splits, write_stack
-from sfdfd.runs import CONF_DIR
+from sfdfd.runs.command import CONF_DIR
 from sfdfd.train import train
 from tests.test_architecture import EXPERIMENTS, composed
 
@@ -38,7 +38,7 @@ def roots(tmp_path_factory):
 
 
 def root_for(target, roots):
-    layout = {"RGBD": "rgbd", "Recorded": "stacks", "Rerendered": "stacks", "Captured": "photographs"}
+    layout = {"RGBD": "rgbd", "Stacks": "stacks", "Rerendered": "stacks", "Recorded": "photographs"}
     return roots.get(layout.get(target.rsplit(".", 1)[-1].removesuffix("DataModule")))
 
 

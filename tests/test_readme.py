@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 

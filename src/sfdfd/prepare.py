@@ -21,7 +21,7 @@ def prepare(config: DictConfig) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from sfdfd.data.fetch import aside, read_manifest
+    from sfdfd.data.fetch import aside, check_vacant, finish, read_manifest
     from sfdfd.data.sources import SOURCES
     from sfdfd.errors import InputError
 
@@ -29,14 +29,14 @@ def prepare(config: DictConfig) -> None:
     if name not in SOURCES:
         raise InputError(f"data={name}: nothing to prepare; data sets that can be: {', '.join(SOURCES)}")
     source, root = SOURCES[name], Path(config.data.root)
+    finish(root)
     manifest = read_manifest(root)
     if manifest is not None:
         if manifest.get("data") != name:
             raise InputError(f"{root} holds {manifest.get('data')!r}; give another data.root=DIR")
         print(f"{root} is already there ({manifest.get('samples')} samples)")
         return
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError(f"{root} exists, but was not made by this command; give another data.root=DIR")
+    check_vacant(root)
     with Progress(console=Console(stderr=True)) as progress:
 
         def reporter(title: str):
@@ -48,7 +48,6 @@ def prepare(config: DictConfig) -> None:
             "data": name, "title": source.title, "licence": source.licence, "citation": source.citation, "home": source.home,
             "layout": source.layout, "source": [path.name for path in paths], "run": run_record(),
         }  # fmt: skip
-        root.parent.mkdir(parents=True, exist_ok=True)
         with aside(root, record) as part:
             record["samples"] = source.convert(paths, part, reporter("converting"))
     print(

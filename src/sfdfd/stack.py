@@ -176,8 +176,14 @@ class FocalStack:
     def _padded(self, height: int, width: int) -> FocalStack:
         """Edges repeated down and to the right; depth there is not valid and nothing is covered."""
         bottom, right = height - self.images.shape[-2], width - self.images.shape[-1]
-        zeros = self._with(("valid", "covered"), lambda value: F.pad(value, (0, right, 0, bottom)))
-        return zeros._with(("images", "depth_m", "aif"), lambda value: _edges_repeated(value, height, width))
+        changes = {}
+        for key in PIXELWISE:
+            value = getattr(self, key)
+            if value is not None and key in ("valid", "covered"):
+                changes[key] = F.pad(value, (0, right, 0, bottom))
+            elif value is not None:
+                changes[key] = _edges_repeated(value, height, width)
+        return replace(self, **changes)
 
     def parts(self) -> list[tuple[list[int], FocalStack]]:
         """The batch as batches of one image size each, without padding: (indices into this batch, their stacks).

@@ -6,6 +6,8 @@ import torch
 from sfdfd.networks import DAIFNet, FocusAttentionNet
 
 FOCUS = torch.tensor([1.0, 1.5, 2.5, 4.0, 6.0])
+
+
 NETWORKS = {
     "daif": lambda: DAIFNet(),
     "daif_paper": lambda: DAIFNet(head="paper", focus_encoding="metres"),

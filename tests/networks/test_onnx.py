@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from sfdfd.networks import DAIFNet, FocusAttentionNet
-from sfdfd.onnx import export_onnx
+from sfdfd.networks.onnx import export_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
+
+
 pytest.importorskip("onnxscript")
 
 

@@ -1,4 +1,4 @@
-"""The thin lens against closed forms."""
+"""The camera in SI units."""
 
 import math
 

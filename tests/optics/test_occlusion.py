@@ -1,4 +1,4 @@
-"""Occlusion against brute-force compositing of small scenes, and the linear-light option."""
+"""The occlusion-aware renderer against brute-force compositing."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""PSF families and their bases against their formulas."""
+"""PSF families and their low-rank bases."""
 
 import numpy as np
 import pytest

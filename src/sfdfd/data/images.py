@@ -43,7 +43,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # broken file
 
 def natural_key(path: Path) -> list[tuple[int, Any]]:
     """Sorts names by the value of their numbers: 2 before 10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name.lower()) if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", path.name.lower()) if part]
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -151,7 +151,10 @@ def read_photograph(path: Path) -> tuple[np.ndarray, PhotoFacts]:
             reason = str(error).splitlines()[0].replace(str(io.BytesIO), "") if str(error) else type(error).__name__
             raise InputError(f"{path}: not a readable image ({re.sub(r' <_io.*?>', '', reason)})") from None
     if array is None:
-        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        try:
+            array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error:  # a TIFF that lies about its size
+            array = None
         if array is None:
             raise InputError(f"{path}: not a readable image (truncated or of an unknown kind)")
         if array.ndim == 3 and array.shape[2] >= 3:

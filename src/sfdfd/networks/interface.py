@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,7 @@ class NetworkOutput(NamedTuple):
     aif: Float[Tensor, "b 3 h w"]
 
 
+@runtime_checkable
 class Network(Protocol):
     """A focal stack and its focus distances in, depth and an all-in-focus image out: any number of slices, in any order,
     any image size. An :class:`torch.nn.Module`, or a function such as :func:`sfdfd.networks.classical.classical_network`."""

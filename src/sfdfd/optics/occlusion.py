@@ -63,13 +63,13 @@ def composite_layers(
     light = torch.cat([aif, torch.ones_like(aif[:, :1])], dim=1)
     result = []
     for b in range(batch):
-        colour = aif.new_zeros(slices, channels + 1, height, width)
+        colour = [aif.new_zeros(channels + 1, height, width)] * slices
         for number in torch.unique(index[b]).tolist():  # ascending inverse depth: from back to front
             layer = light[b] * (index[b] == number)
             for s in range(slices):
                 blurred = _convolve(layer, _kernel(psf, float(sizes[b, s, number])))
                 colour[s] = colour[s] * (1 - blurred[-1:]) + blurred
-        result.append(colour[:, :-1] / colour[:, -1:].clamp_min(1e-6))
+        result.append(torch.stack([one[:-1] / one[-1:].clamp_min(1e-6) for one in colour]))
     return torch.stack(result)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, checked_number
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.parts import parts_of
@@ -194,7 +194,8 @@ def own_camera(config: Mapping[str, Any]) -> Camera | None:
     if missing:
         raise InputError(f"optics.camera: expected all of {', '.join(keys)}, got no {missing[0]}")
     resize = data.get("resize") or 1.0
-    return Camera(**given).resized(float(resize))
+    checked = {key: checked_number(value, f"optics.camera.{key}") for key, value in given.items()}
+    return Camera(**checked).resized(checked_number(resize, "data.resize"))
 
 
 def _same(one: Any, other: Any) -> bool:

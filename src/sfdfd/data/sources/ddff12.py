@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sfdfd.data.fetch import RemoteFile, Report
-from sfdfd.data.sources.base import DataSource, only, open_hdf5, write_splits, write_stack
+from sfdfd.data.sources.base import SCRATCH, DataSource, dataset, frame, opened_hdf5, write_splits, write_stack
 from sfdfd.errors import InputError
 
 __all__ = ["DDFF12", "depth_of_disparity_m"]
 
 FOCAL_PX = 521.4052
 """Focal length of the sub-aperture images in pixels."""
+SPLITS = ("train", "val", "test")
 BASELINE_M = 1982.0250823695178 / 7317.020641763665 * 1e-3
 """Between neighbouring sub-aperture images (Lytro calibration of ddff-toolbox: K2 / flens)."""
 DISPARITIES = (0.28, 0.02)
@@ -25,7 +27,8 @@ VIEWS = 9
 
 def depth_of_disparity_m(disparity: np.ndarray | float) -> np.ndarray:
     """Depth in metres of a disparity in pixels between neighbouring views, and the reverse; 0 (unknown) stays 0."""
-    disparity = np.asarray(disparity, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        disparity = np.asarray(disparity, dtype=np.float64)
     return np.divide(FOCAL_PX * BASELINE_M, disparity, out=np.zeros_like(disparity), where=disparity > 0)
 
 
@@ -40,40 +43,49 @@ def camera() -> dict[str, float]:
 def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
     """``stack_train``, ``stack_val`` (N x 10 x H x W x 3, or colour before H, 0 to 255) and ``disp_train``, ``disp_val``
     (N x H x W pixels, 0 unknown). The split is the file's (DFV's 4 + 2 scenes, or the original 6 with test apart)."""
-    source = only(paths, "ddff-dataset-trainval.h5 or DFV's my_ddff_trainVal.h5")
     splits: dict[str, list[str]] = {}
-    with open_hdf5(source) as file:
-        total = sum(len(file[key]) for key in file if key.startswith("stack_"))
-        done = 0
-        for split in ("train", "val", "test"):
-            stacks, disparities = file.get(f"stack_{split}"), file.get(f"disp_{split}")
-            if stacks is None:
-                continue
-            if stacks.ndim != 5 or 3 not in (stacks.shape[-1], stacks.shape[2]) or stacks.shape[1] < 2:
-                raise InputError(
-                    f"source={source}: expected stack_{split} N x S x H x W x 3 or N x S x 3 x H x W, got {stacks.shape}"
-                )
-            colour_last = stacks.shape[-1] == 3
-            size = stacks.shape[2:4] if colour_last else stacks.shape[3:]
-            if disparities is not None and np.squeeze(disparities[:1]).shape != size:
-                raise InputError(f"source={source}: expected disp_{split} N x H x W, got {disparities.shape}")
+    with opened_hdf5(paths, folder / SCRATCH, report, "ddff-dataset-trainval.h5 or DFV's my_ddff_trainVal.h5") as file:
+        source = file.filename
+        data = {split: (dataset(file, f"stack_{split}"), dataset(file, f"disp_{split}")) for split in SPLITS}
+        data = {split: (stacks, disparities) for split, (stacks, disparities) in data.items() if stacks is not None}
+        if "train" not in data:
+            raise InputError(f"source={source}: expected stack_train and disp_train, found {sorted(data)}")
+        for split, (stacks, disparities) in data.items():
+            _check(source, split, stacks, disparities)
+        total, done = sum(len(stacks) for stacks, _ in data.values()), 0
+        near, far = (float(value) for value in depth_of_disparity_m(np.array(DISPARITIES)))
+        for split, (stacks, disparities) in data.items():
             focus = depth_of_disparity_m(np.linspace(*DISPARITIES, stacks.shape[1]))
             splits[split] = []
             for index in range(len(stacks)):
                 name = f"{split}_{index:04d}"
-                stored = stacks[index] if colour_last else stacks[index].transpose(0, 2, 3, 1)
+                stored = frame(stacks, index)
+                if stored.dtype.kind == "f" and not (np.isfinite(stored).all() and stored.max() > 1):
+                    raise InputError(f"source={source}: stack_{split}[{index}]: expected finite values from 0 to 255")
+                stored = stored if stacks.shape[-1] == 3 else stored.transpose(0, 2, 3, 1)
                 images = np.clip(np.round(stored), 0, 255).astype(np.uint8)
-                depth = None if disparities is None else depth_of_disparity_m(np.squeeze(disparities[index]))
-                near, far = (float(value) for value in depth_of_disparity_m(np.array(DISPARITIES)))
+                depth = None if disparities is None else depth_of_disparity_m(np.squeeze(frame(disparities, index)))
                 write_stack(folder, name, list(images), camera(), focus, 0.9 * near, 1.1 * far, depth)
                 splits[split].append(name)
                 done += 1
                 report(done, total)
-    if "train" not in splits:
-        raise InputError(f"source={source}: expected stack_train and disp_train, found {sorted(splits)}")
     splits.setdefault("test", splits.get("val", []))
     write_splits(folder, splits)
     return done
+
+
+def _check(source: str, split: str, stacks: Any, disparities: Any | None) -> None:
+    if stacks.ndim != 5 or 3 not in (stacks.shape[-1], stacks.shape[2]) or stacks.shape[1] < 2 or min(stacks.shape) < 1:
+        raise InputError(
+            f"source={source}: expected stack_{split} N x S x H x W x 3 or N x S x 3 x H x W, got {stacks.shape}"
+        )
+    size = stacks.shape[2:4] if stacks.shape[-1] == 3 else stacks.shape[3:]
+    if disparities is None:
+        return
+    if tuple(side for side in disparities.shape[1:] if side != 1) != tuple(side for side in size if side != 1):
+        raise InputError(f"source={source}: expected disp_{split} N x H x W, got {disparities.shape}")
+    if len(disparities) != len(stacks):
+        raise InputError(f"source={source}: {len(stacks)} of stack_{split}, but {len(disparities)} of disp_{split}")
 
 
 DDFF12 = DataSource(

@@ -10,7 +10,16 @@ import numpy as np
 
 from sfdfd.data.fetch import RemoteFile, Report, opened
 from sfdfd.data.images import read_photograph
-from sfdfd.data.sources.base import DataSource, found_under, only, write_splits, write_stack
+from sfdfd.data.sources.base import (
+    SCRATCH,
+    DataSource,
+    found_under,
+    one_line,
+    only,
+    unique_names,
+    write_splits,
+    write_stack,
+)
 from sfdfd.errors import InputError
 
 __all__ = ["DEFOCUSNET", "FOCUS_M", "read_exr"]
@@ -34,41 +43,90 @@ def read_exr(path: Path) -> np.ndarray:
                 if key in channels:
                     return np.asarray(channels[key].pixels, dtype=np.float32)
     except (RuntimeError, OSError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a readable OpenEXR file ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not a readable OpenEXR file ({one_line(error)})") from None
     raise InputError(f"{path}: an OpenEXR file without channels")
 
 
+def slices_of(depth_file: Path, number: str) -> dict[int, Path]:
+    """Index -> slice ``NUMBER_IIAll.tif`` of the scene, by index; other names are passed over.
+
+    Raises:
+        InputError: an index that no focus distance is known of, one that two slices have, or fewer than two slices.
+    """
+    found: dict[int, Path] = {}
+    for file in sorted(depth_file.parent.glob(f"{number}_*All.tif")):
+        match = re.fullmatch(r"\d+_(\d+)All\.tif", file.name)
+        if match is None:
+            continue
+        index = int(match[1])
+        if index >= len(FOCUS_M):
+            raise InputError(
+                f"{file}: expected a slice from 00 to {len(FOCUS_M) - 1:02d}, got {match[1]}; take it away"
+            )
+        if index in found:
+            raise InputError(f"{file}: {found[index].name} is slice {index}, too; take one of them away")
+        found[index] = file
+    if len(found) < 2:
+        raise InputError(f"{depth_file}: expected 2 to {len(FOCUS_M)} slices {number}_IIAll.tif, found {len(found)}")
+    return dict(sorted(found.items()))
+
+
 def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
-    """``NNNNNN_IIAll.tif`` slices, ``NNNNNNDpt.exr`` depth in metres and, where there is one, ``NNNNNNAif.tif``. Scenes
-    below 400 train and the others test (DFV and the authors); the last tenth of those that train validates."""
+    """``NNNNNN_IIAll.tif`` slices, ``NNNNNNDpt.exr`` depth in metres and, where there is one, ``NNNNNNAif.tif``.
+
+    Scenes below 400 train and the others test (DFV and the authors), unless they lie in folders train, val or test, whose
+    name then says the split and stands before the number. Where no scene is there to validate, the last tenth of those that
+    train does."""
     source = only(paths, "the folder or archive of DefocusNet")
-    with opened(source, folder / "unpacked", report) as content:
-        depths = found_under(content, "*Dpt.exr", "DefocusNet's depth files", source)
-        names = []
-        for index, depth_file in enumerate(depths):
-            match = re.fullmatch(r"(\d+)Dpt\.exr", depth_file.name)
-            if match is None:
-                raise InputError(f"{depth_file}: expected NNNNNNDpt.exr")
-            number = match[1]
-            slices = sorted(depth_file.parent.glob(f"{number}_*All.tif"))
-            if not 2 <= len(slices) <= len(FOCUS_M):
-                raise InputError(
-                    f"{depth_file}: expected 2 to {len(FOCUS_M)} slices {number}_IIAll.tif, found {len(slices)}"
-                )
-            order = [int(re.fullmatch(rf"{number}_(\d+)All\.tif", file.name)[1]) for file in slices]
+    with opened(paths, folder / SCRATCH, report) as folders:
+        depths = found_under(folders, "*Dpt.exr", "DefocusNet's depth files", source)
+        scenes = [_scene(file, folders) for file in depths]
+        splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+        for index, (depth_file, name, (number, split)) in enumerate(
+            zip(depths, _names(depths, scenes, folders), scenes, strict=True)
+        ):
+            slices = slices_of(depth_file, number)
             aif = depth_file.with_name(f"{number}Aif.tif")
             write_stack(
-                folder, number, [read_photograph(file)[0] for file in slices], CAMERA, [FOCUS_M[i] for i in order],
-                NEAR_M, FAR_M, read_exr(depth_file), read_photograph(aif)[0] if aif.is_file() else None,
-            )  # fmt: skip
-            names.append(number)
+                folder,
+                name,
+                [read_photograph(file)[0] for file in slices.values()],
+                CAMERA,
+                [FOCUS_M[i] for i in slices],
+                NEAR_M,
+                FAR_M,
+                read_exr(depth_file),
+                read_photograph(aif)[0] if aif.is_file() else None,
+            )
+            splits[split or ("train" if int(number) < 400 else "test")].append(name)
             report(index + 1, len(depths))
-    train = [name for name in names if int(name) < 400]
-    val = train[len(train) - max(1, len(train) // 10) :] if len(train) > 1 else []
-    write_splits(
-        folder, {"train": [n for n in train if n not in val], "val": val, "test": [n for n in names if int(n) >= 400]}
-    )
-    return len(names)
+    train = splits["train"]
+    if not splits["val"] and len(train) > 1:
+        first = len(train) - max(1, len(train) // 10)
+        splits["train"], splits["val"] = train[:first], train[first:]
+    write_splits(folder, splits)
+    return len(depths)
+
+
+def _scene(depth_file: Path, folders: Sequence[Path]) -> tuple[str, str | None]:
+    """Its number, as it is written, and the split that a folder above it names."""
+    match = re.fullmatch(r"(\d+)Dpt\.exr", depth_file.name)
+    if match is None:
+        raise InputError(f"{depth_file}: expected NNNNNNDpt.exr")
+    above = [part.lower() for part in reversed(_place(depth_file, folders)[:-1])]
+    return match[1], next((part for part in above if part in ("train", "val", "test")), None)
+
+
+def _place(file: Path, folders: Sequence[Path]) -> tuple[str, ...]:
+    return next(file.relative_to(folder).parts for folder in reversed(folders) if file.is_relative_to(folder))
+
+
+def _names(depths: Sequence[Path], scenes: Sequence[tuple[str, str | None]], folders: Sequence[Path]) -> list[str]:
+    """``NUMBER``, ``SPLIT_NUMBER`` where a folder names the split, and all of the folders where that is not unique."""
+    names = [number if split is None else f"{split}_{number}" for number, split in scenes]
+    if len(set(names)) == len(names):
+        return names
+    return unique_names([(*_place(file, folders)[:-1], n) for file, (n, _) in zip(depths, scenes, strict=True)])
 
 
 DEFOCUSNET = DataSource(

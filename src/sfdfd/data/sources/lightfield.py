@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,20 @@ import cv2
 import numpy as np
 
 from sfdfd.data.fetch import RemoteFile, Report, opened
-from sfdfd.data.images import list_images, read_photograph
-from sfdfd.data.sources.base import DataSource, only, write_splits, write_stack
+from sfdfd.data.images import list_images, natural_key, read_photograph
+from sfdfd.data.sources.base import (
+    SCRATCH,
+    DataSource,
+    eight_bit,
+    files_under,
+    one_line,
+    only,
+    read_numbers,
+    read_text,
+    unique_names,
+    write_splits,
+    write_stack,
+)
 from sfdfd.data.sources.middlebury import read_pfm
 from sfdfd.errors import InputError
 
@@ -40,11 +53,15 @@ def refocused(views: np.ndarray, disparity: float) -> np.ndarray:
 
 
 def read_parameters(path: Path) -> dict[str, float]:
-    """``parameters.cfg``: the numbers that turn disparity into depth."""
-    parser = configparser.ConfigParser()
+    """``parameters.cfg``: the numbers that turn disparity into depth.
+
+    Raises:
+        InputError: one of them is missing, or cannot be.
+    """
+    parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(path.read_text())
-        return {
+        parser.read_string(read_text(path))
+        found = {
             "baseline_mm": parser.getfloat("extrinsics", "baseline_mm"),
             "focus_distance_m": parser.getfloat("extrinsics", "focus_distance_m"),
             "focal_length_mm": parser.getfloat("intrinsics", "focal_length_mm"),
@@ -52,8 +69,16 @@ def read_parameters(path: Path) -> dict[str, float]:
             "disp_min": parser.getfloat("meta", "disp_min"),
             "disp_max": parser.getfloat("meta", "disp_max"),
         }
+    except InputError:
+        raise
     except (configparser.Error, ValueError) as error:
-        raise InputError(f"{path}: not the benchmark's parameters.cfg ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not the benchmark's parameters.cfg ({one_line(error)})") from None
+    for key, value in found.items():
+        if not math.isfinite(value) or (value <= 0 and not key.startswith("disp")):
+            raise InputError(f"{path}: {key}: expected a {'finite' if key.startswith('disp') else 'positive'} number")
+    if not found["disp_min"] < found["disp_max"]:
+        raise InputError(f"{path}: expected disp_min < disp_max, got {found['disp_min']} and {found['disp_max']}")
+    return found
 
 
 def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
@@ -64,31 +89,27 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
     """
     source = only(paths, "the folder or archive of the 4D light field benchmark")
     splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    with opened(source, folder / "unpacked", report) as content:
-        scenes = sorted(file.parent for file in content.rglob("parameters.cfg"))
+    with opened(paths, folder / SCRATCH, report) as folders:
+        scenes = [file.parent for file in files_under(folders, "parameters.cfg")]
         if not scenes:
-            return convert_refocused(content, folder, source, report)
-        for index, scene in enumerate(scenes):
+            return convert_refocused(folders, folder, source, report)
+        for index, (scene, name) in enumerate(zip(scenes, unique_names([(s.name,) for s in scenes]), strict=True)):
             parameters = read_parameters(scene / "parameters.cfg")
-            files = sorted(scene.glob("input_Cam*.png"))
-            if len(files) != VIEWS * VIEWS:
-                raise InputError(f"{scene}: expected {VIEWS * VIEWS} views input_CamNNN.png, found {len(files)}")
-            views = np.stack([read_photograph(file)[0] for file in files])
-            height, width = views.shape[1:3]
-            views = views.reshape(VIEWS, VIEWS, height, width, 3)
-            scale = (
-                parameters["focal_length_mm"] / parameters["sensor_size_mm"] * max(height, width)
-            )  # focal length in pixels
+            views = _read_views(scene)
+            height, width = views.shape[2:4]
+            scale = parameters["focal_length_mm"] / parameters["sensor_size_mm"] * max(height, width)  # in pixels
             scale *= parameters["baseline_mm"] * 1e-3
 
             def depth_m(disparity, scale=scale, focus=parameters["focus_distance_m"]):
-                return 1 / (1 / focus + disparity / scale)
+                with np.errstate(all="ignore"):  # what this makes of odd disparities is unknown
+                    return 1 / (1 / focus + disparity / scale)
 
             disparities = np.linspace(parameters["disp_max"], parameters["disp_min"], SLICES)  # near to far
             focus = depth_m(disparities)
             if not (np.isfinite(focus).all() and (focus > 0).all()):
                 raise InputError(
-                    f"{scene / 'parameters.cfg'}: disparities {disparities} mean no depth in front of the camera"
+                    f"{scene / 'parameters.cfg'}: disp_min {parameters['disp_min']} to disp_max {parameters['disp_max']} "
+                    "mean no depth in front of the camera"
                 )
             truth = scene / "gt_disp_lowres.pfm"
             depth = depth_m(read_pfm(truth)) if truth.is_file() else None
@@ -100,8 +121,8 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
             }
             images = [np.clip(np.round(refocused(views, d)), 0, 255).astype(np.uint8) for d in disparities]
             near, far = 0.9 * float(focus.min()), 1.1 * float(focus.max())
-            write_stack(folder, scene.name, images, camera, focus, near, far, depth, views[VIEWS // 2, VIEWS // 2])
-            splits["test" if scene.parent.name in ("test", "stratified") else "train"].append(scene.name)
+            write_stack(folder, name, images, camera, focus, near, far, depth, views[VIEWS // 2, VIEWS // 2])
+            splits["test" if scene.parent.name in ("test", "stratified") else "train"].append(name)
             report(index + 1, len(scenes))
     train = splits["train"]
     if len(train) > 4:
@@ -110,32 +131,42 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
     return len(scenes)
 
 
-def convert_refocused(content: Path, folder: Path, source: Path, report: Report) -> int:
+def _read_views(scene: Path) -> np.ndarray:
+    """(V,V,H,W,3) uint8."""
+    files = sorted(scene.glob("input_Cam*.png"), key=natural_key)
+    if len(files) != VIEWS * VIEWS:
+        raise InputError(f"{scene}: expected {VIEWS * VIEWS} views input_CamNNN.png, found {len(files)}")
+    views = [eight_bit(read_photograph(file)[0]) for file in files]
+    for file, view in zip(files, views, strict=True):
+        if view.shape != views[0].shape:
+            raise InputError(
+                f"{file}: shape {view.shape}, but {files[0].name} has {views[0].shape}; views have one size"
+            )
+    return np.stack(views).reshape(VIEWS, VIEWS, *views[0].shape)
+
+
+def convert_refocused(folders: Sequence[Path], folder: Path, source: Path, report: Report) -> int:
     """Folders of pictures that a light-field camera refocused (Lytro): a stack each, its slices in the order of their names,
     its distances from ``focus_distance.txt`` (metres) where there is one. Their optics are unknown."""
-    scenes = {
-        parent: files
-        for parent in sorted({content, *(path for path in content.rglob("*") if path.is_dir())})
-        if len(files := list_images(parent)) > 1
-    }
+    scenes: dict[Path, tuple[str, ...]] = {}
+    for content in folders:
+        for parent in sorted({file.parent for file in files_under([content], "*")}):
+            if len(list_images(parent)) > 1:
+                scenes[parent] = parent.relative_to(content).parts or (content.resolve().name,)
     if not scenes:
         raise InputError(
             f"source={source}: expected scenes with parameters.cfg and input_CamNNN.png, or folders of refocused pictures"
         )
-    names = [" ".join(parent.relative_to(content).parts).replace(" ", "_") or source.stem for parent in scenes]
-    for index, (name, (parent, files)) in enumerate(zip(names, scenes.items(), strict=True)):
+    names = unique_names(list(scenes.values()))
+    for index, (name, parent) in enumerate(zip(names, scenes, strict=True)):
+        files = list_images(parent)
+        distances = parent / "focus_distance.txt"
+        focus = read_numbers(distances) if distances.is_file() else None
+        if focus is not None and len(focus) != len(files):
+            raise InputError(f"{distances}: {len(focus)} distances for {len(files)} slices")
         views = [read_photograph(file)[0] for file in files]
         if len({view.shape for view in views}) > 1:
             raise InputError(f"{parent}: its pictures have several sizes; a stack has one")
-        distances = parent / "focus_distance.txt"
-        focus = None
-        if distances.is_file():
-            try:
-                focus = [float(word) for word in distances.read_text().split()]
-            except ValueError as error:
-                raise InputError(f"{distances}: expected numbers ({error})") from None
-            if len(focus) != len(files):
-                raise InputError(f"{distances}: {len(focus)} distances for {len(files)} slices")
         camera = {"focal_length_m": None, "f_number": None, "pixel_pitch_m": None}
         write_stack(folder, name, views, camera, focus, None, None)
         report(index + 1, len(scenes))

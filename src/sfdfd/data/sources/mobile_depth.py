@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sfdfd.data.fetch import RemoteFile, Report, opened
-from sfdfd.data.images import read_photograph
-from sfdfd.data.sources.base import DataSource, write_splits, write_stack
+from sfdfd.data.images import natural_key, read_photograph
+from sfdfd.data.sources.base import (
+    SCRATCH,
+    DataSource,
+    files_under,
+    read_text,
+    unique_names,
+    write_splits,
+    write_stack,
+)
 from sfdfd.errors import InputError
 
 __all__ = ["MOBILE_DEPTH", "read_calibration"]
@@ -25,62 +33,71 @@ def read_calibration(path: Path) -> tuple[list[float], float]:
 
     Returns:
         Focus distances and focal length in the file's unit.
+
+    Raises:
+        InputError: no such lines, or a distance that is 0 or no number.
     """
     try:
-        rows = [[float(word) for word in line.split()] for line in path.read_text().splitlines() if line.strip()]
+        rows = [[float(word) for word in line.split()] for line in read_text(path).splitlines() if line.strip()]
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{path}: expected numbers ({error})") from None
-    if len(rows) < 3 or any(not row for row in rows):
+    if len(rows) < 3:
         raise InputError(f"{path}: expected a line per slice and one with the focal length, got {len(rows)} lines")
-    return [row[0] for row in rows[:-1]], rows[-1][0]
+    focus, focal = [row[0] for row in rows[:-1]], rows[-1][0]
+    for value in focus:
+        if value == 0 or math.isnan(value):
+            raise InputError(f"{path}: expected focus distances other than 0, got {value}")
+    return focus, focal
 
 
 def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
     """``Aligned/FigureN/SCENE/a*.jpg`` with ``calibration/SCENE/calibrated.txt``: two archives, or a folder with both."""
-    names = []
-    scratch = [folder / f"unpacked{i}" for i in range(len(paths))]
-    with contextlib.ExitStack() as stack:
-        roots = [stack.enter_context(opened(path, where, report)) for path, where in zip(paths, scratch, strict=True)]
-        calibrations = {file.parent.name: file for root in roots for file in root.rglob("calibrated.txt")}
-        scenes: dict[str, list[Path]] = {}
-        for root in roots:
-            for file in sorted(root.rglob("a*.jpg")):
-                scenes.setdefault(file.parent.name, []).append(file)
-        scenes = {
-            name: files
-            for name, files in scenes.items()
-            if CALIBRATED_AS.get(name, name) in calibrations and len(files) > 1
-        }
+    with opened(paths, folder / SCRATCH, report) as folders:
+        calibrations = _by_name((file.parent for file in files_under(folders, "calibrated.txt")), paths[0])
+        slices: dict[Path, list[Path]] = {}
+        for file in files_under(folders, "a*.jpg"):
+            slices.setdefault(file.parent, []).append(file)
+        scenes = _by_name(
+            (p for p in slices if CALIBRATED_AS.get(p.name, p.name) in calibrations and len(slices[p]) > 1), paths[0]
+        )
         if not scenes:
             raise InputError(
                 f"source={paths[0]}: expected aligned slices a*.jpg and calibration/SCENE/calibrated.txt; the two archives "
                 "lie in one folder, given as source=FOLDER"
             )
-        for index, (name, files) in enumerate(sorted(scenes.items())):
-            focus, _ = read_calibration(calibrations[CALIBRATED_AS.get(name, name)])
+        names = unique_names([(scene,) for scene in sorted(scenes)])
+        for index, (name, scene) in enumerate(zip(names, sorted(scenes), strict=True)):
+            files = sorted(slices[scenes[scene]], key=natural_key)
+            calibrated = calibrations[CALIBRATED_AS.get(scene, scene)] / "calibrated.txt"
+            focus, _ = read_calibration(calibrated)
             if len(focus) != len(files):
-                raise InputError(
-                    f"{calibrations[CALIBRATED_AS.get(name, name)]}: {len(focus)} distances for {len(files)} slices"
-                )
-            if name in REVERSED:
+                raise InputError(f"{calibrated}: {len(focus)} distances for {len(files)} slices in {scenes[scene]}")
+            if scene in REVERSED:
                 focus = focus[::-1]
-            metres = [abs(value) * UNIT_M if abs(value) * UNIT_M < 1000 else float("inf") for value in focus]
-            finite = [value for value in metres if value < 1000]
+            metres = [abs(value) * UNIT_M if abs(value) * UNIT_M < 1000 else math.inf for value in focus]
+            finite = [value for value in metres if math.isfinite(value)]
+            if not finite:
+                raise InputError(f"{calibrated}: expected a focus distance below {1000 / UNIT_M:.0f}, got {focus}")
             # the focal length is in pixels of no known pitch: the blur scale stays unknown and is estimated
             camera = {"focal_length_m": None, "f_number": None, "pixel_pitch_m": None}
-            write_stack(
-                folder,
-                name,
-                [read_photograph(file)[0] for file in files],
-                camera,
-                metres,
-                0.6 * min(finite),
-                4 * max(finite),
-            )
-            names.append(name)
+            images = [read_photograph(file)[0] for file in files]
+            write_stack(folder, name, images, camera, metres, 0.6 * min(finite), 4 * max(finite))
             report(index + 1, len(scenes))
     write_splits(folder, dict.fromkeys(("train", "val", "test"), names))
     return len(names)
+
+
+def _by_name(places: Iterable[Path], source: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for place in places:
+        if place.name in found:
+            raise InputError(
+                f"source={source}: two folders of {place.name}: {found[place.name]} and {place}; take one away"
+            )
+        found[place.name] = place
+    return found
 
 
 MOBILE_DEPTH = DataSource(

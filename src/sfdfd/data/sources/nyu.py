@@ -6,11 +6,19 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 
 from sfdfd.data.fetch import RemoteFile, Report
-from sfdfd.data.sources.base import DataSource, only, open_hdf5, write_rgbd, write_splits
+from sfdfd.data.sources.base import (
+    SCRATCH,
+    DataSource,
+    dataset,
+    frame,
+    opened_hdf5,
+    write_depth,
+    write_rgbd,
+    write_splits,
+)
 from sfdfd.errors import InputError
 
 __all__ = ["NYU", "nyu_split"]
@@ -27,33 +35,35 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
     """The file is HDF5 as MATLAB 7.3 stores it: images N x 3 x 640 x 480 uint8, depths and rawDepths N x 640 x 480 float32,
     transposed; it is read frame by frame. Frames are reduced to half size, RGB by averaging, depth by taking one pixel, to
     the 320 x 240 of DEReD's generator. ``raw_depth/`` keeps the holes of the sensor."""
-    source = only(paths, "nyu_depth_v2_labeled.mat")
-    with open_hdf5(source) as file:
-        images, depths, raw = file.get("images"), file.get("depths"), file.get("rawDepths")
+    with opened_hdf5(paths, folder / SCRATCH, report, "nyu_depth_v2_labeled.mat") as file:
+        images, depths, raw = (dataset(file, key) for key in ("images", "depths", "rawDepths"))
         if (
-            images is None or depths is None or images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8
-            or depths.shape != (images.shape[0], *images.shape[2:])
-        ):  # fmt: skip
-            raise InputError(f"source={source}: expected images N x 3 x W x H uint8 and depths N x W x H, as NYUv2 has")
+            images is None
+            or depths is None
+            or images.ndim != 4
+            or images.shape[1] != 3
+            or min(images.shape) < 1
+            or min(images.shape[2:]) < 2
+            or images.dtype != np.uint8
+            or any(data is not None and data.shape != (images.shape[0], *images.shape[2:]) for data in (depths, raw))
+        ):
+            raise InputError(
+                f"source={file.filename}: expected images N x 3 x W x H uint8, and depths and rawDepths N x W x H, as "
+                "NYUv2 has"
+            )
         count = images.shape[0]
         for index in range(count):
-            rgb = images[index].transpose(2, 1, 0)
+            rgb = frame(images, index).transpose(2, 1, 0)
             height, width = (side - side % 2 for side in rgb.shape[:2])
             halves = rgb[:height, :width].reshape(height // 2, 2, width // 2, 2, 3).astype(np.float32).mean((1, 3))
             name = f"{index:04d}"
-            write_rgbd(folder, name, halves.round().astype(np.uint8), depths[index].T[:height:2, :width:2])
+            write_rgbd(folder, name, halves.round().astype(np.uint8), frame(depths, index).T[:height:2, :width:2])
             if raw is not None:
-                write_raw(folder, name, raw[index].T[:height:2, :width:2])
+                write_depth(folder / "raw_depth" / f"{name}.png", frame(raw, index).T[:height:2, :width:2])
             report(index + 1, count)
     names = {f"{index:04d}" for index in range(count)}
     write_splits(folder, {split: [n for n in nyu_split(split) if n in names] for split in ("train", "val", "test")})
     return count
-
-
-def write_raw(folder: Path, name: str, depth_m: np.ndarray) -> None:
-    (folder / "raw_depth").mkdir(exist_ok=True)
-    millimetres = np.clip(np.nan_to_num(depth_m) * 1000, 0, 65535).round().astype(np.uint16)
-    iio.imwrite(folder / "raw_depth" / f"{name}.png", millimetres)
 
 
 NYU = DataSource(

@@ -1,62 +1,23 @@
-"""Photographs as people have them: formats, rotation, EXIF, and where distances come from."""
+"""Photographs as people have them: EXIF, and where distances come from."""
 
-import cv2
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from sfdfd.data.images import list_images, read_photograph
-from sfdfd.data.recorded import depth_range_m, distances_in_names, read_photographs, read_stack
+from sfdfd.data.photographs import depth_range_m, read_photographs
+from sfdfd.data.stacks import read_stack
 from sfdfd.errors import InputError
 
 RNG = np.random.default_rng(0)
+
+
 DEEP = RNG.integers(0, 65535, (20, 30, 3), dtype=np.uint16)
+
+
 FLAT = (DEEP >> 8).astype(np.uint8)
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_sixteen_bits_survive(tmp_path, name):
-    path = tmp_path / name
-    cv2.imwrite(str(path), DEEP[..., ::-1])
-    assert np.array_equal(read_photograph(path)[0], DEEP)
-    cv2.imwrite(str(path), DEEP[..., 0])  # grey
-    assert np.array_equal(read_photograph(path)[0], np.repeat(DEEP[..., :1], 3, 2))
-
-
-@pytest.mark.parametrize(("name", "options"), [("a.png", {}), ("a.tif", {}), ("a.tiff", {"compression": "tiff_lzw"})])
-def test_alpha_is_dropped_and_colours_keep_their_order(tmp_path, name, options):
-    Image.fromarray(np.dstack([FLAT, FLAT[..., 0]])).save(tmp_path / name, **options)
-    assert np.array_equal(read_photograph(tmp_path / name)[0], FLAT)
-
-
-UPRIGHT = {
-    1: lambda x: x, 2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: x.swapaxes(0, 1),
-    6: lambda x: np.rot90(x, 3), 7: lambda x: np.rot90(x, 2).swapaxes(0, 1), 8: np.rot90,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["a.png", "a.tif", "deep.tif"])
-def test_rotation_is_undone(tmp_path, orientation, kind):
-    """The eight orientations of EXIF's tag 274, against array operations."""
-    exif = Image.Exif()
-    exif[274] = orientation
-    stored = DEEP[..., 0] if kind.startswith("deep") else FLAT
-    Image.fromarray(stored).save(tmp_path / kind, exif=exif)
-    read = read_photograph(tmp_path / kind)[0]
-    expected = UPRIGHT[orientation](stored)
-    assert np.array_equal(read[..., 0] if kind.startswith("deep") else read, expected)
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.tif", "deep.png", "deep.tif", "a.jpg"])
-@pytest.mark.parametrize("keep", [0, 0.5, 0.97])
-def test_truncated_files_are_refused_by_name(tmp_path, name, keep):
-    path = tmp_path / name
-    cv2.imwrite(str(path), DEEP if name.startswith("deep") else FLAT)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(keep * len(data))])
-    with pytest.raises(InputError, match=name):
-        read_photograph(path)
 
 
 def save_with_exif(path, **tags):
@@ -80,27 +41,6 @@ def test_exif_gives_camera_and_distances(tmp_path):
     assert (found.camera["focal_length_m"], found.camera["f_number"]) == pytest.approx((6.81e-3, 1.85))
     assert found.focus_distances_m == pytest.approx((0.4, 1.0, 3.0)) and found.missing == {}
     assert found.sources["focus_distances_m"] == "EXIF subject distance" and found.sources["f_number"] == "EXIF"
-
-
-def test_the_sensors_resolution_gives_the_pitch(tmp_path):
-    save_with_exif(tmp_path / "a.jpg", **{FOCAL: 50.0, RESOLUTION: 2000.0, UNIT: 3})
-    assert read_photograph(tmp_path / "a.jpg")[1].pixel_pitch_m == pytest.approx(0.01 / 2000)
-
-
-@pytest.mark.parametrize(("names", "expected"), [
-    (["image_1_0.35", "image_2_0.50", "image_3_2.21"], ([0.35, 0.5, 2.21], False)),
-    (["a 50cm", "b 120cm", "c 3m"], ([0.5, 1.2, 3.0], True)),
-    (["f350mm_1", "f900mm_2"], ([0.35, 0.9], True)),
-    (["s_0.5", "s_inf"], ([0.5, np.inf], False)),
-    (["50mm_0.5m", "50mm_2m"], ([0.5, 2.0], True)),
-    (["IMG_0001", "IMG_0002"], None), (["v1.5_1", "v1.5_2"], None), (["0.5", "b"], None),
-])  # fmt: skip
-def test_numbers_in_names(tmp_path, names, expected):
-    found = distances_in_names([tmp_path / f"{name}.jpg" for name in names])
-    if expected is None:
-        assert found is None
-    else:
-        assert found[0] == pytest.approx(expected[0]) and found[1] == expected[1]
 
 
 @pytest.fixture
@@ -156,7 +96,7 @@ def test_what_cannot_be_is_refused(folder, overrides, message):
 
 def test_broken_descriptions_are_refused(folder):
     for text, message in (
-        ("", "expected a mapping"),
+        ("- 1", "expected a mapping"),
         ("a: [", "YAML"),
         ("cam: 1", "unknown key"),
         ("camera: 3", "camera"),
@@ -182,7 +122,42 @@ def test_mixed_sizes_and_lone_images_are_refused(folder):
         read_photographs(folder)
 
 
-def test_numbers_sort_by_value(tmp_path):
-    for name in ("a10.png", "a2.png", "a1.png", ".a0.png"):
-        (tmp_path / name).touch()
-    assert [path.name for path in list_images(tmp_path)] == ["a1.png", "a2.png", "a10.png"]
+def test_photographs_of_two_lenses_are_no_stack(tmp_path):
+    """A phone that switched lenses: refused by the names of the files, unless the user knows better."""
+    for index, (focal, number) in enumerate([(6.81, 1.85), (6.9, 1.85), (2.2, 2.4)]):
+        save_with_exif(
+            tmp_path / f"{index}.jpg", **{FOCAL: focal, NUMBER: number, EQUIVALENT: 24, DISTANCE: 0.5 + index}
+        )
+    with pytest.raises(InputError, match=r"focal_length_m is 0\.0022 in 2\.jpg and 0\.0069 in 1\.jpg"):
+        read_photographs(tmp_path)
+    given = {"camera": {"focal_length_m": 0.00681, "f_number": 1.85, "pixel_pitch_m": 2.4e-6}}
+    assert read_photographs(tmp_path, given).camera["f_number"] == 1.85
+    (tmp_path / "2.jpg").unlink()
+    assert read_photographs(tmp_path).camera["focal_length_m"] == pytest.approx(0.006855)  # lenses breathe
+
+
+def test_ambiguous_names_leave_the_distances_unknown_and_say_so(tmp_path):
+    for name in ("0_35m", "1_20m"):
+        Image.fromarray(FLAT).save(tmp_path / f"{name}.png")
+    found = read_photographs(tmp_path)
+    assert found.focus_distances_m is None and "0.35 m, or 35 m of file number 0" in found.missing["focus_distances_m"]
+
+
+def test_a_description_of_comments_alone_says_nothing(folder):
+    (folder / "stack.yaml").write_text("# camera: {f_number: 4}\n\n")
+    assert read_photographs(folder).focus_distances_m == (0.5, 1.0, 2.0)
+
+
+def test_decimal_commas_in_the_text_file(folder):
+    (folder / "focus_distance.txt").write_text("0,5\n1,25\n3\n")
+    assert read_photographs(folder).focus_distances_m == (0.5, 1.25, 3.0)
+    (folder / "focus_distance.txt").write_text("0.5, 1.25, 3\n")
+    assert read_photographs(folder).focus_distances_m == (0.5, 1.25, 3.0)
+
+
+def test_folder_names_that_are_no_text(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/ca\xff\xfe"))
+    folder.mkdir()
+    for name in ("0.5m", "2m"):
+        Image.fromarray(FLAT).save(folder / f"{name}.png")
+    read_photographs(folder).name.encode()  # any encoding takes it

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from sfdfd.losses import (
+from sfdfd.errors import InputError
+from sfdfd.measures.losses import (
     SelfSupervisedLoss,
     aif_blur,
     coarse_aif,
@@ -16,6 +17,8 @@ from sfdfd.losses import (
     reconstruction,
     sharpness,
 )
+from sfdfd.stack import FocalStack, Prediction
+from tests.conftest import CAMERA, FOCUS_M
 
 
 def numpy_ssim(a, b):
@@ -81,34 +84,34 @@ def test_smoothness_is_the_edge_weighted_gradient():
     assert float(depth_smoothness(value, image)) == pytest.approx(x.mean() + y.mean())
 
 
-def loss_arguments():
-    depth = 1 + 3 * torch.rand(2, 24, 24)
-    return {
-        "rendered": torch.rand(2, 3, 3, 24, 24),
-        "stack": torch.rand(2, 3, 3, 24, 24),
-        "depth_m": depth,
-        "aif": torch.rand(2, 3, 24, 24),
-        "defocus_px": torch.randn(2, 3, 24, 24),
-        "near_m": torch.full((2,), 0.5),
-        "far_m": torch.full((2,), 10.0),
-        "slice_mask": torch.ones(2, 3, dtype=torch.bool),
-    }
+def sample() -> tuple[Prediction, FocalStack]:
+    depth_m = 1 + 3 * torch.rand(2, 24, 24)
+    prediction = Prediction(depth_m, torch.rand(2, 3, 24, 24), torch.randn(2, 3, 24, 24), torch.rand(2, 3, 3, 24, 24))
+    stacks = [FocalStack.single(torch.rand(3, 3, 24, 24), FOCUS_M[:3], CAMERA, 0.5, 10.0) for _ in range(2)]
+    return prediction, FocalStack.collate(stacks)
 
 
 def test_total_is_the_weighted_sum_and_weight_zero_is_left_out():
     weights = {"reconstruction": 2.0, "aif_consistency": 0.5, "aif_blur": 0.0, "smoothness": 3.0, "sharpness": 1.0}
-    terms = SelfSupervisedLoss(**weights, coarse_blur=0.25)(**loss_arguments())
+    terms = SelfSupervisedLoss(**weights, coarse_blur=0.25)(*sample())
     assert set(terms) == {"reconstruction", "aif_consistency", "smoothness", "sharpness", "coarse_blur", "total"}
     expected = sum({**weights, "coarse_blur": 0.25}[name] * value for name, value in terms.items() if name != "total")
     torch.testing.assert_close(terms["total"], expected)
 
 
 def test_the_coarse_aif_teaches_but_does_not_learn():
-    arguments = loss_arguments()
-    stack = arguments["stack"].requires_grad_()
-    terms = SelfSupervisedLoss(reconstruction=0, smoothness=0, aif_consistency=1.0, coarse_blur=1.0)(**arguments)
+    prediction, stack = sample()
+    stack.images.requires_grad_()
+    terms = SelfSupervisedLoss(reconstruction=0, smoothness=0, aif_consistency=1.0, coarse_blur=1.0)(prediction, stack)
     assert not terms["coarse_blur"].requires_grad
-    arguments["aif"].requires_grad_()
-    terms = SelfSupervisedLoss(reconstruction=0, smoothness=0, aif_consistency=1.0)(**arguments)
+    prediction.aif.requires_grad_()
+    terms = SelfSupervisedLoss(reconstruction=0, smoothness=0, aif_consistency=1.0)(prediction, stack)
     terms["total"].sum().backward()
-    assert stack.grad is None and float(arguments["aif"].grad.abs().sum()) > 0
+    assert stack.images.grad is None and float(prediction.aif.grad.abs().sum()) > 0
+
+
+def test_unknown_choices_are_refused():
+    with pytest.raises(InputError, match="smoothness_domain"):
+        SelfSupervisedLoss(smoothness_domain="metres")
+    with pytest.raises(InputError, match="blur_normalisation"):
+        SelfSupervisedLoss(blur_normalisation="none")

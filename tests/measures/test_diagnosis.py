@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.data.procedural import ProceduralScenes
+from sfdfd.data.scenes.scene import Scene
 from sfdfd.data.synthesis import StackSynthesis
-from sfdfd.diagnosis import blur_sensitivity, diagnose, diagnosis_figure
+from sfdfd.measures.diagnosis import blur_sensitivity, diagnose
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
-from sfdfd.visualize import to_rgb
-from tests.conftest import CAMERA, FOCUS_M
+from sfdfd.report.pictures import diagnosis_figure, to_rgb
+from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 
 SHIPPED = Camera(0.0029, 0.5, 5.6e-6)
 
@@ -54,9 +54,9 @@ def test_deres_loaders_camera_is_found_out():
 
 def test_flat_scenes_have_no_texture_and_scenes_have():
     synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5), CAMERA, FOCUS_M, 0.5, 10.0)
-    scene = ProceduralScenes(1, synthesis, seed=0, height=64, width=80)[0]
+    scene = procedural_stacks(1, synthesis, seed=0, height=64, width=80)[0]
     assert diagnose(CAMERA, FOCUS_M, 0.5, 10.0, stack=scene).textured_share > 0.5
-    flat = synthesis(torch.full((3, 64, 80), 0.4), torch.full((64, 80), 2.0))
+    flat = synthesis(Scene(torch.full((3, 64, 80), 0.4), torch.full((64, 80), 2.0)))
     found = diagnose(CAMERA, FOCUS_M, 0.5, 10.0, stack=flat)
     assert found.textured_share == 0 and found.verdict == "no signal"
     torch.manual_seed(0)

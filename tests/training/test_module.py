@@ -1,4 +1,4 @@
-"""The LightningModule: strict self-supervision, augmentation that keeps the physics, collapse in words."""
+"""The LightningModule: strict self-supervision, batches of several sizes, the schedule."""
 
 from dataclasses import replace
 from functools import partial
@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from sfdfd.callbacks import CollapseDetector
-from sfdfd.losses import SelfSupervisedLoss
-from sfdfd.metrics import depth_metrics
-from sfdfd.module import DepthFromDefocus, StackAugmentation
-from sfdfd.networks import DAIFNet, FocusAttentionNet, NetworkOutput
+from sfdfd.measures.losses import SelfSupervisedLoss
+from sfdfd.networks import DAIFNet, FocusAttentionNet
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
 from sfdfd.stack import FocalStack
+from sfdfd.training.augmentation import StackAugmentation
+from sfdfd.training.module import DepthFromDefocus
 from tests.conftest import CAMERA
 
 
@@ -108,45 +107,6 @@ def test_the_models_camera_can_differ_from_the_datas():
     torch.testing.assert_close(model(batch).defocus_px, own.defocus_px / 2)
 
 
-class Constant(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.level = torch.nn.Parameter(torch.tensor(2.0))
-
-    def forward(self, images, focus_distances_m, *, near_m, far_m, slice_mask):
-        return NetworkOutput(self.level.expand(images.shape[0], *images.shape[-2:]), images.mean(1))
-
-
-def test_a_constant_depth_map_is_reported_in_words():
-    with pytest.warns(UserWarning, match="depth has collapsed: the predicted depth map is constant"):
-        trainer = train(module(Constant()), stacks(2), stacks(1), steps=2, callbacks=[CollapseDetector()])
-    assert float(trainer.callback_metrics["health/depth_std"]) < 1e-6
-
-
-def test_a_living_depth_map_is_not_reported(recwarn):
-    train(module(), stacks(2), stacks(1), steps=2, callbacks=[CollapseDetector()])
-    assert not [w for w in recwarn if "collapsed" in str(w.message)]
-
-
-def test_augmentation_keeps_the_physics_true():
-    """Rendering the augmented truth gives the augmented stack, away from the border that the crop took."""
-    batch = FocalStack.collate(stacks(6, size=(72, 80)))
-    for _ in range(4):
-        moved = StackAugmentation(crop=64)(batch)
-        assert moved.images.shape == (6, 3, 3, 64, 64) and float(moved.images.max()) <= 1 + 1e-6
-        again = render_focal_stack(moved.aif, moved.depth_m, moved.focus_distances_m, CAMERA, sigma_scale=0.5)
-        inner = (slice(None), slice(None), slice(None), slice(24, 40), slice(24, 40))
-        torch.testing.assert_close(again[inner], moved.images[inner], atol=2e-4, rtol=0)
-    assert moved.valid.dtype == torch.bool and not torch.equal(moved.images[0], moved.images[1])
-
-
-def test_augmentation_leaves_smaller_images_whole_and_can_do_nothing():
-    batch = FocalStack.collate(stacks(2))
-    assert StackAugmentation(crop=64)(batch).images.shape == batch.images.shape
-    same = StackAugmentation(crop=None, flip=False, gain=0.0, permute_colours=False)(batch)
-    torch.testing.assert_close(same.images, batch.images)
-
-
 def test_bfloat16_trains_and_keeps_the_optics_in_float32():
     model = module(DAIFNet(width=4, depth=2))
     trainer = lightning.Trainer(
@@ -168,22 +128,21 @@ def test_a_padded_batch_gives_what_its_stacks_give_alone(network):
         for seed, size, n in ((0, (32, 40), 3), (1, (44, 33), 2), (2, (32, 40), 2))
     ]
     batch = FocalStack.collate(alone)
-    together = model(batch)
-    terms = model.compare(batch.without_truth(), together)
+    predicted = model.predicted(batch)
+    terms = model.compare(predicted)
     gradient = torch.autograd.grad(terms["total"].mean(), list(network.parameters()), allow_unused=True)
-    measured = depth_metrics(together.depth_m, batch.depth_m, batch.valid)
+    together = {index: one.to("cpu") for indices, _, one in predicted for index in indices if len(indices) == 1}
     totals = []
     for index, stack in enumerate(alone):
-        single = model(stack)
-        height, width = stack.images.shape[-2:]
-        torch.testing.assert_close(together.depth_m[index, :height, :width], single.depth_m[0], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(together.aif[index, :, :height, :width], single.aif[0], rtol=1e-4, atol=1e-5)
-        one = model.compare(stack.without_truth(), single)
+        single = model.predicted(stack)
+        if index in together:
+            torch.testing.assert_close(together[index].depth_m, single[0][2].depth_m, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(together[index].aif, single[0][2].aif, rtol=1e-4, atol=1e-5)
+        one = model.compare(single)
         for key, value in one.items():
             torch.testing.assert_close(terms[key][index], value[0], rtol=1e-3, atol=1e-4, msg=key)
-        for key, value in depth_metrics(single.depth_m, stack.depth_m, stack.valid).items():
-            torch.testing.assert_close(measured[key][index], value[0], rtol=1e-4, atol=1e-5, msg=key)
         totals.append(one["total"])
+    assert together
     expected = torch.autograd.grad(torch.cat(totals).mean(), list(network.parameters()), allow_unused=True)
     for found, wanted in zip(gradient, expected, strict=True):
         if wanted is not None:
@@ -200,5 +159,5 @@ def test_batches_of_several_sizes_train_on_crops():
     )
     assert trainer.global_step == 2 and torch.isfinite(trainer.callback_metrics["val/reconstruction"])
     batch = FocalStack.collate([stacks(1, i, s)[0] for i, s in enumerate(sizes)])
-    cropped = StackAugmentation(crop=24)(batch)
+    cropped = FocalStack.collate([StackAugmentation(crop=24)(part) for _, part in batch.parts()])
     assert cropped.images.shape == (4, 3, 3, 24, 24) and cropped.size_px is None and bool(cropped.valid.all())

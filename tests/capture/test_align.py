@@ -4,14 +4,16 @@ import cv2
 import numpy as np
 import pytest
 
-from sfdfd.align import align, estimate_alignment, even_exposure
-from sfdfd.data.procedural import ProceduralScenes, make_scene
+from sfdfd.capture.align import align, estimate_alignment, even_exposure
+from sfdfd.data.scenes.procedural import make_scene
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer
-from tests.conftest import CAMERA, FOCUS_M
+from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 
 HEIGHT, WIDTH = 160, 208
+
+
 CENTER = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
 
 
@@ -68,7 +70,7 @@ def test_slices_that_lie_still_stay(scene):
 def test_blur_that_depends_on_depth_is_no_motion():
     """Still slices of a deep scene, blurred by up to 13 px: ECC alone finds a pixel or two."""
     synthesis = StackSynthesis(DefocusRenderer(sigma_scale=1.0), CAMERA, FOCUS_M, 0.5, 10.0)
-    for scene in ProceduralScenes(3, synthesis, seed=3, height=160, width=200):
+    for scene in procedural_stacks(3, synthesis, seed=3, height=160, width=200):
         images = [(255 * image.permute(1, 2, 0).numpy()).round().astype(np.uint8) for image in scene.images[0]]
         assert estimate_alignment(images, FOCUS_M).motion_px.max() == 0
 

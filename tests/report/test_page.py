@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.data.procedural import ProceduralScenes
 from sfdfd.data.synthesis import StackSynthesis
-from sfdfd.networks import NetworkOutput
-from sfdfd.networks.interface import predict_stack
+from sfdfd.networks.interface import rendered
 from sfdfd.optics import DefocusRenderer
-from sfdfd.report import Section, gallery, viewer, write_page, write_point_cloud
-from tests.conftest import CAMERA, FOCUS_M
+from sfdfd.report.page import Section, gallery, viewer, write_page
+from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 
 RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
 
@@ -22,12 +20,12 @@ RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """A page on a scene whose left half is at 1.1 m and whose right half is at 4 m."""
-    stack = ProceduralScenes(
+    stack = procedural_stacks(
         1, StackSynthesis(RENDERER, CAMERA, FOCUS_M, 0.5, 10.0), seed=0, height=72, width=96
     )[0]  # fmt: skip
     depth_m = torch.full((1, 72, 96), 1.1)
     depth_m[..., 48:] = 4.0
-    prediction = predict_stack(lambda *_, **__: NetworkOutput(depth_m, stack.aif), RENDERER, stack)
+    prediction = rendered(depth_m, stack.aif, RENDERER, stack)
     path = tmp_path_factory.mktemp("report") / "report.html"
     sections = [
         Section(title="Refocus", viewer=viewer(stack, prediction, RENDERER, focuses=9)),
@@ -49,8 +47,8 @@ def test_the_page_is_self_contained_and_escaped(page):
 
 
 def test_the_viewers_frames_are_renderings_and_the_lookup_is_inverse_depth():
-    stack = ProceduralScenes(1, StackSynthesis(RENDERER, CAMERA, FOCUS_M, 0.5, 10.0), seed=0, height=40, width=64)[0]
-    prediction = predict_stack(lambda *_, **__: NetworkOutput(stack.depth_m, stack.aif), RENDERER, stack)
+    stack = procedural_stacks(1, StackSynthesis(RENDERER, CAMERA, FOCUS_M, 0.5, 10.0), seed=0, height=40, width=64)[0]
+    prediction = rendered(stack.depth_m, stack.aif, RENDERER, stack)
     found = viewer(stack, prediction, RENDERER, focuses=5)
     assert found["apertures"][0] == 0 and len(found["frames"][0]) == 1
     assert all(len(row) == 5 for row in found["frames"][1:])
@@ -61,25 +59,6 @@ def test_the_viewers_frames_are_renderings_and_the_lookup_is_inverse_depth():
     truth = 1 / stack.depth_m[0].numpy()
     inside = (truth < inverse[0]) & (truth > inverse[-1])
     assert np.abs(back - truth)[inside].max() < 0.51 * (inverse[0] - inverse[-1]) / 255 + 1e-6
-
-
-def test_point_clouds_read_back(tmp_path):
-    depth_m, aif = torch.rand(40, 50) + 1, torch.rand(3, 40, 50)
-    keep = torch.ones(40, 50, dtype=torch.bool)
-    keep[0] = False
-    count = write_point_cloud(tmp_path / "p.ply", depth_m, aif, 100.0, keep=keep, comment="metres")
-    header, body = (tmp_path / "p.ply").read_bytes().split(b"end_header\n", 1)
-    assert b"element vertex %d" % count in header and count == 39 * 50 and b"comment metres" in header
-    points = np.frombuffer(body, dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)])
-    row, column = 7, 13
-    point = points[(row - 1) * 50 + column]
-    z = float(depth_m[row, column])
-    np.testing.assert_allclose(point["xyz"], [(column - 24.5) * z / 100, (row - 19.5) * z / 100, z], rtol=1e-5)
-    np.testing.assert_allclose(point["rgb"] / 255, aif[:, row, column].numpy(), atol=0.003)
-    assert write_point_cloud(tmp_path / "q.ply", depth_m, aif, 100.0, largest=500) <= 500
-
-
-# ---------------------------------------------------------------- in a browser
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
-"""Metrics against NumPy twins; uneven batches and pooling."""
+"""Metrics against five-line NumPy twins."""
 
 import numpy as np
 import pytest
 import torch
 
-from sfdfd.metrics import EvaluationMetrics, depth_metrics, image_metrics, psnr, ssim
+from sfdfd.measures.metrics import EvaluationMetrics, depth_metrics, image_metrics, psnr, ssim
 from sfdfd.stack import FocalStack, Prediction
 from tests.conftest import CAMERA
 

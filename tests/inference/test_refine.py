@@ -6,15 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sfdfd.calibrate import camera_for, estimate_blur_scale
-from sfdfd.confidence import confidence_of, depth_std_m
-from sfdfd.data.procedural import ProceduralScenes
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError
+from sfdfd.inference.refine import Refiner, energy_of
 from sfdfd.networks import classical_network
-from sfdfd.optics import Camera, DefocusRenderer
-from sfdfd.refine import Refiner, energy_of
-from tests.conftest import CAMERA, FOCUS_M
+from sfdfd.optics import DefocusRenderer
+from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 
 RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
 
@@ -22,7 +19,7 @@ RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
 @pytest.fixture(scope="module")
 def scene():
     synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5, method="exact"), CAMERA, FOCUS_M, 0.5, 10.0)
-    return ProceduralScenes(4, synthesis, seed=0, height=96, width=112)[1]
+    return procedural_stacks(4, synthesis, seed=0, height=96, width=112)[1]
 
 
 def start_of(stack):
@@ -87,7 +84,8 @@ def test_unmeasured_pixels_do_not_count(scene):
     weight[:, 2, :, :40] = 0
     other = replace(scene, images=torch.where(weight[:, :, None] > 0, scene.images, 0.3))
     start = start_of(scene)
-    found = [Refiner(steps=5, coarse_share=0.0)(s, RENDERER, *start, weight=weight).depth_m for s in (scene, other)]
+    stacks = [replace(stack, covered=weight) for stack in (scene, other)]
+    found = [Refiner(steps=5, coarse_share=0.0)(stack, RENDERER, *start).depth_m for stack in stacks]
     torch.testing.assert_close(found[0], found[1])
 
 
@@ -103,51 +101,3 @@ def test_clipped_pixels_only_say_at_least(scene):
 def test_wrong_options_are_refused(options):
     with pytest.raises(InputError, match=r"refine\."):
         Refiner(**options)
-
-
-# ---------------------------------------------------------------- calibration
-
-
-def test_an_unknown_blur_scale_is_found(scene):
-    found = estimate_blur_scale(
-        scene.images[0], scene.focus_distances_m[0], 0.5, 10.0, RENDERER, focal_length_m=0.05, patches=2, patch_px=48
-    )
-    assert found.value_px_m == pytest.approx(CAMERA.blur_scale_px_m, rel=0.05)
-    assert len(found.patches_px_m) == 2
-
-
-@pytest.mark.parametrize("known", [{}, {"focal_length_m": 0.05}, {"focal_length_m": 0.05, "f_number": 8.0},
-                                   {"focal_length_m": 0.05, "pixel_pitch_m": 1.2e-5}, {"f_number": 4.0}])  # fmt: skip
-def test_a_camera_of_that_blur_scale_agrees_with_what_is_known(known):
-    camera = camera_for(13.0, 1.0, **known)
-    assert camera.blur_scale_px_m == pytest.approx(13.0)
-    assert all(getattr(camera, key) == value for key, value in known.items())
-
-
-# ---------------------------------------------------------------- confidence
-
-
-def test_texture_and_flat_surfaces_are_told_apart():
-    """Left half white noise, right half plain: the plain one knows nothing, and its std is that of the range."""
-    torch.manual_seed(1)
-    aif = torch.full((1, 3, 64, 96), 0.5)
-    aif[..., :48] += 0.2 * torch.randn(1, 1, 64, 48)
-    depth_m = torch.full((1, 64, 96), 2.0)
-    synthesis = StackSynthesis(RENDERER, Camera(0.05, 8.0, 1.2e-5), FOCUS_M, 0.5, 10.0)
-    stack = synthesis(aif[0].clamp(0, 1), depth_m[0])
-    std = depth_std_m(stack, RENDERER, depth_m, aif)
-    left, right = float(std[..., 8:32].mean()), float(std[..., 72:90].mean())
-    assert left < 0.02 and right == pytest.approx(2.0**2 * (1 / 0.5 - 1 / 10), rel=0.1)
-    confidence = confidence_of(std, depth_m)
-    assert confidence[..., 8:32].min() > 0.7 and confidence[..., 72:90].max() < 0.1
-
-
-def test_the_std_of_textured_pixels_is_about_their_error(scene):
-    """A calibration law, loosely: errors of refined depth lie within a few standard deviations."""
-    found = Refiner(steps=120)(scene, RENDERER, *start_of(scene))
-    std = depth_std_m(scene, RENDERER, found.depth_m, found.aif)
-    error = (found.depth_m - scene.depth_m).abs()
-    order = std.flatten().argsort(descending=True)
-    fifth = order[: len(order) // 5]
-    assert error.flatten()[fifth].square().sum() > 0.5 * error.square().sum()
-    assert float((error < 3 * std + 0.01).float().mean()) > 0.6

@@ -1,0 +1,32 @@
+"""An unknown camera's one number."""
+
+import pytest
+
+from sfdfd.capture.calibrate import camera_for, estimate_blur_scale
+from sfdfd.data.synthesis import StackSynthesis
+from sfdfd.optics import DefocusRenderer
+from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
+
+RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
+
+
+@pytest.fixture(scope="module")
+def scene():
+    synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5, method="exact"), CAMERA, FOCUS_M, 0.5, 10.0)
+    return procedural_stacks(4, synthesis, seed=0, height=96, width=112)[1]
+
+
+def test_an_unknown_blur_scale_is_found(scene):
+    found = estimate_blur_scale(
+        scene.images[0], scene.focus_distances_m[0], 0.5, 10.0, RENDERER, focal_length_m=0.05, patches=2, patch_px=48
+    )
+    assert found.value_px_m == pytest.approx(CAMERA.blur_scale_px_m, rel=0.05)
+    assert len(found.patches_px_m) == 2
+
+
+@pytest.mark.parametrize("known", [{}, {"focal_length_m": 0.05}, {"focal_length_m": 0.05, "f_number": 8.0},
+                                   {"focal_length_m": 0.05, "pixel_pitch_m": 1.2e-5}, {"f_number": 4.0}])  # fmt: skip
+def test_a_camera_of_that_blur_scale_agrees_with_what_is_known(known):
+    camera = camera_for(13.0, 1.0, **known)
+    assert camera.blur_scale_px_m == pytest.approx(13.0)
+    assert all(getattr(camera, key) == value for key, value in known.items())

@@ -1,0 +1,64 @@
+"""From photographs to a stack."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sfdfd.capture.capture import Capture
+from sfdfd.capture.example import example_photographs
+from sfdfd.data.images import working_size
+from sfdfd.data.photographs import Photographs
+from sfdfd.errors import InputError
+from sfdfd.optics import DefocusRenderer
+from tests.conftest import CAMERA
+
+RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
+
+
+def photographs(**changes) -> Photographs:
+    return replace(example_photographs(72, 96), **changes)
+
+
+def test_the_example_is_a_stack_of_8_bits():
+    found = example_photographs(72, 96)
+    assert len(found.images) == 5 and found.images[0].shape == (72, 96, 3) and found.images[0].dtype == np.uint8
+    capture = Capture.of(found, RENDERER)
+    assert capture.camera_source == "known" and not capture.relative and not capture.aligned
+    stack = capture.stack(48)
+    assert stack.images.shape == (1, 5, 3, 36, 48) and stack.covered is None
+    assert stack.camera[0].pixel_pitch_m == pytest.approx(2.4e-5)
+
+
+def test_an_unknown_camera_is_estimated_and_said():
+    camera = {"focal_length_m": 0.05, "f_number": 8.0, "pixel_pitch_m": None}
+    capture = Capture.of(photographs(camera=camera), RENDERER)
+    facts = capture.facts()
+    assert capture.camera_source == "estimated" and facts["metric"] and "was estimated" in facts["statement"]
+    assert facts["blur_scale_px_m"] == pytest.approx(CAMERA.blur_scale_px_m, rel=0.15)
+    assert facts["camera"]["pixel_pitch_m"] is None  # an estimate does not pose as a fact
+    two = photographs(camera=camera)
+    two = replace(two, images=two.images[::4], files=two.files[::4], focus_distances_m=two.focus_distances_m[::4])
+    capture = Capture.of(two, RENDERER, calibrate=False)
+    assert not np.isfinite(capture.blur_scale.relative_std) and "undetermined" in capture.statement
+
+
+def test_unknown_distances_make_relative_depth():
+    capture = Capture.of(photographs(focus_distances_m=None), RENDERER, calibrate=False)
+    facts = capture.facts()
+    assert capture.relative and not facts["metric"] and "RELATIVE" in facts["statement"]
+    assert facts["focus_distances_m"] is None and facts["depth_range_m"] is None and facts["blur_scale_px_m"] is None
+    inverse = 1 / np.array(capture.focus_distances_m)
+    np.testing.assert_allclose(np.diff(inverse), np.diff(inverse)[0])  # equal steps: all that an order says
+
+
+def test_wrong_units_and_modes_are_refused():
+    camera = {"focal_length_m": 0.05, "f_number": 8.0, "pixel_pitch_m": 1e-7}
+    with pytest.raises(InputError, match="check the units"):
+        Capture.of(photographs(camera=camera), RENDERER)
+    with pytest.raises(InputError, match=r"align\.mode"):
+        Capture.of(photographs(), RENDERER, align_mode="perhaps")
+
+
+def test_the_working_size_keeps_the_aspect_and_never_enlarges():
+    assert working_size(3072, 4080, 512) == (386, 512) and working_size(100, 80, 512) == (100, 80)

@@ -1,0 +1,110 @@
+"""One concept: whatever turns a stack into a prediction, called the same way everywhere."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sfdfd.capture.calibrate import estimate_blur_scale
+from sfdfd.data.synthesis import StackSynthesis
+from sfdfd.inference.confidence import depth_std_m
+from sfdfd.inference.estimator import DefocusEstimator
+from sfdfd.inference.methods import NetworkMethod, RefinedMethod
+from sfdfd.inference.refine import Refiner
+from sfdfd.inference.upsampling import mended_aif
+from sfdfd.measures.metrics import image_metrics
+from sfdfd.networks import FocusAttentionNet, NetworkOutput, classical_network, constant_network
+from sfdfd.networks.interface import rendered
+from sfdfd.optics import DefocusRenderer
+from sfdfd.stack import Method
+from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
+
+RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
+
+
+@pytest.fixture(scope="module")
+def stack():
+    return procedural_stacks(1, StackSynthesis(RENDERER, CAMERA, FOCUS_M, 0.5, 10.0), seed=4, height=96, width=112)[0]
+
+
+METHODS = {
+    "network": NetworkMethod(FocusAttentionNet(width=8, depth=2), RENDERER),
+    "classical": NetworkMethod(classical_network, RENDERER),
+    "constant": NetworkMethod(constant_network(2.5), RENDERER),
+    "refined": RefinedMethod(NetworkMethod(classical_network, RENDERER), Refiner(steps=2), RENDERER),
+    "estimator": DefocusEstimator(renderer=RENDERER, refiner=Refiner(steps=2)),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_answers_without_looking_at_truth(name, stack):
+    method = METHODS[name]
+    assert isinstance(method, Method)
+    found = method(stack.without_truth())
+    lies = replace(stack, depth_m=torch.full_like(stack.depth_m, torch.nan), aif=torch.zeros_like(stack.aif))
+    assert torch.equal(method(lies).depth_m, found.depth_m) and not found.depth_m.requires_grad
+    assert found.depth_m.shape == (1, 96, 112) and found.rendered.shape == stack.images.shape
+
+
+def test_refinement_in_evaluate_is_the_refinement_that_predict_delivers(stack):
+    """The AIF where the model does not explain the slices is the slices' own, in both."""
+    evaluated, predicted = METHODS["refined"](stack), METHODS["estimator"].predict(stack)
+    assert torch.equal(evaluated.aif, predicted.aif) and torch.equal(evaluated.depth_m, predicted.depth_m)
+    raw = rendered(evaluated.depth_m, evaluated.aif, RENDERER, stack)
+    assert not torch.equal(mended_aif(stack, raw), evaluated.aif)
+
+
+# ---------------------------------------------------------------- what no slice shows
+
+
+def half_hidden(stack):
+    """The right half of the second slice shows nothing, and lies."""
+    covered = torch.ones_like(stack.images[:, :, 0])
+    covered[:, 1, :, 56:] = 0
+    lying = stack.images.clone()
+    lying[:, 1, :, :, 56:] = torch.rand_like(lying[:, 1, :, :, 56:])
+    return replace(stack, images=lying, covered=covered)
+
+
+def test_what_is_not_covered_counts_neither_in_confidence_nor_in_the_stacks_psnr(stack):
+    hidden = half_hidden(stack)
+    other = replace(hidden, images=torch.where(hidden.covered[:, :, None] > 0, hidden.images, 0.5))
+    prediction = rendered(stack.depth_m, stack.aif, RENDERER, stack)
+    std = [depth_std_m(one, RENDERER, stack.depth_m, stack.aif) for one in (hidden, other)]
+    torch.testing.assert_close(*std)
+    figures = [image_metrics(prediction, one).as_dicts()[0]["stack/psnr"] for one in (hidden, other, stack)]
+    assert figures[0] == pytest.approx(figures[1]) and figures[0] == pytest.approx(figures[2], abs=1.0)
+    blind = replace(hidden, covered=None)
+    assert image_metrics(prediction, blind).as_dicts()[0]["stack/psnr"] < figures[0] - 10
+
+
+def test_what_is_not_covered_counts_not_in_the_estimate_of_the_camera(stack):
+    hidden, options = half_hidden(stack), {"patches": 2, "patch_px": 48, "steps": 12}
+    arguments = (hidden.focus_distances_m[0], 0.5, 10.0, RENDERER)
+    found = estimate_blur_scale(hidden.images[0], *arguments, covered=hidden.covered[0], **options)
+    other = torch.where(hidden.covered[0][:, None] > 0, hidden.images[0], 0.5)
+    assert estimate_blur_scale(other, *arguments, covered=hidden.covered[0], **options) == found
+
+
+def test_coverage_is_heeded_at_full_size(stack):
+    """A large stack is worked on small; what its slices do not show comes back nowhere in the blended AIF."""
+    hidden = half_hidden(stack)
+    other = replace(hidden, images=torch.where(hidden.covered[:, :, None] > 0, hidden.images, 0.5))
+
+    def network(images, *_, **__):
+        return NetworkOutput(images.new_full((1, *images.shape[-2:]), 1.5), torch.zeros_like(images[:, 0]))
+
+    estimator = DefocusEstimator(network, RENDERER, working_px=56)
+    found = [estimator.predict(replace(one, covered=None), weight=one.covered) for one in (hidden, other)]
+    assert found[0].depth_m.shape == (1, 96, 112) and found[0].rendered is None
+    torch.testing.assert_close(found[0].aif, found[1].aif, atol=2e-3, rtol=0)
+    blind = [estimator.predict(replace(one, covered=None)) for one in (hidden, other)]
+    assert float((blind[0].aif - blind[1].aif).abs().max()) > 0.1  # the slice in focus at 1.5 m is the one that lies
+
+
+def test_a_model_with_a_camera_of_its_own_renders_with_it(stack):
+    other = replace(CAMERA, f_number=4.0)
+    own, theirs = (NetworkMethod(classical_network, RENDERER, camera)(stack) for camera in (other, None))
+    torch.testing.assert_close(own.defocus_px, 2 * theirs.defocus_px)
+    estimator = DefocusEstimator(renderer=RENDERER, camera=other)
+    torch.testing.assert_close(estimator.predict(stack).defocus_px, own.defocus_px)

@@ -1,0 +1,27 @@
+"""What the full-size slices say."""
+
+import torch
+import torch.nn.functional as F
+
+from sfdfd.inference.upsampling import blend_slices, guided_upsampling
+from sfdfd.optics import Camera
+from tests.conftest import CAMERA
+
+
+def test_the_focused_slice_is_taken_where_depth_says_so():
+    depth_m = torch.full((8, 10), 1.0)
+    depth_m[:, 5:] = 4.0
+    slices = [torch.full((3, 8, 10), 0.2), torch.full((3, 8, 10), 0.9)]
+    blended = blend_slices(slices, depth_m, torch.tensor([1.0, 4.0]), CAMERA)
+    torch.testing.assert_close(blended[:, :, :5], slices[0][:, :, :5], atol=1e-3, rtol=0)
+    torch.testing.assert_close(blended[:, :, 5:], slices[1][:, :, 5:], atol=1e-3, rtol=0)
+    reach = [torch.zeros(8, 10), torch.ones(8, 10)]  # where a slice shows nothing, another one must do
+    blended = blend_slices(slices, depth_m, torch.tensor([1.0, 4.0]), Camera(0.05, 80.0, 1.2e-5), reach)
+    assert float(blended[0, :, :5].min()) > 0.85
+
+
+def test_guided_upsampling_is_exact_for_linear_models():
+    guide = torch.rand(1, 1, 24, 32)
+    full = F.interpolate(guide, (96, 128), mode="bilinear", align_corners=False)
+    enlarged = guided_upsampling(2 * guide + 0.3, guide, full, 3, 1e-8)
+    torch.testing.assert_close(enlarged, 2 * full + 0.3, atol=1e-3, rtol=0)

@@ -1,0 +1,29 @@
+"""Export as a user runs it."""
+
+import numpy as np
+import pytest
+import torch
+
+from sfdfd.training.checkpoints import load_run
+from tests.commands import inside
+
+
+@pytest.mark.slow
+def test_export_runs_in_onnxruntime(trained, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    inside("export", f"checkpoint='{trained[0] / 'checkpoints/best.ckpt'}'", "output_dir=x", cwd=tmp_path)
+    session = runtime.InferenceSession(tmp_path / "x" / "network.onnx")
+    images = np.random.default_rng(0).random((1, 4, 3, 38, 50), dtype=np.float32)
+    feeds = {"images": images, "focus_distances_m": np.array([[1, 2, 4, 6]], np.float32),
+             "near_m": np.array([0.5], np.float32), "far_m": np.array([10], np.float32)}  # fmt: skip
+    depth_m, aif = session.run(["depth_m", "aif"], feeds)
+    assert depth_m.shape == (1, 38, 50) and aif.shape == (1, 3, 38, 50) and np.isfinite(depth_m).all()
+
+
+def test_weights_alone_predict_the_same(trained, tmp_path):
+    checkpoint = trained[0] / "checkpoints/best.ckpt"
+    inside("export", f"checkpoint='{checkpoint}'", "format=weights", "output_dir=x", cwd=tmp_path)
+    small = tmp_path / "x" / "weights.ckpt"
+    assert small.stat().st_size < 0.4 * checkpoint.stat().st_size
+    full, half = load_run(checkpoint).state_dict(), load_run(small).state_dict()
+    assert all(torch.allclose(full[key], half[key], atol=1e-3) for key in full)

@@ -1,0 +1,138 @@
+"""Prediction of one's own stack as a user runs it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from sfdfd.capture.example import example_photographs
+from sfdfd.optics.camera import Camera
+from sfdfd.training.checkpoints import PRETRAINED
+from tests.commands import inside, process
+
+QUICK = ["refine.steps=2", "align.mode=false", "threads=1"]
+
+
+@pytest.mark.parametrize("with_checkpoint", [True, False])
+def test_predicting_writes_every_file(trained, photographs_folder, tmp_path, with_checkpoint):
+    arguments = [f"checkpoint='{trained[0] / 'checkpoints/best.ckpt'}'"] if with_checkpoint else []
+    inside("predict", f"stack='{photographs_folder}'", *arguments, *QUICK, "output_dir=p", cwd=tmp_path)
+    depth = np.load(tmp_path / "p" / "depth_m.npy")
+    assert depth.shape == (30, 42) and depth.dtype == np.float32 and 0.8 <= depth.min() <= depth.max() <= 5.0
+    millimetres = iio.imread(tmp_path / "p" / "depth_mm.png")
+    assert millimetres.dtype == np.uint16 and np.abs(millimetres / 1000 - depth).max() < 6e-4
+    assert iio.imread(tmp_path / "p" / "aif.png").shape == (30, 42, 3)
+    defocus = np.load(tmp_path / "p" / "defocus_px.npy")
+    assert defocus.shape == (3, 30, 42)
+    radius = 0.05**2 / (8 * (2 - 0.05)) * (depth - 2) / depth / (2 * 1.2e-5)
+    np.testing.assert_allclose(defocus[1], radius, atol=1e-3)
+    confidence = np.load(tmp_path / "p" / "confidence.npy")
+    assert confidence.shape == (30, 42) and 0 <= confidence.min() <= confidence.max() <= 1 and confidence.std() > 0
+    assert np.abs(iio.imread(tmp_path / "p" / "confidence.png") / 255 - confidence).max() < 0.003
+    assert (iio.imread(tmp_path / "p" / "valid.png") == 255).all()
+    for picture in ("depth.png", "defocus.png"):
+        assert iio.imread(tmp_path / "p" / picture).std() > 1
+    assert b"element vertex 1260" in (tmp_path / "p" / "pointcloud.ply").read_bytes()[:500]
+    assert "https://" not in (tmp_path / "p" / "report.html").read_text()
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text(), parse_constant=pytest.fail)
+    assert facts["focus_distances_m"] == [1, 2, 4] and facts["depth_range_m"] == pytest.approx([0.8, 5])
+    assert facts["metric"] is True and facts["camera_source"] == "known" and facts["refinement"]["steps"] == 2
+    assert facts["refinement"]["objective"] <= facts["refinement"]["objective_start"]
+    assert not [path for path in (tmp_path / "p").iterdir() if path.name.startswith(".part")]
+
+
+def test_unknown_distances_make_no_metric_file(photographs_folder, tmp_path):
+    """And a metric prediction that lay in the folder before goes."""
+    (tmp_path / "p").mkdir()
+    np.save(tmp_path / "p" / "depth_m.npy", np.zeros(3))
+    (tmp_path / "photos").mkdir()
+    for name in "abc":
+        shutil.copy(photographs_folder / "1.png", tmp_path / "photos" / f"{name}.png")
+    shutil.copy(photographs_folder / "0.png", tmp_path / "photos" / "b.png")
+    done = inside("predict", "stack=photos", *QUICK, "output_dir=p", cwd=tmp_path)
+    relative = np.load(tmp_path / "p" / "relative_depth.npy")
+    assert (
+        relative.shape == (30, 42) and relative.dtype == np.float32 and -0.3 <= relative.min() <= relative.max() <= 1.3
+    )
+    names = {path.name for path in (tmp_path / "p").iterdir()}
+    assert not names & {"depth_m.npy", "depth_mm.png", "pointcloud.ply"}
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
+    assert facts["metric"] is False and "RELATIVE" in facts["statement"] and "RELATIVE" in done.stdout
+    assert facts["focus_distances_m"] is None and "focus_distances_m" in facts["missing"]
+
+
+@pytest.mark.slow
+def test_an_unknown_camera_is_estimated_and_the_example_has_its_truth(tmp_path):
+    """The example written to a folder, with distances in the names and no camera."""
+    photographs = example_photographs(160, 208)
+    (tmp_path / "mine").mkdir()
+    for image, focus in zip(photographs.images, photographs.focus_distances_m, strict=True):
+        iio.imwrite(tmp_path / "mine" / f"slice_{focus}m.png", image)
+    done = inside("predict", "stack=mine", "refine.steps=20", "output_dir=p", cwd=tmp_path)
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
+    known = Camera(**photographs.camera)
+    assert facts["camera_source"] == "estimated" and facts["blur_scale_px_m"] == pytest.approx(
+        known.blur_scale_px_m, rel=0.15
+    )
+    assert 0 < facts["blur_scale_relative_std"] < 0.5 and "not known" in done.stdout and "k = f^2" in done.stdout
+    assert facts["sources"]["focus_distances_m"] == "file names" and not facts["aligned"]
+
+
+def test_the_example_needs_no_photographs(tmp_path):
+    done = inside("predict", "stack=example", "refine.seconds=3", "output_dir=p", cwd=tmp_path)
+    assert (tmp_path / "p" / "report.html").stat().st_size < 20e6 and "report.html" in done.stdout
+    done = inside("diagnose", "stack=example", "output_dir=d", cwd=tmp_path)
+    facts = json.loads((tmp_path / "d" / "diagnosis.json").read_text())
+    assert facts["verdict"] == "good" and "VERDICT: good" in done.stdout
+    assert iio.imread(tmp_path / "d" / "diagnosis.png").std() > 1
+
+
+def test_interrupting_keeps_the_best_so_far(photographs_folder, tmp_path):
+    command = [sys.executable, "-u", "-m", "sfdfd.predict", "stack=example", "refine.seconds=300", "output_dir=p"]
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores Ctrl-C
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, preexec_fn=listening) as process:
+        for line in process.stdout:
+            if line.startswith("refining:"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 0 and "stopped by you" in rest
+    assert json.loads((tmp_path / "p" / "prediction.json").read_text())["refinement"]["interrupted"] is True
+
+
+def test_the_package_carries_weights(tmp_path):
+    inside("predict", "stack=example", "checkpoint=pretrained", "refine.seconds=0", "output_dir=p", cwd=tmp_path)
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
+    assert facts["start"] == "pretrained" and facts["refinement"] is None
+    assert PRETRAINED.stat().st_size < 5e6
+
+
+@pytest.mark.parametrize("name", [b"$x^$ and ${y}", b"ca\xff\xfe"])
+def test_folders_of_any_name_are_predicted(photographs_folder, tmp_path, name):
+    """Names of files are neither formulas nor always text."""
+    folder = os.fsencode(tmp_path) + b"/" + name
+    shutil.copytree(os.fsencode(photographs_folder), folder)
+    escaped = os.fsdecode(folder).replace("${", "\\${")
+    process("predict", f"stack='{escaped}'", *QUICK, "output_dir=p", cwd=tmp_path)
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text(), parse_constant=pytest.fail)
+    assert facts["stack"].endswith(name.decode("utf-8", "replace"))
+    for file in ("depth_m.npy", "depth.png", "report.html", "aif.png"):
+        assert (tmp_path / "p" / file).is_file(), file
+    done = process("diagnose", f"stack='{escaped}'", "output_dir=d", cwd=tmp_path)
+    assert "VERDICT" in done.stdout and (tmp_path / "d" / "diagnosis.png").is_file()
+
+
+def test_numbers_are_kept_where_a_picture_fails(photographs_folder, tmp_path, monkeypatch):
+    """Whatever is wrong with a picture, the refinement's answer is not lost for it."""
+    monkeypatch.setattr("sfdfd.report.prediction.depth_figure", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        inside("predict", f"stack='{photographs_folder}'", *QUICK, "output_dir=p", cwd=tmp_path)
+    assert np.load(tmp_path / "p" / "depth_m.npy").shape == (30, 42)
+    assert not [path for path in (tmp_path / "p").iterdir() if path.name.startswith(".part")]

@@ -1,0 +1,73 @@
+"""The words that cross rooms."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sfdfd.stack import FocalStack
+from tests.conftest import CAMERA
+
+
+def test_collate_pads_short_stacks_and_indexing_takes_the_padding_off():
+    def stack(slices):
+        return FocalStack.single(torch.rand(slices, 3, 8, 8), list(range(1, slices + 1)), CAMERA, 0.5, 10.0)
+
+    parts = [stack(2), stack(4)]
+    batch = FocalStack.collate(parts)
+    assert batch.images.shape == (2, 4, 3, 8, 8) and batch.slice_mask.tolist() == [[True] * 2 + [False] * 2, [True] * 4]
+    for index, part in enumerate(parts):
+        assert torch.equal(batch[index].images, part.images)
+        assert torch.equal(batch[index].focus_distances_m, part.focus_distances_m)
+
+
+def sized(height, width, slices=3):
+    generator = torch.Generator().manual_seed(height * width)
+    return FocalStack.single(
+        torch.rand(slices, 3, height, width, generator=generator), list(range(1, slices + 1)), CAMERA, 0.5, 10.0,
+        depth_m=1 + torch.rand(height, width, generator=generator), aif=torch.rand(3, height, width, generator=generator),
+        valid=torch.rand(height, width, generator=generator) > 0.2,
+    )  # fmt: skip
+
+
+def test_images_of_several_sizes_stand_in_one_batch():
+    stacks = [sized(8, 12), sized(10, 9, slices=2), sized(8, 12)]
+    batch = FocalStack.collate(stacks)
+    assert batch.images.shape == (3, 3, 3, 10, 12) and batch.size_px == ((8, 12), (10, 9), (8, 12))
+    assert not batch.valid[0, 8:].any() and not batch.valid[1, :, 9:].any()
+    parts = batch.parts()
+    assert [indices for indices, _ in parts] == [[0, 2], [1]]
+    for index, stack in enumerate(stacks):
+        for key in ("images", "depth_m", "aif", "valid", "focus_distances_m"):
+            assert torch.equal(getattr(batch[index], key), getattr(stack, key)), key
+    again = FocalStack.collate([batch, sized(4, 16)])
+    assert again.images.shape == (4, 3, 3, 10, 16) and torch.equal(again[1].aif, stacks[1].aif)
+
+
+def test_a_batch_is_indexed_as_a_list_is():
+    batch = FocalStack.collate([sized(8, 12), sized(10, 9, slices=2)])
+    assert torch.equal(batch[-1].images, batch[1].images) and batch[-1].images.shape == (1, 2, 3, 10, 9)
+    assert [one.images.shape[-2:] for one in batch] == [(8, 12), (10, 9)]
+    for outside in (2, -3):
+        with pytest.raises(IndexError):
+            batch[outside]
+
+
+def test_what_is_covered_goes_with_the_pixels():
+    one, other = sized(8, 12), sized(10, 9, slices=2)
+    covered = torch.rand(1, 3, 8, 12)
+    batch = FocalStack.collate([replace(one, covered=covered), other])
+    assert torch.equal(batch[0].covered, covered) and bool((batch[1].covered == 1).all())
+    assert not batch.covered[1, 2].any()  # a padding slice shows nothing
+    assert torch.equal(batch.parts()[0][1].covered, covered)
+    assert torch.equal(batch[0].cropped(1, 7, 2, 11).covered, covered[..., 1:7, 2:11])
+    assert torch.equal(batch[0].with_slices([2, 0]).covered, covered[:, [2, 0]])
+    assert other.shown().shape == (1, 2, 10, 9) and bool((other.shown() == 1).all())
+
+
+def test_a_resized_stack_has_the_pitch_of_its_pixels_and_no_truth():
+    stack = sized(16, 24)
+    half = stack.resized(8, 12)
+    assert half.camera[0].pixel_pitch_m == pytest.approx(2 * CAMERA.pixel_pitch_m) and half.depth_m is None
+    torch.testing.assert_close(half.images.mean(), stack.images.mean())
+    assert stack.resized(16, 24) is stack

@@ -1,0 +1,270 @@
+"""Training as a user runs it, and what it leaves behind."""
+
+import csv
+import json
+import signal
+import struct
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from sfdfd.optics.camera import Camera
+from sfdfd.training.checkpoints import load_run
+from tests.commands import SMALL, inside, one_line, process
+
+
+def test_a_run_leaves_everything_behind(trained):
+    folder, done = trained
+    for name in ("config.yaml", "run.json", "metrics.json", "metrics.csv", "csv/metrics.csv", "checkpoints/best.ckpt",
+                 "checkpoints/last.ckpt", ".hydra/overrides.yaml"):  # fmt: skip
+        assert (folder / name).is_file(), name
+    assert list((folder / "pictures").glob("step_*.png")) and list((folder / "pictures").glob("network_*.png"))
+    record = json.loads((folder / "run.json").read_text())
+    assert record["versions"]["torch"] == torch.__version__ and record["git_sha"]
+    assert "left" in done.stderr and "depth/abs_rel" in done.stdout and "classical" in done.stdout
+    with (folder / "csv" / "metrics.csv").open() as file:
+        columns = csv.DictReader(file).fieldnames
+    assert {"train/reconstruction", "val/reconstruction", "health/depth_std", "truth/depth_abs_rel"} <= set(columns)
+
+
+def test_metrics_are_flat_strict_json_with_protocol_and_baselines(trained):
+    metrics = json.loads((trained[0] / "metrics.json").read_text(), parse_constant=pytest.fail)
+    keys = ["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "delta1", "delta2", "delta3"]
+    for prefix in ("", "pooled/", "baselines/constant/", "baselines/classical/", "baselines/untrained/"):
+        assert all(isinstance(metrics[f"{prefix}depth/{key}"], float) for key in keys), prefix
+    assert all(isinstance(metrics[key], float) for key in ("aif/psnr", "aif/ssim", "stack/psnr", "stack/ssim"))
+    assert metrics["samples"] == 2
+    protocol = metrics["protocol"]
+    assert protocol["camera"] == {"focal_length_m": 0.05, "f_number": 8.0, "pixel_pitch_m": 1.2e-05}
+    assert protocol["focus_distances_m"] == [1.0, 1.5, 2.5, 4.0, 6.0] and protocol["resolution"] == [[32, 40]]
+    assert protocol["synthesis_sigma_scale"] == protocol["model_sigma_scale"] == 0.5
+    assert protocol["round_to_8_bits"] is True and protocol["depth_range_m"] == [0.5, 10.0] and protocol["mask"]
+
+
+def test_checkpoints_describe_themselves_without_pickled_objects(trained):
+    content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["sfdfd_config"]["optics"]["renderer"]["sigma_scale"] == 0.5
+    module = load_run(trained[0] / "checkpoints" / "last.ckpt")
+    weights = torch.cat([p.flatten() for p in module.parameters()])
+    assert bool(torch.isfinite(weights).all()) and not module.training
+
+
+def test_a_run_continues_and_a_new_one_starts_from_weights(trained, tmp_path):
+    last = trained[0] / "checkpoints" / "last.ckpt"
+    common = ["experiment=procedural", "trainer.val_check_interval=2", *SMALL]
+    inside("train", *common, "trainer.max_steps=8", f"ckpt_path='{last}'", "output_dir=on", cwd=tmp_path)
+    assert torch.load(tmp_path / "on/checkpoints/last.ckpt", weights_only=True)["global_step"] == 8
+    inside("train", *common, "trainer.max_steps=2", f"weights_path='{last}'", "output_dir=new", cwd=tmp_path)
+    assert torch.load(tmp_path / "new/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.slow
+def test_compiled_networks_train(tmp_path):
+    inside("train", "experiment=procedural", "module.compile=true", "trainer.max_steps=2", "output_dir=r", *SMALL,
+        cwd=tmp_path)  # fmt: skip
+    assert load_run(tmp_path / "r" / "checkpoints" / "last.ckpt") is not None
+
+
+def test_captured_stacks_train(photographs_folder, tmp_path):
+    """Training on focal stacks alone, with nothing else there is to know."""
+    small = [a for a in SMALL if not a.startswith("data.")]
+    inside("train", "data=recorded", f"data.root='{photographs_folder}'", "trainer.max_steps=2", "output_dir=r",
+        "logger=tensorboard", *small, cwd=tmp_path)  # fmt: skip
+    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert metrics["stack/psnr"] > 0 and "depth/abs_rel" not in metrics
+    assert len(list((tmp_path / "r" / "pictures").glob("step_000002_*.png"))) == 1
+
+
+def test_a_multirun_ends_in_a_table_and_each_job_is_a_wandb_run_of_its_own(tmp_path):
+    done = process("train", "-m", "experiment=procedural", "optics.sigma_scale=0.5,1.0", "trainer.max_steps=1",
+               "output_dir=sweep", "logger=[csv,wandb]", *SMALL, cwd=tmp_path)  # fmt: skip
+    with (tmp_path / "sweep" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["optics.sigma_scale"] for row in rows] == ["0.5", "1.0"]
+    assert all(float(row["depth/abs_rel"]) > 0 for row in rows) and "2 runs" in done.stdout
+    runs = [list((tmp_path / "sweep" / str(job) / "wandb").glob("offline-run-*")) for job in range(2)]
+    assert all(len(found) == 1 for found in runs) and len({found[0].name.rsplit("-", 1)[1] for found in runs}) == 2
+
+
+@pytest.mark.slow
+def test_data_sets_are_sweepable(rgbd_folder, tmp_path):
+    inside("train", "-m", "experiment=procedural", "data=procedural,rgbd", f"data.root='{rgbd_folder}'",
+        "trainer.max_steps=2", "network.width=8", "network.depth=2", "pictures=1", "module.augmentation.crop=32",
+        "data.batch_size=2", "output_dir=sweep", cwd=tmp_path)  # fmt: skip
+    with (tmp_path / "sweep" / "comparison.csv").open() as file:
+        assert [row["data"] for row in csv.DictReader(file)] == ["procedural", "rgbd"]
+
+
+def wandb_records(file):
+    """The records of a .wandb file: LevelDB's log format, 32 KiB blocks of (checksum, length, type, payload)."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, position, parts = file.read_bytes(), 7, []
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, position + 4)
+        parts.append(data[position + 7 : position + 7 + length])
+        position += 7 + length
+        if kind in (1, 4):  # whole, or last part
+            record = Record()
+            record.ParseFromString(b"".join(parts))
+            parts = []
+            yield record
+
+
+def test_wandb_really_writes_a_run_offline_and_tensorboard_beside_it(tmp_path):
+    process("train", "experiment=procedural", "logger=[wandb,tensorboard]", "trainer.max_steps=2", "output_dir=r",
+        *SMALL, cwd=tmp_path, env={"WANDB_API_KEY": "", "WANDB_MODE": None})  # fmt: skip
+    (file,) = (tmp_path / "r" / "wandb").glob("offline-run-*/run-*.wandb")
+    logged, config = set(), set()
+    for record in wandb_records(file):
+        logged |= {item.key or "/".join(item.nested_key) for item in record.history.item}
+        config |= {update.key or "/".join(update.nested_key) for update in record.config.update}
+    assert {"val/reconstruction", "test/depth/abs_rel"} <= logged, logged
+    assert any("optics.sigma_scale" in key for key in config), config
+    assert list((tmp_path / "r" / "tensorboard").glob("events.*"))
+
+
+def test_two_processes_train_an_epoch_into_one_run_folder(tmp_path):
+    process("train", "experiment=procedural", "trainer=ddp_cpu", "trainer.max_steps=1", *SMALL, cwd=tmp_path)
+    folders = list((tmp_path / "outputs" / "train").iterdir())
+    assert len(folders) == 1 and (folders[0] / "metrics.json").is_file()
+    assert len(list(folders[0].rglob("last.ckpt"))) == 1
+    assert json.loads((folders[0] / "metrics.json").read_text())["samples"] == 2
+
+
+def test_trainers_are_sweepable_and_script_launched_ones_are_refused_in_a_sweep(tmp_path):
+    process("train", "-m", "experiment=procedural", "trainer=cpu,ddp_spawn_cpu", "trainer.max_steps=1",
+        "output_dir=sweep", *SMALL, cwd=tmp_path)  # fmt: skip
+    with (tmp_path / "sweep" / "comparison.csv").open() as file:
+        assert [row["trainer"] for row in csv.DictReader(file)] == ["cpu", "ddp_spawn_cpu"]
+    done = inside("train", "-m", "experiment=procedural", "trainer=ddp_cpu", *SMALL, cwd=tmp_path, expect=2)
+    assert "ddp_spawn" in done.stderr
+
+
+def csv_rows(folder):
+    with (folder / "csv" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_that_continues_in_its_folder_keeps_its_curve(tmp_path):
+    common = [
+        "experiment=procedural",
+        "trainer.val_check_interval=2",
+        "trainer.log_every_n_steps=1",
+        "output_dir=r",
+        *SMALL,
+    ]
+    inside("train", *common, "trainer.max_steps=4", cwd=tmp_path)
+    before = csv_rows(tmp_path / "r")
+    inside("train", *common, "trainer.max_steps=6", "ckpt_path=r/checkpoints/last.ckpt", cwd=tmp_path)
+    after = csv_rows(tmp_path / "r")
+    steps = [row["step"] for row in after if row["train/total"]]
+    assert steps == ["0", "1", "2", "3", "4", "5"]
+    kept = [row["train/total"] for row in before if row["train/total"]]
+    assert [row["train/total"] for row in after if row["train/total"]][:4] == kept
+    assert len([row for row in after if row["test/depth/abs_rel"]]) == 1
+
+
+def test_a_run_that_continues_elsewhere_takes_its_best_along(trained, tmp_path):
+    """A learning rate that ruins everything: the best stays that of the run before."""
+    last, best = (trained[0] / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    inside(
+        "train", "experiment=procedural", "trainer.val_check_interval=3", "trainer.max_steps=12", f"ckpt_path='{last}'",
+        "output_dir=on", *SMALL, cwd=tmp_path,
+    )  # fmt: skip
+    content = torch.load(tmp_path / "on" / "checkpoints" / "last.ckpt", weights_only=True)
+    state = next(value for key, value in content["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    earlier = next(
+        value
+        for key, value in torch.load(best, weights_only=True)["callbacks"].items()
+        if key.startswith("ModelCheckpoint")
+    )
+    assert state["best_model_score"] <= earlier["best_model_score"]
+    assert Path(state["best_model_path"]) == (tmp_path / "on" / "checkpoints" / "best.ckpt").resolve()
+    assert json.loads((tmp_path / "on" / "metrics.json").read_text())["protocol"]["checkpoint"].startswith(
+        str(tmp_path)
+    )
+
+
+def test_the_last_checkpoint_is_the_last_step_and_not_the_last_validated_one(tmp_path):
+    inside("train", "experiment=procedural", "trainer.val_check_interval=4", "trainer.max_steps=6", "output_dir=r", *SMALL,
+           cwd=tmp_path)  # fmt: skip
+    assert torch.load(tmp_path / "r" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_saves_its_step_and_can_go_on(number, tmp_path):
+    command = [sys.executable, "-u", "-m", "sfdfd.train", "experiment=procedural", "output_dir=r",
+               "trainer.max_steps=100000", "trainer.val_check_interval=50000", *SMALL]  # fmt: skip
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores Ctrl-C
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as running:
+        deadline = time.monotonic() + 120
+        log = tmp_path / "r" / "csv" / "metrics.csv"
+        while not (log.is_file() and log.stat().st_size > 500) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        running.send_signal(number)
+        err = running.stderr.read()
+    assert running.returncode == 128 + number, err
+    step = torch.load(tmp_path / "r" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert step > 50 and f"stopped by {number.name} after step {step}; continue with ckpt_path=" in err
+    assert not (tmp_path / "r" / "metrics.json").exists()
+    inside("train", "experiment=procedural", f"trainer.max_steps={step + 2}", "ckpt_path=r/checkpoints/last.ckpt",
+           "output_dir=on", *SMALL, cwd=tmp_path)  # fmt: skip
+
+
+def test_the_models_own_camera_holds_in_the_test_in_evaluate_and_after_loading(tmp_path):
+    """A model that believes in twice the blur renders it wherever it is judged."""
+    done = inside("train", "experiment=procedural", "optics.camera.f_number=4", "trainer.max_steps=2", "output_dir=r",
+                  *SMALL, cwd=tmp_path)  # fmt: skip
+    assert "f_number 8 in the data (the model's is 4)" in done.stderr
+    tested = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert tested["protocol"]["optics"]["f_number"] == 4.0 and tested["protocol"]["camera"]["f_number"] == 8.0
+    data = [one for one in SMALL if one.startswith("data.") and "train" not in one and "batch" not in one]
+    best = tmp_path / "r" / "checkpoints" / "best.ckpt"
+    inside("evaluate", "checkpoint=r/checkpoints/best.ckpt", "output_dir=e", *data, cwd=tmp_path)
+    evaluated = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert evaluated["stack/psnr"] == pytest.approx(tested["stack/psnr"], abs=1e-3)
+    assert load_run(best).camera == Camera(0.05, 4.0, 1.2e-5)
+    content = torch.load(best, weights_only=True)
+    content["sfdfd_config"]["optics"]["camera"]["f_number"] = 8.0  # the same weights, the data's camera
+    torch.save(content, tmp_path / "data.ckpt")
+    inside("evaluate", "checkpoint=data.ckpt", "output_dir=d", *data, cwd=tmp_path)
+    assert json.loads((tmp_path / "d" / "metrics.json").read_text())["stack/psnr"] > evaluated["stack/psnr"] + 0.5
+
+
+def test_a_few_stacks_train_on_two_processes(tmp_path):
+    """Two stacks are one for each process, a batch of two or not; and the steps of spawned processes are told."""
+    done = process("train", "experiment=procedural", "trainer=ddp_spawn_cpu", "trainer.max_steps=2", "output_dir=r", *SMALL,
+                   "data.train_length=2", cwd=tmp_path)  # fmt: skip
+    assert "after 2 steps" in done.stdout
+    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert metrics["protocol"]["steps"] == 2
+    assert torch.load(tmp_path / "r" / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_a_fit_that_takes_no_step_is_an_error(tmp_path):
+    done = inside("train", "experiment=procedural", "trainer.max_time=00:00:00:00", "output_dir=r", *SMALL, cwd=tmp_path,
+                  expect=2)  # fmt: skip
+    assert "took no step" in one_line(done.stderr) and not (tmp_path / "r" / "metrics.json").exists()
+
+
+def test_time_alone_can_end_a_run(tmp_path):
+    done = inside("train", "experiment=procedural", "trainer.max_steps=-1", "trainer.max_time=00:00:00:03", "output_dir=r",
+                  *SMALL, cwd=tmp_path)  # fmt: skip
+    content = torch.load(tmp_path / "r" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] > 1 and f"after {content['global_step']} steps" in done.stdout
+    rate = content["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert rate < 3e-4  # the cosine has come down with the time
+
+
+def test_no_logger_at_all(tmp_path):
+    inside("train", "experiment=procedural", "logger=none", "trainer.max_steps=1", "output_dir=r", *SMALL, cwd=tmp_path)
+    assert (tmp_path / "r" / "metrics.json").is_file() and not (tmp_path / "r" / "csv").exists()

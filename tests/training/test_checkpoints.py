@@ -1,0 +1,128 @@
+"""Checkpoints are data: nothing in them is executed, and what does not fit is said in one line."""
+
+import pytest
+import torch
+
+from sfdfd.errors import InputError
+from sfdfd.optics.camera import Camera
+from sfdfd.training.checkpoints import (
+    OLD_NAMES,
+    PRETRAINED,
+    load_checkpoint,
+    load_model,
+    load_run,
+    own_camera,
+    resumable,
+)
+from tests.commands import inside, one_line
+
+
+def target(name, **arguments):
+    return {"_target_": name, **arguments}
+
+
+def spoiled(config, network=None, renderer=None, loss=None, **more):
+    optics = {**config["optics"], **({} if renderer is None else {"renderer": renderer})}
+    changes = {"network": network or config["network"], "loss": loss or config["loss"]}
+    return {**config, **changes, "optics": optics, **more}
+
+
+def interpolated(config):
+    return {**config["network"], "head": "${oc.create:{_target_: os.system, command: touch owned}}"}
+
+
+HOSTILE = {
+    "a function through a module of ours": lambda c: spoiled(
+        c, network=target("sfdfd.data.fetch.urllib.request.urlretrieve", url="file:///etc/passwd", filename="owned")
+    ),
+    "a loader that unpickles": lambda c: spoiled(
+        c, renderer=target("sfdfd.data.photographs.np.load", file="owned.npy", allow_pickle=True)
+    ),
+    "a command": lambda c: spoiled(c, network=target("os.system", command="touch owned")),
+    "a class of ours in the wrong place": lambda c: spoiled(c, loss=target("sfdfd.networks.daif.DAIFNet")),
+    "a class that is no part": lambda c: spoiled(c, network=target("sfdfd.training.callbacks.StepProgress")),
+    "an interpolation": lambda c: spoiled(c, network=interpolated(c)),
+    "a nested target": lambda c: spoiled(
+        c, network={**c["network"], "power": {"_target_": "os.system", "command": "touch owned"}}
+    ),
+    "hydra's own keys": lambda c: spoiled(c, network={**c["network"], "_args_": ["touch owned"], "_partial_": True}),
+    "an argument that there is not": lambda c: spoiled(c, network={**c["network"], "command": "touch owned"}),
+    "a size that no machine holds": lambda c: spoiled(c, network={**c["network"], "width": 1000, "depth": 8}),
+    "a size that is endless": lambda c: spoiled(c, network={**c["network"], "depth": 10**9}),
+    "a target that is no name": lambda c: spoiled(c, network=target(["os.system"])),
+    "no mapping": lambda c: spoiled(c, network="sfdfd.networks.daif.DAIFNet"),
+    "a camera that is a program": lambda c: {
+        **c, "optics": {**c["optics"], "camera": {**c["optics"]["camera"], "f_number": "${oc.env:HOME}"}}
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+@pytest.mark.parametrize("command", ["evaluate", "export", "predict"])
+def test_hostile_checkpoints_end_in_one_line_and_do_nothing(attack, command, trained, tmp_path):
+    content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    content["sfdfd_config"] = HOSTILE[attack](content["sfdfd_config"])
+    torch.save(content, tmp_path / "hostile.ckpt")
+    before = {path.name for path in tmp_path.iterdir()}
+    stack = ["stack=example"] if command == "predict" else []
+    line = one_line(inside(command, "checkpoint=hostile.ckpt", *stack, cwd=tmp_path, expect=2).stderr)
+    assert "hostile.ckpt" in line or "camera" in line
+    assert {path.name for path in tmp_path.iterdir()} - before <= {"outputs"} and not list(tmp_path.rglob("owned*"))
+
+
+def test_foreign_files_are_refused(trained, tmp_path):
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    torch.save({"state_dict": [1, 2], "sfdfd_config": {}}, tmp_path / "list.ckpt")
+    torch.save({"state_dict": {}, "sfdfd_config": {}}, tmp_path / "empty.ckpt")
+    (tmp_path / "half.ckpt").write_bytes((trained[0] / "checkpoints" / "last.ckpt").read_bytes()[:5000])
+    for name, message in {
+        "text": "not a readable", "other": "not a checkpoint of sfdfd", "list": "no table of tensors",
+        "empty": "lacks network", "nowhere": "no such file", "half": "not a readable",
+    }.items():  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            load_run(tmp_path / f"{name}.ckpt")
+
+
+def test_weights_of_another_network_are_refused(trained, tmp_path):
+    content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    content["sfdfd_config"]["network"] = {**content["sfdfd_config"]["network"], "width": 16}
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="do not fit its network"):
+        load_run(tmp_path / "other.ckpt")
+
+
+def test_older_checkpoints_load():
+    """The shipped one was written when its classes had other names."""
+    stored = load_checkpoint(PRETRAINED)["sfdfd_config"]
+    assert stored["loss"]["_target_"] in OLD_NAMES
+    module, renderer = load_model("pretrained", {"sigma_scale": 0.7})
+    assert renderer.options["sigma_scale"] == 0.7 and module.camera is None and not module.training
+
+
+def test_the_models_own_camera_is_the_one_that_is_not_the_datas():
+    theirs = {"focal_length_m": 0.05, "f_number": 8.0, "pixel_pitch_m": 1.2e-5}
+    config = {"optics": {"camera": dict(theirs)}, "data": {"camera": dict(theirs)}}
+    assert own_camera(config) is None and own_camera({}) is None
+    config["optics"]["camera"]["f_number"] = 4.0
+    assert own_camera(config) == Camera(0.05, 4.0, 1.2e-5)
+    config["data"]["resize"] = 0.5  # the pitch of the images as they come
+    assert own_camera(config) == Camera(0.05, 4.0, 2.4e-5)
+    config["data"] = {"camera": dict.fromkeys(theirs)}
+    assert own_camera(config) == Camera(0.05, 4.0, 1.2e-5)
+    config["optics"]["camera"]["pixel_pitch_m"] = None
+    with pytest.raises(InputError, match=r"optics\.camera: expected all"):
+        own_camera(config)
+
+
+def test_what_cannot_be_continued_is_said(trained, tmp_path):
+    last = trained[0] / "checkpoints" / "last.ckpt"
+    module = load_run(last)
+    assert resumable(module, str(last), 8) == 6
+    with pytest.raises(InputError, match="made 6 steps already"):
+        resumable(module, str(last), 6)
+    inside("export", f"checkpoint='{last}'", "format=weights", "output_dir=x", cwd=tmp_path)
+    with pytest.raises(InputError, match=r"weights alone.*weights_path"):
+        resumable(module, str(tmp_path / "x" / "weights.ckpt"), 8)
+    with pytest.raises(InputError, match="of another network"):
+        resumable(load_run(PRETRAINED), str(last), 8)

@@ -1,0 +1,40 @@
+"""The CSV file goes on where a run does."""
+
+import csv
+
+from sfdfd.training.loggers import ContinuedCSVLogger
+
+
+def rows(folder):
+    with (folder / "csv" / "metrics.csv").open(newline="") as file:
+        return [(row["step"], row["a"], row.get("b") or "") for row in csv.DictReader(file)]
+
+
+def logged(folder, first, steps, key="a"):
+    logger = ContinuedCSVLogger(save_dir=str(folder), name=None, version="csv")
+    if first is not None:
+        logger.continue_from(first)
+    for step in steps:
+        logger.log_metrics({"a": step, key: step}, step=step)
+    logger.save()
+
+
+def test_a_continued_run_keeps_its_rows_without_gaps_or_doubles(tmp_path):
+    logged(tmp_path, None, [0, 1, 2, 3])
+    logged(tmp_path, 2, [2, 3, 4], key="b")  # from a checkpoint of two steps; a new column comes along
+    assert rows(tmp_path) == [("0", "0", ""), ("1", "1", ""), ("2", "2", "2"), ("3", "3", "3"), ("4", "4", "4")]
+
+
+def test_a_new_run_begins_anew(tmp_path, recwarn):
+    logged(tmp_path, None, [0, 1, 2, 3])
+    logged(tmp_path, None, [0])
+    assert rows(tmp_path) == [("0", "0", "")]
+
+
+def test_the_rows_of_an_old_test_go(tmp_path):
+    logger = ContinuedCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
+    logger.log_metrics({"a": 1}, step=0)
+    logger.log_metrics({"a": 2, "test/depth/abs_rel": 0.1}, step=1)
+    logger.save()
+    logged(tmp_path, 4, [4])
+    assert [row[0] for row in rows(tmp_path)] == ["0", "4"]
