@@ -22,9 +22,9 @@ from sfdfd.data.scenes.rgbd import RGBDFolder
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.data.wrappers import RenderedStacks
 from sfdfd.inference.estimator import DefocusEstimator
+from sfdfd.inference.refine import Refiner
 from sfdfd.measures.metrics import depth_metrics, psnr
 from sfdfd.optics import Camera, DefocusRenderer
-from sfdfd.inference.refine import Refiner
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMERA = Camera(0.05, 8.0, 1.2e-5)

@@ -57,7 +57,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("elsewhere")
     done = inside(
         "train", "experiment=procedural", "trainer.max_steps=6", "trainer.val_check_interval=3",
-        "callbacks.pictures.every_n_epochs=1", "output_dir=a run", *SMALL, cwd=folder,
+        "callbacks.pictures.every_n_epochs=1", "output_dir=a run", *SMALL, "pictures=1", cwd=folder,
     )  # fmt: skip
     return folder / "a run", done
 

@@ -11,8 +11,8 @@ from tests.commands import inside
 
 
 def test_evaluating_a_checkpoint_on_an_rgbd_folder(trained, rgbd_folder, tmp_path):
-    done = inside("evaluate", f"checkpoint='{trained[0] / 'checkpoints/best.ckpt'}'", "data=rgbd",
-               f"data.root='{rgbd_folder}'", "data.renderer.sigma_scale=1.0", "pictures=1", "output_dir=e",
+    done = inside("evaluate", "pictures=0", f"checkpoint='{trained[0] / 'checkpoints/best.ckpt'}'", "data=rgbd",
+               f"data.root='{rgbd_folder}'", "data.renderer.sigma_scale=1.0", "output_dir=e",
                cwd=tmp_path)  # fmt: skip
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert metrics["samples"] == 4 and metrics["protocol"]["constant_depth_m"] == 2.5
@@ -25,7 +25,7 @@ def test_evaluating_a_checkpoint_on_an_rgbd_folder(trained, rgbd_folder, tmp_pat
 
 
 def test_baselines_alone_follow_their_closed_forms(rgbd_folder, tmp_path):
-    inside("evaluate", "data=rgbd", f"data.root='{rgbd_folder}'", "output_dir=e", cwd=tmp_path)
+    inside("evaluate", "pictures=0", "data=rgbd", f"data.root='{rgbd_folder}'", "output_dir=e", cwd=tmp_path)
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert "depth/abs_rel" not in metrics and metrics["protocol"]["synthesis_sigma_scale"] == 0.5
     depths = [iio.imread(rgbd_folder / "depth" / f"{i}.png") / 1000 for i in range(4)]
@@ -34,6 +34,6 @@ def test_baselines_alone_follow_their_closed_forms(rgbd_folder, tmp_path):
 
 
 def test_recorded_stacks_have_stack_metrics_only(photographs_folder, tmp_path):
-    inside("evaluate", "data=recorded", f"data.root='{photographs_folder}'", "output_dir=e", cwd=tmp_path)
+    inside("evaluate", "pictures=0", "data=recorded", f"data.root='{photographs_folder}'", "output_dir=e", cwd=tmp_path)
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert metrics["baselines/classical/stack/psnr"] > 0 and not [key for key in metrics if "depth/" in key]

@@ -61,6 +61,7 @@ def train(config: DictConfig) -> dict[str, Any]:
         result, best = _test(module, untrained, datamodule, saver, steps, output_dir, resolved)
         for logger in trainer.loggers:
             logger.log_metrics({f"test/{k}": v for k, v in result.items() if isinstance(v, (int, float))}, step=steps)
+            logger.save()
     finally:
         _finish_loggers()
     print_metrics(result, f"test, {config.data._target_.rsplit('.', 1)[-1]}, after {steps} steps")
@@ -109,6 +110,8 @@ def _module(config: DictConfig, resolved: dict[str, Any]) -> DepthFromDefocus:
 
 def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
     """The trainer; ``first_step`` is that of a run that is continued."""
+    from lightning.pytorch.callbacks import LearningRateMonitor
+
     from sfdfd.training.loggers import ContinuedCSVLogger
 
     loggers = [instantiate(node) for node in (config.logger or {}).values()]
@@ -116,6 +119,8 @@ def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
         if isinstance(logger, ContinuedCSVLogger) and first_step is not None:
             logger.continue_from(first_step)
     callbacks = [instantiate(node) for node in (config.callbacks or {}).values()]
+    if not loggers:  # who has nobody to tell refuses to watch
+        callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
     return instantiate(config.trainer, logger=loggers or False, callbacks=callbacks)
 
 

@@ -60,7 +60,7 @@ class Counting:
 @pytest.mark.parametrize("truth", [True, False])
 def test_each_sample_is_solved_once_and_the_cases_are_of_the_table(truth, tmp_path):
     method = Counting()
-    result = evaluate({"refined": method}, Scenes(truth), "all", tmp_path, renderer=RENDERER, pictures=0)
+    result = evaluate({"refined": method}, Scenes(truth), "all", tmp_path, renderer=RENDERER, pictures=1)
     assert method.calls == 6 and result["samples"] == 6
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

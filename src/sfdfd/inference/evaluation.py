@@ -53,7 +53,7 @@ def evaluate(
             ``report.html`` (table, worst and best cases).
         renderer: the model's optics, of which the protocol tells, and which refocuses in the report.
         device: where the stacks go.
-        pictures: number of samples to draw.
+        pictures: number of samples to draw; with 0 the report shows no cases either.
         protocol: added to the data's protocol in ``metrics.json``.
 
     Returns:
@@ -78,7 +78,7 @@ def evaluate(
             measured = image_metrics(prediction, stack)
             metrics[name].update(measured)
             rows.append({"name": stack.name[0], "method": name, **measured.as_dicts()[0]})
-            if name == reported:
+            if name == reported and pictures:
                 cases.offer(rows[-1], index, stack, prediction)
             if index in drawn and name in DRAWN:
                 iio.imwrite(folder / f"{name}_{stack.name[0] or index}.png", to_rgb(overview(stack, prediction)))

@@ -50,7 +50,7 @@ def enlarged(
     # what the slices have sharp, and from the AIF at working size what they all have blurred
     lacking = prediction.aif - F.interpolate(aif, prediction.aif.shape[-2:], mode="area")
     lacking = F.interpolate(lacking, size, mode="bilinear", align_corners=False)
-    blur = _smallest_blur_px(depth_m[0], focus, camera).square()
+    blur = _smallest_blur_px(depth_m[0], focus, camera, covered).square()
     aif = aif.addcmul_(lacking, blur / (blur + 1)).clamp_(0, 1)
     std = F.interpolate(prediction.depth_std_m[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     confidence = F.interpolate(prediction.confidence[:, None], size, mode="bilinear", align_corners=False)[:, 0]
@@ -69,24 +69,31 @@ def blend_slices(
 
     Weights exp(-(r^2 - r_min^2) / (2 t^2)), r the blur radius in pixels and t = 0.7 px.
     """
-    smallest = _smallest_blur_px(depth_m, focus_distances_m, camera)
+    smallest = _smallest_blur_px(depth_m, focus_distances_m, camera, covered)
     total, weights = None, None
     for index, (item, focus) in enumerate(zip(slices, focus_distances_m, strict=True)):
         image = item() if callable(item) else item
         radius = camera.blur_radius_px(depth_m, focus)
         weight = torch.exp((smallest.square() - radius.square()) / (2 * 0.7**2)) + 1e-9
         if covered is not None:
-            weight = weight * (covered[index] + 1e-6)
+            weight = weight * (covered[index] + 1e-12)
         total = weight * image if total is None else total.addcmul_(weight.expand_as(image), image)
         weights = weight if weights is None else weights.add_(weight)
     return total / weights
 
 
-def _smallest_blur_px(depth_m: Tensor, focus_distances_m: Tensor, camera: Camera) -> Tensor:
-    smallest = camera.blur_radius_px(depth_m, focus_distances_m[0])
-    for focus in focus_distances_m[1:]:
-        smallest = torch.minimum(smallest, camera.blur_radius_px(depth_m, focus))
-    return smallest
+def _smallest_blur_px(
+    depth_m: Tensor, focus_distances_m: Tensor, camera: Camera, covered: Sequence[Tensor] | None
+) -> Tensor:
+    """(H,W) of the sharpest slice that shows a pixel; of all slices where none does."""
+    anyway, shown = None, None
+    for index, focus in enumerate(focus_distances_m):
+        radius = camera.blur_radius_px(depth_m, focus)
+        anyway = radius if anyway is None else torch.minimum(anyway, radius)
+        if covered is not None:
+            radius = torch.where(covered[index] > 0.5, radius, torch.inf)
+            shown = radius if shown is None else torch.minimum(shown, radius)
+    return anyway if shown is None else torch.where(torch.isfinite(shown), shown, anyway)
 
 
 def mended_aif(stack: FocalStack, prediction: Prediction) -> Float[Tensor, "b 3 h w"]:

@@ -74,7 +74,8 @@ def wandb_logger(save_dir: str, mode: str = "auto", **options: Any) -> WandbLogg
     """
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
-    checked_choice(mode, "mode (logger.wandb.mode)", ("online", "offline", "disabled", "auto"))
+    else:
+        checked_choice(mode, "mode (logger.wandb.mode)", ("online", "offline", "disabled", "auto"))
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     return WandbLogger(save_dir=save_dir, mode=mode, offline=mode == "offline", **options)
 
