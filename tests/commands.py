@@ -13,8 +13,8 @@ import pytest
 
 SMALL = [
     "data.train_length=4", "data.val_length=1", "data.test_length=2", "data.height=32", "data.width=40",
-    "data.batch_size=2", "module.augmentation.crop=32", "network.width=8", "network.depth=2", "pictures=0", "callbacks.pictures.samples=1",
-    "threads=1",
+    "data.batch_size=2", "module.augmentation.crop=32", "network.width=8", "network.depth=2", "pictures=0",
+    "callbacks.pictures.samples=1", "threads=1",
 ]  # fmt: skip
 QUIET = {"WANDB_SILENT": "true", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}  # tests run side by side
 

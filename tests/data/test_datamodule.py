@@ -7,19 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.data.datamodule import (
-    ProceduralDataModule,
-    RerenderedDataModule,
-    RGBDDataModule,
-    StacksDataModule,
-)
+from sfdfd.data.datamodule import StacksDataModule
 from sfdfd.data.sensor import SensorModel
 from sfdfd.data.sources.base import write_splits, write_stack
 from sfdfd.data.splits import split_names
+from sfdfd.data.synthetic import ProceduralDataModule, RerenderedDataModule
 from sfdfd.errors import InputError
 from sfdfd.inference.methods import baselines
 from sfdfd.optics import DefocusRenderer
 from tests.conftest import CAMERA, FOCUS_M
+from tests.data.conftest import rgbd_module
 
 RENDERER = DefocusRenderer(sigma_scale=0.5)
 
@@ -56,25 +53,6 @@ def test_synthesis_on_the_device_gives_what_the_loader_gives():
     assert noisy.on_after_batch_transfer(raw, 0) is raw  # validation and test are the loader's
     with pytest.raises(InputError, match=r"data\.synthesise_on"):
         ProceduralDataModule(synthesise_on="gpu", **common)
-
-
-@pytest.fixture
-def rgbd(tmp_path):
-    rng = np.random.default_rng(0)
-    for part in ("rgb", "depth"):
-        (tmp_path / part).mkdir()
-    for index in range(12):
-        iio.imwrite(tmp_path / "rgb" / f"{index:04d}.png", rng.integers(0, 255, (20, 26, 3), dtype=np.uint8))
-        millimetres = rng.integers(900, 8000, (20, 26), dtype=np.uint16)
-        millimetres[:3, :4] = 0
-        iio.imwrite(tmp_path / "depth" / f"{index:04d}.png", millimetres)
-    return tmp_path
-
-
-def rgbd_module(root, **options):
-    return RGBDDataModule(
-        root=str(root), renderer=RENDERER, camera=CAMERA, focus_distances_m=FOCUS_M, near_m=0.5, far_m=10.0, **options
-    )
 
 
 def test_unit_holes_and_memory(rgbd):

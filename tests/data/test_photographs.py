@@ -10,6 +10,7 @@ from PIL import Image
 from sfdfd.data.photographs import depth_range_m, read_photographs
 from sfdfd.data.stacks import read_stack
 from sfdfd.errors import InputError
+from tests.data.test_images import DISTANCE, EQUIVALENT, FOCAL, NUMBER, save_with_exif
 
 RNG = np.random.default_rng(0)
 
@@ -18,17 +19,6 @@ DEEP = RNG.integers(0, 65535, (20, 30, 3), dtype=np.uint16)
 
 
 FLAT = (DEEP >> 8).astype(np.uint8)
-
-
-def save_with_exif(path, **tags):
-    exif = Image.Exif()
-    sub = exif.get_ifd(0x8769)
-    for tag, value in tags.items():
-        sub[int(tag[1:], 16)] = value
-    Image.fromarray(FLAT).save(path, exif=exif, quality=95)
-
-
-FOCAL, NUMBER, EQUIVALENT, DISTANCE, RESOLUTION, UNIT = "x920A", "x829D", "xA405", "x9206", "xA20E", "xA210"
 
 
 def test_exif_gives_camera_and_distances(tmp_path):

@@ -23,7 +23,7 @@ from PIL import Image
 
 from sfdfd.capture.datamodule import RecordedDataModule
 from sfdfd.data import sources
-from sfdfd.data.datamodule import RGBDDataModule, StacksDataModule
+from sfdfd.data.datamodule import StacksDataModule
 from sfdfd.data.fetch import (
     MANIFEST,
     RemoteFile,
@@ -43,6 +43,7 @@ from sfdfd.data.sources.lightfield import refocused
 from sfdfd.data.sources.middlebury import depth_of_scene_m, read_pfm
 from sfdfd.data.sources.nyu import nyu_split
 from sfdfd.data.sources.zedd import write_submission
+from sfdfd.data.synthetic import RGBDDataModule
 from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer
 from tests.conftest import CAMERA, FOCUS_M

@@ -5,9 +5,7 @@ import pytest
 import torch
 import yaml
 
-from sfdfd.data.datamodule import (
-    StacksDataModule,
-)
+from sfdfd.data.datamodule import StacksDataModule
 from sfdfd.data.images import write_image
 from sfdfd.data.stacks import read_stack
 from sfdfd.errors import InputError

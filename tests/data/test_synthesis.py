@@ -3,12 +3,10 @@
 import pytest
 import torch
 
-from sfdfd.data.datamodule import (
-    ProceduralDataModule,
-)
 from sfdfd.data.scenes.scene import Scene
 from sfdfd.data.sensor import SensorModel
 from sfdfd.data.synthesis import StackSynthesis
+from sfdfd.data.synthetic import ProceduralDataModule
 from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer, render_focal_stack
 from sfdfd.stack import FocalStack

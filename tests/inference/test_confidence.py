@@ -7,23 +7,11 @@ from sfdfd.data.scenes.scene import Scene
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.inference.confidence import confidence_of, depth_std_m
 from sfdfd.inference.refine import Refiner
-from sfdfd.networks import classical_network
 from sfdfd.optics import Camera, DefocusRenderer
-from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
+from tests.conftest import FOCUS_M
+from tests.inference.conftest import start_of
 
 RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
-
-
-@pytest.fixture(scope="module")
-def scene():
-    synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5, method="exact"), CAMERA, FOCUS_M, 0.5, 10.0)
-    return procedural_stacks(4, synthesis, seed=0, height=96, width=112)[1]
-
-
-def start_of(stack):
-    return classical_network(
-        stack.images, stack.focus_distances_m, near_m=stack.near_m, far_m=stack.far_m, slice_mask=stack.slice_mask
-    )
 
 
 def test_texture_and_flat_surfaces_are_told_apart():

@@ -6,26 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError
 from sfdfd.inference.refine import Refiner, energy_of
-from sfdfd.networks import classical_network
 from sfdfd.optics import DefocusRenderer
-from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
+from tests.inference.conftest import start_of
 
 RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
-
-
-@pytest.fixture(scope="module")
-def scene():
-    synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5, method="exact"), CAMERA, FOCUS_M, 0.5, 10.0)
-    return procedural_stacks(4, synthesis, seed=0, height=96, width=112)[1]
-
-
-def start_of(stack):
-    return classical_network(
-        stack.images, stack.focus_distances_m, near_m=stack.near_m, far_m=stack.far_m, slice_mask=stack.slice_mask
-    )
 
 
 def abs_rel(depth_m, stack):

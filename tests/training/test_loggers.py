@@ -38,3 +38,16 @@ def test_the_rows_of_an_old_test_go(tmp_path):
     logger.save()
     logged(tmp_path, 4, [4])
     assert [row[0] for row in rows(tmp_path)] == ["0", "4"]
+
+
+def test_columns_of_another_process_are_known(tmp_path):
+    """After a spawned training, the process that waited logs the test into the same file."""
+    waiting = ContinuedCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
+    waiting.log_hyperparams({"a": 1})
+    trained = ContinuedCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
+    trained.log_metrics({"a": 1, "b": 2}, step=0)
+    trained.save()
+    waiting.log_metrics({"c": 3}, step=1)
+    waiting.save()
+    with (tmp_path / "csv" / "metrics.csv").open() as file:
+        assert [(row["a"], row["b"], row["c"]) for row in csv.DictReader(file)] == [("1", "2", ""), ("", "", "3")]

@@ -11,21 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
+from sfdfd.data.description import CAMERA_KEYS, PLAUSIBLE, STACK_KEYS, Description, checked_keys
 from sfdfd.data.files import readable
-from sfdfd.data.images import PhotoFacts, list_images, read_photograph, to_float
+from sfdfd.data.images import PhotoFacts, read_photograph, to_float
 from sfdfd.data.names import ambiguous_distances, distances_in_names
 from sfdfd.errors import InputError, checked_number
 from sfdfd.optics.camera import Camera
 
 __all__ = ["STACK_KEYS", "Photographs", "depth_range_m", "read_photographs"]
 
-STACK_KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "files", "crop", "focus_distance_unit_m")
 TRUTH_KEYS = ("depth_m", "aif")
-CAMERA_KEYS = ("focal_length_m", "f_number", "pixel_pitch_m")
-PLAUSIBLE = {"focal_length_m": (1e-4, 10.0), "f_number": (0.1, 300.0), "pixel_pitch_m": (1e-7, 1e-3)}
 AGREEMENT = 0.05
 """Share by which the EXIF of a stack's photographs may differ: lenses breathe, but a stack has one lens."""
 NEAREST_M, FARTHEST_M = 1e-3, 100.0
@@ -97,7 +94,7 @@ def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = N
     Raises:
         InputError: naming the file or key and what was expected; also where the EXIF of the photographs disagree.
     """
-    said = _Description.read(Path(folder), overrides)  # numbers before pixels: what is wrong with them is said at once
+    said = Description.read(Path(folder), overrides)  # numbers before pixels: what is wrong with them is said at once
     images, facts = _slices(said.files)
     camera = _camera(said, facts)
     focus = next((found for source in FOCUS_SOURCES if (found := source(said, facts)) is not None), None)
@@ -139,158 +136,6 @@ def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = N
     )
 
 
-@dataclass(frozen=True)
-class _Description:
-    """What ``stack.yaml`` and the command line say, checked.
-
-    Attributes:
-        folder, files: the slices, in order.
-        camera: key -> (value, where it was said).
-        focus: (distances in metres, where they were said), or None.
-        unit_m: of distances without a unit; None where nobody says it.
-        near_m, far_m: depth range.
-        range_origins: where they were said.
-        crop: ([left, top, right, bottom], where it was said).
-        truth: as in ``stack.yaml``.
-    """
-
-    folder: Path
-    files: list[Path]
-    camera: dict[str, tuple[float, str]]
-    focus: tuple[list[float], str] | None
-    unit_m: float | None
-    near_m: float | None
-    far_m: float | None
-    range_origins: dict[str, str]
-    crop: tuple[Any, str]
-    truth: Any
-
-    @property
-    def yaml(self) -> Path:
-        return self.folder / "stack.yaml"
-
-    @property
-    def factor(self) -> float:
-        """Metres per unit of a distance that carries none."""
-        return 1.0 if self.unit_m is None else self.unit_m
-
-    @classmethod
-    def read(cls, folder: Path, overrides: Mapping[str, Any] | None) -> _Description:
-        if not folder.is_dir():
-            raise InputError(f"stack={folder}: no such folder")
-        described = folder / "stack.yaml"
-        content = _load_yaml(described) if described.exists() else {}
-        _checked_keys(content, (*STACK_KEYS, "truth"), str(described))
-        given = {key: value for key, value in (overrides or {}).items() if value is not None}
-        _checked_keys(given, STACK_KEYS, "command line")
-
-        def said(key: str) -> tuple[Any, str]:
-            return (given[key], "command line") if key in given else (content.get(key), str(described))
-
-        files = _files(folder, *said("files"))
-        unit, where = said("focus_distance_unit_m")
-        unit_m = None if unit is None else checked_number(unit, f"{where}: focus_distance_unit_m")
-        bounds, origins = {}, {}
-        for key in ("near_m", "far_m"):
-            value, where = said(key)
-            bounds[key] = None if value is None else checked_number(value, f"{where}: {key}")
-            if value is not None:
-                origins[key] = where
-        if None not in bounds.values() and bounds["near_m"] >= bounds["far_m"]:
-            raise InputError(f"{where}: expected near_m < far_m, got {bounds['near_m']:g} and {bounds['far_m']:g}")
-        return cls(
-            folder=folder,
-            files=files,
-            camera=_said_camera(content.get("camera"), given.get("camera"), described),
-            focus=_said_distances(*said("focus_distances_m"), len(files), 1.0 if unit_m is None else unit_m),
-            unit_m=unit_m,
-            **bounds,
-            range_origins=origins,
-            crop=said("crop"),
-            truth=content.get("truth"),
-        )
-
-    def crop_of(self, height: int, width: int) -> tuple[slice, slice]:
-        """The rows and columns that the crop leaves."""
-        crop, where = self.crop
-        crop = crop or [0, 0, 0, 0]
-        if not (isinstance(crop, Sequence) and len(crop) == 4 and all(isinstance(c, int) and c >= 0 for c in crop)):
-            raise InputError(f"{where}: crop: expected [left, top, right, bottom] pixels, got {crop!r}")
-        left, top, right, bottom = crop
-        if left + right > width - 16 or top + bottom > height - 16:
-            raise InputError(f"{where}: crop {crop} leaves less than 16 pixels of {width} x {height}")
-        return slice(top, height - bottom), slice(left, width - right)
-
-
-def _load_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
-    if content is None:  # nothing but comments: every key is optional
-        return {}
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping with camera and focus_distances_m, got {content!r}")
-    return content
-
-
-def _checked_keys(content: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    unknown = [key for key in content if key not in known]
-    if unknown:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(known)}")
-
-
-def _files(folder: Path, names: Any, where: str) -> list[Path]:
-    """The slices: those that are listed, or every image in the order of the names."""
-    if names:
-        if not isinstance(names, list):
-            raise InputError(f"{where}: files: expected a list of file names, got {names!r}")
-        files = [folder / str(name) for name in names]
-        for file in files:
-            if not file.is_file():
-                raise InputError(f"{file}: listed in files of {where}, but not there")
-    else:
-        files = list_images(folder)
-    if len(files) < 2:
-        raise InputError(f"{folder}: expected two or more slices (PNG, JPEG or TIFF), got {len(files)}")
-    return files
-
-
-def _said_camera(content: Any, given: Any, described: Path) -> dict[str, tuple[float, str]]:
-    """Key -> (value, where it was said); the command line comes before ``stack.yaml``."""
-    camera: dict[str, tuple[float, str]] = {}
-    for part, origin in ((content, str(described)), (given, "command line")):
-        if part is None:
-            continue
-        if not isinstance(part, Mapping):
-            raise InputError(f"{origin}: camera: expected {', '.join(CAMERA_KEYS)}, got {part!r}")
-        _checked_keys(part, CAMERA_KEYS, f"{origin}: camera")
-        for key, value in part.items():
-            if value is None:
-                continue
-            number = checked_number(value, f"{origin}: camera.{key}")
-            low, high = PLAUSIBLE[key]
-            if not low <= number <= high:
-                raise InputError(
-                    f"{origin}: camera.{key}: {number:g} is not plausible (expected {low:g} to {high:g}; "
-                    "lengths are in metres: 50 mm = 0.05, 2.4 um = 2.4e-6)"
-                )
-            camera[key] = number, f"{origin}, instead of {described.name}" if key in camera else origin
-    return camera
-
-
-def _said_distances(listed: Any, where: str, number: int, unit_m: float) -> tuple[list[float], str] | None:
-    if listed is None:
-        return None
-    if not isinstance(listed, Sequence) or isinstance(listed, str):
-        raise InputError(f"{where}: focus_distances_m: expected a list of metres, got {listed!r}")
-    if len(listed) != number:
-        raise InputError(
-            f"{where}: expected {number} focus distances, one per slice, got {len(listed)} (focus_distances_m)"
-        )
-    return [unit_m * checked_number(value, f"{where}: focus_distances_m", infinite=True) for value in listed], where
-
-
 def _slices(files: Sequence[Path]) -> tuple[list[np.ndarray], list[PhotoFacts]]:
     """The pixels and the EXIF of every file; all of one size."""
     images, facts = [], []
@@ -309,7 +154,7 @@ def _slices(files: Sequence[Path]) -> tuple[list[np.ndarray], list[PhotoFacts]]:
     return images, facts
 
 
-def _camera(said: _Description, facts: Sequence[PhotoFacts]) -> dict[str, tuple[float, str]]:
+def _camera(said: Description, facts: Sequence[PhotoFacts]) -> dict[str, tuple[float, str]]:
     """What was said, and from EXIF what was not.
 
     Raises:
@@ -336,16 +181,16 @@ Found = tuple[Sequence[float], str]
 """Focus distances in metres, and where they come from, in words."""
 
 
-def _from_description(said: _Description, facts: Sequence[PhotoFacts]) -> Found | None:
+def _from_description(said: Description, facts: Sequence[PhotoFacts]) -> Found | None:
     return said.focus
 
 
-def _from_exif(said: _Description, facts: Sequence[PhotoFacts]) -> Found | None:
+def _from_exif(said: Description, facts: Sequence[PhotoFacts]) -> Found | None:
     subject = [fact.subject_distance_m for fact in facts]
     return (subject, "EXIF subject distance") if None not in subject and len(set(subject)) > 1 else None
 
 
-def _from_text(said: _Description, facts: Sequence[PhotoFacts]) -> Found | None:
+def _from_text(said: Description, facts: Sequence[PhotoFacts]) -> Found | None:
     path = said.folder / "focus_distance.txt"
     if not path.is_file():
         return None
@@ -361,7 +206,7 @@ def _from_text(said: _Description, facts: Sequence[PhotoFacts]) -> Found | None:
     return [said.factor * checked_number(word, str(path), infinite=True) for word in words], str(path)
 
 
-def _from_names(said: _Description, facts: Sequence[PhotoFacts]) -> Found | None:
+def _from_names(said: Description, facts: Sequence[PhotoFacts]) -> Found | None:
     found = distances_in_names(said.files)
     if found is None:
         return None
@@ -371,20 +216,6 @@ def _from_names(said: _Description, facts: Sequence[PhotoFacts]) -> Found | None
 
 FOCUS_SOURCES = (_from_description, _from_exif, _from_text, _from_names)
 """In the order in which they are asked; the first that knows the distances is believed."""
-
-
-def _checked_distances(values: Sequence[float], where: str) -> tuple[float, ...]:
-    """Practically infinite ones become inf; wrong units and equal distances are refused."""
-    nearest = min(values)
-    if nearest < NEAREST_M or (math.isfinite(nearest) and nearest > FARTHEST_M):
-        raise InputError(
-            f"{where}: the nearest focus distance is {nearest:.4g} m; are these metres? Say what one unit is with "
-            "focus_distance_unit_m (millimetres: 0.001)"
-        )
-    values = tuple(math.inf if value > PRACTICALLY_INFINITE_M else value for value in values)
-    if len(set(values)) == 1:
-        raise InputError(f"{where}: every focus distance is {values[0]:.6g} m; depth needs two different ones")
-    return values
 
 
 def depth_range_m(
@@ -420,14 +251,14 @@ def _checked_distances(values: Sequence[float], where: str) -> tuple[float, ...]
     return values
 
 
-def _truth(said: _Description, size: tuple[int, int], part: tuple[slice, slice]) -> dict[str, np.ndarray]:
+def _truth(said: Description, size: tuple[int, int], part: tuple[slice, slice]) -> dict[str, np.ndarray]:
     """The files that ``stack.yaml`` names under truth: ``depth_m`` (.npy, metres, 0 unknown) and ``aif`` (an image)."""
     named, described = said.truth, said.yaml
     if named is None:
         return {}
     if not isinstance(named, Mapping):
         raise InputError(f"{described}: truth: expected depth_m and aif, got {named!r}")
-    _checked_keys(named, TRUTH_KEYS, f"{described}: truth")
+    checked_keys(named, TRUTH_KEYS, f"{described}: truth")
     found = {}
     for key, name in named.items():
         file = said.folder / str(name)

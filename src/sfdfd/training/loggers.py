@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
 
 from sfdfd.errors import checked_choice
 
@@ -52,6 +53,16 @@ class ContinuedCSVLogger(CSVLogger):
                 table.writerows(rows)
             writer.metrics_keys = keys
         return writer
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what was logged, beside the columns that are there: a spawned process may have written them."""
+        path = Path(self.log_dir) / "metrics.csv"
+        if path.is_file():
+            with path.open(newline="") as file:
+                there = csv.DictReader(file).fieldnames or []
+            self.experiment.metrics_keys = sorted({*self.experiment.metrics_keys, *there})
+        super().save()
 
 
 def _is_before(row: dict[str, str], step: int) -> bool:
