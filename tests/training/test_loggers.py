@@ -2,6 +2,8 @@
 
 import csv
 
+import pytest
+
 from sfdfd.training.loggers import ContinuedCSVLogger
 
 
@@ -40,6 +42,7 @@ def test_the_rows_of_an_old_test_go(tmp_path):
     assert [row[0] for row in rows(tmp_path)] == ["0", "4"]
 
 
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")  # of the second logger
 def test_columns_of_another_process_are_known(tmp_path):
     """After a spawned training, the process that waited logs the test into the same file."""
     waiting = ContinuedCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
