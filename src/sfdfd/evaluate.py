@@ -21,7 +21,7 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     from sfdfd.inference.evaluation import MAIN, evaluate, print_metrics
     from sfdfd.inference.methods import NetworkMethod, RefinedMethod, baselines
     from sfdfd.inference.refine import Refiner
-    from sfdfd.training.checkpoints import load_model
+    from sfdfd.training.checkpoints import DEFAULT_OPTICS, load_model
     from sfdfd.training.device import pick_device, use_threads
 
     use_threads(config.threads)
@@ -29,7 +29,8 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     device, refiner = pick_device(config.device), Refiner(**plain(config.refine))
     module, renderer = load_model(config.checkpoint, config.optics.renderer)
     if config.data.get("renderer") is not None and config.data.renderer.sigma_scale is None:
-        config.data.renderer.sigma_scale = renderer.options["sigma_scale"]  # synthesis follows the model
+        # synthesis follows the model
+        config.data.renderer.sigma_scale = renderer.options.get("sigma_scale") or DEFAULT_OPTICS["sigma_scale"]
     datamodule = instantiate(config.data)
     datamodule.check()
     methods, protocol, camera = {}, {"checkpoint": config.checkpoint}, None
@@ -42,7 +43,7 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
             data.get("camera"),
             protocol["model_camera"],
             data.get("synthesis_sigma_scale"),
-            renderer.options["sigma_scale"],
+            renderer.options.get("sigma_scale"),
         )
     methods |= baselines(datamodule, config.data.split, renderer, device=device)
     protocol["constant_depth_m"] = None if "constant" not in methods else datamodule.constant_baseline_m()

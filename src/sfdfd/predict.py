@@ -34,8 +34,7 @@ def predict(config: DictConfig) -> None:
     settings = plain(config)
     use_threads(settings["threads"])
     refiner = Refiner(**settings["refine"])
-    optics = {**settings["optics"]["renderer"], "method": settings["optics"]["renderer"]["method"] or "fast"}
-    module, renderer = load_model(settings["checkpoint"], optics)
+    module, renderer = load_model(settings["checkpoint"], settings["optics"]["renderer"], preferred={"method": "fast"})
     network = classical_network if module is None else module.network
     estimator = DefocusEstimator(network, renderer, refiner, settings["working_px"], pick_device(settings["device"]))
     photographs = named_photographs(settings["stack"], settings)
@@ -123,7 +122,7 @@ def _predicted(
         relative=capture.relative,
         aligned=capture.aligned,
         focal_length_px=capture.focal_length_px,
-        facts={**said, **capture.facts(), "sigma_scale": estimator.renderer.options["sigma_scale"]},
+        facts={**said, **capture.facts(), "sigma_scale": estimator.renderer.options.get("sigma_scale")},
     )
 
 

@@ -126,3 +126,11 @@ def test_what_cannot_be_continued_is_said(trained, tmp_path):
         resumable(module, str(tmp_path / "x" / "weights.ckpt"), 8)
     with pytest.raises(InputError, match="of another network"):
         resumable(load_run(PRETRAINED), str(last), 8)
+
+
+def test_preferred_options_are_taken_where_the_renderer_knows_them_and_nobody_said_otherwise():
+    options = [
+        load_model("pretrained", said, preferred={"method": "exact", "unheard_of": 1})[1].options["method"]
+        for said in ({}, {"method": "auto"})
+    ]
+    assert options == ["exact", "auto"]

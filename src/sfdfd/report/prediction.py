@@ -198,7 +198,9 @@ def _pairs(predicted: PredictedStack, facts: dict[str, Any]) -> list[tuple[str, 
         pairs.append(("k = f²/(2Np)", f"{facts['blur_scale_px_m']:.4g} px m"))
     pairs += [(f"{key} from", value) for key, value in facts["sources"].items()]
     pairs += [(f"{key} is missing", f"give {value}") for key, value in facts["missing"].items()]
-    pairs += [("sigma_scale", f"{facts['sigma_scale']:g}"), ("started from", facts["start"])]
+    if facts["sigma_scale"] is not None:
+        pairs.append(("sigma_scale", f"{facts['sigma_scale']:g}"))
+    pairs.append(("started from", facts["start"]))
     pairs += [("size, worked at", "{1} x {0}, {3} x {2}".format(*facts["size"], *facts["working_size"]))]
     pairs += [("re-rendered stack", f"{facts['stack_psnr_db']:.1f} dB PSNR")]
     if facts["refinement"]:

@@ -102,12 +102,17 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float))
 
 
-def load_run(checkpoint: str | Path, optics_overrides: Mapping[str, Any] | None = None) -> DepthFromDefocus:
+def load_run(
+    checkpoint: str | Path,
+    optics_overrides: Mapping[str, Any] | None = None,
+    preferred: Mapping[str, Any] | None = None,
+) -> DepthFromDefocus:
     """The trained module from its checkpoint alone: network, the model's optics, camera and loss, in evaluation mode.
 
     Args:
         checkpoint: the path.
         optics_overrides: options of the renderer that differ from the checkpoint's, e.g. ``{"sigma_scale": 1.0}``.
+        preferred: options that a renderer takes in place of the checkpoint's where it knows them.
 
     Raises:
         InputError: the file is no checkpoint of ours, or does not fit its own config.
@@ -122,7 +127,8 @@ def load_run(checkpoint: str | Path, optics_overrides: Mapping[str, Any] | None 
         shapes = {name: value.shape for name, value in _built(nodes["network"], "network", where).state_dict().items()}
     _check_fit(shapes, content["state_dict"], where)
     if isinstance(nodes["renderer"], dict):
-        nodes["renderer"] = {**nodes["renderer"], **(optics_overrides or {})}
+        known = {key: value for key, value in (preferred or {}).items() if key in nodes["renderer"]}
+        nodes["renderer"] = {**nodes["renderer"], **known, **(optics_overrides or {})}
     parts = {role: _built(node, role, where) for role, node in nodes.items()}
     module = DepthFromDefocus(**parts, camera=own_camera(config), run_config=config)
     module.load_state_dict(content["state_dict"])
@@ -207,16 +213,19 @@ def _same(one: Any, other: Any) -> bool:
         return False
 
 
-def load_model(checkpoint: str | Path | None, optics: Mapping[str, Any]) -> tuple[DepthFromDefocus | None, Renderer]:
+def load_model(
+    checkpoint: str | Path | None, optics: Mapping[str, Any], preferred: Mapping[str, Any] | None = None
+) -> tuple[DepthFromDefocus | None, Renderer]:
     """The trained module and its renderer, with what the command line says of the optics; without a checkpoint, none and
     a renderer with ``DEFAULT_OPTICS``.
 
     Args:
         checkpoint: a path, "pretrained" (the weights that the package carries), or None.
         optics: options of the renderer; None and ``_target_`` say nothing.
+        preferred: options in place of the checkpoint's or the default, where the renderer knows them.
     """
     said = {key: value for key, value in optics.items() if value is not None and key != "_target_"}
     if checkpoint is None:
-        return None, DefocusRenderer(**{**DEFAULT_OPTICS, **said})
-    module = load_run(checkpoint, said)
+        return None, DefocusRenderer(**{**DEFAULT_OPTICS, **(preferred or {}), **said})
+    module = load_run(checkpoint, said, preferred)
     return module, module.renderer

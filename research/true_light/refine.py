@@ -1,0 +1,366 @@
+"""Refinement of one scene: depth and all-in-focus image by gradient descent through the renderer.
+
+The network's teacher, applied to one stack until the time is up: predict -> render -> compare, with a start (plane sweep,
+classical or a network's) in the place of the prediction. The unknowns are the position p of inverse depth in its range, in
+which blur is linear, and the AIF I. The energy is a robust data term, and smoothness of p that edges of the AIF free:
+
+    E = mean psi(R(I, p) - J) + sum_o mean w_o [alpha_1 rho(p(x+o) - p(x)) + alpha_2 rho(p(x+o) - 2 p(x) + p(x-o))]
+        + gamma mean rho(dI),        w_o = exp(-beta |I(x+o) - I(x)|)
+    rho(x) = sqrt(x^2 + eps^2),   psi(x) = c log(1 + rho(x) / c)
+
+over offsets o of a few lengths along both axes: beside a foreground in front of a plain wall, data cannot tell whether a
+strip of wall colour belongs to the one or the other (both render alike); the wall's colour farther away can. p is a sum of
+images of 1, 1/2, ... 1/32 of the size and Adam moves all of them, so that plain regions move as a whole. Coarse to fine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sfdfd.errors import InputError
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
+
+from occlusion import level_count, levels_between, render_occlusion  # package: sfdfd.optics.occlusion
+from sfdfd.optics.psf import get_psf
+from sfdfd.optics.render import DefocusRenderer, defocus_map_px
+from sfdfd.stack import FocalStack
+
+__all__ = ["Refinement", "Refiner"]
+
+SATURATED = 254.5 / 255
+"""From here on a pixel says only "at least so bright"."""
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What :class:`Refiner` found.
+
+    Attributes:
+        depth_m: (B,H,W) depth in metres, within near and far.
+        aif: (B,3,H,W) all-in-focus image in [0, 1].
+        blur_factor: (B,) factor on the stack's blur radii; 1 unless it was asked for.
+        objective_start, objective: energy of the start and of the result, never larger; comparable within one scene.
+        steps: gradient steps taken.
+        seconds: wall-clock time.
+        interrupted: stopped by the user (Ctrl-C); the result is the best until then.
+    """
+
+    depth_m: Tensor
+    aif: Tensor
+    blur_factor: Tensor
+    objective_start: float
+    objective: float
+    steps: int
+    seconds: float
+    interrupted: bool = False
+
+
+class Refiner:
+    """Optimises depth and AIF of a stack through the renderer.
+
+    Args:
+        seconds: time to spend, in seconds; 0 does nothing.
+        steps: number of gradient steps; where given, they end the refinement instead of the seconds.
+        smoothness: alpha_1, weight of first differences of the position p.
+        bending: alpha_2, weight of its second differences: surfaces continue.
+        offsets: lengths o in pixels.
+        early: factor on the smoothness of plain regions at the beginning; it falls to 1 over most of the coarse stage.
+        farness: weight of mean p of plain regions at the beginning, which falls to 0: of two explanations that render alike, the one
+            in which a foreground ends at its silhouette is taken.
+        edge_sharpness: beta, how fast an edge of the AIF frees the depth.
+        outlier_level: c, the residual (of a range of 1) from which a pixel counts less and less.
+        aif_smoothness: gamma, weight of the AIF's total variation: keeps it from fitting the rounding.
+        softness: eps of p.
+        lr_depth, lr_aif: Adam's learning rates for p (each level of the pyramid) and for the AIF.
+        pyramid: number of levels of p.
+        coarse_share: share of the time spent at half the size.
+        level_step_px: difference in blur radius of neighbouring levels of the occlusion-aware renderer.
+    """
+
+    def __init__(
+        self,
+        seconds: float = 20.0,
+        steps: int | None = None,
+        smoothness: float = 0.04,
+        bending: float = 0.02,
+        offsets: tuple[int, ...] = (1, 2, 4, 8),
+        edge_sharpness: float = 20.0,
+        early: float = 5.0,
+        farness: float = 0.006,
+        outlier_level: float = 0.02,
+        aif_smoothness: float = 0.001,
+        softness: float = 1e-3,
+        lr_depth: float = 0.006,
+        lr_aif: float = 0.01,
+        pyramid: int = 6,
+        coarse_share: float = 0.6,
+        level_step_px: float = 0.7,
+    ) -> None:
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            raise InputError(f"expected a time of 0 seconds or more, got {seconds} (refine.seconds)")
+        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
+            raise InputError(f"expected a number of steps of 0 or more, got {steps} (refine.steps)")
+        self.seconds, self.steps = float(seconds), steps
+        self.smoothness, self.bending, self.offsets, self.softness = smoothness, bending, tuple(offsets), softness
+        self.edge_sharpness, self.aif_smoothness, self.outlier_level = edge_sharpness, aif_smoothness, outlier_level
+        self.lr_depth, self.lr_aif, self.pyramid, self.coarse_share = lr_depth, lr_aif, pyramid, coarse_share
+        self.level_step_px, self.early, self.farness = level_step_px, early, farness
+
+    @property
+    def enabled(self) -> bool:
+        return self.steps > 0 if self.steps is not None else self.seconds > 0
+
+    def __call__(
+        self,
+        stack: FocalStack,
+        renderer: DefocusRenderer,
+        depth_m: Float[Tensor, "b h w"],
+        aif: Float[Tensor, "b 3 h w"],
+        *,
+        weight: Float[Tensor, "b s h w"] | None = None,
+        fit_blur: bool = False,
+        progress: Callable[[float, int, float], None] | None = None,
+    ) -> Refinement:
+        """Refine from a start.
+
+        Args:
+            stack: the images; truth is not looked at.
+            renderer: the model's optics.
+            depth_m: (B,H,W) the depth to start from, in metres.
+            aif: (B,3,H,W) the AIF to start from.
+            weight: (B,S,H,W) weight of each measured pixel, 0 where nothing was measured.
+            fit_blur: find a factor on all blur radii as well, one per sample (an unknown camera).
+            progress: called with (share of the time or steps gone, step, energy); it may raise KeyboardInterrupt.
+        """
+        if not self.enabled:
+            return Refinement(depth_m, aif, torch.ones_like(stack.near_m), math.nan, math.nan, 0, 0.0)
+        problem = _Problem(self, stack.without_truth(), renderer, weight)
+        coarse = problem.halved() if min(aif.shape[-2:]) >= 96 and self.coarse_share > 0 else None
+        unknown = problem.unknowns(depth_m, aif)
+        started = time.monotonic()
+        with torch.no_grad():
+            start = problem.energy(*unknown)
+        best = [start, *(value.clone() for value in unknown)]
+        total_steps, step, interrupted = self.steps, 0, False
+
+        def gone() -> float:
+            if total_steps is not None:
+                return step / total_steps
+            return (time.monotonic() - started) / self.seconds
+
+        variables = unknown
+        for level, until in ((coarse, self.coarse_share), (problem, 1.0)):
+            if level is None or interrupted or gone() >= until:
+                continue
+            if level is coarse:
+                variables = coarse.unknowns(1 / _halve(1 / depth_m[:, None])[:, 0], problem.halve_light(aif))
+            begin = gone()
+            pyramid = _Pyramid(variables[0], self.pyramid)
+            image, log_blur = (value.clone().requires_grad_() for value in variables[1:])
+            groups = [{"params": pyramid.images, "rate": self.lr_depth}, {"params": [image], "rate": self.lr_aif}]
+            if fit_blur:
+                groups.append({"params": [log_blur.requires_grad_()], "rate": 0.02})
+            optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
+            try:
+                while (share := gone()) < until:
+                    local, floor = (share - begin) / (until - begin), 0.2 if level is coarse else 0.04
+                    for group in optimizer.param_groups:
+                        group["lr"] = group["rate"] * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * local)))
+                    optimizer.zero_grad(set_to_none=True)
+                    with torch.enable_grad():
+                        position = pyramid.position()
+                        ease = max(0.0, 1 - local / 0.8) if level is coarse else 0.0
+                        energy = level.energy(position, image, log_blur, ease)
+                        energy.sum().backward()
+                    if level is problem:
+                        best = _better(best, [energy.detach(), position.detach(), image.detach(), log_blur.detach()])
+                    optimizer.step()
+                    pyramid.into_range()
+                    step += 1
+                    if progress is not None:
+                        progress(share, step, float(energy.detach().mean()))
+            except KeyboardInterrupt:
+                interrupted = True
+            variables = (pyramid.position().detach(), image.detach(), log_blur.detach())
+            if level is coarse:
+                variables = problem.detailed(unknown, variables)
+            with torch.no_grad():
+                best = _better(best, [problem.energy(*variables), *variables])
+        energy, position, image, log_blur = best
+        return Refinement(
+            depth_m=problem.depth_m(position),
+            aif=image.clamp(0, 1),
+            blur_factor=log_blur.exp(),
+            objective_start=float(start.mean()),
+            objective=float(energy.mean()),
+            steps=step,
+            seconds=time.monotonic() - started,
+            interrupted=interrupted,
+        )
+
+
+def _better(best: list[Tensor], other: list[Tensor]) -> list[Tensor]:
+    """Sample by sample, whichever has the smaller energy."""
+    wins = other[0] < best[0]
+    return [
+        torch.where(wins.reshape(-1, *(1,) * (new.ndim - 1)), new, old).clone()
+        for old, new in zip(best, other, strict=True)
+    ]
+
+
+def _halve(values: Tensor) -> Tensor:
+    return F.avg_pool2d(values, 2, ceil_mode=True, count_include_pad=False)
+
+
+def _enlarged(values: Float[Tensor, "b c h w"], like: Tensor) -> Tensor:
+    return F.interpolate(values, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class _Pyramid:
+    """Position (B,H,W) as a sum of images, each of half the size of the one before."""
+
+    def __init__(self, position: Float[Tensor, "b h w"], count: int) -> None:
+        height, width = position.shape[-2:]
+        sizes = [(-(-height // 2**k), -(-width // 2**k)) for k in range(1, count)]
+        rest = [position.new_zeros(position.shape[0], 1, *size).requires_grad_() for size in sizes]
+        self.images = [position[:, None].clone().requires_grad_(), *rest]
+
+    def position(self) -> Tensor:
+        total = self.images[0]
+        for image in self.images[1:]:
+            total = total + _enlarged(image, total)
+        return total[:, 0]
+
+    @torch.no_grad()
+    def into_range(self) -> None:
+        """The finest level takes back what leaves [0, 1]."""
+        position = self.position()
+        self.images[0] += (position.clamp(0, 1) - position)[:, None]
+
+
+class _Problem:
+    """The energy of a stack at one size, over (position of inverse depth, AIF, log of the blur factor)."""
+
+    def __init__(self, options: Refiner, stack: FocalStack, renderer: DefocusRenderer, weight: Tensor | None) -> None:
+        self.options, self.stack, self.renderer = options, stack, renderer
+        measured = stack.slice_mask[:, :, None, None].to(stack.images).expand(-1, -1, *stack.images.shape[-2:])
+        weight = measured if weight is None else weight * measured
+        self.weight = (weight / weight.mean((1, 2, 3), keepdim=True).clamp_min(1e-12))[:, :, None]
+        self.saturated = stack.images >= SATURATED
+        self.low = (1 / stack.far_m)[:, None, None]
+        self.span = (1 / stack.near_m - 1 / stack.far_m)[:, None, None]
+        self.linear = renderer.options["linear_light"]
+        ends = defocus_map_px(
+            torch.stack([stack.near_m, stack.far_m], 1)[:, None], stack.focus_distances_m, stack.camera
+        )
+        count = level_count(float(torch.diff(ends, dim=-1).abs().max()), options.level_step_px)
+        self.levels = levels_between(1 / stack.far_m, 1 / stack.near_m, count)
+
+    def halve_light(self, images: Tensor) -> Tensor:
+        """(...,3,H,W) at half the size, averaged in the light that the renderer blurs."""
+        if not self.linear:
+            return _halve(images.flatten(0, -4)).unflatten(0, images.shape[:-3])
+        return linear_rgb_to_rgb(_halve(rgb_to_linear_rgb(images.flatten(0, -4)))).unflatten(0, images.shape[:-3])
+
+    def halved(self) -> _Problem:
+        images = self.halve_light(self.stack.images)
+        factor = images.shape[-1] / self.stack.images.shape[-1]
+        stack = FocalStack(
+            **{**vars(self.stack), "images": images, "camera": tuple(c.resized(factor) for c in self.stack.camera)}
+        )
+        return _Problem(self.options, stack, self.renderer, _halve(self.weight[:, :, 0]))
+
+    def detailed(self, fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The coarse solution at the fine size: depth as it is, the AIF with the slices' detail at that depth put back."""
+        position = _enlarged(coarse[0][:, None], fine[1])[:, 0]
+        image = self.sharpest(position)
+        return position, image + _enlarged(coarse[1] - self.halve_light(image), image), coarse[2]
+
+    def sharpest(self, position: Tensor) -> Tensor:
+        """(B,3,H,W) at each pixel the slices that its depth says are sharpest: exp(-r^2 / (2 (0.7 px)^2))."""
+        radius = defocus_map_px(self.depth_m(position), self.stack.focus_distances_m, self.stack.camera)
+        share = torch.softmax(-radius.square() / (2 * 0.7**2) + torch.log(self.weight[:, :, 0] + 1e-6), 1)
+        return (share[:, :, None] * self.stack.images).sum(1)
+
+    def unknowns(self, depth_m: Tensor, aif: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return ((1 / depth_m - self.low) / self.span).clamp(0, 1), aif.clone(), torch.zeros_like(self.stack.near_m)
+
+    def depth_m(self, position: Tensor) -> Tensor:
+        return 1 / (self.low + self.span * position.clamp(0, 1))
+
+    def render(self, position: Tensor, aif: Tensor, log_blur: Tensor) -> Tensor:
+        options, factor = self.renderer.options, log_blur.exp()[:, None, None]
+        if options["weighting"] != "occlusion":
+            depth_m, focus, camera = self.depth_m(position), self.stack.focus_distances_m, self.stack.camera
+            return self.renderer(aif, depth_m, focus, camera, aperture=log_blur.exp())
+        radius = defocus_map_px(1 / self.levels[:, None], self.stack.focus_distances_m, self.stack.camera)[:, :, 0]
+        psf = get_psf(options["psf"])
+        sizes = psf.size_px(radius.abs() * factor, options["sigma_scale"])
+        light = rgb_to_linear_rgb(aif) if self.linear else aif
+        stack = render_occlusion(light, self.low + self.span * position, sizes, self.levels, psf)
+        return linear_rgb_to_rgb(stack.clamp_min(0)) if self.linear else stack
+
+    def energy(self, position: Tensor, aif: Tensor, log_blur: Tensor, ease: float = 0.0) -> Tensor:
+        """(B,); ``ease`` from 1 to 0 is the share of the beginning's extra smoothness and farness."""
+        options = self.options
+        residual = self.render(position, aif, log_blur) - self.stack.images
+        residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
+        level = options.outlier_level
+        energy = (self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean((1, 2, 3, 4))
+        return energy + self.prior(position, aif, ease)
+
+    @staticmethod
+    def plainness(image: Tensor, window_px: int = 7, level: float = 0.02) -> Tensor:
+        """(B,H,W) from 1 where some window around a pixel has no texture to 0 where all have: 1 / (1 + (t / 0.02)^2), t the
+        smallest of the windows' mean absolute differences. A plain strip beside an edge is plain."""
+        steps = [F.pad(torch.diff(image, dim=axis).abs().mean(1), edge) for axis, edge in ((-1, (0, 1)), (-2, (0, 0, 0, 1)))]
+        mean = F.avg_pool2d((steps[0] + steps[1])[:, None] / 2, window_px, 1, window_px // 2, count_include_pad=False)
+        least = -F.max_pool2d(-mean, window_px, 1, window_px // 2)[:, 0]
+        return 1 / (1 + (least / level).square())
+
+    def prior(self, position: Tensor, aif: Tensor, ease: float = 0.0) -> Tensor:
+        """(B,) smoothness of position and AIF; see the module."""
+        options, guide = self.options, aif.detach()
+        plain = ease * self.plainness(guide) if ease else torch.zeros_like(position)
+        energy = options.farness * (plain * position).mean((1, 2))
+        factor = (1 + (options.early - 1) * plain) / len(options.offsets)
+        for axis in (-1, -2):
+            extent = position.shape[axis]
+            if options.aif_smoothness:
+                step = torch.diff(aif, dim=axis)
+                energy = energy + options.aif_smoothness * torch.sqrt(step * step + 1e-5).mean((1, 2, 3))
+            for offset in options.offsets:
+                if 2 * offset >= extent:
+                    continue
+
+                def step_by(values: Tensor, axis: int = axis, offset: int = offset) -> Tensor:
+                    length = values.shape[axis] - offset
+                    return values.narrow(axis, offset, length) - values.narrow(axis, 0, length)
+
+                free = torch.exp(-options.edge_sharpness * step_by(guide).abs().mean(1))
+                first = step_by(position)
+                second, length = step_by(first), first.shape[axis] - offset
+                both = free.narrow(axis, offset, length) * free.narrow(axis, 0, length)
+                eps = options.softness**2
+                free = free * factor.narrow(axis, 0, free.shape[axis])
+                both = both * factor.narrow(axis, offset, length)
+                energy = energy + options.smoothness * (free * torch.sqrt(first * first + eps)).mean((1, 2))
+                energy = energy + options.bending * (both * torch.sqrt(second * second + eps)).mean((1, 2))
+        return energy
+
+
+def energy_of(
+    stack: FocalStack, renderer: DefocusRenderer, depth_m: Float[Tensor, "b h w"], aif: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, "b"]:
+    """The energy that :class:`Refiner` minimises, of a given answer, without its priors' options changed: (B,)."""
+    problem = _Problem(Refiner(), stack.without_truth(), renderer, None)
+    with torch.no_grad():
+        return problem.energy(*problem.unknowns(depth_m, aif))
