@@ -125,7 +125,7 @@ def test_folders_of_any_name_are_predicted(photographs_folder, tmp_path, name):
     assert facts["stack"].endswith(name.decode("utf-8", "replace"))
     for file in ("depth_m.npy", "depth.png", "report.html", "aif.png"):
         assert (tmp_path / "p" / file).is_file(), file
-    done = process("diagnose", f"stack='{escaped}'", "output_dir=d", cwd=tmp_path)
+    done = inside("diagnose", f"stack='{escaped}'", "output_dir=d", cwd=tmp_path)
     assert "VERDICT" in done.stdout and (tmp_path / "d" / "diagnosis.png").is_file()
 
 

@@ -80,7 +80,16 @@ def test_captured_stacks_train(photographs_folder, tmp_path):
     assert len(list((tmp_path / "r" / "pictures").glob("step_000002_*.png"))) == 1
 
 
-def test_a_multirun_ends_in_a_table_and_each_job_is_a_wandb_run_of_its_own(tmp_path):
+def test_a_multirun_ends_in_a_table(tmp_path):
+    done = inside("train", "-m", "experiment=procedural", "optics.sigma_scale=0.5,1.0", "trainer.max_steps=1",
+                  "output_dir=sweep", *SMALL, cwd=tmp_path)  # fmt: skip
+    with (tmp_path / "sweep" / "comparison.csv").open() as file:
+        assert [row["optics.sigma_scale"] for row in csv.DictReader(file)] == ["0.5", "1.0"]
+    assert "2 runs" in done.stdout
+
+
+@pytest.mark.slow
+def test_each_job_of_a_multirun_is_a_wandb_run_of_its_own(tmp_path):
     done = process("train", "-m", "experiment=procedural", "optics.sigma_scale=0.5,1.0", "trainer.max_steps=1",
                "output_dir=sweep", "logger=[csv,wandb]", *SMALL, cwd=tmp_path)  # fmt: skip
     with (tmp_path / "sweep" / "comparison.csv").open() as file:
@@ -132,6 +141,7 @@ def test_wandb_really_writes_a_run_offline_and_tensorboard_beside_it(tmp_path):
     assert list((tmp_path / "r" / "tensorboard").glob("events.*"))
 
 
+@pytest.mark.slow
 def test_two_processes_train_an_epoch_into_one_run_folder(tmp_path):
     process("train", "experiment=procedural", "trainer=ddp_cpu", "trainer.max_steps=1", *SMALL, cwd=tmp_path)
     folders = list((tmp_path / "outputs" / "train").iterdir())

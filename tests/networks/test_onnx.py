@@ -13,9 +13,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [
-    FocusAttentionNet(width=8, depth=2), pytest.param(FocusAttentionNet(), marks=pytest.mark.slow),
-    pytest.param(DAIFNet(), marks=pytest.mark.slow),
+    FocusAttentionNet(width=8, depth=2), FocusAttentionNet(), DAIFNet(),
 ])  # fmt: skip
 def test_onnxruntime_agrees_with_torch(network, tmp_path):
     export_onnx(network, tmp_path / "network.onnx")

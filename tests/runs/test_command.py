@@ -47,8 +47,7 @@ def test_bad_input_ends_with_one_line_and_exit_code_2(command, arguments, messag
 
 
 @pytest.mark.parametrize(("command", "arguments", "message"), [
-    ("train", ["optics.sigma_scal=1"], "sigma_scal"), ("predict", ["stack=nowhere"], "no such folder"),
-    ("evaluate", ["checkpoint=nowhere.ckpt"], "nowhere.ckpt"), ("diagnose", ["experiment=nothing"], "nothing"),
+    ("evaluate", ["checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
     # of a wrong type, which the tests' type checker would find first in this process
     ("train", ["optics.sigma_scale=wide"], "optics.sigma_scale"),
     ("predict", ["stack=example", "refine.steps=0.5"], "refine.steps"),
