@@ -214,6 +214,7 @@ def test_the_last_checkpoint_is_the_last_step_and_not_the_last_validated_one(tmp
     assert torch.load(tmp_path / "r" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
 
 
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")  # wherever it was
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_asked_to_stop_saves_its_step_and_can_go_on(number, tmp_path):
     command = [sys.executable, "-u", "-m", "sfdfd.train", "experiment=procedural", "output_dir=r",
