@@ -39,6 +39,13 @@ SATURATED = 254.5 / 255
 """From here on a pixel says only "at least so bright"."""
 
 
+SOURCE_WEIGHTED = {
+    "smoothness": 0.038, "bending": 0.0, "offsets": (1,), "edge_sharpness": 12.0, "early": 1.0, "farness": 0.0,
+    "outlier_level": 0.006, "softness": 5.5e-4, "lr_aif": 0.004, "coarse_share": 0.3,
+}  # fmt: skip
+"""Options for stacks that a source-weighted renderer made; the defaults are for light (occlusion, linear)."""
+
+
 @dataclass(frozen=True)
 class Refinement:
     """What :class:`Refiner` found.
