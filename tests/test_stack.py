@@ -71,3 +71,10 @@ def test_a_resized_stack_has_the_pitch_of_its_pixels_and_no_truth():
     assert half.camera[0].pixel_pitch_m == pytest.approx(2 * CAMERA.pixel_pitch_m) and half.depth_m is None
     torch.testing.assert_close(half.images.mean(), stack.images.mean())
     assert stack.resized(16, 24) is stack
+
+
+def test_a_model_with_a_camera_of_its_own_sees_every_stack_through_it():
+    batch, own = FocalStack.collate([sized(8, 12), sized(10, 9, slices=2)]), replace(CAMERA, f_number=4.0)
+    seen = batch.seen_by(own)
+    assert seen.camera == (own, own) and seen.images is batch.images and seen.size_px == batch.size_px
+    assert batch.seen_by(None) is batch

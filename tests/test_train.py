@@ -65,7 +65,8 @@ def test_a_run_continues_and_a_new_one_starts_from_weights(trained, tmp_path):
 
 @pytest.mark.slow
 def test_compiled_networks_train(tmp_path):
-    inside("train", "experiment=procedural", "module.compile=true", "trainer.max_steps=2", "output_dir=r", *SMALL,
+    # a process of its own: the compiler cannot trace the shape checks that the tests add
+    process("train", "experiment=procedural", "module.compile=true", "trainer.max_steps=2", "output_dir=r", *SMALL,
         cwd=tmp_path)  # fmt: skip
     assert load_run(tmp_path / "r" / "checkpoints" / "last.ckpt") is not None
 
@@ -279,6 +280,21 @@ def test_time_alone_can_end_a_run(tmp_path):
     assert content["global_step"] > 1 and f"after {content['global_step']} steps" in done.stdout
     rate = content["optimizer_states"][0]["param_groups"][0]["lr"]
     assert rate < 3e-4  # the cosine has come down with the time
+
+
+def test_lightnings_own_checkpoint_callback_names_the_best_as_ours_does(tmp_path):
+    inside(
+        "train",
+        "experiment=procedural",
+        *SMALL,
+        "trainer.max_steps=2",
+        "callbacks.checkpoint._target_=lightning.pytorch.callbacks.ModelCheckpoint",
+        "callbacks.checkpoint.filename=its",
+        "output_dir=r",
+        cwd=tmp_path,
+    )
+    protocol = json.loads((tmp_path / "r" / "metrics.json").read_text())["protocol"]
+    assert Path(protocol["checkpoint"]).name == "its.ckpt" and protocol["selection"] == "best val/reconstruction"
 
 
 def test_no_logger_at_all(tmp_path):

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["InputError", "checked_choice", "checked_number", "checked_whole"]
+__all__ = ["InputError", "checked_choice", "checked_number", "checked_whole", "one_line"]
 
 
 class InputError(ValueError):
@@ -58,3 +58,8 @@ def checked_choice(value: Any, where: str, options: Sequence[Any]) -> Any:
         words = [str(option).lower() if isinstance(option, bool) else str(option) for option in options]
         raise InputError(f"{where}: expected {', '.join(words[:-1])} or {words[-1]}, got {value!r}")
     return value
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -117,7 +117,7 @@ class FocalStack:
         index %= len(self)
         one = self._chosen([index])
         if self.size_px is not None:
-            one = replace(one._cut(*self.size_px[index]), size_px=None)
+            one = replace(one.cropped(0, self.size_px[index][0], 0, self.size_px[index][1]), size_px=None)
         real = self.slice_mask[index]
         return one if bool(real.all()) else one._with(SLICEWISE, lambda value: value[:, real])
 
@@ -134,10 +134,6 @@ class FocalStack:
                 value = tuple(value[i] for i in indices)
             values[field.name] = value if value is None or isinstance(value, tuple) else value[list(indices)]
         return FocalStack(**values)
-
-    def _cut(self, height: int, width: int) -> FocalStack:
-        """The top left ``height`` x ``width`` pixels."""
-        return self._with(PIXELWISE, lambda value: value[..., :height, :width])
 
     @classmethod
     def collate(cls, stacks: Sequence[FocalStack]) -> FocalStack:
@@ -195,7 +191,10 @@ class FocalStack:
         groups: dict[tuple[int, int], list[int]] = {}
         for index, size in enumerate(self.size_px):
             groups.setdefault(size, []).append(index)
-        return [(indices, replace(self._chosen(indices)._cut(*size), size_px=None)) for size, indices in groups.items()]
+        return [
+            (indices, replace(self._chosen(indices).cropped(0, height, 0, width), size_px=None))
+            for (height, width), indices in groups.items()
+        ]
 
     def shown(self) -> Float[Tensor, "b s h w"]:
         """:attr:`covered` of the real slices, 0 for padding ones: the weight of every pixel of the stack."""
@@ -205,7 +204,7 @@ class FocalStack:
         return self.covered * mask
 
     def cropped(self, top: int, bottom: int, left: int, right: int) -> FocalStack:
-        """Rows top to bottom and columns left to right (the ends excluded) of every image and map, of an unpadded batch."""
+        """Rows top to bottom and columns left to right (the ends excluded) of every image and map; ``size_px`` stays."""
         return self._with(PIXELWISE, lambda value: value[..., top:bottom, left:right])
 
     def scaled(self, images: Float[Tensor, "b s 3 y x"], covered: Tensor | None = None) -> FocalStack:
@@ -244,6 +243,10 @@ class FocalStack:
         """The same batch with these slices of each stack, in this order."""
         keep = torch.as_tensor(list(indices), device=self.images.device)
         return self._with(SLICEWISE, lambda value: value[:, keep])
+
+    def seen_by(self, camera: Camera | None) -> FocalStack:
+        """The same batch as a model with a camera of its own takes it; itself where the model has none."""
+        return self if camera is None else replace(self, camera=(camera,) * len(self))
 
     def without_truth(self) -> FocalStack:
         """The same batch with no depth, AIF or validity mask: all that training may see."""

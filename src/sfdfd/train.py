@@ -9,6 +9,7 @@ from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
     import lightning
+    from lightning.pytorch.callbacks import ModelCheckpoint
     from omegaconf import DictConfig
 
     from sfdfd.data.datamodule import FocalStackDataModule
@@ -21,6 +22,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     import sys
     from pathlib import Path
 
+    from lightning.pytorch.callbacks import ModelCheckpoint
     from omegaconf import OmegaConf
 
     from sfdfd.data.files import write_json
@@ -55,8 +57,8 @@ def train(config: DictConfig) -> dict[str, Any]:
         steps = _steps_taken(trainer, first_step)
         if not trainer.is_global_zero:
             return {}
-        saver = next((one for one in trainer.callbacks if isinstance(one, RunCheckpoint)), None)
-        if saver is not None and saver.stopped_by is not None:
+        saver = next((one for one in trainer.callbacks if isinstance(one, ModelCheckpoint)), None)
+        if isinstance(saver, RunCheckpoint) and saver.stopped_by is not None:
             _stop(saver, steps)
         result, best = _test(module, untrained, datamodule, saver, steps, output_dir, resolved)
         for logger in trainer.loggers:
@@ -157,7 +159,7 @@ def _test(
     module: DepthFromDefocus,
     untrained: Any,
     datamodule: FocalStackDataModule,
-    saver: RunCheckpoint | None,
+    saver: ModelCheckpoint | None,
     steps: int,
     output_dir: Any,
     resolved: dict[str, Any],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,10 @@ class FocalStackDataModule(lightning.LightningDataModule):
         it has none."""
         if self.constant_depth_m is not None:
             return float(self.constant_depth_m)
+        return self._median_depth_m
+
+    @cached_property
+    def _median_depth_m(self) -> float | None:
         train = self.dataset("train")
         medians = []
         for index in np.linspace(0, len(train) - 1, min(len(train), 100)).round().astype(int):

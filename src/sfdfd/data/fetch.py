@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sfdfd.data.files import write_json
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, one_line
 
 __all__ = [
     "MANIFEST",
@@ -43,10 +43,6 @@ BLOCK = 1 << 20
 MOST_MEMBERS = 1_000_000
 Report = Callable[[int, "int | None"], None]
 """Called with what is done and what there is in all (None where nobody knows)."""
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 # ---------------------------------------------------------------- downloads
@@ -147,7 +143,7 @@ def download(file: RemoteFile, target: Path, report: Report, by_hand: str) -> No
     except InputError:
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise InputError(f"could not download {file.url} ({_reason(error)}); {remedy}") from None
+        raise InputError(f"could not download {file.url} ({one_line(error)}); {remedy}") from None
 
 
 def _bring(file: RemoteFile, part: _Part, report: Report) -> bool:
@@ -312,8 +308,8 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
         raise
     except Exception as error:  # the readers raise whatever they like on broken archives
         if isinstance(error, OSError) and error.errno is not None:
-            raise InputError(f"{archive}: could not be unpacked ({_reason(error)})") from None
-        raise InputError(f"{archive}: a broken archive, or of an unknown kind ({_reason(error)}); {remedy}") from None
+            raise InputError(f"{archive}: could not be unpacked ({one_line(error)})") from None
+        raise InputError(f"{archive}: a broken archive, or of an unknown kind ({one_line(error)}); {remedy}") from None
 
 
 def _entries_said(archive: Path) -> int | None:
@@ -442,7 +438,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable ({_reason(error)}); remove {root} and prepare it again") from None
+        raise InputError(f"{path}: not readable ({one_line(error)}); remove {root} and prepare it again") from None
     if content is not None and not isinstance(content, dict):
         raise InputError(
             f"{path}: expected a mapping, got {type(content).__name__}; remove {root} and prepare it again"
@@ -484,7 +480,7 @@ def _move(part: Path, place: Path) -> None:
             part.rename(place)
     except OSError as error:
         raise InputError(
-            f"{part} holds the whole data set, but it could not be moved to {place} ({_reason(error)}): run the command "
+            f"{part} holds the whole data set, but it could not be moved to {place} ({one_line(error)}): run the command "
             f"again, or move all of it there by hand, {MANIFEST} last"
         ) from None
 
@@ -504,7 +500,7 @@ def check_vacant(root: Path) -> None:
         if os.path.lexists(place) and not (place.is_dir() and {path.name for path in place.iterdir()} <= passed_over):
             raise InputError(f"{root} exists, but was not made by this command; give another data.root=DIR")
     except OSError as error:
-        raise InputError(f"data.root={root}: not readable ({_reason(error)}); give another data.root=DIR") from None
+        raise InputError(f"data.root={root}: not readable ({one_line(error)}); give another data.root=DIR") from None
 
 
 @contextlib.contextmanager
@@ -527,7 +523,7 @@ def aside(root: Path, manifest: dict[str, Any]) -> Iterator[Path]:
         part.mkdir(parents=True)
     except OSError as error:
         raise InputError(
-            f"data.root={root}: cannot be written to ({_reason(error)}); give another data.root=DIR"
+            f"data.root={root}: cannot be written to ({one_line(error)}); give another data.root=DIR"
         ) from None
     try:
         yield part
@@ -537,5 +533,5 @@ def aside(root: Path, manifest: dict[str, Any]) -> Iterator[Path]:
     try:
         write_json(part / MANIFEST, manifest)
     except OSError as error:
-        raise InputError(f"{part} holds the whole data set, but not its {MANIFEST} ({_reason(error)})") from None
+        raise InputError(f"{part} holds the whole data set, but not its {MANIFEST} ({one_line(error)})") from None
     _move(part, place)

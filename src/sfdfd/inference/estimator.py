@@ -116,9 +116,9 @@ class DefocusEstimator:
         """
         if weight is not None:
             stack = replace(stack, covered=weight)
-        if self.camera is not None:
-            stack = replace(stack, camera=(self.camera,) * len(stack))
-        return Prediction.collate([self._predict_one(one.without_truth(), progress) for one in stack])
+        return Prediction.collate(
+            [self._predict_one(one.without_truth(), progress) for one in stack.seen_by(self.camera)]
+        )
 
     def _predict_one(self, stack: FocalStack, progress: Callable[[float, int, float], None] | None) -> Prediction:
         small = self.reduced(stack)

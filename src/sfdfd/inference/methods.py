@@ -45,11 +45,7 @@ class NetworkMethod:
 
     @torch.no_grad()
     def __call__(self, stack: FocalStack) -> Prediction:
-        return predict_stack(self.network, self.renderer, self.seen(stack))
-
-    def seen(self, stack: FocalStack) -> FocalStack:
-        """The stack with the camera that the model believes in."""
-        return stack if self.camera is None else replace(stack, camera=(self.camera,) * len(stack))
+        return predict_stack(self.network, self.renderer, stack.seen_by(self.camera))
 
 
 class RefinedMethod:
@@ -70,7 +66,7 @@ class RefinedMethod:
 
     def solve(self, stack: FocalStack, progress: Progress | None = None) -> tuple[Prediction, Refinement]:
         """The prediction, and what the refinement did. Where the model does not explain the slices, the AIF is theirs."""
-        stack = stack if self.camera is None else replace(stack, camera=(self.camera,) * len(stack))
+        stack = stack.seen_by(self.camera)
         begun = self.start(stack)
         refinement = self.refiner(stack, self.renderer, begun.depth_m, begun.aif, progress=progress)
         with torch.no_grad():

@@ -121,10 +121,11 @@ def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
         rows[:, column["aif/psnr"]] = psnr(prediction.aif, stack.aif)
         rows[:, column["aif/ssim"]] = ssim(prediction.aif, stack.aif).double().cpu()
     if prediction.rendered is not None:
+        weight = stack.shown()
         for index in range(batch):
             real = stack.slice_mask[index]
             rendered, images = prediction.rendered[index, real], stack.images[index, real]
-            shown = stack.shown()[index, real][:, None].expand_as(images)
+            shown = weight[index, real][:, None].expand_as(images)
             rows[index, column["stack/psnr"]] = psnr(rendered[None], images[None], shown[None])[0]
             seen = torch.where(shown > 0.5, rendered, images)  # what no slice shows is no difference
             rows[index, column["stack/ssim"]] = ssim(seen, images).mean().double().cpu()

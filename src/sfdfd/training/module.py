@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -79,10 +78,8 @@ class DepthFromDefocus(lightning.LightningModule):
 
     def forward(self, stack: FocalStack) -> Prediction:
         """Predict and render an unpadded batch; see :class:`sfdfd.stack.Prediction`."""
-        if self.camera is not None:
-            stack = replace(stack, camera=(self.camera,) * len(stack))
         network = self.compiled if self.training and self.compiled is not None else self.network
-        return predict_stack(network, self.renderer, stack)
+        return predict_stack(network, self.renderer, stack.seen_by(self.camera))
 
     def predicted(self, stack: FocalStack) -> list[tuple[list[int], FocalStack, Prediction]]:
         """The batch size by size, so that padding counts nowhere: (indices, their stacks, their predictions)."""
@@ -97,7 +94,8 @@ class DepthFromDefocus(lightning.LightningModule):
     def training_step(self, batch: FocalStack, batch_index: int) -> Tensor:
         stack = batch.without_truth()
         if self.augmentation is not None:
-            stack = FocalStack.collate([self.augmentation(part) for _, part in stack.parts()])
+            parts = [self.augmentation(part) for _, part in stack.parts()]
+            stack = parts[0] if len(parts) == 1 else FocalStack.collate(parts)
         terms = self.compare(self.predicted(stack))
         values = {f"train/{name}": value.mean() for name, value in terms.items()}
         self.log_dict({key: value.detach() for key, value in values.items()}, batch_size=len(stack))

@@ -20,7 +20,7 @@ import yaml
 
 from sfdfd.data.fetch import RemoteFile, Report, is_archive, opened
 from sfdfd.data.files import readable
-from sfdfd.errors import InputError, checked_number
+from sfdfd.errors import InputError, checked_number, one_line
 
 __all__ = [
     "SCRATCH",
@@ -72,11 +72,6 @@ class DataSource:
     uncertain: str
     layout: str
     convert: Callable[[Sequence[Path], Path, Report], int]
-
-
-def one_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 # ---------------------------------------------------------------- writing

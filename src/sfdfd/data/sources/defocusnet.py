@@ -14,13 +14,12 @@ from sfdfd.data.sources.base import (
     SCRATCH,
     DataSource,
     found_under,
-    one_line,
     only,
     unique_names,
     write_splits,
     write_stack,
 )
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, one_line
 
 __all__ = ["DEFOCUSNET", "FOCUS_M", "read_exr"]
 

@@ -17,7 +17,6 @@ from sfdfd.data.sources.base import (
     DataSource,
     eight_bit,
     files_under,
-    one_line,
     only,
     read_numbers,
     read_text,
@@ -26,7 +25,7 @@ from sfdfd.data.sources.base import (
     write_stack,
 )
 from sfdfd.data.sources.middlebury import read_pfm
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, one_line
 
 __all__ = ["LIGHTFIELD", "refocused"]
 

@@ -18,13 +18,12 @@ from sfdfd.data.sources.base import (
     DataSource,
     eight_bit,
     files_under,
-    one_line,
     read_text,
     unique_names,
     write_rgbd,
     write_splits,
 )
-from sfdfd.errors import InputError, checked_number
+from sfdfd.errors import InputError, checked_number, one_line
 
 __all__ = ["MIDDLEBURY", "depth_of_scene_m", "read_pfm"]
 

@@ -18,14 +18,13 @@ from sfdfd.data.sources.base import (
     DataSource,
     eight_bit,
     found_under,
-    one_line,
     only,
     read_text,
     unique_names,
     write_splits,
     write_stack,
 )
-from sfdfd.errors import InputError, checked_number
+from sfdfd.errors import InputError, checked_number, one_line
 
 __all__ = ["SUBMISSION_SHAPE", "ZEDD", "write_submission"]
 
