@@ -93,8 +93,7 @@ def _module(config: DictConfig, resolved: dict[str, Any]) -> DepthFromDefocus:
     renderer = instantiate(config.optics.renderer)
     if not renderer.differentiable:
         raise InputError(
-            "optics.weighting=occlusion has no gradient in depth and cannot train; it is for synthesis "
-            "(data.renderer.weighting=occlusion)"
+            f"{type(renderer).__name__} has no gradient in depth and cannot train; it is for synthesis (data.renderer)"
         )
     module = instantiate(
         config.module,

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sfdfd.errors import InputError, checked_number, checked_whole
 from sfdfd.optics.depth import depth_at, inverse_position
-from sfdfd.optics.render import DefocusRenderer, Renderer
+from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
 __all__ = ["Refinement", "Refiner", "energy_of", "with_gradient"]
@@ -256,13 +256,11 @@ def energy_of(
 
 
 def with_gradient(renderer: Renderer) -> Renderer:
-    """The renderer, or source weighting with its options where it has no gradient in depth (occlusion).
+    """The renderer, if it has a gradient in depth.
 
     Raises:
-        InputError: it has no gradient, and is none of ours.
+        InputError: it has none.
     """
-    if renderer.differentiable:
-        return renderer
-    if not isinstance(renderer, DefocusRenderer):
+    if not renderer.differentiable:
         raise InputError(f"{type(renderer).__name__} has no gradient in depth and cannot refine (optics)")
-    return DefocusRenderer(**{**renderer.options, "weighting": "source"})
+    return renderer

@@ -17,14 +17,21 @@ from torch import Tensor
 
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.occlusion import composite_layers
+from sfdfd.optics.occlusion import render_occlusion
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.psf import floored_size_px
 from sfdfd.optics.spread import spread_light
 from sfdfd.optics.windowed import spread_in_window
 from sfdfd.parts import part
 
-__all__ = ["DefocusRenderer", "Renderer", "defocus_map_px", "render_blurred", "render_focal_stack"]
+__all__ = ["DefocusRenderer", "Hidden", "Renderer", "defocus_map_px", "render_blurred", "render_focal_stack"]
+
+
+LEVEL_STEP_PX = 0.7
+"""Difference in blur radius between neighbouring levels of ``weighting="occlusion"``; wider steps bias depth near focus."""
+
+Hidden = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b h w"], Float[Tensor, "b h w"]]
+"""A surface behind the visible one: colours, depth in metres, and how far it is there, in [0, 1]."""
 
 
 @runtime_checkable
@@ -89,6 +96,7 @@ def render_focal_stack(
     camera: Camera | Sequence[Camera],
     *,
     aperture: float | Float[Tensor, "b"] = 1.0,
+    hidden: Hidden | None = None,
     **options: Any,
 ) -> Float[Tensor, "b s c h w"]:
     """Render the focal stack that a thin lens takes of an all-in-focus image with depth.
@@ -99,9 +107,9 @@ def render_focal_stack(
       ``J(x) = sum_p w_p(x) I(p) / sum_p w_p(x)``, ``w_p(x) = exp(-|x-p|^2 / (2 s_p^2)) / s_p^2``;
     * ``weighting="target"``: the slides' ``J = I (x) F``, the output pixel's s_x for all p:
       ``w_p(x) = exp(-|x-p|^2 / (2 s_x^2))``;
-    * ``weighting="occlusion"``: layers of constant depth composited from back to front, so that a blurred foreground
-      covers a sharp background and not the other way round; no gradient in depth
-      (:func:`sfdfd.optics.occlusion.composite_layers`).
+    * ``weighting="occlusion"``: coverage accumulated from front to back, so that a blurred foreground covers a sharp
+      background and not the other way round (:mod:`sfdfd.optics.occlusion`). What hides behind a foreground may be given
+      (``hidden``); where it is not, it takes the colours around.
 
     All sums run over the pixels inside the image, so a border neither darkens nor brightens. Sizes below 0.4 px are
     floored smoothly (:func:`sfdfd.optics.psf.floored_size_px`); in focus the result is the AIF to 2e-5 of its contrast
@@ -113,6 +121,8 @@ def render_focal_stack(
         focus_distances_m: (S,) or (B,S) focus distances in metres, > focal length; inf is allowed.
         camera: :class:`Camera` of these pixels, or one per sample.
         aperture: factor on every blur radius, > 0: a number, or (B,), in which the stack is differentiable.
+        hidden: a second surface behind the first, for ``weighting="occlusion"``: its colours (B,3,H,W), its depth (B,H,W) in
+            metres and how far it is there (B,H,W) in [0, 1].
         options: those of :class:`sfdfd.optics.options.RenderOptions`, by name.
 
     Returns:
@@ -121,11 +131,17 @@ def render_focal_stack(
     Raises:
         InputError: shapes, ranges or names are wrong.
     """
-    return _rendered(aif, depth_m, focus_distances_m, camera, aperture, RenderOptions(**options))
+    return _rendered(aif, depth_m, focus_distances_m, camera, aperture, hidden, RenderOptions(**options))
 
 
 def _rendered(
-    aif: Tensor, depth_m: Tensor, focus_distances_m: Any, camera: Any, aperture: Any, options: RenderOptions
+    aif: Tensor,
+    depth_m: Tensor,
+    focus_distances_m: Any,
+    camera: Any,
+    aperture: Any,
+    hidden: Hidden | None,
+    options: RenderOptions,
 ) -> Tensor:
     focus_distances_m = torch.as_tensor(focus_distances_m, device=aif.device)
     if aif.ndim != 4 or depth_m.ndim != 3 or (aif.shape[0], *aif.shape[2:]) != tuple(depth_m.shape):
@@ -135,18 +151,55 @@ def _rendered(
     dtype = aif.dtype if aif.dtype in (torch.float32, torch.float64) else torch.float32
     with torch.autocast(aif.device.type, enabled=False):  # FFTs and inverse depths need full precision
         aif, depth_m, focus_distances_m = (value.to(dtype) for value in (aif, depth_m, focus_distances_m))
+        if options.weighting == "occlusion":
+            return _occluded(aif, depth_m, focus_distances_m, camera, aperture, hidden, options)
+        if hidden is not None:
+            raise InputError(
+                f"hidden: only weighting=occlusion knows of surfaces behind others, not {options.weighting}"
+            )
         factor = aperture.reshape(-1, 1, 1, 1) if isinstance(aperture, Tensor) else aperture
-        if options.weighting != "occlusion":
-            return _blurred(aif, defocus_map_px(depth_m, focus_distances_m, camera) * factor, options)
+        return _blurred(aif, defocus_map_px(depth_m, focus_distances_m, camera) * factor, options)
 
-        def sizes(layers_m: Tensor) -> Tensor:
-            radius = defocus_map_px(layers_m[:, None], focus_distances_m, camera) * factor
-            return options.family.size_px(radius.abs(), options.sigma_scale)[:, :, 0].detach()
 
-        def composited(light: Tensor) -> Tensor:
-            return composite_layers(light, depth_m, sizes, options.family, options.layers)
+def _occluded(
+    aif: Tensor,
+    depth_m: Tensor,
+    focus_distances_m: Tensor,
+    camera: Any,
+    aperture: Any,
+    hidden: Hidden | None,
+    options: RenderOptions,
+) -> Tensor:
+    """Levels of inverse depth, a fixed difference in blur radius apart in the slice that blurs most."""
+    batch = len(aif)
+    cameras = [camera] * batch if isinstance(camera, Camera) else list(camera)
+    focus = focus_distances_m.expand(batch, -1)
+    factors = aperture.expand(batch) if isinstance(aperture, Tensor) else [float(aperture)] * batch
+    if len(cameras) != batch or len(focus) != batch:
+        raise InputError(f"render: expected a camera and focus distances for each of {batch} samples (camera)")
+    if not bool((depth_m.detach() > 0).all()):
+        raise InputError("depth: expected positive metres, got a value that is zero, negative or NaN (depth_m)")
 
-        return _in_light(aif, options, composited)
+    def sizes(b: int, inverse: Tensor) -> Tensor:
+        radius = cameras[b].blur_radius_px(1 / inverse, focus[b, :, None]) * factors[b]
+        return options.family.size_px(radius, options.sigma_scale)
+
+    steps = []
+    for b in range(batch):
+        factor = factors[b].detach() if isinstance(factors, Tensor) else factors[b]
+        nearest = float(focus[b].detach().min())
+        per_inverse = cameras[b].blur_scale_px_m / (1 - cameras[b].focal_length_m / nearest) * float(factor)
+        # whole quarters of octaves: levels stay where they are while an aperture or a focus distance is fitted
+        steps.append(LEVEL_STEP_PX / 2.0 ** (round(4 * math.log2(per_inverse)) / 4))
+
+    def accumulated(light: Tensor) -> Tensor:
+        behind = None
+        if hidden is not None:
+            colours = rgb_to_linear_rgb(hidden[0]) if options.linear_light else hidden[0]
+            behind = (colours.to(light), 1 / hidden[1].to(light), hidden[2].to(light))
+        return render_occlusion(light, 1 / depth_m, 1 / focus, sizes, steps, options.family, options.layers, behind)
+
+    return _in_light(aif, options, accumulated)
 
 
 def render_blurred(
@@ -198,7 +251,7 @@ def _in_light(aif: Tensor, options: RenderOptions, blur) -> Tensor:
         return blur(aif)
     if aif.shape[1] != 3:
         raise InputError(f"linear_light: expected an RGB image, got {aif.shape[1]} channels (optics.linear_light)")
-    return linear_rgb_to_rgb(blur(rgb_to_linear_rgb(aif)))
+    return linear_rgb_to_rgb(blur(rgb_to_linear_rgb(aif)).clamp_min(0))  # a disc's ringing is not darker than black
 
 
 @part
@@ -220,7 +273,7 @@ class DefocusRenderer(torch.nn.Module):
 
     @property
     def differentiable(self) -> bool:
-        return self.checked.weighting != "occlusion"
+        return True
 
     def forward(
         self,
@@ -230,9 +283,10 @@ class DefocusRenderer(torch.nn.Module):
         camera: Camera | Sequence[Camera],
         *,
         aperture: float | Tensor = 1.0,
+        hidden: Hidden | None = None,
     ) -> Tensor:
         """(B,3,H,W), (B,H,W), (S,) or (B,S) -> (B,S,3,H,W)."""
-        return _rendered(aif, depth_m, focus_distances_m, camera, aperture, self.checked)
+        return _rendered(aif, depth_m, focus_distances_m, camera, aperture, hidden, self.checked)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value}" for key, value in self.options.items())
