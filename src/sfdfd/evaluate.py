@@ -19,7 +19,7 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
 
     from sfdfd.data.files import write_json
     from sfdfd.inference.evaluation import MAIN, evaluate, print_metrics
-    from sfdfd.inference.methods import NetworkMethod, RefinedMethod, baselines
+    from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, baselines
     from sfdfd.inference.refine import Refiner
     from sfdfd.training.checkpoints import DEFAULT_OPTICS, load_model
     from sfdfd.training.device import pick_device, use_threads
@@ -48,7 +48,8 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     methods |= baselines(datamodule, config.data.split, renderer, device=device)
     protocol["constant_depth_m"] = None if "constant" not in methods else datamodule.constant_baseline_m()
     if refiner.enabled:
-        methods["refined"] = RefinedMethod(methods.get(MAIN, methods["classical"]), refiner, renderer, camera)
+        start = methods.get(MAIN, SweepMethod(renderer))
+        methods["refined"] = RefinedMethod(start, refiner, renderer, camera)
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(output_dir / "run.json", run_record())

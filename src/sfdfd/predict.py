@@ -26,7 +26,6 @@ def predict(config: DictConfig) -> None:
     from sfdfd.capture.example import named_photographs
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.refine import Refiner
-    from sfdfd.networks import classical_network
     from sfdfd.report.prediction import write_prediction
     from sfdfd.training.checkpoints import load_model
     from sfdfd.training.device import pick_device, use_threads
@@ -35,7 +34,7 @@ def predict(config: DictConfig) -> None:
     use_threads(settings["threads"])
     refiner = Refiner(**settings["refine"])
     module, renderer = load_model(settings["checkpoint"], settings["optics"]["renderer"], preferred={"method": "fast"})
-    network = classical_network if module is None else module.network
+    network = None if module is None else module.network
     estimator = DefocusEstimator(network, renderer, refiner, settings["working_px"], pick_device(settings["device"]))
     photographs = named_photographs(settings["stack"], settings)
     capture = Capture.of(
@@ -52,7 +51,7 @@ def predict(config: DictConfig) -> None:
     stack = capture.stack(settings["working_px"])
     with _progress(refiner) as progress:
         small, refinement = estimator.solve(stack, progress)
-    start = "classical depth from focus" if module is None else str(settings["checkpoint"])
+    start = "plane sweep" if module is None else str(settings["checkpoint"])
     said = {"stack": str(settings["stack"]), "start": start, "run": run_record()}
     output_dir = Path(settings["output_dir"])
     predicted = _predicted(capture, estimator, stack, small, {**said, **_refined(refinement)})

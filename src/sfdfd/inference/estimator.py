@@ -18,14 +18,13 @@ from torch import Tensor
 
 from sfdfd.data.images import working_size
 from sfdfd.errors import checked_whole
-from sfdfd.inference.methods import NetworkMethod, RefinedMethod, with_confidence
+from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, with_confidence
 from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.upsampling import enlarged
-from sfdfd.networks.classical import classical_network
 from sfdfd.networks.interface import Network
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, Renderer
-from sfdfd.stack import FocalStack, Prediction
+from sfdfd.stack import FocalStack, Method, Prediction
 from sfdfd.training.checkpoints import load_model
 from sfdfd.training.device import pick_device
 
@@ -39,7 +38,7 @@ class DefocusEstimator:
     which is blended from the full-size slices.
 
     Args:
-        network: stack -> depth and AIF; classical depth from focus by default.
+        network: stack -> depth and AIF; None for a plane sweep (:mod:`sfdfd.inference.sweep`).
         renderer: the model's optics.
         refiner: per-scene refinement; None for none.
         working_px: longer side of the images that are worked on.
@@ -49,7 +48,7 @@ class DefocusEstimator:
 
     def __init__(
         self,
-        network: Network = classical_network,
+        network: Network | None = None,
         renderer: Renderer | None = None,
         refiner: Refiner | None = None,
         working_px: int = 512,
@@ -60,7 +59,11 @@ class DefocusEstimator:
         self.device, self.camera = torch.device(device), camera
         self.renderer = renderer or DefocusRenderer(sigma_scale=0.5)
         self.refiner = refiner
-        self.start = NetworkMethod(network, self.renderer, device=self.device)
+        self.start: Method
+        if network is None:
+            self.start = SweepMethod(self.renderer)
+        else:
+            self.start = NetworkMethod(network, self.renderer, device=self.device)
 
     @classmethod
     def from_checkpoint(
@@ -75,7 +78,7 @@ class DefocusEstimator:
         """An estimator of a trained run.
 
         Args:
-            checkpoint: its path; "pretrained" for the weights that the package carries; None for classical depth from focus.
+            checkpoint: its path; "pretrained" for the weights that the package carries; None for a plane sweep.
             refine_seconds: time for the refinement of each stack.
             working_px: see the class.
             device: "auto", "cpu", "cuda", "mps".
@@ -85,14 +88,15 @@ class DefocusEstimator:
             InputError: no such file, or not one of our checkpoints.
         """
         module, renderer = load_model(checkpoint, optics)
-        network = classical_network if module is None else module.network
+        network = None if module is None else module.network
         refiner = Refiner(seconds=refine_seconds) if refine_seconds else None
         camera = None if module is None else module.camera
         return cls(network, renderer, refiner, working_px, pick_device(device), camera)
 
     @property
-    def network(self) -> Network:
-        return self.start.network
+    def network(self) -> Network | None:
+        """What it starts from; None for a plane sweep."""
+        return getattr(self.start, "network", None)
 
     def __call__(self, stack: FocalStack) -> Prediction:
         return self.predict(stack)

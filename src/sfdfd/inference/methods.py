@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from sfdfd.data.datamodule import FocalStackDataModule
 from sfdfd.inference.confidence import confidence_of, depth_std_m
 from sfdfd.inference.refine import Refinement, Refiner
+from sfdfd.inference.sweep import plane_sweep
 from sfdfd.inference.upsampling import mended_aif
 from sfdfd.networks.classical import classical_network, constant_network
 from sfdfd.networks.interface import Network, predict_stack, rendered
@@ -18,7 +20,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Method, Prediction
 
-__all__ = ["NetworkMethod", "RefinedMethod", "baselines", "with_confidence"]
+__all__ = ["NetworkMethod", "RefinedMethod", "SweepMethod", "baselines", "with_confidence"]
 
 Progress = Callable[[float, int, float], None]
 
@@ -48,6 +50,22 @@ class NetworkMethod:
         return predict_stack(self.network, self.renderer, stack.seen_by(self.camera))
 
 
+class SweepMethod:
+    """A plane sweep through the model's optics, see :mod:`sfdfd.inference.sweep`: where refinement starts without weights.
+
+    Args:
+        renderer, camera: as of :class:`NetworkMethod`.
+    """
+
+    def __init__(self, renderer: Renderer, camera: Camera | None = None) -> None:
+        self.renderer, self.camera = renderer, camera
+
+    @torch.no_grad()
+    def __call__(self, stack: FocalStack) -> Prediction:
+        stack = stack.seen_by(self.camera)
+        return rendered(*plane_sweep(stack, self.renderer), self.renderer, stack)
+
+
 class RefinedMethod:
     """Another method's answer, optimised through the renderer.
 
@@ -67,8 +85,10 @@ class RefinedMethod:
     def solve(self, stack: FocalStack, progress: Progress | None = None) -> tuple[Prediction, Refinement]:
         """The prediction, and what the refinement did. Where the model does not explain the slices, the AIF is theirs."""
         stack = stack.seen_by(self.camera)
+        started = time.monotonic()
         begun = self.start(stack)
-        refinement = self.refiner(stack, self.renderer, begun.depth_m, begun.aif, progress=progress)
+        spent_s = time.monotonic() - started
+        refinement = self.refiner(stack, self.renderer, begun.depth_m, begun.aif, spent_s=spent_s, progress=progress)
         with torch.no_grad():
             prediction = rendered(refinement.depth_m, refinement.aif, self.renderer, stack)
             return replace(prediction, aif=mended_aif(stack, prediction)), refinement

@@ -1,15 +1,17 @@
 """Refinement of one scene: depth and all-in-focus image by gradient descent through the renderer.
 
-The network's teacher, applied to one stack until the time is up: predict -> render -> compare, with a start (classical or a
-network's) in the place of the prediction. The unknowns are inverse depth, in which blur is linear, and the AIF. The
-energy is a robust data term, an edge-aware smoothness of inverse depth and a weak one of the AIF:
+The network's teacher, applied to one stack until the time is up: predict -> render -> compare, with a start (a plane sweep's
+or a network's) in the place of the prediction. The unknowns are the position p of inverse depth between far and near, in
+which blur is linear, and the AIF I. The energy is a robust data term, and smoothness of p that edges of the AIF free:
 
-    E = mean psi(R(I, u) - J) + alpha mean exp(-beta |dI|) rho(du) + gamma mean rho(dI)
+    E = mean psi(R(I, p) - J) + sum_o mean w_o [alpha_1 rho(p(x+o) - p(x)) + alpha_2 rho(p(x+o) - 2 p(x) + p(x-o))]
+        + gamma mean rho(dI),        w_o = exp(-beta |I(x+o) - I(x)|)
     rho(x) = sqrt(x^2 + eps^2),   psi(x) = c log(1 + rho(x) / c)
 
-psi grows ever more slowly: at occlusion edges, which no gradient through a source-weighted renderer can explain, and where
-something moved, a pixel has to be given up rather than paid for with its neighbours' depth (docs/refinement.md).
-Coarse to fine: most of the way is gone on images of half the size, where a step costs a quarter.
+over offsets o of a few lengths along both axes: beside a foreground in front of a plain wall, data cannot tell whether a
+strip of wall colour belongs to the one or the other (both render alike); the wall's colour farther away can. p is a sum of
+images of 1, 1/2, ... 1/32 of the size and Adam moves all of them, so that plain regions move as a whole. Coarse to fine:
+most of the way is gone on images of half the size, where a step costs a quarter (docs/refinement.md).
 """
 
 from __future__ import annotations
@@ -17,22 +19,80 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 
 from sfdfd.errors import InputError, checked_number, checked_whole
+from sfdfd.inference.sweep import sharpest
 from sfdfd.optics.depth import depth_at, inverse_position
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
-__all__ = ["Refinement", "Refiner", "energy_of", "with_gradient"]
+__all__ = ["Priors", "Refinement", "Refiner", "energy_of", "with_gradient"]
 
 SATURATED = 254.5 / 255
 """From here on a pixel says only "at least so bright"."""
+
+
+@dataclass(frozen=True)
+class Priors:
+    """What the energy weighs, and how fast its unknowns move; the values are those for light (occlusion, linear).
+
+    Attributes:
+        smoothness: alpha_1, weight of first differences of the position p.
+        bending: alpha_2, weight of its second differences: surfaces continue.
+        offsets: lengths o in pixels.
+        early: factor on the smoothness of plain regions at the beginning; it falls to 1 over most of the coarse stage.
+        farness: weight of mean p of plain regions at the beginning, which falls to 0: of two explanations that render
+            alike, the one in which a foreground ends at its silhouette is taken.
+        edge_sharpness: beta, how fast an edge of the AIF frees the depth.
+        outlier_level: c, the residual (of a range of 1) from which a pixel counts less and less.
+        aif_smoothness: gamma, weight of the AIF's total variation: keeps it from fitting the rounding.
+        softness: eps of p.
+        lr_depth, lr_aif: Adam's learning rates for p (each level of the pyramid) and for the AIF.
+        pyramid: number of levels of p.
+        coarse_share: share of the time spent at half the size.
+    """
+
+    smoothness: float = 0.04
+    bending: float = 0.02
+    offsets: tuple[int, ...] = (1, 2, 4, 8)
+    early: float = 5.0
+    farness: float = 0.006
+    edge_sharpness: float = 20.0
+    outlier_level: float = 0.02
+    aif_smoothness: float = 0.001
+    softness: float = 1e-3
+    lr_depth: float = 0.006
+    lr_aif: float = 0.01
+    pyramid: int = 6
+    coarse_share: float = 0.8
+
+
+SPREAD = Priors(
+    smoothness=0.038,
+    bending=0.0,
+    offsets=(1,),
+    early=1.0,
+    farness=0.0,
+    edge_sharpness=12.0,
+    outlier_level=0.006,
+    softness=5.5e-4,
+    lr_aif=0.004,
+    coarse_share=0.3,
+)
+"""For models that only spread light (source, target): what they cannot explain beside an edge is given up early."""
+
+
+def priors_for(renderer: Renderer, changes: dict[str, Any]) -> Priors:
+    """Those that go with a model, with ``changes``."""
+    return replace(Priors() if renderer.options.get("weighting") == "occlusion" else SPREAD, **changes)
 
 
 @dataclass(frozen=True)
@@ -63,33 +123,21 @@ class Refiner:
     """Optimises depth and AIF of a stack through the renderer.
 
     Args:
-        seconds: time to spend, in seconds; 0 does nothing.
+        seconds: time to spend, in seconds, with that of the start where it is known; 0 does nothing.
         steps: number of gradient steps; where given, they end the refinement instead of the seconds.
-        smoothness: alpha, weight of the smoothness of inverse depth (measured over its range).
-        edge_sharpness: beta, how fast an edge of the AIF frees the depth.
-        outlier_level: c, the residual (of a range of 1) from which a pixel counts less and less.
-        aif_smoothness: gamma, weight of the AIF's total variation: keeps it from fitting the rounding.
-        lr_depth, lr_aif: Adam's learning rates for the logit of inverse depth and for the AIF.
-        coarse_share: share of the time spent at half the size.
+        priors: those of :class:`Priors` that shall not be what goes with the renderer, by name.
+
+    Raises:
+        InputError: a value is wrong.
     """
 
-    def __init__(
-        self,
-        seconds: float = 20.0,
-        steps: int | None = None,
-        smoothness: float = 0.02,
-        edge_sharpness: float = 12.0,
-        outlier_level: float = 0.006,
-        aif_smoothness: float = 0.001,
-        lr_depth: float = 0.04,
-        lr_aif: float = 0.004,
-        coarse_share: float = 0.3,
-    ) -> None:
+    def __init__(self, seconds: float = 20.0, steps: int | None = None, **priors: Any) -> None:
         self.seconds = checked_number(seconds, "seconds (refine.seconds)", least=0)
         self.steps = None if steps is None else checked_whole(steps, "steps (refine.steps)", 0)
-        self.smoothness, self.edge_sharpness, self.aif_smoothness = smoothness, edge_sharpness, aif_smoothness
-        self.outlier_level = outlier_level
-        self.lr_depth, self.lr_aif, self.coarse_share = lr_depth, lr_aif, coarse_share
+        unknown = set(priors) - {field.name for field in fields(Priors)}
+        if unknown:
+            raise InputError(f"refine: no such option: {', '.join(sorted(unknown))} (refine.{min(unknown)})")
+        self.priors = priors
 
     @property
     def enabled(self) -> bool:
@@ -103,24 +151,27 @@ class Refiner:
         aif: Float[Tensor, "b 3 h w"],
         *,
         fit_blur: bool = False,
+        spent_s: float = 0.0,
         progress: Callable[[float, int, float], None] | None = None,
     ) -> Refinement:
         """Refine from a start.
 
         Args:
             stack: the images, and what of them is covered; truth is not looked at.
-            renderer: the model's optics; see :func:`with_gradient` for one that has none.
+            renderer: the model's optics; it needs a gradient.
             depth_m: (B,H,W) the depth to start from, in metres.
             aif: (B,3,H,W) the AIF to start from.
             fit_blur: find a factor on all blur radii as well, one per sample (an unknown camera).
+            spent_s: seconds that the start took of the time.
             progress: called with (share of the time or steps gone, step, energy); it may raise KeyboardInterrupt.
         """
         if not self.enabled:
             return Refinement(depth_m, aif, torch.ones_like(stack.near_m), math.nan, math.nan, 0, 0.0)
-        problem = _Problem(self, stack.without_truth(), with_gradient(renderer))
-        coarse = problem.halved() if min(aif.shape[-2:]) >= 96 and self.coarse_share > 0 else None
+        priors = priors_for(renderer, self.priors)
+        problem = _Problem(priors, stack.without_truth(), with_gradient(renderer))
+        coarse = problem.halved() if min(aif.shape[-2:]) >= 96 and priors.coarse_share > 0 else None
         unknown = problem.unknowns(depth_m, aif)
-        started = time.monotonic()
+        started = time.monotonic() - spent_s
         with torch.no_grad():
             start = problem.energy(*unknown)
         best = [start, *(value.clone() for value in unknown)]
@@ -132,42 +183,46 @@ class Refiner:
             return (time.monotonic() - started) / self.seconds
 
         variables = unknown
-        for level, until in ((coarse, self.coarse_share), (problem, 1.0)):
+        for level, until in ((coarse, priors.coarse_share), (problem, 1.0)):
             if level is None or interrupted or gone() >= until:
                 continue
             if level is coarse:
-                variables = coarse.unknowns(1 / _halve(1 / depth_m[:, None])[:, 0], _halve(aif))
+                variables = coarse.unknowns(1 / _halve(1 / depth_m[:, None])[:, 0], problem.halved_light(aif))
             begin = gone()
-            logit, image, log_blur = (value.clone().requires_grad_() for value in variables)
-            groups = [{"params": [logit], "rate": self.lr_depth}, {"params": [image], "rate": self.lr_aif}]
+            pyramid = _Pyramid(variables[0], priors.pyramid)
+            image, log_blur = (value.clone().requires_grad_() for value in variables[1:])
+            groups = [{"params": pyramid.images, "rate": priors.lr_depth}, {"params": [image], "rate": priors.lr_aif}]
             if fit_blur:
-                groups.append({"params": [log_blur], "rate": 0.02})
+                groups.append({"params": [log_blur.requires_grad_()], "rate": 0.02})
             optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
             try:
                 while (share := gone()) < until:
-                    floor, local = (0.3, (share - begin) / (until - begin)) if level is coarse else (0.04, share)
+                    local, floor = (share - begin) / (until - begin), 0.2 if level is coarse else 0.04
                     for group in optimizer.param_groups:
                         group["lr"] = group["rate"] * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * local)))
                     optimizer.zero_grad(set_to_none=True)
                     with torch.enable_grad():
-                        energy = level.energy(logit, image, log_blur)
+                        position = pyramid.position()
+                        ease = max(0.0, 1 - local / 0.8) if level is coarse else 0.0
+                        energy = level.energy(position, image, log_blur, ease)
                         energy.sum().backward()
                     if level is problem:
-                        best = _better(best, [energy.detach(), logit.detach(), image.detach(), log_blur.detach()])
+                        best = _better(best, [energy.detach(), position.detach(), image.detach(), log_blur.detach()])
                     optimizer.step()
+                    pyramid.into_range()
                     step += 1
                     if progress is not None:
                         progress(share, step, float(energy.detach().mean()))
             except KeyboardInterrupt:
                 interrupted = True
-            variables = (logit.detach(), image.detach(), log_blur.detach())
+            variables = (pyramid.position().detach(), image.detach(), log_blur.detach())
             if level is coarse:
-                variables = _detail(unknown, variables)
+                variables = problem.detailed(unknown, variables)
             with torch.no_grad():
                 best = _better(best, [problem.energy(*variables), *variables])
-        energy, logit, image, log_blur = best
+        energy, position, image, log_blur = best
         return Refinement(
-            depth_m=problem.depth_m(logit),
+            depth_m=problem.depth_m(position),
             aif=image.clamp(0, 1),
             blur_factor=log_blur.exp(),
             objective_start=float(start.mean()),
@@ -191,58 +246,119 @@ def _halve(values: Tensor) -> Tensor:
     return F.avg_pool2d(values, 2, ceil_mode=True, count_include_pad=False)
 
 
-def _detail(fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The coarse solution at the fine size: depth as it is, the AIF with the start's detail put back."""
-    _, image, _ = fine
+def _enlarged(values: Float[Tensor, "b c h w"], like: Tensor) -> Tensor:
+    return F.interpolate(values, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
-    def enlarged(values: Tensor) -> Tensor:
-        return F.interpolate(values, size=image.shape[-2:], mode="bilinear", align_corners=False)
 
-    image = image + enlarged(coarse[1] - _halve(image))
-    return enlarged(coarse[0][:, None])[:, 0], image, coarse[2]
+class _Pyramid:
+    """Position (B,H,W) as a sum of images, each of half the size of the one before."""
+
+    def __init__(self, position: Float[Tensor, "b h w"], count: int) -> None:
+        height, width = position.shape[-2:]
+        sizes = [(-(-height // 2**k), -(-width // 2**k)) for k in range(1, count)]
+        rest = [position.new_zeros(position.shape[0], 1, *size).requires_grad_() for size in sizes]
+        self.images = [position[:, None].clone().requires_grad_(), *rest]
+
+    def position(self) -> Tensor:
+        total = self.images[0]
+        for image in self.images[1:]:
+            total = total + _enlarged(image, total)
+        return total[:, 0]
+
+    @torch.no_grad()
+    def into_range(self) -> None:
+        """The finest level takes back what leaves [0, 1]."""
+        position = self.position()
+        self.images[0] += (position.clamp(0, 1) - position)[:, None]
 
 
 class _Problem:
-    """The energy of a stack at one size, over (logit of inverse depth, AIF, log of the blur factor)."""
+    """The energy of a stack at one size, over (position of inverse depth, AIF, log of the blur factor)."""
 
-    def __init__(self, options: Refiner, stack: FocalStack, renderer: Renderer) -> None:
-        self.options, self.stack, self.renderer = options, stack, renderer
+    def __init__(self, priors: Priors, stack: FocalStack, renderer: Renderer) -> None:
+        self.priors, self.stack, self.renderer = priors, stack, renderer
         shown = stack.shown()
         self.weight = (shown / shown.mean((1, 2, 3), keepdim=True).clamp_min(1e-12))[:, :, None]
         self.saturated = stack.images >= SATURATED
+        self.linear = bool(renderer.options.get("linear_light"))
+
+    def halved_light(self, images: Tensor) -> Tensor:
+        """(...,3,H,W) at half the size, averaged in the light that the renderer blurs."""
+        flat = images.flatten(0, -4)
+        half = linear_rgb_to_rgb(_halve(rgb_to_linear_rgb(flat))) if self.linear else _halve(flat)
+        return half.unflatten(0, images.shape[:-3])
 
     def halved(self) -> _Problem:
         stack = self.stack
-        images = _halve(stack.images.flatten(0, 1)).unflatten(0, stack.images.shape[:2])
-        return _Problem(self.options, stack.scaled(images, _halve(stack.shown())), self.renderer)
+        return _Problem(
+            self.priors, stack.scaled(self.halved_light(stack.images), _halve(stack.shown())), self.renderer
+        )
+
+    def detailed(self, fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The coarse solution at the fine size: depth as it is, the AIF with the slices' detail at that depth put back."""
+        position = _enlarged(coarse[0][:, None], fine[1])[:, 0]
+        image = sharpest(self.stack, self.depth_m(position))
+        return position, image + _enlarged(coarse[1] - self.halved_light(image), image), coarse[2]
 
     def unknowns(self, depth_m: Tensor, aif: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        position = inverse_position(depth_m, self.stack.near_m, self.stack.far_m).clamp(0.005, 0.995)
-        return torch.logit(position), aif.clone(), torch.zeros_like(self.stack.near_m)
+        position = inverse_position(depth_m, self.stack.near_m, self.stack.far_m).clamp(0, 1)
+        return position, aif.clone(), torch.zeros_like(self.stack.near_m)
 
-    def depth_m(self, logit: Tensor) -> Tensor:
-        return depth_at(torch.sigmoid(logit), self.stack.near_m, self.stack.far_m)
+    def depth_m(self, position: Tensor) -> Tensor:
+        return depth_at(position.clamp(0, 1), self.stack.near_m, self.stack.far_m)
 
-    def render(self, logit: Tensor, aif: Tensor, log_blur: Tensor) -> Tensor:
+    def render(self, position: Tensor, aif: Tensor, log_blur: Tensor) -> Tensor:
         focus, camera = self.stack.focus_distances_m, self.stack.camera
-        return self.renderer(aif, self.depth_m(logit), focus, camera, aperture=log_blur.exp())
+        return self.renderer(aif, self.depth_m(position), focus, camera, aperture=log_blur.exp())
 
-    def energy(self, logit: Tensor, aif: Tensor, log_blur: Tensor) -> Tensor:
-        """(B,)"""
-        options = self.options
-        residual = self.render(logit, aif, log_blur) - self.stack.images
+    def energy(self, position: Tensor, aif: Tensor, log_blur: Tensor, ease: float = 0.0) -> Tensor:
+        """(B,); ``ease`` from 1 to 0 is the share of the beginning's extra smoothness and farness."""
+        priors = self.priors
+        residual = self.render(position, aif, log_blur) - self.stack.images
         residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
-        level = options.outlier_level
+        level = priors.outlier_level
         energy = (self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean((1, 2, 3, 4))
-        position = torch.sigmoid(logit)
+        return energy + self.prior(position, aif, ease)
+
+    @staticmethod
+    def plainness(image: Tensor, window_px: int = 7, level: float = 0.02) -> Tensor:
+        """(B,H,W) from 1 where some window around a pixel has no texture to 0 where all have: 1 / (1 + (t / 0.02)^2), t the
+        smallest of the windows' mean absolute differences. A plain strip beside an edge is plain."""
+        steps = [
+            F.pad(torch.diff(image, dim=axis).abs().mean(1), edge) for axis, edge in ((-1, (0, 1)), (-2, (0, 0, 0, 1)))
+        ]
+        mean = F.avg_pool2d((steps[0] + steps[1])[:, None] / 2, window_px, 1, window_px // 2, count_include_pad=False)
+        least = -F.max_pool2d(-mean, window_px, 1, window_px // 2)[:, 0]
+        return 1 / (1 + (least / level).square())
+
+    def prior(self, position: Tensor, aif: Tensor, ease: float = 0.0) -> Tensor:
+        """(B,) smoothness of position and AIF; see the module."""
+        priors, guide = self.priors, aif.detach()
+        plain = ease * self.plainness(guide) if ease else torch.zeros_like(position)
+        energy = priors.farness * (plain * position).mean((1, 2))
+        factor = (1 + (priors.early - 1) * plain) / len(priors.offsets)
         for axis in (-1, -2):
-            step = torch.diff(aif, dim=axis)
-            edge = step.detach().abs().mean(1)
-            depth_step = torch.diff(position, dim=axis)
-            smooth = torch.exp(-options.edge_sharpness * edge) * torch.sqrt(depth_step * depth_step + 3e-7)
-            energy = energy + 1.9 * options.smoothness * smooth.mean((1, 2))
-            if options.aif_smoothness:
-                energy = energy + options.aif_smoothness * torch.sqrt(step * step + 1e-5).mean((1, 2, 3))
+            extent = position.shape[axis]
+            if priors.aif_smoothness:
+                step = torch.diff(aif, dim=axis)
+                energy = energy + priors.aif_smoothness * torch.sqrt(step * step + 1e-5).mean((1, 2, 3))
+            for offset in priors.offsets:
+                if 2 * offset >= extent:
+                    continue
+
+                def step_by(values: Tensor, axis: int = axis, offset: int = offset) -> Tensor:
+                    length = values.shape[axis] - offset
+                    return values.narrow(axis, offset, length) - values.narrow(axis, 0, length)
+
+                free = torch.exp(-priors.edge_sharpness * step_by(guide).abs().mean(1))
+                first = step_by(position)
+                second, length = step_by(first), first.shape[axis] - offset
+                both = free.narrow(axis, offset, length) * free.narrow(axis, 0, length)
+                eps = priors.softness**2
+                free = free * factor.narrow(axis, 0, free.shape[axis])
+                both = both * factor.narrow(axis, offset, length)
+                energy = energy + priors.smoothness * (free * torch.sqrt(first * first + eps)).mean((1, 2))
+                energy = energy + priors.bending * (both * torch.sqrt(second * second + eps)).mean((1, 2))
         return energy
 
 
@@ -250,7 +366,7 @@ def energy_of(
     stack: FocalStack, renderer: Renderer, depth_m: Float[Tensor, "b h w"], aif: Float[Tensor, "b 3 h w"]
 ) -> Float[Tensor, "b"]:
     """The energy that :class:`Refiner` minimises, of a given answer, without its priors' options changed: (B,)."""
-    problem = _Problem(Refiner(), stack.without_truth(), with_gradient(renderer))
+    problem = _Problem(priors_for(renderer, {}), stack.without_truth(), with_gradient(renderer))
     with torch.no_grad():
         return problem.energy(*problem.unknowns(depth_m, aif))
 

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
+import scipy.special
 import torch
 from jaxtyping import Float
 from scipy.fft import next_fast_len
@@ -303,8 +304,9 @@ def psf_spectrum(psf: PSF, size_px: float, shape: tuple[int, int], dtype: torch.
 
 def _spectrum(psf: PSF, size_px: float, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     if isinstance(psf, DiscPSF):
-        x = (2 * math.pi * size_px * _frequencies(shape)).clamp_min(1e-6)
-        return (2 * torch.special.bessel_j1(x) / x).to(device=device, dtype=dtype)
+        half = _frequencies(shape)  # of the rows up to the Nyquist frequency; the others mirror them
+        values = _jinc(2 * math.pi * size_px * half.to(dtype))
+        return torch.cat([values, values[1 : shape[0] - len(values) + 1].flip(0)]).to(device)
     reach = reach_px(psf, size_px)
     rows, columns = (np.minimum(np.arange(n), n - np.arange(n)) for n in shape)
     if isinstance(psf, GaussianPSF):  # separable
@@ -322,10 +324,31 @@ def _spectrum(psf: PSF, size_px: float, shape: tuple[int, int], dtype: torch.dty
 _kept_spectrum = lru_cache(maxsize=512)(_spectrum)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _frequencies(shape: tuple[int, int]) -> Tensor:
-    """(h, w//2+1) cycles per pixel."""
-    return torch.from_numpy(np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]))
+    """(h//2+1, w//2+1) cycles per pixel, from 0 up."""
+    rows, columns = (np.arange(n // 2 + 1) / n for n in shape)
+    return torch.from_numpy(np.hypot(rows[:, None], columns[None]))
+
+
+def _jinc(x: Tensor) -> Tensor:
+    """2 J_1(x) / x for x >= 0; in float32 from a table, to 1e-6, as the Bessel function is slow."""
+    if x.dtype == torch.float64:
+        x = x.clamp_min(1e-6)
+        return 2 * torch.from_numpy(scipy.special.j1(x.numpy())) / x
+    position = x * _TABLE_DENSITY
+    index = position.to(torch.int64)
+    table, steps = _jinc_table(1 << (int(index.max()) + 1).bit_length())
+    return torch.addcmul(table[index], position - index, steps[index])
+
+
+_TABLE_DENSITY = 256
+
+
+@lru_cache(maxsize=32)
+def _jinc_table(length: int) -> tuple[Tensor, Tensor]:
+    table = _jinc(torch.arange(length + 1, dtype=torch.float64) / _TABLE_DENSITY)
+    return table[:-1].float(), table.diff().float()
 
 
 def _spectrum_slope(

@@ -1,0 +1,79 @@
+"""The plane sweep: a start that knows the camera."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sfdfd.inference.methods import SweepMethod
+from sfdfd.inference.sweep import plane_sweep, sharpest
+from sfdfd.networks.classical import depth_from_focus
+from sfdfd.optics import DefocusRenderer
+from sfdfd.stack import FocalStack
+from tests.conftest import CAMERA, FOCUS_M
+from tests.inference.conftest import start_of
+
+
+def abs_rel(depth_m, stack):
+    return float(((depth_m - stack.depth_m).abs() / stack.depth_m)[stack.valid].mean())
+
+
+def textured(renderer, height=64, width=80, depth_m=(1.3, 3.1)):
+    """Two halves of random texture at two depths."""
+    generator = torch.Generator().manual_seed(2)
+    aif = 0.1 + 0.8 * torch.rand(1, 3, height, width, generator=generator)
+    truth = torch.full((1, height, width), depth_m[0])
+    truth[..., width // 2 :] = depth_m[1]
+    focus = torch.tensor([FOCUS_M])
+    images = renderer(aif, truth, focus, CAMERA).clamp(0, 1)
+    return FocalStack.single(images[0], list(FOCUS_M), CAMERA, 0.5, 10.0, depth_m=truth[0], aif=aif[0])
+
+
+@pytest.mark.parametrize("options", [{"sigma_scale": 0.5}, {"psf": "disc", "linear_light": True}, {"psf": "power:4"}])
+def test_it_finds_planes_of_texture_nearly_exactly(options):
+    renderer = DefocusRenderer(**options)
+    stack = textured(renderer)
+    depth_m, aif = plane_sweep(stack, renderer)
+    inner = torch.zeros_like(depth_m, dtype=torch.bool)
+    inner[:, 12:-12, 12:30] = inner[:, 12:-12, 50:-12] = True
+    assert float(((depth_m - stack.depth_m).abs() / stack.depth_m)[inner].median()) < 0.02
+    assert torch.equal(aif, sharpest(stack, depth_m)) and aif.shape == stack.images[:, 0].shape
+
+
+def test_it_is_nearer_than_classical_depth_from_focus(scene):
+    renderer = DefocusRenderer(sigma_scale=0.5, method="fast")
+    classical, _ = depth_from_focus(scene.images, scene.focus_distances_m, scene.near_m, scene.far_m)
+    depth_m, _ = plane_sweep(scene, renderer)
+    assert abs_rel(depth_m, scene) < 0.8 * abs_rel(classical, scene)
+    assert float(depth_m.min()) >= 0.5 and float(depth_m.max()) <= 10 * (1 + 1e-6)
+
+
+def test_a_batch_is_its_stacks_padding_slices_do_not_count_and_truth_is_not_looked_at(scene):
+    renderer = DefocusRenderer(psf="disc")
+    short = replace(
+        scene, images=scene.images[:, 1:4], focus_distances_m=scene.focus_distances_m[:, 1:4],
+        slice_mask=scene.slice_mask[:, 1:4],
+    )  # fmt: skip
+    batch = FocalStack.collate([scene, short])
+    together, _ = plane_sweep(batch, renderer)
+    for index, stack in enumerate((scene, short)):
+        torch.testing.assert_close(together[index], plane_sweep(stack.without_truth(), renderer)[0][0])
+
+
+def test_what_a_slice_does_not_show_does_not_count(scene):
+    covered = torch.ones_like(scene.images[:, :, 0])
+    covered[:, 2, :, :30] = 0
+    renderer = DefocusRenderer(sigma_scale=0.5)
+    found = []
+    for junk in (0.0, 1.0):
+        images = torch.where(covered[:, :, None] > 0, scene.images, junk)
+        found.append(plane_sweep(replace(scene, images=images, covered=covered), renderer)[0])
+    assert torch.equal(*found)
+
+
+def test_as_a_method_it_renders_its_answer_through_the_models_optics(scene):
+    renderer = DefocusRenderer(sigma_scale=0.5)
+    prediction = SweepMethod(renderer)(scene)
+    expected = renderer(prediction.aif, prediction.depth_m, scene.focus_distances_m, scene.camera)
+    torch.testing.assert_close(prediction.rendered, expected)
+    assert start_of(scene).depth_m.shape == prediction.depth_m.shape
