@@ -9,7 +9,7 @@ from sfdfd.capture.calibrate import estimate_blur_scale
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.inference.confidence import depth_std_m
 from sfdfd.inference.estimator import DefocusEstimator
-from sfdfd.inference.methods import NetworkMethod, RefinedMethod
+from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
 from sfdfd.inference.refine import Refiner
 from sfdfd.inference.upsampling import mended_aif
 from sfdfd.measures.metrics import image_metrics
@@ -31,7 +31,7 @@ METHODS = {
     "network": NetworkMethod(FocusAttentionNet(width=8, depth=2), RENDERER),
     "classical": NetworkMethod(classical_network, RENDERER),
     "constant": NetworkMethod(constant_network(2.5), RENDERER),
-    "refined": RefinedMethod(NetworkMethod(classical_network, RENDERER), Refiner(steps=2), RENDERER),
+    "refined": RefinedMethod(SweepMethod(RENDERER), Refiner(steps=2), RENDERER),
     "estimator": DefocusEstimator(renderer=RENDERER, refiner=Refiner(steps=2)),
 }
 
@@ -106,5 +106,5 @@ def test_a_model_with_a_camera_of_its_own_renders_with_it(stack):
     other = replace(CAMERA, f_number=4.0)
     own, theirs = (NetworkMethod(classical_network, RENDERER, camera)(stack) for camera in (other, None))
     torch.testing.assert_close(own.defocus_px, 2 * theirs.defocus_px)
-    estimator = DefocusEstimator(renderer=RENDERER, camera=other)
+    estimator = DefocusEstimator(classical_network, RENDERER, camera=other)
     torch.testing.assert_close(estimator.predict(stack).defocus_px, own.defocus_px)

@@ -107,34 +107,34 @@ def test_the_prior_follows_the_model():
 def test_a_plain_wall_moves_as_a_whole():
     """Texture at the rim alone: the pyramid brings its depth to the middle within a few steps."""
     generator = torch.Generator().manual_seed(4)
-    aif = torch.full((1, 3, 64, 64), 0.5)
-    rim = torch.ones(64, 64, dtype=torch.bool)
-    rim[12:-12, 12:-12] = False
+    aif = torch.full((1, 3, 48, 48), 0.5)
+    rim = torch.ones(48, 48, dtype=torch.bool)
+    rim[8:-8, 8:-8] = False
     aif[..., rim] = torch.rand(1, 3, int(rim.sum()), generator=generator)
-    truth = torch.full((1, 64, 64), 2.0)
+    truth = torch.full((1, 48, 48), 2.0)
     images = RENDERER(aif, truth, torch.tensor([FOCUS_M]), CAMERA)
     stack = FocalStack.single(images[0], list(FOCUS_M), CAMERA, 0.5, 10.0)
     wrong = torch.where(rim, 2.0, 3.0)[None]
     middle = [
-        float(Refiner(steps=60, pyramid=levels)(stack, RENDERER, wrong, aif).depth_m[0, 28:36, 28:36].mean())
+        float(Refiner(steps=40, pyramid=levels)(stack, RENDERER, wrong, aif).depth_m[0, 20:28, 20:28].mean())
         for levels in (1, 6)
     ]
-    assert abs(middle[1] - 2) < 0.35 * abs(middle[0] - 2)
+    assert abs(middle[1] - 2) < 0.75 * abs(middle[0] - 2)
 
 
 def test_occlusion_aware_refinement_keeps_a_silhouette():
     """A near card before a far wall, both textured: the depth edge ends where the card ends."""
     generator = torch.Generator().manual_seed(5)
     renderer = DefocusRenderer(weighting="occlusion", psf="disc", linear_light=True)
-    texture = F.interpolate(torch.rand(1, 3, 40, 48, generator=generator), (80, 96), mode="bilinear")
-    front = torch.zeros(80, 96, dtype=torch.bool)
-    front[20:60, 30:66] = True
+    texture = F.interpolate(torch.rand(1, 3, 32, 40, generator=generator), (64, 80), mode="bilinear")
+    front = torch.zeros(64, 80, dtype=torch.bool)
+    front[16:48, 24:56] = True
     aif = torch.where(front, 0.1 + 0.4 * texture, 0.5 + 0.5 * texture)
     truth = torch.where(front, 1.2, 4.0)[None]
     images = renderer(aif, truth, torch.tensor([FOCUS_M]), CAMERA).clamp(0, 1)
     stack = FocalStack.single(images[0], list(FOCUS_M), CAMERA, 0.5, 10.0)
     start = plane_sweep(stack, renderer)
-    found = Refiner(steps=80)(stack, renderer, *start)
+    found = Refiner(steps=40)(stack, renderer, *start)
     wrong = [float(((depth[0] < 2.2) != front).float().mean()) for depth in (start[0], found.depth_m)]
-    assert wrong[1] < 0.02 and wrong[1] <= wrong[0]
-    assert abs_rel(found.depth_m, replace(stack, depth_m=truth, valid=truth > 0)) < 0.05
+    assert wrong[1] < 0.04 and wrong[1] < wrong[0]
+    assert abs_rel(found.depth_m, replace(stack, depth_m=truth, valid=truth > 0)) < 0.1

@@ -36,7 +36,7 @@ def test_it_finds_planes_of_texture_nearly_exactly(options):
     depth_m, aif = plane_sweep(stack, renderer)
     inner = torch.zeros_like(depth_m, dtype=torch.bool)
     inner[:, 12:-12, 12:30] = inner[:, 12:-12, 50:-12] = True
-    assert float(((depth_m - stack.depth_m).abs() / stack.depth_m)[inner].median()) < 0.02
+    assert float(((depth_m - stack.depth_m).abs() / stack.depth_m)[inner].median()) < 0.03
     assert torch.equal(aif, sharpest(stack, depth_m)) and aif.shape == stack.images[:, 0].shape
 
 

@@ -31,11 +31,13 @@ from torch import Tensor
 from sfdfd.errors import InputError, checked_number, checked_whole
 from sfdfd.inference.sweep import sharpest
 from sfdfd.optics.depth import depth_at, inverse_position
-from sfdfd.optics.render import Renderer
+from sfdfd.optics.render import Renderer, defocus_map_px
 from sfdfd.stack import FocalStack
 
 __all__ = ["Priors", "Refinement", "Refiner", "energy_of", "with_gradient"]
 
+HIDING_PX = 1.5
+"""Difference in blur radius from which a surface hides another."""
 SATURATED = 254.5 / 255
 """From here on a pixel says only "at least so bright"."""
 
@@ -58,6 +60,8 @@ class Priors:
         lr_depth, lr_aif: Adam's learning rates for p (each level of the pyramid) and for the AIF.
         pyramid: number of levels of p.
         coarse_share: share of the time spent at half the size.
+        hidden_px: how far behind a silhouette the surface that it hides is a second layer of unknown colour, at full size
+            (other slices see it through the blurred foreground); 0 for none.
     """
 
     smoothness: float = 0.04
@@ -73,6 +77,7 @@ class Priors:
     lr_aif: float = 0.01
     pyramid: int = 6
     coarse_share: float = 0.8
+    hidden_px: int = 6
 
 
 SPREAD = Priors(
@@ -86,6 +91,7 @@ SPREAD = Priors(
     softness=5.5e-4,
     lr_aif=0.004,
     coarse_share=0.3,
+    hidden_px=0,
 )
 """For models that only spread light (source, target): what they cannot explain beside an edge is given up early."""
 
@@ -192,6 +198,11 @@ class Refiner:
             pyramid = _Pyramid(variables[0], priors.pyramid)
             image, log_blur = (value.clone().requires_grad_() for value in variables[1:])
             groups = [{"params": pyramid.images, "rate": priors.lr_depth}, {"params": [image], "rate": priors.lr_aif}]
+            hidden = (
+                level.hidden_colours(variables[0], image.detach()) if level is problem and priors.hidden_px else None
+            )
+            if hidden is not None:
+                groups.append({"params": [hidden.requires_grad_()], "rate": priors.lr_aif})
             if fit_blur:
                 groups.append({"params": [log_blur.requires_grad_()], "rate": 0.02})
             optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
@@ -204,7 +215,7 @@ class Refiner:
                     with torch.enable_grad():
                         position = pyramid.position()
                         ease = max(0.0, 1 - local / 0.8) if level is coarse else 0.0
-                        energy = level.energy(position, image, log_blur, ease)
+                        energy = level.energy(position, image, log_blur, ease, hidden)
                         energy.sum().backward()
                     if level is problem:
                         best = _better(best, [energy.detach(), position.detach(), image.detach(), log_blur.detach()])
@@ -219,7 +230,8 @@ class Refiner:
             if level is coarse:
                 variables = problem.detailed(unknown, variables)
             with torch.no_grad():
-                best = _better(best, [problem.energy(*variables), *variables])
+                behind = hidden if level is problem else None
+                best = _better(best, [problem.energy(*variables, hidden=behind), *variables])
         energy, position, image, log_blur = best
         return Refinement(
             depth_m=problem.depth_m(position),
@@ -281,6 +293,10 @@ class _Problem:
         self.weight = (shown / shown.mean((1, 2, 3), keepdim=True).clamp_min(1e-12))[:, :, None]
         self.saturated = stack.images >= SATURATED
         self.linear = bool(renderer.options.get("linear_light"))
+        self.occludes = renderer.options.get("weighting") == "occlusion"
+        ends = torch.stack([stack.near_m, stack.far_m], 1)[:, None]
+        radius = defocus_map_px(ends, stack.focus_distances_m, stack.camera)
+        self.jump = HIDING_PX / torch.diff(radius, dim=-1).abs().amax((1, 2, 3)).clamp_min(1e-6)
 
     def halved_light(self, images: Tensor) -> Tensor:
         """(...,3,H,W) at half the size, averaged in the light that the renderer blurs."""
@@ -307,18 +323,47 @@ class _Problem:
     def depth_m(self, position: Tensor) -> Tensor:
         return depth_at(position.clamp(0, 1), self.stack.near_m, self.stack.far_m)
 
-    def render(self, position: Tensor, aif: Tensor, log_blur: Tensor) -> Tensor:
-        focus, camera = self.stack.focus_distances_m, self.stack.camera
-        return self.renderer(aif, self.depth_m(position), focus, camera, aperture=log_blur.exp())
+    def render(self, position: Tensor, aif: Tensor, log_blur: Tensor, hidden: Tensor | None = None) -> Tensor:
+        focus, camera, factor = self.stack.focus_distances_m, self.stack.camera, log_blur.exp()
+        depth_m = self.depth_m(position)
+        if hidden is None:
+            return self.renderer(aif, depth_m, focus, camera, aperture=factor)
+        behind, _ = self.behind(position.detach())
+        cover = (position.detach() - behind > self.jump[:, None, None]).to(aif)
+        layer = (hidden, self.depth_m(behind), cover)
+        return self.renderer(aif, depth_m, focus, camera, aperture=factor, hidden=layer)
 
-    def energy(self, position: Tensor, aif: Tensor, log_blur: Tensor, ease: float = 0.0) -> Tensor:
+    def behind(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,H,W) the farthest position within ``hidden_px``, and where it is (indices of flattened pixels)."""
+        reach = self.priors.hidden_px
+        least, index = F.max_pool2d(-position[:, None], 2 * reach + 1, 1, reach, return_indices=True)
+        return -least[:, 0], index[:, 0]
+
+    def hidden_colours(self, position: Tensor, image: Tensor) -> Tensor | None:
+        """(B,3,H,W) what may lie behind: the colours of the farthest pixels around; None for a renderer that has no such."""
+        if not self.occludes:
+            return None
+        _, index = self.behind(position)
+        colours = image.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, 3, -1)).reshape(image.shape)
+        return F.avg_pool2d(colours, 3, 1, 1, count_include_pad=False)
+
+    def energy(
+        self, position: Tensor, aif: Tensor, log_blur: Tensor, ease: float = 0.0, hidden: Tensor | None = None
+    ) -> Tensor:
         """(B,); ``ease`` from 1 to 0 is the share of the beginning's extra smoothness and farness."""
         priors = self.priors
-        residual = self.render(position, aif, log_blur) - self.stack.images
+        residual = self.render(position, aif, log_blur, hidden) - self.stack.images
         residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
         level = priors.outlier_level
         energy = (self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean((1, 2, 3, 4))
-        return energy + self.prior(position, aif, ease)
+        if hidden is not None:
+            energy = energy + self.variation(hidden)
+        return energy + self.variation(aif) + self.prior(position, aif, ease)
+
+    def variation(self, image: Tensor) -> Tensor:
+        """(B,) total variation of an image, weighed."""
+        steps = (torch.diff(image, dim=axis) for axis in (-1, -2))
+        return sum(self.priors.aif_smoothness * torch.sqrt(step * step + 1e-5).mean((1, 2, 3)) for step in steps)
 
     @staticmethod
     def plainness(image: Tensor, window_px: int = 7, level: float = 0.02) -> Tensor:
@@ -332,16 +377,13 @@ class _Problem:
         return 1 / (1 + (least / level).square())
 
     def prior(self, position: Tensor, aif: Tensor, ease: float = 0.0) -> Tensor:
-        """(B,) smoothness of position and AIF; see the module."""
+        """(B,) smoothness of position; see the module."""
         priors, guide = self.priors, aif.detach()
         plain = ease * self.plainness(guide) if ease else torch.zeros_like(position)
         energy = priors.farness * (plain * position).mean((1, 2))
         factor = (1 + (priors.early - 1) * plain) / len(priors.offsets)
         for axis in (-1, -2):
             extent = position.shape[axis]
-            if priors.aif_smoothness:
-                step = torch.diff(aif, dim=axis)
-                energy = energy + priors.aif_smoothness * torch.sqrt(step * step + 1e-5).mean((1, 2, 3))
             for offset in priors.offsets:
                 if 2 * offset >= extent:
                     continue
