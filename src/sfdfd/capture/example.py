@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sfdfd.data.holdout import held_out
 from sfdfd.data.images import to_bytes
 from sfdfd.data.photographs import STACK_KEYS, Photographs, read_photographs
 from sfdfd.data.scenes.procedural import make_scene
@@ -49,7 +51,8 @@ def named_photographs(stack: Any, said: Mapping[str, Any]) -> Photographs:
 
     Args:
         stack: a folder, or "example".
-        said: what the command line says of the folder's photographs, by the keys of ``stack.yaml``; others are passed over.
+        said: what the command line says of the folder's photographs, by the keys of ``stack.yaml``, and ``holdout``; others
+            are passed over.
 
     Raises:
         InputError: none is named, or they cannot be read.
@@ -57,5 +60,7 @@ def named_photographs(stack: Any, said: Mapping[str, Any]) -> Photographs:
     if stack is None:
         raise InputError("give the folder with the slices: stack=DIR (or stack=example)")
     if str(stack) == "example":
-        return example_photographs()
-    return read_photographs(str(stack), {key: said.get(key) for key in STACK_KEYS})
+        example = example_photographs()
+        left_out = held_out(said.get("holdout"), len(example.images), example.focus_distances_m)
+        return replace(example, left_out=left_out)
+    return read_photographs(str(stack), {key: said.get(key) for key in STACK_KEYS}, said.get("holdout"))
