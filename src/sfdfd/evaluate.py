@@ -32,6 +32,7 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
         # synthesis follows the model
         config.data.renderer.sigma_scale = renderer.options.get("sigma_scale") or DEFAULT_OPTICS["sigma_scale"]
     datamodule = instantiate(config.data)
+    datamodule.keep_aside(plain(config)["holdout"])
     datamodule.check()
     methods, protocol, camera = {}, {"checkpoint": config.checkpoint}, None
     if module is not None:

@@ -30,6 +30,11 @@ from tests.commands import inside, one_line, process
     ("predict", ["stac=nowhere"], "stac"), ("predict", ["stack=example", "refine.seconds=-1"], "refine.seconds"),
     
     ("predict", ["stack=example", "refine.stepz=1"], "stepz"),
+    ("predict", ["stack=example", "holdout=[5]"], "holdout"), ("predict", ["stack=example", "holdout=[1,1]"], "twice"),
+    ("predict", ["stack=example", "holdout=[0,1,2,3]"], "at least two"),
+    ("predict", ["stack=example", "holdout=some"], "holdout"), ("predict", ["stack=example", "holdout=[1.5]"], "holdout"),
+    ("evaluate", ["data.test_length=1", "holdout=[9]"], "holdout"),
+    ("evaluate", ["data.slices=3", "holdout=[1]"], "data.slices"),
     ("predict", ["stack=example", "align.mode=maybe"], "align.mode"),
     ("predict", ["stack=example", "align.model=magic"], "align.model"),
     ("predict", ["stack=example", "working_px=-5"], "working_px"),

@@ -22,7 +22,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
-__all__ = ["Capture", "focus_of_places"]
+__all__ = ["Capture", "focus_of_places", "reduced"]
 
 MOTION_LIMIT_PX = 0.5
 """Estimated motion from which a stack is aligned unless told otherwise."""
@@ -95,10 +95,10 @@ class Capture:
         reaches everywhere."""
         height, width = self.photographs.size
         size = (height, width) if longer_px is None else working_size(height, width, longer_px)
-        images = torch.stack([to_float(_reduced(image, size)) for image in self.photographs.images])
+        images = torch.stack([to_float(reduced(image, size)) for image in self.photographs.images])
         covered = None
         if not self.covered.all():
-            covered = torch.stack([torch.from_numpy(_reduced(one.astype(np.float32), size)) for one in self.covered])
+            covered = torch.stack([torch.from_numpy(reduced(one.astype(np.float32), size)) for one in self.covered])
         camera = self.camera.resized(math.sqrt(size[0] * size[1] / (height * width)))
         return FocalStack.single(
             images,
@@ -272,12 +272,12 @@ def _blur_scale(
     height, width = registered.covered.shape[1:]
     size = working_size(height, width, working_px)
     found = estimate_blur_scale(
-        torch.stack([to_float(_reduced(image, size)) for image in registered.images]),
+        torch.stack([to_float(reduced(image, size)) for image in registered.images]),
         torch.tensor(focus, dtype=torch.float32),
         *range_m,
         renderer,
         focal_length_m=focal_length_m,
-        covered=torch.stack([torch.from_numpy(_reduced(one.astype(np.float32), size)) for one in registered.covered]),
+        covered=torch.stack([torch.from_numpy(reduced(one.astype(np.float32), size)) for one in registered.covered]),
         steps=160 if calibrate else 0,
     )
     factor = math.sqrt(size[0] * size[1] / (height * width))
@@ -285,7 +285,8 @@ def _blur_scale(
     return BlurScale(found.value_px_m / factor, std, tuple(value / factor for value in found.patches_px_m))
 
 
-def _reduced(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def reduced(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image or a map at another (height, width), averaged over areas; itself where it has that size."""
     if image.shape[:2] == size:
         return image
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)

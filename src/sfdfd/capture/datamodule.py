@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sfdfd.capture.capture import Capture
+from sfdfd.capture.left_out import whole_stack
 from sfdfd.data.datamodule import StacksDataModule
 from sfdfd.data.photographs import read_photographs
 from sfdfd.errors import InputError
@@ -68,9 +69,9 @@ class RecordedDataModule(StacksDataModule):
         self.renderer, self.align, self.exposure, self.working_px = renderer, align, exposure, working_px
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
-        photographs = read_photographs(folder, overrides)
+        kept, aside = read_photographs(folder, overrides, self.holdout).parted()
         capture = Capture.of(
-            photographs,
+            kept,
             self.renderer,
             align_mode=self.align,
             exposure=self.exposure,
@@ -81,13 +82,17 @@ class RecordedDataModule(StacksDataModule):
             raise InputError(
                 f"{folder}: no focus distance is known; give them: {remedy}; or data.relative=true for depth without metres"
             )
-        stack = capture.stack(self.working_px)
-        if stack.covered is None:
+        shown = capture.stack(self.working_px).covered
+        stack = (
+            whole_stack(capture, aside, self.working_px, self.align) if aside.images else capture.stack(self.working_px)
+        )
+        if shown is None:
             return stack
-        top, bottom, left, right = common_rectangle((stack.covered[0] > 0.999).all(0).numpy())
+        top, bottom, left, right = common_rectangle((shown[0] > 0.999).all(0).numpy())
         if bottom - top < 16 or right - left < 16:
             raise InputError(f"{folder}: after alignment the slices have almost nothing in common (data.align=false?)")
-        return replace(stack.cropped(top, bottom, left, right), covered=None)
+        stack = stack.cropped(top, bottom, left, right)
+        return stack if aside.images else replace(stack, covered=None)
 
     def protocol(self) -> dict[str, Any]:
         return {

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from sfdfd.errors import InputError
 
 __all__ = ["held_out", "remaining"]
 
 
-def held_out(
-    holdout: int | Sequence[int] | None, number: int, focus_distances_m: Sequence[float] | None = None
-) -> tuple[int, ...]:
+def held_out(holdout: Any, number: int, focus_distances_m: Sequence[float] | None = None) -> tuple[int, ...]:
     """The slices that ``holdout`` names, in ascending order.
 
     Args:
@@ -38,7 +37,7 @@ def held_out(
             )
         order = list(range(number))
         if focus_distances_m is not None:
-            order.sort(key=lambda index: 1 / focus_distances_m[index])
+            order.sort(key=lambda index: focus_distances_m[index])
         step = (number - 2) / max(holdout, 1)
         chosen = sorted(order[math.ceil((k + 0.5) * step)] for k in range(holdout))
     else:

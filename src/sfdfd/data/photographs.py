@@ -102,7 +102,7 @@ class Photographs:
 
 
 def read_photographs(
-    folder: str | Path, overrides: Mapping[str, Any] | None = None, holdout: int | Sequence[int] | None = None
+    folder: str | Path, overrides: Mapping[str, Any] | None = None, holdout: Any = None
 ) -> Photographs:
     """Read the photographs of one stack and whatever is known about them.
 

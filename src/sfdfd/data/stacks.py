@@ -19,8 +19,12 @@ from sfdfd.stack import FocalStack
 __all__ = ["StackFolders", "folders_named", "read_stack", "stack_folders"]
 
 
-def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> FocalStack:
+def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None, holdout: Any = None) -> FocalStack:
     """One recorded stack of aligned slices whose camera and focus distances are known: :func:`read_photographs`, strict.
+
+    Args:
+        folder, overrides: as of :func:`read_photographs`.
+        holdout: slices whose focus distances say nothing of the depth range; all are returned.
 
     Returns:
         A batch of one.
@@ -28,13 +32,12 @@ def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -
     Raises:
         InputError: naming the file or key and what was expected.
     """
-    photographs = read_photographs(folder, overrides)
+    photographs = read_photographs(folder, overrides, holdout)
     for key, remedy in photographs.missing.items():
         raise InputError(f"{Path(folder) / 'stack.yaml'}: {key} is missing; give it: {remedy}")
     camera = photographs.known_camera()
-    near_m, far_m = depth_range_m(
-        photographs.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m
-    )
+    kept, _ = photographs.parted()
+    near_m, far_m = depth_range_m(kept.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m)
     truth: dict[str, Tensor] = {}
     if photographs.depth_m is not None:
         depth_m = torch.from_numpy(photographs.depth_m)

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-import cv2
 import imageio.v3 as iio
 import numpy as np
 import torch
@@ -25,8 +24,8 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import inverse_position
 from sfdfd.optics.render import Renderer
 from sfdfd.report.files import write_point_cloud
-from sfdfd.report.page import Section, gallery, picture, viewer, write_page
-from sfdfd.report.pictures import colour_error, defocus_figure, depth_figure, map_figure, thinned, to_rgb
+from sfdfd.report.page import Section, gallery, left_out_row, viewer, write_page
+from sfdfd.report.pictures import defocus_figure, depth_figure, map_figure, thinned, to_rgb
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = ["PredictedStack", "write_prediction"]
@@ -37,6 +36,7 @@ LEFT_OUT = "left_out"
 """The folder of the slices that were kept aside."""
 
 
+@runtime_checkable
 class LeftOutSlice(Protocol):
     """A slice that was kept aside, its pictures, and what ``prediction.json`` says of it."""
 
@@ -150,26 +150,6 @@ def _write_left_out(folder: Path, left_out: Iterable[LeftOutSlice]) -> tuple[dic
     return {"left_out": facts, "left_out_mean": mean_figures(figures) if figures else None}, rows
 
 
-def left_out_row(title: str, judged: Judged) -> dict[str, Any]:
-    """A row of a page's gallery: the rendered slice, the photograph, and what differs."""
-    difference = (judged.rendered - judged.photograph).abs().mean(0).numpy()
-    difference = cv2.resize(difference, _thumbnail(difference.shape), interpolation=cv2.INTER_AREA)
-    words = {FIGURES[key]: value for key, value in judged.figures.as_dict().items()}
-    return {
-        "title": f"{title}: " + ", ".join(f"{name} {value:.2f} dB" for name, value in words.items()),
-        "pictures": [
-            picture("Rendered from the other slices", judged.rendered),
-            picture("The photograph", judged.photograph),
-            picture("|rendered - photograph|, black is 0, white is 0.06 of the range", colour_error(difference)),
-        ],
-    }
-
-
-def _thumbnail(size: tuple[int, int], largest_px: int = 640) -> tuple[int, int]:
-    factor = min(1.0, largest_px / max(size))
-    return max(1, round(size[1] * factor)), max(1, round(size[0] * factor))
-
-
 def _summary(values: Tensor) -> dict[str, float]:
     return {"min": float(values.min()), "median": float(values.median()), "max": float(values.max())}
 
@@ -246,7 +226,7 @@ def _write_report(
             text=[facts["statement"], "Click into the picture to focus there; the sliders set focus and aperture."],
             viewer=viewer(stack, small, renderer, unit=unit),
         ),
-        *([left_out_section(facts, left_out)] if left_out else []),
+        *([_left_out_section(facts, left_out)] if left_out else []),
         Section(title="Pictures", rows=gallery(stack, small, unit)),
         Section(title="Camera and method", facts=_pairs(predicted, facts), text=facts["notes"]),
         Section(
@@ -258,7 +238,7 @@ def _write_report(
     write_page(path, f"sfdfd: {predicted.name}", sections)
 
 
-def left_out_section(facts: dict[str, Any], rows: list[dict[str, Any]]) -> Section:
+def _left_out_section(facts: dict[str, Any], rows: list[dict[str, Any]]) -> Section:
     """How well the slices that were kept aside are predicted."""
     keys = list(FIGURES)
     table = [
