@@ -40,6 +40,34 @@ def test_recorded_stacks_have_stack_metrics_only(photographs_folder, tmp_path):
     assert metrics["baselines/classical/stack/psnr"] > 0 and not [key for key in metrics if "depth/" in key]
 
 
+def test_recorded_stacks_are_blurred_like_photographs(photographs_folder, tmp_path):
+    """Disc, linear light, occlusion, after the command line and stack.yaml."""
+    import yaml
+
+    from sfdfd.runs.command import CONF_DIR
+    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS, UNWINDOWED
+
+    default = yaml.safe_load((CONF_DIR / "data" / "recorded.yaml").read_text())["optics"]
+    assert {**default, **UNWINDOWED} == PHOTOGRAPH_OPTICS
+    root = tmp_path / "mine"
+    shutil.copytree(photographs_folder, root)
+
+    def model(*said):
+        inside("evaluate", "pictures=0", "data=recorded", "data.root=mine", *said, "output_dir=e", cwd=tmp_path)
+        protocol = json.loads((tmp_path / "e" / "metrics.json").read_text())["protocol"]
+        assert {key: protocol["calibration_renderer"][key] for key in default} == {
+            key: protocol["model_renderer"][key] for key in default
+        }
+        return {key: protocol["model_renderer"][key] for key in default}
+
+    assert model() == model("checkpoint=pretrained") == default
+    with (root / "stack.yaml").open("a") as file:
+        file.write("optics: {psf: gaussian, weighting: source}\n")
+    assert model() == {**default, "psf": "gaussian", "weighting": "source"}
+    said = model("optics.psf=disc", "optics.weighting=target", "optics.linear_light=false")
+    assert said == {**default, "weighting": "target", "linear_light": False}
+
+
 def test_left_out_slices_judge_every_method(rgbd_folder, tmp_path):
     inside(
         "evaluate",

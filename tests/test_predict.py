@@ -11,6 +11,7 @@ from functools import partial
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 
 from sfdfd.capture.example import example_photographs
 from sfdfd.optics.camera import Camera
@@ -85,6 +86,41 @@ def test_an_unknown_camera_is_estimated_and_the_example_has_its_truth(tmp_path):
     assert facts["sources"]["focus_distances_m"] == "file names" and not facts["aligned"]
 
 
+@pytest.mark.parametrize(("yaml", "said", "expected", "sources"), [
+    ("", [], {"psf": "disc", "linear_light": True, "weighting": "occlusion", "sigma_scale": 0.5}, "dddd"),
+    ("optics: {psf: gaussian, weighting: source}", ["optics.psf=disc", "optics.sigma_scale=0.7"],
+     {"psf": "disc", "linear_light": True, "weighting": "source", "sigma_scale": 0.7}, "cdyc"),
+    ("", ["optics.psf=gaussian", "optics.linear_light=false", "optics.weighting=source", "optics.sigma_scale=1.0"],
+     {"psf": "gaussian", "linear_light": False, "weighting": "source", "sigma_scale": 1.0}, "cccc"),
+])  # fmt: skip
+def test_optics_come_from_the_command_line_the_stack_the_default_the_checkpoint(
+    photographs_folder, tmp_path, yaml, said, expected, sources
+):
+    """In this order; the checkpoint is DEReD's in every respect."""
+    folder, checkpoint = tmp_path / "mine", tmp_path / "dered.ckpt"
+    shutil.copytree(photographs_folder, folder)
+    with (folder / "stack.yaml").open("a") as file:
+        file.write(f"{yaml}\n")
+    content = torch.load(PRETRAINED, weights_only=True)
+    renderer = {
+        "_target_": "sfdfd.optics.render.DefocusRenderer",
+        "sigma_scale": 0.9,
+        "window_px": 7,
+        "copied_radius_px": 1.0,
+    }
+    content["sfdfd_config"]["optics"]["renderer"] = renderer
+    torch.save(content, checkpoint)
+    done = inside("predict", "stack=mine", f"checkpoint='{checkpoint}'", *said, *QUICK, "output_dir=p", cwd=tmp_path)
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
+    assert facts["optics"] == expected
+    words = {"d": "default for photographs", "c": "command line", "y": "mine/stack.yaml"}
+    assert {key: facts["sources"][f"optics.{key}"] for key in expected} == {
+        key: words[letter]
+        for key, letter in zip(("psf", "linear_light", "weighting", "sigma_scale"), sources, strict=True)
+    }
+    assert "optics: psf" in done.stdout and "optics.psf" in (tmp_path / "p" / "report.html").read_text()
+
+
 def test_left_out_slices_are_predicted_and_give_nothing(tmp_path):
     """Beside the figures, recomputed from the files; and garbage in a left-out slice changes no bit of the depth."""
     photographs = example_photographs(72, 96)
@@ -124,7 +160,9 @@ def test_left_out_slices_are_predicted_and_give_nothing(tmp_path):
 
 
 def test_the_example_needs_no_photographs(tmp_path):
-    done = inside("predict", "stack=example", "refine.seconds=3", "output_dir=p", cwd=tmp_path)
+    done = inside(
+        "predict", "stack=example", "refine.seconds=3", "optics.weighting=source", "output_dir=p", cwd=tmp_path
+    )
     assert (tmp_path / "p" / "report.html").stat().st_size < 20e6 and "report.html" in done.stdout
     done = inside("diagnose", "stack=example", "output_dir=d", cwd=tmp_path)
     facts = json.loads((tmp_path / "d" / "diagnosis.json").read_text())
@@ -133,7 +171,8 @@ def test_the_example_needs_no_photographs(tmp_path):
 
 
 def test_interrupting_keeps_the_best_so_far(photographs_folder, tmp_path):
-    command = [sys.executable, "-u", "-m", "sfdfd.predict", "stack=example", "refine.seconds=300", "output_dir=p"]
+    command = [sys.executable, "-u", "-m", "sfdfd.predict", "stack=example", "refine.seconds=300",
+               "optics.weighting=source", "output_dir=p"]  # fmt: skip
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores Ctrl-C
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, preexec_fn=listening) as process:
         for line in process.stdout:
@@ -146,7 +185,8 @@ def test_interrupting_keeps_the_best_so_far(photographs_folder, tmp_path):
 
 
 def test_the_package_carries_weights(tmp_path):
-    inside("predict", "stack=example", "checkpoint=pretrained", "refine.seconds=0", "output_dir=p", cwd=tmp_path)
+    inside("predict", "stack=example", "checkpoint=pretrained", "refine.seconds=0", "optics.weighting=source", "output_dir=p",
+           cwd=tmp_path)  # fmt: skip
     facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
     assert facts["start"] == "pretrained" and facts["refinement"] is None
     assert PRETRAINED.stat().st_size < 5e6

@@ -26,20 +26,24 @@ def predict(config: DictConfig) -> None:
 
     from sfdfd.capture.capture import Capture
     from sfdfd.capture.example import named_photographs
+    from sfdfd.data.description import OPTICS_KEYS
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.refine import Refiner
     from sfdfd.networks import classical_network
     from sfdfd.report.prediction import write_prediction
-    from sfdfd.training.checkpoints import load_model
+    from sfdfd.training.checkpoints import load_model, photograph_optics
     from sfdfd.training.device import pick_device, use_threads
 
     settings = plain(config)
     use_threads(settings["threads"])
     refiner = Refiner(**settings["refine"])
-    module, renderer = load_model(settings["checkpoint"], settings["optics"]["renderer"], preferred={"method": "fast"})
+    photographs = named_photographs(settings["stack"], settings)
+    said_optics, described = settings["optics"]["renderer"], f"{settings['stack']}/stack.yaml"
+    preferred, optics_sources = photograph_optics(said_optics, photographs.optics, described)
+    module, renderer = load_model(settings["checkpoint"], said_optics, preferred={"method": "fast", **preferred})
     network = classical_network if module is None else module.network
     estimator = DefocusEstimator(network, renderer, refiner, settings["working_px"], pick_device(settings["device"]))
-    kept, aside = named_photographs(settings["stack"], settings).parted()
+    kept, aside = photographs.parted()
     capture = Capture.of(
         kept,
         renderer,
@@ -49,15 +53,20 @@ def predict(config: DictConfig) -> None:
         working_px=settings["working_px"],
     )
     _say(capture)
+    optics = {key: renderer.options[key] for key in OPTICS_KEYS if key in renderer.options}
+    for origin in dict.fromkeys(optics_sources.values()):
+        values = [f"{key} {value}" for key, value in optics.items() if optics_sources[f"optics.{key}"] == origin]
+        print(f"optics: {', '.join(values)}: from {origin}")
     if module is not None and capture.camera_source == "known":
         say_where_optics_differ(capture.camera.as_dict(), module.run_config["optics"]["camera"])
     stack = capture.stack(settings["working_px"])
     with _progress(refiner) as progress:
         small, refinement = estimator.solve(stack, progress)
     start = "classical depth from focus" if module is None else str(settings["checkpoint"])
-    said = {"stack": str(settings["stack"]), "start": start, "run": run_record()}
+    said = {"stack": str(settings["stack"]), "start": start, "run": run_record(), "optics": optics}
     output_dir = Path(settings["output_dir"])
     predicted = _predicted(capture, estimator, stack, small, {**said, **_refined(refinement)})
+    predicted.facts["sources"].update(optics_sources)
     left_out = _left_out(capture, aside, predicted.full, estimator, settings["align"])
     facts = write_prediction(output_dir, predicted, renderer, left_out)
     _say_means(facts["left_out_mean"])

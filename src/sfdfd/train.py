@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything
+from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything, settle_optics
 from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     from sfdfd.training.device import use_threads
 
     _quieten()
+    photographs = settle_optics(config)
     resolved = plain(config)
     _refuse_relaunching_sweeps(resolved)
     output_dir = Path(resolved["output_dir"])
@@ -39,7 +40,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     seed_everything(resolved["seed"])
     datamodule = instantiate(config.data)
     datamodule.check()
-    module = _module(config, resolved)
+    module = _module(config, resolved, photographs)
     untrained = instantiate(config.network)
     untrained.load_state_dict(module.network.state_dict())
     _fit_intervals(config)
@@ -85,12 +86,15 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
 
 
-def _module(config: DictConfig, resolved: dict[str, Any]) -> DepthFromDefocus:
+def _module(config: DictConfig, resolved: dict[str, Any], photographs: bool) -> DepthFromDefocus:
     """The LightningModule with its parts, the model's own camera, and weights to start from."""
     from sfdfd.errors import InputError
+    from sfdfd.inference.refine import with_gradient
     from sfdfd.training.checkpoints import own_camera, start_from
 
     renderer = instantiate(config.optics.renderer)
+    if photographs:  # occlusion is their default, not a choice that could be refused
+        renderer = with_gradient(renderer)
     if not renderer.differentiable:
         raise InputError(
             "optics.weighting=occlusion has no gradient in depth and cannot train; it is for synthesis "

@@ -12,6 +12,7 @@ import numpy as np
 from sfdfd.capture.capture import Capture
 from sfdfd.capture.left_out import whole_stack
 from sfdfd.data.datamodule import StacksDataModule
+from sfdfd.data.description import OPTICS_KEYS, checked_keys
 from sfdfd.data.photographs import read_photographs
 from sfdfd.errors import InputError
 from sfdfd.optics.render import Renderer
@@ -51,6 +52,8 @@ class RecordedDataModule(StacksDataModule):
         working_px: longer side of the images.
         relative: take stacks without focus distances, too: their depth is a position in the order of the slices, in equal
             steps of inverse depth, and no metre.
+        optics: how photographs are blurred unless ``stack.yaml`` or the command line says otherwise; the model's optics
+            follow it in the config, and nothing here but its check.
         others: :class:`sfdfd.data.datamodule.StacksDataModule`.
     """
 
@@ -62,9 +65,11 @@ class RecordedDataModule(StacksDataModule):
         exposure: bool = True,
         working_px: int = 512,
         relative: bool = False,
+        optics: Mapping[str, Any] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(root, **common)
+        checked_keys(optics or {}, OPTICS_KEYS, "data.optics")
         self.relative = relative
         self.renderer, self.align, self.exposure, self.working_px = renderer, align, exposure, working_px
 

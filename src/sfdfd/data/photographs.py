@@ -45,6 +45,7 @@ class Photographs:
         sources: key -> where its value comes from, in words.
         missing: what nothing says, and how to give it.
         depth_m, aif: (H,W) float32 metres (0 unknown) and (H,W,3) like the images, where ``stack.yaml`` names the truth.
+        optics: what ``stack.yaml`` says of how they are blurred.
         left_out: which of the slices are kept aside (``holdout``); nothing of them has entered ``camera``.
         places: the place of each slice in the order of the whole stack, and ``whole``, the number of its slices, where
             these are not all of them.
@@ -61,6 +62,7 @@ class Photographs:
     missing: dict[str, str] = field(default_factory=dict)
     depth_m: np.ndarray | None = None
     aif: np.ndarray | None = None
+    optics: dict[str, Any] = field(default_factory=dict)
     left_out: tuple[int, ...] = ()
     places: tuple[int, ...] | None = None
     whole: int | None = None
@@ -115,7 +117,8 @@ def read_photographs(
         folder: slices (PNG, JPEG, TIFF), perhaps with a ``stack.yaml`` with the keys camera (focal_length_m, f_number,
             pixel_pitch_m of the images as they lie in the folder), focus_distances_m (one per slice in the order of the
             sorted file names, or of ``files``; ``.inf`` is allowed), near_m, far_m, files, crop ([left, top, right,
-            bottom] pixels cut off), focus_distance_unit_m (what distances without a unit of their own are multiplied by).
+            bottom] pixels cut off), focus_distance_unit_m (what distances without a unit of their own are multiplied by),
+            optics (psf, linear_light, weighting, sigma_scale: how the photographs are blurred).
         overrides: the same keys; those that are not None take precedence.
         holdout: the slices to keep aside, see :func:`sfdfd.data.holdout.held_out`; their EXIF says nothing of the lens.
 
@@ -164,6 +167,7 @@ def read_photographs(
         **_truth(said, (height, width), part),
         sources=sources,
         missing=missing,
+        optics=said.optics,
         left_out=left_out,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sfdfd.data.cache import file_identity
+from sfdfd.data.description import OPTICS_KEYS, described_optics
 from sfdfd.data.images import list_images, to_float
 from sfdfd.data.photographs import depth_range_m, read_photographs
 from sfdfd.errors import InputError
 from sfdfd.stack import FocalStack
 
-__all__ = ["StackFolders", "folders_named", "read_stack", "stack_folders"]
+__all__ = ["StackFolders", "common_optics", "folders_named", "read_stack", "stack_folders"]
 
 
 def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None, holdout: Any = None) -> FocalStack:
@@ -66,6 +67,33 @@ def stack_folders(root: str | Path) -> list[Path]:
     if not folders:
         raise InputError(f"{root}: neither slices nor folders with a stack.yaml (data.root)")
     return folders
+
+
+def common_optics(root: str | Path, said: Collection[str] = ()) -> dict[str, Any]:
+    """What the ``stack.yaml`` files of a folder of stacks say of the optics; one renderer serves them all.
+
+    Args:
+        root: the folder; nothing where there is none.
+        said: keys that the command line decides.
+
+    Raises:
+        InputError: they do not agree about one of the others.
+    """
+    found: dict[str, tuple[Any, Path]] = {}
+    folders = stack_folders(root) if Path(root).is_dir() else []
+    for folder in folders:
+        described = described_optics(folder)
+        for key in OPTICS_KEYS:
+            if key in said:
+                continue
+            value = described.get(key)
+            first, where = found.setdefault(key, (value, folder))
+            if first != value:
+                raise InputError(
+                    f"optics.{key} is {first} in {where}/stack.yaml and {value} in {folder}/stack.yaml, and one model has "
+                    f"one; give optics.{key}=VALUE"
+                )
+    return {key: value for key, (value, _) in found.items() if value is not None}
 
 
 def folders_named(root: Path, names: Sequence[str] | None) -> list[Path]:

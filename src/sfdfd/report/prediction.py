@@ -262,10 +262,11 @@ def _pairs(predicted: PredictedStack, facts: dict[str, Any]) -> list[tuple[str, 
         pairs.append(("focus distances", ", ".join(f"{value:.4g} m" for value in facts["focus_distances_m"])))
         pairs.append(("depth range", "{:.4g} to {:.4g} m".format(*facts["depth_range_m"])))
         pairs.append(("k = f²/(2Np)", f"{facts['blur_scale_px_m']:.4g} px m"))
-    pairs += [(f"{key} from", value) for key, value in facts["sources"].items()]
+    sources = dict(facts["sources"])
+    for key, value in facts["optics"].items():
+        pairs.append((f"optics.{key}", f"{value} ({sources.pop(f'optics.{key}', 'the renderer')})"))
+    pairs += [(f"{key} from", value) for key, value in sources.items()]
     pairs += [(f"{key} is missing", f"give {value}") for key, value in facts["missing"].items()]
-    if facts["sigma_scale"] is not None:
-        pairs.append(("sigma_scale", f"{facts['sigma_scale']:g}"))
     pairs.append(("started from", facts["start"]))
     pairs += [("size, worked at", "{1} x {0}, {3} x {2}".format(*facts["size"], *facts["working_size"]))]
     pairs += [("re-rendered stack", f"{facts['stack_psnr_db']:.1f} dB PSNR")]
