@@ -18,6 +18,8 @@ from sfdfd.optics.camera import Camera
 from sfdfd.training.checkpoints import PRETRAINED
 from tests.commands import inside, process
 
+CODES = ["optics.psf=gaussian", "optics.linear_light=false", "optics.weighting=source"]
+"""How the example is made; quick, too."""
 QUICK = ["refine.steps=2", "align.mode=false", "threads=1"]
 
 
@@ -76,7 +78,7 @@ def test_an_unknown_camera_is_estimated_and_the_example_has_its_truth(tmp_path):
     (tmp_path / "mine").mkdir()
     for image, focus in zip(photographs.images, photographs.focus_distances_m, strict=True):
         iio.imwrite(tmp_path / "mine" / f"slice_{focus}m.png", image)
-    done = inside("predict", "stack=mine", "refine.steps=20", "output_dir=p", cwd=tmp_path)
+    done = inside("predict", "stack=mine", "refine.steps=20", *CODES, "output_dir=p", cwd=tmp_path)
     facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
     known = Camera(**photographs.camera)
     assert facts["camera_source"] == "estimated" and facts["blur_scale_px_m"] == pytest.approx(
@@ -131,7 +133,7 @@ def test_left_out_slices_are_predicted_and_give_nothing(tmp_path):
             image = np.random.default_rng(0).integers(0, 255, image.shape, dtype=np.uint8) if spoilt else image
             iio.imwrite(tmp_path / folder / f"slice_{focus}m.png", image)
         done = inside("predict", f"stack={folder}", "holdout=[1,3]", "refine.steps=4", "camera.focal_length_m=0.05",
-                      "camera.f_number=8", "threads=1", f"output_dir=p_{folder}", cwd=tmp_path)  # fmt: skip
+                      "camera.f_number=8", "threads=1", *CODES, f"output_dir=p_{folder}", cwd=tmp_path)  # fmt: skip
     mine, spoilt = tmp_path / "p_mine", tmp_path / "p_spoilt"
     for name in ("depth_m.npy", "aif.png", "left_out/01_rendered.png"):
         assert (mine / name).read_bytes() == (spoilt / name).read_bytes(), name
@@ -160,9 +162,7 @@ def test_left_out_slices_are_predicted_and_give_nothing(tmp_path):
 
 
 def test_the_example_needs_no_photographs(tmp_path):
-    done = inside(
-        "predict", "stack=example", "refine.seconds=3", "optics.weighting=source", "output_dir=p", cwd=tmp_path
-    )
+    done = inside("predict", "stack=example", "refine.seconds=3", *CODES, "output_dir=p", cwd=tmp_path)
     assert (tmp_path / "p" / "report.html").stat().st_size < 20e6 and "report.html" in done.stdout
     done = inside("diagnose", "stack=example", "output_dir=d", cwd=tmp_path)
     facts = json.loads((tmp_path / "d" / "diagnosis.json").read_text())
@@ -172,7 +172,7 @@ def test_the_example_needs_no_photographs(tmp_path):
 
 def test_interrupting_keeps_the_best_so_far(photographs_folder, tmp_path):
     command = [sys.executable, "-u", "-m", "sfdfd.predict", "stack=example", "refine.seconds=300",
-               "optics.weighting=source", "output_dir=p"]  # fmt: skip
+               *CODES, "output_dir=p"]  # fmt: skip
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores Ctrl-C
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, preexec_fn=listening) as process:
         for line in process.stdout:
@@ -185,7 +185,7 @@ def test_interrupting_keeps_the_best_so_far(photographs_folder, tmp_path):
 
 
 def test_the_package_carries_weights(tmp_path):
-    inside("predict", "stack=example", "checkpoint=pretrained", "refine.seconds=0", "optics.weighting=source", "output_dir=p",
+    inside("predict", "stack=example", "checkpoint=pretrained", "refine.seconds=0", *CODES, "output_dir=p",
            cwd=tmp_path)  # fmt: skip
     facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
     assert facts["start"] == "pretrained" and facts["refinement"] is None

@@ -161,7 +161,8 @@ def test_a_stack_says_how_it_is_blurred(folder):
 
 
 @pytest.mark.parametrize(("optics", "message"), [
-    ("{pfs: disc}", "pfs"), ("{psf: dics}", "dics"), ("{linear_light: maybe}", "linear_light"), ("{sigma_scale: 0}", "sigma_scale"),
+    ("{pfs: disc}", "pfs"), ("{psf: dics}", "dics"), ("{linear_light: maybe}", "linear_light"),
+    ("{sigma_scale: 0}", "sigma_scale"),
     ("{weighting: all}", "weighting"), ("disc", "psf, linear_light"), ("{psf: [1]}", "psf"), ("{window_px: 7}", "window_px"),
 ])  # fmt: skip
 def test_wrong_optics_of_a_stack_are_named(folder, optics, message):
@@ -174,6 +175,6 @@ def test_stacks_that_one_model_serves_agree_about_its_optics(folder):
     for name, psf in (("a", "disc"), ("b", "gaussian")):
         (folder / "many" / name).mkdir(parents=True)
         (folder / "many" / name / "stack.yaml").write_text(f"optics: {{psf: {psf}}}\n")
-    with pytest.raises(InputError, match="optics.psf=VALUE"):
+    with pytest.raises(InputError, match=r"optics\.psf=VALUE"):
         common_optics(folder / "many")
     assert common_optics(folder / "many", ["psf"]) == {}

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from sfdfd.data.images import list_images
-from sfdfd.errors import InputError, checked_number
+from sfdfd.errors import InputError, checked_choice, checked_number
 from sfdfd.optics.options import RenderOptions
 
 __all__ = ["CAMERA_KEYS", "OPTICS_KEYS", "PLAUSIBLE", "STACK_KEYS", "Description", "checked_keys", "described_optics"]
@@ -186,6 +186,7 @@ def _said_optics(content: Any, described: Path) -> dict[str, Any]:
     try:
         if not isinstance(given.get("psf", ""), str):
             raise InputError(f"psf (optics.psf): expected a name, got {given['psf']!r}")
+        checked_choice(given.get("linear_light", False), "linear_light (optics.linear_light)", (True, False))
         RenderOptions(**given)
     except InputError as error:
         raise InputError(f"{described}: {error}") from None
