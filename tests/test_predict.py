@@ -132,8 +132,9 @@ def test_left_out_slices_are_predicted_and_give_nothing(tmp_path):
             spoilt = folder == "spoilt" and focus in (1.5, 4.0)
             image = np.random.default_rng(0).integers(0, 255, image.shape, dtype=np.uint8) if spoilt else image
             iio.imwrite(tmp_path / folder / f"slice_{focus}m.png", image)
-        done = inside("predict", f"stack={folder}", "holdout=[1,3]", "refine.steps=4", "camera.focal_length_m=0.05",
-                      "camera.f_number=8", "threads=1", *CODES, f"output_dir=p_{folder}", cwd=tmp_path)  # fmt: skip
+        lens = ["camera.focal_length_m=0.05", "camera.f_number=8", "camera.pixel_pitch_m=1.2e-5"]
+        done = inside("predict", f"stack={folder}", "holdout=[1,3]", "refine.steps=4", "threads=1", *lens, *CODES,
+                      f"output_dir=p_{folder}", cwd=tmp_path)  # fmt: skip
     mine, spoilt = tmp_path / "p_mine", tmp_path / "p_spoilt"
     for name in ("depth_m.npy", "aif.png", "left_out/01_rendered.png"):
         assert (mine / name).read_bytes() == (spoilt / name).read_bytes(), name
