@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import imageio.v3 as iio
 import numpy as np
@@ -37,3 +38,80 @@ def test_recorded_stacks_have_stack_metrics_only(photographs_folder, tmp_path):
     inside("evaluate", "pictures=0", "data=recorded", f"data.root='{photographs_folder}'", "output_dir=e", cwd=tmp_path)
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert metrics["baselines/classical/stack/psnr"] > 0 and not [key for key in metrics if "depth/" in key]
+
+
+def test_recorded_stacks_are_blurred_like_photographs(photographs_folder, tmp_path):
+    """Disc, linear light, occlusion, after the command line and stack.yaml."""
+    import yaml
+
+    from sfdfd.runs.command import CONF_DIR
+    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS, UNWINDOWED
+
+    default = yaml.safe_load((CONF_DIR / "data" / "recorded.yaml").read_text())["optics"]
+    assert {**default, **UNWINDOWED} == PHOTOGRAPH_OPTICS
+    root = tmp_path / "mine"
+    shutil.copytree(photographs_folder, root)
+
+    def model(*said):
+        inside("evaluate", "pictures=0", "data=recorded", "data.root=mine", *said, "output_dir=e", cwd=tmp_path)
+        protocol = json.loads((tmp_path / "e" / "metrics.json").read_text())["protocol"]
+        assert {key: protocol["calibration_renderer"][key] for key in default} == {
+            key: protocol["model_renderer"][key] for key in default
+        }
+        return {key: protocol["model_renderer"][key] for key in default}
+
+    assert model() == model("checkpoint=pretrained") == default
+    with (root / "stack.yaml").open("a") as file:
+        file.write("optics: {psf: gaussian, weighting: source}\n")
+    assert model() == {**default, "psf": "gaussian", "weighting": "source"}
+    said = model("optics.psf=disc", "optics.weighting=target", "optics.linear_light=false")
+    assert said == {**default, "weighting": "target", "linear_light": False}
+
+
+def test_left_out_slices_judge_every_method(rgbd_folder, tmp_path):
+    inside(
+        "evaluate",
+        "pictures=1",
+        "data=rgbd",
+        f"data.root='{rgbd_folder}'",
+        "holdout=[1,3]",
+        "output_dir=e",
+        cwd=tmp_path,
+    )
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert metrics["protocol"]["holdout"] == [1, 3] and "no method saw" in metrics["protocol"]["left_out"]
+    with (tmp_path / "e" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "classical"]
+    for key in ("left_out/psnr", "left_out/nearest_psnr", "left_out/blend_psnr"):
+        assert metrics[f"baselines/classical/{key}"] == pytest.approx(np.mean([float(row[key]) for row in rows]))
+    for key in ("nearest_psnr", "blend_psnr"):  # the inputs' alone
+        assert metrics[f"baselines/classical/left_out/{key}"] == metrics[f"baselines/constant/left_out/{key}"]
+    assert "Left out: slice 3" in (tmp_path / "e" / "report.html").read_text()
+
+
+def test_left_out_photographs_give_nothing_to_a_recorded_stack(photographs_folder, tmp_path):
+    """Neither near and far, nor motion, nor an unknown blur scale."""
+    from sfdfd.capture.datamodule import RecordedDataModule
+    from sfdfd.data.datamodule import StacksDataModule
+    from sfdfd.optics import DefocusRenderer
+
+    folder = tmp_path / "one"
+    shutil.copytree(photographs_folder, folder)
+    (folder / "stack.yaml").write_text("focus_distances_m: [1, 2, 4]\ncamera: {focal_length_m: 0.05, f_number: 8}\n")
+    (folder / "2.png").rename(folder / "1_.png")
+    found = []
+    for spoil in (False, True):
+        if spoil:
+            iio.imwrite(folder / "1_.png", np.random.default_rng(3).integers(0, 255, (30, 42, 3), dtype=np.uint8))
+        module = RecordedDataModule(str(folder), DefocusRenderer(sigma_scale=0.5, method="fast"))
+        module.keep_aside([2])
+        found.append(module.dataset("all")[0])
+    assert found[0].camera == found[1].camera and found[0].far_m == found[1].far_m == pytest.approx(1.7 * 2)
+    assert np.array_equal(found[0].images[:, :2], found[1].images[:, :2])
+    assert not np.array_equal(found[0].images[:, 2], found[1].images[:, 2])
+    camera = {"focal_length_m": 0.05, "f_number": 8.0, "pixel_pitch_m": 1.2e-5}
+    module = StacksDataModule(str(folder), camera=camera)
+    assert float(module.dataset("all")[0].far_m) == pytest.approx(1.7 * 4)
+    module = StacksDataModule(str(folder), camera=camera)
+    module.keep_aside([2])
+    assert float(module.dataset("all")[0].far_m) == pytest.approx(1.7 * 2)

@@ -11,12 +11,14 @@ from functools import partial
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 
 from sfdfd.capture.example import example_photographs
 from sfdfd.optics.camera import Camera
 from sfdfd.training.checkpoints import PRETRAINED
 from tests.commands import inside, process
 
+"""How the example is made; quick, too."""
 QUICK = ["refine.steps=2", "align.mode=false", "threads=1"]
 
 
@@ -85,6 +87,80 @@ def test_an_unknown_camera_is_estimated_and_the_example_has_its_truth(tmp_path):
     assert facts["sources"]["focus_distances_m"] == "file names" and not facts["aligned"]
 
 
+@pytest.mark.parametrize(("yaml", "said", "expected", "sources"), [
+    ("", [], {"psf": "disc", "linear_light": True, "weighting": "occlusion", "sigma_scale": 0.5}, "dddd"),
+    ("optics: {psf: gaussian, weighting: source}", ["optics.psf=disc", "optics.sigma_scale=0.7"],
+     {"psf": "disc", "linear_light": True, "weighting": "source", "sigma_scale": 0.7}, "cdyc"),
+    ("", ["optics.psf=gaussian", "optics.linear_light=false", "optics.weighting=source", "optics.sigma_scale=1.0"],
+     {"psf": "gaussian", "linear_light": False, "weighting": "source", "sigma_scale": 1.0}, "cccc"),
+])  # fmt: skip
+def test_optics_come_from_the_command_line_the_stack_the_default_the_checkpoint(
+    photographs_folder, tmp_path, yaml, said, expected, sources
+):
+    """In this order; the checkpoint is DEReD's in every respect."""
+    folder, checkpoint = tmp_path / "mine", tmp_path / "dered.ckpt"
+    shutil.copytree(photographs_folder, folder)
+    with (folder / "stack.yaml").open("a") as file:
+        file.write(f"{yaml}\n")
+    content = torch.load(PRETRAINED, weights_only=True)
+    renderer = {
+        "_target_": "sfdfd.optics.render.DefocusRenderer",
+        "sigma_scale": 0.9,
+        "window_px": 7,
+        "copied_radius_px": 1.0,
+    }
+    content["sfdfd_config"]["optics"]["renderer"] = renderer
+    torch.save(content, checkpoint)
+    done = inside("predict", "stack=mine", f"checkpoint='{checkpoint}'", *said, *QUICK, "output_dir=p", cwd=tmp_path)
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
+    assert facts["optics"] == expected
+    words = {"d": "default for photographs", "c": "command line", "y": "mine/stack.yaml"}
+    assert {key: facts["sources"][f"optics.{key}"] for key in expected} == {
+        key: words[letter]
+        for key, letter in zip(("psf", "linear_light", "weighting", "sigma_scale"), sources, strict=True)
+    }
+    assert "optics: psf" in done.stdout and "optics.psf" in (tmp_path / "p" / "report.html").read_text()
+
+
+def test_left_out_slices_are_predicted_and_give_nothing(tmp_path):
+    """Beside the figures, recomputed from the files; and garbage in a left-out slice changes no bit of the depth."""
+    photographs = example_photographs(72, 96)
+    for folder in ("mine", "spoilt"):
+        (tmp_path / folder).mkdir()
+        for image, focus in zip(photographs.images, photographs.focus_distances_m, strict=True):
+            spoilt = folder == "spoilt" and focus in (1.5, 4.0)
+            image = np.random.default_rng(0).integers(0, 255, image.shape, dtype=np.uint8) if spoilt else image
+            iio.imwrite(tmp_path / folder / f"slice_{focus}m.png", image)
+        lens = ["camera.focal_length_m=0.05", "camera.f_number=8", "camera.pixel_pitch_m=1.2e-5"]
+        done = inside("predict", f"stack={folder}", "holdout=[1,3]", "refine.steps=4", "threads=1", *lens,
+                      f"output_dir=p_{folder}", cwd=tmp_path)  # fmt: skip
+    mine, spoilt = tmp_path / "p_mine", tmp_path / "p_spoilt"
+    for name in ("depth_m.npy", "aif.png", "left_out/01_rendered.png"):
+        assert (mine / name).read_bytes() == (spoilt / name).read_bytes(), name
+    facts, other = (json.loads((one / "prediction.json").read_text()) for one in (mine, spoilt))
+    for key in ("depth_m", "camera", "blur_scale_px_m", "depth_range_m", "alignment", "exposure_gains"):
+        assert facts[key] == other[key], key
+    assert [(one["index"], one["file"], one["focus_distance_m"]) for one in facts["left_out"]] == [
+        (1, "slice_1.5m.png", 1.5), (3, "slice_4.0m.png", 4.0)
+    ]  # fmt: skip
+    for one in facts["left_out"]:
+        pictures = [
+            iio.imread(mine / "left_out" / f"{one['index']:02d}_{what}.png") for what in ("rendered", "photograph")
+        ]
+        error = ((pictures[0] / 255 - pictures[1] / 255) ** 2)[3:-3, 3:-3].mean()
+        assert one["psnr_db"] == pytest.approx(-10 * np.log10(error), abs=0.1)
+        inputs = [iio.imread(tmp_path / "mine" / f"slice_{focus}m.png") / 255 for focus in (1.0, 2.5, 6.0)]
+        error = min(((image - pictures[1] / 255) ** 2)[3:-3, 3:-3].mean() for image in inputs)
+        assert one["nearest_slice_psnr_db"] <= -10 * np.log10(error) + 0.05 < one["best_blend_psnr_db"] + 0.1
+    means = {key: np.mean([one[key] for one in facts["left_out"]]) for key in facts["left_out_mean"]}
+    assert facts["left_out_mean"] == pytest.approx(means) and len(means) == 3
+    page = (mine / "report.html").read_text()
+    assert "Left-out slices" in page and "best blend of two" in page and "left out 1 (slice_1.5m.png)" in done.stdout
+    inside("predict", "stack=mine", *QUICK, "output_dir=p_mine", cwd=tmp_path)  # into the same folder
+    facts = json.loads((mine / "prediction.json").read_text())
+    assert facts["left_out"] == [] and facts["left_out_mean"] is None and not (mine / "left_out").exists()
+
+
 def test_the_example_needs_no_photographs(tmp_path):
     done = inside("predict", "stack=example", "refine.seconds=3", "output_dir=p", cwd=tmp_path)
     assert (tmp_path / "p" / "report.html").stat().st_size < 20e6 and "report.html" in done.stdout
@@ -95,7 +171,8 @@ def test_the_example_needs_no_photographs(tmp_path):
 
 
 def test_interrupting_keeps_the_best_so_far(photographs_folder, tmp_path):
-    command = [sys.executable, "-u", "-m", "sfdfd.predict", "stack=example", "refine.seconds=300", "output_dir=p"]
+    command = [sys.executable, "-u", "-m", "sfdfd.predict", "stack=example", "refine.seconds=300",
+               "output_dir=p"]  # fmt: skip
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores Ctrl-C
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, preexec_fn=listening) as process:
         for line in process.stdout:
@@ -108,7 +185,8 @@ def test_interrupting_keeps_the_best_so_far(photographs_folder, tmp_path):
 
 
 def test_the_package_carries_weights(tmp_path):
-    inside("predict", "stack=example", "checkpoint=pretrained", "refine.seconds=0", "output_dir=p", cwd=tmp_path)
+    inside("predict", "stack=example", "checkpoint=pretrained", "refine.seconds=0", "output_dir=p",
+           cwd=tmp_path)  # fmt: skip
     facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
     assert facts["start"] == "pretrained" and facts["refinement"] is None
     assert PRETRAINED.stat().st_size < 5e6

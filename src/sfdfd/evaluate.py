@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything
+from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything, settle_optics
 from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
@@ -21,17 +21,19 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     from sfdfd.inference.evaluation import MAIN, evaluate, print_metrics
     from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, baselines
     from sfdfd.inference.refine import Refiner
-    from sfdfd.training.checkpoints import DEFAULT_OPTICS, load_model
+    from sfdfd.training.checkpoints import DEFAULT_OPTICS, UNWINDOWED, load_model
     from sfdfd.training.device import pick_device, use_threads
 
     use_threads(config.threads)
     seed_everything(config.seed)
     device, refiner = pick_device(config.device), Refiner(**plain(config.refine))
-    module, renderer = load_model(config.checkpoint, config.optics.renderer)
+    preferred = UNWINDOWED if settle_optics(config) else None  # photographs: what a checkpoint learnt from is no lens
+    module, renderer = load_model(config.checkpoint, config.optics.renderer, preferred)
     if config.data.get("renderer") is not None and config.data.renderer.sigma_scale is None:
         # synthesis follows the model
         config.data.renderer.sigma_scale = renderer.options.get("sigma_scale") or DEFAULT_OPTICS["sigma_scale"]
     datamodule = instantiate(config.data)
+    datamodule.keep_aside(plain(config)["holdout"])
     datamodule.check()
     methods, protocol, camera = {}, {"checkpoint": config.checkpoint}, None
     if module is not None:

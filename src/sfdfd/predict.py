@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from sfdfd.capture.capture import Capture
+    from sfdfd.capture.left_out import LeftOut
+    from sfdfd.data.photographs import Photographs
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.refine import Refinement, Refiner
     from sfdfd.stack import FocalStack, Prediction
@@ -24,21 +26,25 @@ def predict(config: DictConfig) -> None:
 
     from sfdfd.capture.capture import Capture
     from sfdfd.capture.example import named_photographs
+    from sfdfd.data.description import OPTICS_KEYS
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.refine import Refiner
     from sfdfd.report.prediction import write_prediction
-    from sfdfd.training.checkpoints import load_model
+    from sfdfd.training.checkpoints import load_model, photograph_optics
     from sfdfd.training.device import pick_device, use_threads
 
     settings = plain(config)
     use_threads(settings["threads"])
     refiner = Refiner(**settings["refine"])
-    module, renderer = load_model(settings["checkpoint"], settings["optics"]["renderer"], preferred={"method": "fast"})
+    photographs = named_photographs(settings["stack"], settings)
+    said_optics, described = settings["optics"]["renderer"], f"{settings['stack']}/stack.yaml"
+    preferred, optics_sources = photograph_optics(said_optics, photographs.optics, described)
+    module, renderer = load_model(settings["checkpoint"], said_optics, preferred={"method": "fast", **preferred})
     network = None if module is None else module.network
     estimator = DefocusEstimator(network, renderer, refiner, settings["working_px"], pick_device(settings["device"]))
-    photographs = named_photographs(settings["stack"], settings)
+    kept, aside = photographs.parted()
     capture = Capture.of(
-        photographs,
+        kept,
         renderer,
         align_mode=settings["align"]["mode"],
         align_model=settings["align"]["model"],
@@ -46,16 +52,23 @@ def predict(config: DictConfig) -> None:
         working_px=settings["working_px"],
     )
     _say(capture)
+    optics = {key: renderer.options[key] for key in OPTICS_KEYS if key in renderer.options}
+    for origin in dict.fromkeys(optics_sources.values()):
+        values = [f"{key} {value}" for key, value in optics.items() if optics_sources[f"optics.{key}"] == origin]
+        print(f"optics: {', '.join(values)}: from {origin}")
     if module is not None and capture.camera_source == "known":
         say_where_optics_differ(capture.camera.as_dict(), module.run_config["optics"]["camera"])
     stack = capture.stack(settings["working_px"])
     with _progress(refiner) as progress:
         small, refinement = estimator.solve(stack, progress)
     start = "plane sweep" if module is None else str(settings["checkpoint"])
-    said = {"stack": str(settings["stack"]), "start": start, "run": run_record()}
+    said = {"stack": str(settings["stack"]), "start": start, "run": run_record(), "optics": optics}
     output_dir = Path(settings["output_dir"])
     predicted = _predicted(capture, estimator, stack, small, {**said, **_refined(refinement)})
-    facts = write_prediction(output_dir, predicted, renderer)
+    predicted.facts["sources"].update(optics_sources)
+    left_out = _left_out(capture, aside, predicted.full, estimator, settings["align"])
+    facts = write_prediction(output_dir, predicted, renderer, left_out)
+    _say_means(facts["left_out_mean"])
     if capture.relative:
         print("relative depth from {min:.3g} to {max:.3g}, median {median:.3g}".format(**facts["relative_depth"]))
     else:
@@ -123,6 +136,30 @@ def _predicted(
         focal_length_px=capture.focal_length_px,
         facts={**said, **capture.facts(), "sigma_scale": estimator.renderer.options.get("sigma_scale")},
     )
+
+
+def _left_out(
+    capture: Capture, aside: Photographs, full: Prediction, estimator: DefocusEstimator, align: dict[str, Any]
+) -> Iterator[LeftOut]:
+    """The slices kept aside, judged one by one, each said."""
+    from sfdfd.capture.left_out import left_out_slices
+
+    options = {"align_mode": align["mode"], "align_model": align["model"], "exposure": align["exposure"]}
+    found = left_out_slices(capture, aside, full, estimator.renderer, device=estimator.device, **options)
+    for one in found:
+        print(f"left out {{index}} ({{file}}): {LEFT_OUT}".format(**one.facts))
+        yield one
+
+
+LEFT_OUT = (
+    "rendered {psnr_db:.2f} dB, nearest slice {nearest_slice_psnr_db:.2f} dB, "
+    "best blend of two {best_blend_psnr_db:.2f} dB"
+)
+
+
+def _say_means(means: dict[str, float] | None) -> None:
+    if means is not None:
+        print(f"left-out slices, mean: {LEFT_OUT}".format(**means))
 
 
 def _progress(refiner: Refiner):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything
+from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything, settle_optics
 from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     from sfdfd.training.device import use_threads
 
     _quieten()
+    settle_optics(config)
     resolved = plain(config)
     _refuse_relaunching_sweeps(resolved)
     output_dir = Path(resolved["output_dir"])

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sfdfd.capture.align import align, estimate_alignment, even_exposure
+from sfdfd.capture.align import align, estimate_alignment
+from sfdfd.data.exposure import even_exposure
 from sfdfd.data.scenes.procedural import make_scene
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError

@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from sfdfd.capture.capture import Capture
+from sfdfd.capture.capture import Capture, focus_of_places
 from sfdfd.capture.example import example_photographs
-from sfdfd.data.images import working_size
+from sfdfd.capture.left_out import left_out_slices, whole_stack
+from sfdfd.data.images import to_float, working_size
 from sfdfd.data.photographs import Photographs
 from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer
+from sfdfd.stack import Prediction
 from tests.conftest import CAMERA
 
 RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
@@ -50,6 +53,36 @@ def test_unknown_distances_make_relative_depth():
     assert facts["focus_distances_m"] is None and facts["depth_range_m"] is None and facts["blur_scale_px_m"] is None
     inverse = 1 / np.array(capture.focus_distances_m)
     np.testing.assert_allclose(np.diff(inverse), np.diff(inverse)[0])  # equal steps: all that an order says
+
+
+def test_slices_left_out_of_a_stack_without_distances_keep_their_places():
+    whole = photographs(focus_distances_m=None, left_out=(1, 2))
+    kept, aside = whole.parted()
+    expected = Capture.of(photographs(focus_distances_m=None), RENDERER, calibrate=False).focus_distances_m
+    capture = Capture.of(kept, RENDERER, calibrate=False)
+    assert capture.focus_distances_m == pytest.approx([expected[i] for i in (0, 3, 4)])
+    assert focus_of_places(aside) == pytest.approx([expected[i] for i in (1, 2)])
+    assert [file.name for file in aside.files] == [whole.files[i].name for i in (1, 2)]
+    stack = whole_stack(capture, aside, 48)
+    np.testing.assert_allclose(stack.focus_distances_m[0], expected, rtol=1e-6)
+    assert stack.images.shape == (1, 5, 3, 36, 48)
+
+
+def test_a_left_out_slice_is_registered_afterwards():
+    """Moved by whole pixels: the figures are those of the slice that lay still."""
+    whole = photographs(left_out=(2,))
+    image = whole.images[2]
+    moved = replace(whole, images=(*whole.images[:2], np.roll(image, (2, 3), (0, 1)), *whole.images[3:]))
+    figures = []
+    for one in (whole, moved):
+        kept, aside = one.parted()
+        capture = Capture.of(kept, RENDERER, calibrate=False)
+        depth_m = torch.full((1, *one.size), 2.0)
+        prediction = Prediction(depth_m, to_float(image)[None], torch.zeros(1, 4, *one.size), None)
+        (found,) = left_out_slices(capture, aside, prediction, RENDERER)
+        figures.append(found)
+    assert figures[1].facts["shift_px"] == pytest.approx([3, 2], abs=0.7)  # the others are blurred otherwise
+    assert figures[1].facts["nearest_slice_psnr_db"] > figures[0].facts["nearest_slice_psnr_db"] - 3  # -6 as it lies
 
 
 def test_wrong_units_and_modes_are_refused():

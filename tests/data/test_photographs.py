@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sfdfd.data.photographs import depth_range_m, read_photographs
-from sfdfd.data.stacks import read_stack
+from sfdfd.data.stacks import common_optics, read_stack
 from sfdfd.errors import InputError
 from tests.data.test_images import DISTANCE, EQUIVALENT, FOCAL, NUMBER, save_with_exif
 
@@ -151,3 +151,30 @@ def test_folder_names_that_are_no_text(tmp_path):
     for name in ("0.5m", "2m"):
         Image.fromarray(FLAT).save(folder / f"{name}.png")
     read_photographs(folder).name.encode()  # any encoding takes it
+
+
+def test_a_stack_says_how_it_is_blurred(folder):
+    (folder / "stack.yaml").write_text("optics: {psf: 'power:4', linear_light: false, sigma_scale: null}\n")
+    assert read_photographs(folder).optics == {"psf": "power:4", "linear_light": False}
+    assert common_optics(folder) == {"psf": "power:4", "linear_light": False}
+    assert common_optics(folder, ["psf"]) == {"linear_light": False} and common_optics(folder / "nowhere") == {}
+
+
+@pytest.mark.parametrize(("optics", "message"), [
+    ("{pfs: disc}", "pfs"), ("{psf: dics}", "dics"), ("{linear_light: maybe}", "linear_light"),
+    ("{sigma_scale: 0}", "sigma_scale"),
+    ("{weighting: all}", "weighting"), ("disc", "psf, linear_light"), ("{psf: [1]}", "psf"), ("{window_px: 7}", "window_px"),
+])  # fmt: skip
+def test_wrong_optics_of_a_stack_are_named(folder, optics, message):
+    (folder / "stack.yaml").write_text(f"optics: {optics}\n")
+    with pytest.raises(InputError, match=rf"stack\.yaml: .*{message}"):
+        read_photographs(folder)
+
+
+def test_stacks_that_one_model_serves_agree_about_its_optics(folder):
+    for name, psf in (("a", "disc"), ("b", "gaussian")):
+        (folder / "many" / name).mkdir(parents=True)
+        (folder / "many" / name / "stack.yaml").write_text(f"optics: {{psf: {psf}}}\n")
+    with pytest.raises(InputError, match=r"optics\.psf=VALUE"):
+        common_optics(folder / "many")
+    assert common_optics(folder / "many", ["psf"]) == {}

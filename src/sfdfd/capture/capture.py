@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import torch
 
-from sfdfd.capture.align import Alignment, align, estimate_alignment, even_exposure
+from sfdfd.capture.align import Alignment, align, estimate_alignment
 from sfdfd.capture.calibrate import BlurScale, camera_for, estimate_blur_scale
+from sfdfd.data.exposure import even_exposure
 from sfdfd.data.files import readable
 from sfdfd.data.images import to_float, working_size
 from sfdfd.data.photographs import Photographs, depth_range_m
@@ -21,7 +22,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
-__all__ = ["Capture"]
+__all__ = ["Capture", "focus_of_places", "reduced"]
 
 MOTION_LIMIT_PX = 0.5
 """Estimated motion from which a stack is aligned unless told otherwise."""
@@ -94,10 +95,10 @@ class Capture:
         reaches everywhere."""
         height, width = self.photographs.size
         size = (height, width) if longer_px is None else working_size(height, width, longer_px)
-        images = torch.stack([to_float(_reduced(image, size)) for image in self.photographs.images])
+        images = torch.stack([to_float(reduced(image, size)) for image in self.photographs.images])
         covered = None
         if not self.covered.all():
-            covered = torch.stack([torch.from_numpy(_reduced(one.astype(np.float32), size)) for one in self.covered])
+            covered = torch.stack([torch.from_numpy(reduced(one.astype(np.float32), size)) for one in self.covered])
         camera = self.camera.resized(math.sqrt(size[0] * size[1] / (height * width)))
         return FocalStack.single(
             images,
@@ -227,10 +228,25 @@ def _distances(photographs: Photographs) -> tuple[tuple[float, ...], float, floa
     if focus is not None:
         focal = photographs.camera["focal_length_m"] or 0.0
         return tuple(focus), *depth_range_m(focus, focal, photographs.near_m, photographs.far_m)
-    count = len(photographs.images)
-    step = 0.8 / (count - 1)
-    focus = tuple(1 / (1 - step * i) for i in range(count))
-    return focus, 1 / (1 + 0.5 * step), 1 / max(0.2 - 0.5 * step, 0.05)
+    places = _places(photographs)
+    step = 0.8 / ((photographs.whole or len(places)) - 1)
+    focus = focus_of_places(photographs)
+    first, last = 1 - step * min(places), 1 - step * max(places)
+    return focus, 1 / (first + 0.5 * step), 1 / max(last - 0.5 * step, 0.05)
+
+
+def focus_of_places(photographs: Photographs) -> tuple[float, ...]:
+    """Focus distances, or the stand-ins for them where none is known: slices that were left out keep their place in the
+    order of the whole stack."""
+    if photographs.focus_distances_m is not None:
+        return photographs.focus_distances_m
+    places = _places(photographs)
+    step = 0.8 / ((photographs.whole or len(places)) - 1)
+    return tuple(1 / (1 - step * place) for place in places)
+
+
+def _places(photographs: Photographs) -> Sequence[int]:
+    return range(len(photographs.images)) if photographs.places is None else photographs.places
 
 
 def _check_blur(camera: Camera, focus: Sequence[float], near_m: float, far_m: float, size: tuple[int, int]) -> None:
@@ -256,12 +272,12 @@ def _blur_scale(
     height, width = registered.covered.shape[1:]
     size = working_size(height, width, working_px)
     found = estimate_blur_scale(
-        torch.stack([to_float(_reduced(image, size)) for image in registered.images]),
+        torch.stack([to_float(reduced(image, size)) for image in registered.images]),
         torch.tensor(focus, dtype=torch.float32),
         *range_m,
         renderer,
         focal_length_m=focal_length_m,
-        covered=torch.stack([torch.from_numpy(_reduced(one.astype(np.float32), size)) for one in registered.covered]),
+        covered=torch.stack([torch.from_numpy(reduced(one.astype(np.float32), size)) for one in registered.covered]),
         steps=160 if calibrate else 0,
     )
     factor = math.sqrt(size[0] * size[1] / (height * width))
@@ -269,7 +285,8 @@ def _blur_scale(
     return BlurScale(found.value_px_m / factor, std, tuple(value / factor for value in found.patches_px_m))
 
 
-def _reduced(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def reduced(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image or a map at another (height, width), averaged over areas; itself where it has that size."""
     if image.shape[:2] == size:
         return image
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from sfdfd.capture.capture import Capture
+from sfdfd.capture.left_out import whole_stack
 from sfdfd.data.datamodule import StacksDataModule
+from sfdfd.data.description import OPTICS_KEYS, checked_keys
 from sfdfd.data.photographs import read_photographs
 from sfdfd.errors import InputError
 from sfdfd.optics.render import Renderer
@@ -50,6 +52,8 @@ class RecordedDataModule(StacksDataModule):
         working_px: longer side of the images.
         relative: take stacks without focus distances, too: their depth is a position in the order of the slices, in equal
             steps of inverse depth, and no metre.
+        optics: how photographs are blurred unless ``stack.yaml`` or the command line says otherwise; the model's optics
+            follow it in the config, and nothing here but its check.
         others: :class:`sfdfd.data.datamodule.StacksDataModule`.
     """
 
@@ -61,16 +65,18 @@ class RecordedDataModule(StacksDataModule):
         exposure: bool = True,
         working_px: int = 512,
         relative: bool = False,
+        optics: Mapping[str, Any] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(root, **common)
+        checked_keys(optics or {}, OPTICS_KEYS, "data.optics")
         self.relative = relative
         self.renderer, self.align, self.exposure, self.working_px = renderer, align, exposure, working_px
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
-        photographs = read_photographs(folder, overrides)
+        kept, aside = read_photographs(folder, overrides, self.holdout).parted()
         capture = Capture.of(
-            photographs,
+            kept,
             self.renderer,
             align_mode=self.align,
             exposure=self.exposure,
@@ -81,13 +87,17 @@ class RecordedDataModule(StacksDataModule):
             raise InputError(
                 f"{folder}: no focus distance is known; give them: {remedy}; or data.relative=true for depth without metres"
             )
-        stack = capture.stack(self.working_px)
-        if stack.covered is None:
+        shown = capture.stack(self.working_px).covered
+        stack = (
+            whole_stack(capture, aside, self.working_px, self.align) if aside.images else capture.stack(self.working_px)
+        )
+        if shown is None:
             return stack
-        top, bottom, left, right = common_rectangle((stack.covered[0] > 0.999).all(0).numpy())
+        top, bottom, left, right = common_rectangle((shown[0] > 0.999).all(0).numpy())
         if bottom - top < 16 or right - left < 16:
             raise InputError(f"{folder}: after alignment the slices have almost nothing in common (data.align=false?)")
-        return replace(stack.cropped(top, bottom, left, right), covered=None)
+        stack = stack.cropped(top, bottom, left, right)
+        return stack if aside.images else replace(stack, covered=None)
 
     def protocol(self) -> dict[str, Any]:
         return {

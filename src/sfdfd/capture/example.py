@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sfdfd.data.holdout import held_out
 from sfdfd.data.images import to_bytes
 from sfdfd.data.photographs import STACK_KEYS, Photographs, read_photographs
 from sfdfd.data.scenes.procedural import make_scene
@@ -25,11 +27,13 @@ SCENE = (0, 2_000_013)
 
 
 def example_photographs(height: int = 240, width: int = 320) -> Photographs:
-    """A small stack of a procedural scene, as a camera would have saved it: f/8, 50 mm, five slices, 8 bits."""
+    """A small stack of a procedural scene, as a camera would have saved it: f/8, 50 mm, five slices, a disc in linear light
+    with occlusion, 8 bits."""
     camera, near_m, far_m = Camera(0.05, 8.0, 1.2e-5), 0.5, 10.0
     focus = (1.0, 1.5, 2.5, 4.0, 6.0)
     aif, depth_m = make_scene(*SCENE, height, width, near_m, far_m)
-    synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5, method="exact"), camera, focus, near_m, far_m)
+    renderer = DefocusRenderer(weighting="occlusion", psf="disc", linear_light=True)
+    synthesis = StackSynthesis(renderer, camera, focus, near_m, far_m)
     stack = synthesis(Scene(torch.from_numpy(aif).permute(2, 0, 1).contiguous(), torch.from_numpy(depth_m)))
     images = to_bytes(stack.images[0]).permute(0, 2, 3, 1).numpy()
     return Photographs(
@@ -49,7 +53,8 @@ def named_photographs(stack: Any, said: Mapping[str, Any]) -> Photographs:
 
     Args:
         stack: a folder, or "example".
-        said: what the command line says of the folder's photographs, by the keys of ``stack.yaml``; others are passed over.
+        said: what the command line says of the folder's photographs, by the keys of ``stack.yaml``, and ``holdout``; others
+            are passed over.
 
     Raises:
         InputError: none is named, or they cannot be read.
@@ -57,5 +62,7 @@ def named_photographs(stack: Any, said: Mapping[str, Any]) -> Photographs:
     if stack is None:
         raise InputError("give the folder with the slices: stack=DIR (or stack=example)")
     if str(stack) == "example":
-        return example_photographs()
-    return read_photographs(str(stack), {key: said.get(key) for key in STACK_KEYS})
+        example = example_photographs()
+        left_out = held_out(said.get("holdout"), len(example.images), example.focus_distances_m)
+        return replace(example, left_out=left_out)
+    return read_photographs(str(stack), {key: said.get(key) for key in STACK_KEYS}, said.get("holdout"))

@@ -48,6 +48,8 @@ class FocalStackDataModule(lightning.LightningDataModule):
     rounded_to_8_bits = False
     camera: Camera | None = None
     """The camera of the stacks as they come, where they all have one."""
+    holdout: Any = None
+    """The slices of each stack that are kept aside; see :meth:`keep_aside`."""
     resize: float = 1.0
     """Factor between the images that a configured camera means and the ones that come."""
 
@@ -95,6 +97,19 @@ class FocalStackDataModule(lightning.LightningDataModule):
     def resized(self, camera: Camera) -> Camera:
         """A camera that was configured for the images as they are stored, for the images as they come."""
         return camera if self.resize == 1.0 else camera.resized(self.resize)
+
+    def keep_aside(self, holdout: Any) -> None:
+        """Say which slices of every stack are to be predicted from the others (:func:`sfdfd.data.holdout.held_out`), before
+        any is read: what is found out about a stack (depth range, motion, an unknown camera) then comes from the others.
+
+        Raises:
+            InputError: a part of the slices is used, too (``data.slices``).
+        """
+        if holdout is not None and self.slices is not None:
+            raise InputError(
+                "holdout: which slices are left out is not said where data.slices chooses some; give one of them"
+            )
+        self.holdout = holdout
 
     def optics_to_judge(self) -> tuple[Camera, list[float], tuple[float, float], str] | None:
         """Camera, focus distances, depth range in metres, and a note, for ``diagnose``; None where stacks have their own."""
@@ -205,7 +220,7 @@ class StacksDataModule(FocalStackDataModule):
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
         """One folder's stack."""
-        return read_stack(folder, overrides)
+        return read_stack(folder, overrides, self.holdout)
 
     def check(self) -> None:
         stack_folders(self.root)
@@ -225,5 +240,6 @@ class StacksDataModule(FocalStackDataModule):
             "stacks": len(stack_folders(self.root)),
             "overrides": {key: value for key, value in self.overrides.items() if value is not None},
             "mask": "pixels of known depth within near and far",
+            **({} if self.holdout is None else {"holdout": self.holdout}),
             **super().protocol(),
         }

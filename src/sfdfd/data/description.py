@@ -10,12 +10,15 @@ from typing import Any
 import yaml
 
 from sfdfd.data.images import list_images
-from sfdfd.errors import InputError, checked_number
+from sfdfd.errors import InputError, checked_choice, checked_number
+from sfdfd.optics.options import RenderOptions
 
-__all__ = ["CAMERA_KEYS", "PLAUSIBLE", "STACK_KEYS", "Description", "checked_keys"]
+__all__ = ["CAMERA_KEYS", "OPTICS_KEYS", "PLAUSIBLE", "STACK_KEYS", "Description", "checked_keys", "described_optics"]
 
 STACK_KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "files", "crop", "focus_distance_unit_m")
 CAMERA_KEYS = ("focal_length_m", "f_number", "pixel_pitch_m")
+OPTICS_KEYS = ("psf", "linear_light", "weighting", "sigma_scale")
+"""What ``stack.yaml`` may say under optics of how its photographs are blurred."""
 PLAUSIBLE = {"focal_length_m": (1e-4, 10.0), "f_number": (0.1, 300.0), "pixel_pitch_m": (1e-7, 1e-3)}
 
 
@@ -32,6 +35,7 @@ class Description:
         range_origins: where they were said.
         crop: ([left, top, right, bottom], where it was said).
         truth: as in ``stack.yaml``.
+        optics: what ``stack.yaml`` says of :data:`OPTICS_KEYS`.
     """
 
     folder: Path
@@ -44,6 +48,7 @@ class Description:
     range_origins: dict[str, str]
     crop: tuple[Any, str]
     truth: Any
+    optics: dict[str, Any]
 
     @property
     def yaml(self) -> Path:
@@ -60,7 +65,7 @@ class Description:
             raise InputError(f"stack={folder}: no such folder")
         described = folder / "stack.yaml"
         content = _load_yaml(described) if described.exists() else {}
-        checked_keys(content, (*STACK_KEYS, "truth"), str(described))
+        checked_keys(content, (*STACK_KEYS, "truth", "optics"), str(described))
         given = {key: value for key, value in (overrides or {}).items() if value is not None}
         checked_keys(given, STACK_KEYS, "command line")
 
@@ -88,6 +93,7 @@ class Description:
             range_origins=origins,
             crop=said("crop"),
             truth=content.get("truth"),
+            optics=_said_optics(content.get("optics"), described),
         )
 
     def crop_of(self, height: int, width: int) -> tuple[slice, slice]:
@@ -158,6 +164,33 @@ def _said_camera(content: Any, given: Any, described: Path) -> dict[str, tuple[f
                 )
             camera[key] = number, f"{origin}, instead of {described.name}" if key in camera else origin
     return camera
+
+
+def described_optics(folder: Path) -> dict[str, Any]:
+    """What the folder's ``stack.yaml`` says of the optics, checked; nothing where there is none.
+
+    Raises:
+        InputError: a key or a value is wrong.
+    """
+    described = folder / "stack.yaml"
+    return _said_optics(_load_yaml(described).get("optics"), described) if described.exists() else {}
+
+
+def _said_optics(content: Any, described: Path) -> dict[str, Any]:
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping):
+        raise InputError(f"{described}: optics: expected {', '.join(OPTICS_KEYS)}, got {content!r}")
+    checked_keys(content, OPTICS_KEYS, f"{described}: optics")
+    given = {key: value for key, value in content.items() if value is not None}
+    try:
+        if not isinstance(given.get("psf", ""), str):
+            raise InputError(f"psf (optics.psf): expected a name, got {given['psf']!r}")
+        checked_choice(given.get("linear_light", False), "linear_light (optics.linear_light)", (True, False))
+        RenderOptions(**given)
+    except InputError as error:
+        raise InputError(f"{described}: {error}") from None
+    return given
 
 
 def _said_distances(listed: Any, where: str, number: int, unit_m: float) -> tuple[list[float], str] | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sfdfd.data.description import CAMERA_KEYS, PLAUSIBLE, STACK_KEYS, Description, checked_keys
 from sfdfd.data.files import readable
+from sfdfd.data.holdout import held_out, remaining
 from sfdfd.data.images import PhotoFacts, read_photograph, to_float
 from sfdfd.data.names import ambiguous_distances, distances_in_names
 from sfdfd.errors import InputError, checked_number
@@ -44,6 +45,10 @@ class Photographs:
         sources: key -> where its value comes from, in words.
         missing: what nothing says, and how to give it.
         depth_m, aif: (H,W) float32 metres (0 unknown) and (H,W,3) like the images, where ``stack.yaml`` names the truth.
+        optics: what ``stack.yaml`` says of how they are blurred.
+        left_out: which of the slices are kept aside (``holdout``); nothing of them has entered ``camera``.
+        places: the place of each slice in the order of the whole stack, and ``whole``, the number of its slices, where
+            these are not all of them.
     """
 
     name: str
@@ -57,6 +62,10 @@ class Photographs:
     missing: dict[str, str] = field(default_factory=dict)
     depth_m: np.ndarray | None = None
     aif: np.ndarray | None = None
+    optics: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[int, ...] = ()
+    places: tuple[int, ...] | None = None
+    whole: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -75,8 +84,28 @@ class Photographs:
         """The same with other images (aligned, for example)."""
         return replace(self, images=tuple(images))
 
+    def parted(self) -> tuple[Photographs, Photographs]:
+        """The slices to predict from, and those that are kept aside."""
+        return self.with_slices(remaining(self.left_out, len(self.images))), self.with_slices(self.left_out)
 
-def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Photographs:
+    def with_slices(self, indices: Sequence[int]) -> Photographs:
+        """These slices alone, in this order; they know their places in the whole stack."""
+        places = range(len(self.images)) if self.places is None else self.places
+        focus = self.focus_distances_m
+        return replace(
+            self,
+            files=tuple(self.files[i] for i in indices),
+            images=tuple(self.images[i] for i in indices),
+            focus_distances_m=None if focus is None else tuple(focus[i] for i in indices),
+            left_out=(),
+            places=tuple(places[i] for i in indices),
+            whole=self.whole or len(self.images),
+        )
+
+
+def read_photographs(
+    folder: str | Path, overrides: Mapping[str, Any] | None = None, holdout: Any = None
+) -> Photographs:
     """Read the photographs of one stack and whatever is known about them.
 
     Camera and focus distances come from the command line (``overrides``), ``stack.yaml``, EXIF (focal length, f-number,
@@ -88,16 +117,22 @@ def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = N
         folder: slices (PNG, JPEG, TIFF), perhaps with a ``stack.yaml`` with the keys camera (focal_length_m, f_number,
             pixel_pitch_m of the images as they lie in the folder), focus_distances_m (one per slice in the order of the
             sorted file names, or of ``files``; ``.inf`` is allowed), near_m, far_m, files, crop ([left, top, right,
-            bottom] pixels cut off), focus_distance_unit_m (what distances without a unit of their own are multiplied by).
+            bottom] pixels cut off), focus_distance_unit_m (what distances without a unit of their own are multiplied by),
+            optics (psf, linear_light, weighting, sigma_scale: how the photographs are blurred).
         overrides: the same keys; those that are not None take precedence.
+        holdout: the slices to keep aside, see :func:`sfdfd.data.holdout.held_out`; their EXIF says nothing of the lens.
 
     Raises:
         InputError: naming the file or key and what was expected; also where the EXIF of the photographs disagree.
     """
     said = Description.read(Path(folder), overrides)  # numbers before pixels: what is wrong with them is said at once
+    held_out(holdout, len(said.files))
     images, facts = _slices(said.files)
-    camera = _camera(said, facts)
     focus = next((found for source in FOCUS_SOURCES if (found := source(said, facts)) is not None), None)
+    focus_distances_m = None if focus is None else _checked_distances(*focus)
+    left_out = held_out(holdout, len(said.files), focus_distances_m)
+    kept = remaining(left_out, len(said.files))
+    camera = _camera(said, [(said.files[i], facts[i]) for i in kept])
     sources = {**{key: origin for key, (_, origin) in camera.items()}, **said.range_origins}
     values = {key: camera[key][0] if key in camera else None for key in CAMERA_KEYS}
     missing = {
@@ -111,8 +146,7 @@ def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = N
             "0.5m.jpg"
         )
     else:
-        distances, origin = focus
-        focus_distances_m = _checked_distances(distances, origin)
+        origin = focus[1]
         sources["focus_distances_m"] = origin if said.unit_m is None else f"{origin} (unit {said.unit_m:g} m)"
         if values["focal_length_m"] is not None and min(focus_distances_m) <= values["focal_length_m"]:
             raise InputError(
@@ -127,12 +161,14 @@ def read_photographs(folder: str | Path, overrides: Mapping[str, Any] | None = N
         files=tuple(said.files),
         images=tuple(np.ascontiguousarray(image[part]) for image in images),
         camera=values,
-        focus_distances_m=None if focus is None else focus_distances_m,
+        focus_distances_m=focus_distances_m,
         near_m=said.near_m,
         far_m=said.far_m,
         **_truth(said, (height, width), part),
         sources=sources,
         missing=missing,
+        optics=said.optics,
+        left_out=left_out,
     )
 
 
@@ -154,7 +190,7 @@ def _slices(files: Sequence[Path]) -> tuple[list[np.ndarray], list[PhotoFacts]]:
     return images, facts
 
 
-def _camera(said: Description, facts: Sequence[PhotoFacts]) -> dict[str, tuple[float, str]]:
+def _camera(said: Description, facts: Sequence[tuple[Path, PhotoFacts]]) -> dict[str, tuple[float, str]]:
     """What was said, and from EXIF what was not.
 
     Raises:
@@ -162,7 +198,7 @@ def _camera(said: Description, facts: Sequence[PhotoFacts]) -> dict[str, tuple[f
     """
     camera = dict(said.camera)
     for key in CAMERA_KEYS:
-        known = [(value, file) for fact, file in zip(facts, said.files, strict=True) if (value := getattr(fact, key))]
+        known = [(value, file) for file, fact in facts if (value := getattr(fact, key))]
         if key in camera or not known:
             continue
         (least, first), (most, last) = (pick(known, key=lambda one: one[0]) for pick in (min, max))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,21 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sfdfd.data.cache import file_identity
+from sfdfd.data.description import OPTICS_KEYS, described_optics
 from sfdfd.data.images import list_images, to_float
 from sfdfd.data.photographs import depth_range_m, read_photographs
 from sfdfd.errors import InputError
 from sfdfd.stack import FocalStack
 
-__all__ = ["StackFolders", "folders_named", "read_stack", "stack_folders"]
+__all__ = ["StackFolders", "common_optics", "folders_named", "read_stack", "stack_folders"]
 
 
-def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> FocalStack:
+def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None, holdout: Any = None) -> FocalStack:
     """One recorded stack of aligned slices whose camera and focus distances are known: :func:`read_photographs`, strict.
+
+    Args:
+        folder, overrides: as of :func:`read_photographs`.
+        holdout: slices whose focus distances say nothing of the depth range; all are returned.
 
     Returns:
         A batch of one.
@@ -28,13 +33,12 @@ def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None) -
     Raises:
         InputError: naming the file or key and what was expected.
     """
-    photographs = read_photographs(folder, overrides)
+    photographs = read_photographs(folder, overrides, holdout)
     for key, remedy in photographs.missing.items():
         raise InputError(f"{Path(folder) / 'stack.yaml'}: {key} is missing; give it: {remedy}")
     camera = photographs.known_camera()
-    near_m, far_m = depth_range_m(
-        photographs.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m
-    )
+    kept, _ = photographs.parted()
+    near_m, far_m = depth_range_m(kept.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m)
     truth: dict[str, Tensor] = {}
     if photographs.depth_m is not None:
         depth_m = torch.from_numpy(photographs.depth_m)
@@ -63,6 +67,33 @@ def stack_folders(root: str | Path) -> list[Path]:
     if not folders:
         raise InputError(f"{root}: neither slices nor folders with a stack.yaml (data.root)")
     return folders
+
+
+def common_optics(root: str | Path, said: Collection[str] = ()) -> dict[str, Any]:
+    """What the ``stack.yaml`` files of a folder of stacks say of the optics; one renderer serves them all.
+
+    Args:
+        root: the folder; nothing where there is none.
+        said: keys that the command line decides.
+
+    Raises:
+        InputError: they do not agree about one of the others.
+    """
+    found: dict[str, tuple[Any, Path]] = {}
+    folders = stack_folders(root) if Path(root).is_dir() else []
+    for folder in folders:
+        described = described_optics(folder)
+        for key in OPTICS_KEYS:
+            if key in said:
+                continue
+            value = described.get(key)
+            first, where = found.setdefault(key, (value, folder))
+            if first != value:
+                raise InputError(
+                    f"optics.{key} is {first} in {where}/stack.yaml and {value} in {folder}/stack.yaml, and one model has "
+                    f"one; give optics.{key}=VALUE"
+                )
+    return {key: value for key, (value, _) in found.items() if value is not None}
 
 
 def folders_named(root: Path, names: Sequence[str] | None) -> list[Path]:

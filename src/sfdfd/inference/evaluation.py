@@ -17,9 +17,12 @@ from rich.table import Table
 
 from sfdfd.data.datamodule import FocalStackDataModule
 from sfdfd.data.files import write_json, written_aside
+from sfdfd.data.holdout import held_out, remaining
+from sfdfd.errors import InputError
+from sfdfd.measures.left_out import HOW_TO_READ, Judged, judged_slices, mean_figures
 from sfdfd.measures.metrics import EvaluationMetrics, image_metrics
 from sfdfd.optics.render import Renderer
-from sfdfd.report.page import Section, picture, viewer, write_page
+from sfdfd.report.page import Section, left_out_row, picture, viewer, write_page
 from sfdfd.report.pictures import overview, to_rgb
 from sfdfd.stack import FocalStack, Method, Prediction
 
@@ -30,7 +33,22 @@ MAIN = "network"
 DRAWN = (MAIN, "classical", "refined")
 REPORTED = ("refined", MAIN, "classical")
 """The first of these that is there has its best and worst cases in the report."""
-SHOWN = ("depth/abs_rel", "depth/rmse", "depth/delta1", "aif/psnr", "aif/ssim", "stack/psnr", "stack/ssim")
+LEFT_OUT = {
+    "psnr_db": "left_out/psnr",
+    "nearest_slice_psnr_db": "left_out/nearest_psnr",
+    "best_blend_psnr_db": "left_out/blend_psnr",
+}
+"""What the figures of left-out slices (:mod:`sfdfd.measures.left_out`) are called among the metrics."""
+SHOWN = (
+    "depth/abs_rel",
+    "depth/rmse",
+    "depth/delta1",
+    "aif/psnr",
+    "aif/ssim",
+    "stack/psnr",
+    "stack/ssim",
+    *LEFT_OUT.values(),
+)
 
 
 def evaluate(
@@ -48,7 +66,7 @@ def evaluate(
 
     Args:
         methods: by name; :data:`MAIN` is the one whose figures stand in front.
-        datamodule, split: the data.
+        datamodule, split: the data; what it keeps aside (``keep_aside``) no method sees, and every method is judged by it.
         output_dir: receives ``metrics.json``, ``metrics.csv`` (one row per image and method), ``pictures/`` and
             ``report.html`` (table, worst and best cases).
         renderer: the model's optics, of which the protocol tells, and which refocuses in the report.
@@ -71,19 +89,25 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     for index in track(range(len(dataset)), description="evaluating", console=console, disable=not console.is_terminal):
-        stack: FocalStack = dataset[index].to(device)
+        stack, aside, places = _parted(dataset[index].to(device), datamodule.holdout)
         resolution.add(tuple(stack.images.shape[-2:]))
         for name, method in methods.items():
             prediction = method(stack)
             measured = image_metrics(prediction, stack)
             metrics[name].update(measured)
             rows.append({"name": stack.name[0], "method": name, **measured.as_dicts()[0]})
+            judged = (
+                judged_slices(stack, prediction, renderer, aside, getattr(method, "camera", None)) if places else []
+            )
+            if judged:
+                means = mean_figures([one.figures for one in judged])
+                rows[-1].update({LEFT_OUT[key]: value for key, value in means.items()})
             if name == reported and pictures:
-                cases.offer(rows[-1], index, stack, prediction)
+                cases.offer(rows[-1], index, stack, prediction, _left_out_rows(places, judged))
             if index in drawn and name in DRAWN:
                 iio.imwrite(folder / f"{name}_{stack.name[0] or index}.png", to_rgb(overview(stack, prediction)))
     result = {
-        **_flat(metrics),
+        **_flat(metrics, rows),
         "protocol": {
             **datamodule.protocol(),
             "split": split,
@@ -91,6 +115,7 @@ def evaluate(
             "model_sigma_scale": renderer.options.get("sigma_scale"),
             "model_renderer": dict(renderer.options),
             "average": "per image over valid pixels, then the unweighted mean over images; pooled/... over all pixels",
+            **_left_out_protocol(datamodule.holdout),
             **(protocol or {}),
         },
     }
@@ -100,7 +125,34 @@ def evaluate(
     return result
 
 
-def _flat(metrics: Mapping[str, EvaluationMetrics]) -> dict[str, Any]:
+def _parted(stack: FocalStack, holdout: Any) -> tuple[FocalStack, FocalStack | None, tuple[int, ...]]:
+    """The slices that methods see, those kept aside, and the places of the latter."""
+    focus = stack.focus_distances_m[0].tolist()
+    try:
+        places = held_out(holdout, len(focus), focus)
+    except InputError as error:
+        raise InputError(f"{stack.name[0] or 'a stack of the data'}: {error}") from None
+    if not places:
+        return stack, None, ()
+    return stack.with_slices(remaining(places, len(focus))), stack.with_slices(places), places
+
+
+def _left_out_protocol(holdout: Any) -> dict[str, Any]:
+    if holdout is None:
+        return {}
+    how = (
+        "no method saw these slices; rendered from its depth and AIF; PSNR per slice after evening the exposure, 3 % of "
+        "the border left out, mean over a stack's slices, then over stacks; stack/... is over the slices that were seen"
+    )
+    return {"holdout": holdout, "left_out": how}
+
+
+def _left_out_rows(places: Sequence[int], judged: Sequence[Judged]) -> list[dict[str, Any]]:
+    """The left-out slices of one case, for the page."""
+    return [left_out_row(f"Left out: slice {place}", one) for place, one in zip(places, judged, strict=True)]
+
+
+def _flat(metrics: Mapping[str, EvaluationMetrics], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Every method's means under its prefix, and the number of samples."""
     result: dict[str, Any] = {}
     for name, accumulated in metrics.items():
@@ -108,6 +160,10 @@ def _flat(metrics: Mapping[str, EvaluationMetrics]) -> dict[str, Any]:
         samples = values.pop("samples")
         prefix = "" if name == MAIN else f"baselines/{name}/"
         result.update({prefix + key: value for key, value in values.items()})
+        for key in LEFT_OUT.values():
+            found = [row[key] for row in rows if row["method"] == name and math.isfinite(row.get(key, math.nan))]
+            if found:
+                result[prefix + key] = sum(found) / len(found)
         result["samples"] = samples
     return result
 
@@ -124,22 +180,34 @@ class _Cases:
     """The best and the worst two samples so far, with their predictions; by depth where there is truth, else by the
     rendered stack."""
 
-    kept: list[tuple[float, int, FocalStack, Prediction]] = field(default_factory=list)
+    kept: list[tuple[float, int, FocalStack, Prediction, list[dict[str, Any]]]] = field(default_factory=list)
     key: str = ""
 
-    def offer(self, row: Mapping[str, Any], index: int, stack: FocalStack, prediction: Prediction) -> None:
+    def offer(
+        self,
+        row: Mapping[str, Any],
+        index: int,
+        stack: FocalStack,
+        prediction: Prediction,
+        left_out: list[dict[str, Any]],
+    ) -> None:
         if not self.key:
             self.key = "depth/abs_rel" if math.isfinite(row["depth/abs_rel"]) else "stack/psnr"
         value = row[self.key] if self.key == "depth/abs_rel" else -row[self.key]
         if math.isfinite(value):
-            self.kept.append((value, index, stack.to("cpu"), prediction.to("cpu")))
+            self.kept.append((value, index, stack.to("cpu"), prediction.to("cpu"), left_out))
             self.kept.sort(key=lambda one: one[:2])
             del self.kept[2:-2]
 
-    def labelled(self) -> list[tuple[str, int, FocalStack, Prediction]]:
+    def labelled(self) -> list[tuple[str, int, FocalStack, Prediction, list[dict[str, Any]]]]:
         best = min(2, len(self.kept))
         labels = [f"best by {self.key}"] * best + [f"worst by {self.key}"] * (len(self.kept) - best)
         return [(label, *one[1:]) for label, one in zip(labels, self.kept, strict=True)]
+
+
+def _columns(result: Mapping[str, Any]) -> list[str]:
+    """The ``SHOWN`` metrics; those of left-out slices where there are such."""
+    return [key for key in SHOWN if "left_out" in result["protocol"] or key not in LEFT_OUT.values()]
 
 
 def _table(result: Mapping[str, Any]) -> list[list[str]]:
@@ -147,7 +215,7 @@ def _table(result: Mapping[str, Any]) -> list[list[str]]:
     beside = dict.fromkeys(key.split("/")[1] for key in result if key.startswith("baselines/"))
     rows = []
     for label, prefix in ((MAIN, ""), *((label, f"baselines/{label}/") for label in beside)):
-        values = [result.get(prefix + key) for key in SHOWN]
+        values = [result.get(prefix + key) for key in _columns(result)]
         if any(value is not None for value in values):
             rows.append([label, *("-" if value is None else f"{value:.4g}" for value in values)])
     return rows
@@ -155,15 +223,16 @@ def _table(result: Mapping[str, Any]) -> list[list[str]]:
 
 def _report(path: Path, result: Mapping[str, Any], method: str, cases: _Cases, renderer: Renderer) -> None:
     """Table, worst and best cases of one method, each with a viewer."""
-    table = {"header": ["method", *SHOWN], "rows": _table(result)}
-    sections = [Section(title=f"{result['samples']} samples", table=table)]
-    for label, index, stack, prediction in cases.labelled():
+    table = {"header": ["method", *_columns(result)], "rows": _table(result)}
+    text = [HOW_TO_READ] if "left_out" in result["protocol"] else []
+    sections = [Section(title=f"{result['samples']} samples", table=table, text=text)]
+    for label, index, stack, prediction, left_out in cases.labelled():
         page = to_rgb(overview(stack, prediction))
         sections.append(
             Section(
                 title=f"{method}, {label}: {stack.name[0] or index}",
                 viewer=viewer(stack, prediction, renderer, focuses=8, apertures=(0.0, 1.0), largest_px=360),
-                rows=[{"title": "Overview", "pictures": [picture(label, page, largest_px=1400)]}],
+                rows=[{"title": "Overview", "pictures": [picture(label, page, largest_px=1400)]}, *left_out],
             )
         )
     facts = [(str(key), str(value)) for key, value in result["protocol"].items()]
@@ -174,8 +243,8 @@ def print_metrics(result: Mapping[str, Any], title: str) -> None:
     """The methods as a table on the terminal."""
     table = Table(title=f"{title} ({result['samples']} samples)")
     table.add_column("method")
-    for key in SHOWN:
+    for key in _columns(result):
         table.add_column(key, justify="right")
     for row in _table(result):
         table.add_row(*row)
-    Console(width=120).print(table)
+    Console(width=160 if "left_out" in result["protocol"] else 120).print(table)

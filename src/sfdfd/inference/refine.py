@@ -76,7 +76,7 @@ class Priors:
     lr_depth: float = 0.006
     lr_aif: float = 0.01
     pyramid: int = 6
-    coarse_share: float = 0.8
+    coarse_share: float = 0.6
     hidden_px: int = 6
 
 

@@ -21,12 +21,13 @@ from PIL import Image
 from torch import Tensor
 
 from sfdfd.data.files import readable
-from sfdfd.data.images import to_bytes
+from sfdfd.data.images import to_bytes, working_size
+from sfdfd.measures.left_out import FIGURES, Judged
 from sfdfd.optics.render import Renderer
 from sfdfd.report.pictures import colour_confidence, colour_defocus, colour_depth, colour_error, shown_range
 from sfdfd.stack import FocalStack, Prediction
 
-__all__ = ["Section", "gallery", "picture", "viewer", "write_page"]
+__all__ = ["Section", "gallery", "left_out_row", "picture", "viewer", "write_page"]
 
 APERTURES = (0.0, 0.5, 1.0, 2.0)
 """Blur against the camera's own: 0 is the all-in-focus image."""
@@ -83,6 +84,22 @@ def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[
     title = f"Defocus maps: blue in front of the focus, red behind it, full colour is a blur radius of {limit:.1f} px"
     rows.append({"title": title, "pictures": shown})
     return rows
+
+
+def left_out_row(title: str, judged: Judged) -> dict[str, Any]:
+    """A row of a gallery: the slice that was predicted, the photograph, and what differs."""
+    difference = (judged.rendered - judged.photograph).abs().mean(0)
+    size = working_size(*difference.shape, 640)
+    difference = F.interpolate(difference[None, None], size, mode="area")[0, 0].numpy()
+    words = {FIGURES[key]: value for key, value in judged.figures.as_dict().items()}
+    return {
+        "title": f"{title}: " + ", ".join(f"{name} {value:.2f} dB" for name, value in words.items()),
+        "pictures": [
+            picture("Rendered from the other slices", judged.rendered),
+            picture("The photograph", judged.photograph),
+            picture("|rendered - photograph|, black is 0, white is 0.06 of the range", colour_error(difference)),
+        ],
+    }
 
 
 def viewer(

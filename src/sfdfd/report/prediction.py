@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import imageio.v3 as iio
 import numpy as np
@@ -18,12 +18,13 @@ from torch import Tensor
 
 from sfdfd.data.files import write_json
 from sfdfd.data.images import to_bytes, write_image
+from sfdfd.measures.left_out import FIGURES, HOW_TO_READ, Judged, mean_figures
 from sfdfd.measures.metrics import psnr
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import inverse_position
 from sfdfd.optics.render import Renderer
 from sfdfd.report.files import write_point_cloud
-from sfdfd.report.page import Section, gallery, viewer, write_page
+from sfdfd.report.page import Section, gallery, left_out_row, viewer, write_page
 from sfdfd.report.pictures import defocus_figure, depth_figure, map_figure, thinned, to_rgb
 from sfdfd.stack import FocalStack, Prediction
 
@@ -31,6 +32,17 @@ __all__ = ["PredictedStack", "write_prediction"]
 
 METRIC_FILES = ("depth_m.npy", "depth_mm.png", "pointcloud.ply")
 RELATIVE_FILES = ("relative_depth.npy",)
+LEFT_OUT = "left_out"
+"""The folder of the slices that were kept aside."""
+
+
+@runtime_checkable
+class LeftOutSlice(Protocol):
+    """A slice that was kept aside, its pictures, and what ``prediction.json`` says of it."""
+
+    index: int
+    judged: Judged
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,8 +78,16 @@ class PredictedStack:
         return self.stack.focus_distances_m[0]
 
 
-def write_prediction(output_dir: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
+def write_prediction(
+    output_dir: Path, predicted: PredictedStack, renderer: Renderer, left_out: Iterable[LeftOutSlice] = ()
+) -> dict[str, Any]:
     """Write everything at full size: the numbers first, whole or not at all, then what is drawn of them.
+
+    Args:
+        output_dir: the folder.
+        predicted: the prediction.
+        renderer: the model's optics.
+        left_out: the slices that were kept aside; each is written and forgotten before the next is asked for.
 
     Returns:
         The content of ``prediction.json``.
@@ -83,15 +103,21 @@ def write_prediction(output_dir: Path, predicted: PredictedStack, renderer: Rend
         "stack_psnr_db": float(psnr(small.rendered, predicted.stack.images, shown)[0]),
         "confidence": {"mean": float(confidence.mean()), "share_above_half": float((confidence > 0.5).float().mean())},
         "valid_share": float(predicted.covered.float().mean()),
+        "left_out": [],
+        "left_out_mean": None,
     }
     output_dir.mkdir(parents=True, exist_ok=True)
-    with _aside(output_dir, METRIC_FILES + RELATIVE_FILES) as part:
+    with _aside(output_dir, (*METRIC_FILES, *RELATIVE_FILES, LEFT_OUT)) as part:
         facts.update((_write_relative if predicted.relative else _write_metric)(part, predicted))
         _write_maps(part, predicted)
         write_json(part / "prediction.json", facts)
     with _aside(output_dir) as part:
+        judged, shown_left_out = _write_left_out(part / LEFT_OUT, left_out)
+        facts.update(judged)
+        write_json(part / "prediction.json", facts)
+    with _aside(output_dir) as part:
         _write_pictures(part, predicted)
-        _write_report(part / "report.html", predicted, facts, renderer)
+        _write_report(part / "report.html", predicted, facts, renderer, shown_left_out)
     return facts
 
 
@@ -102,11 +128,26 @@ def _aside(output_dir: Path, stale: tuple[str, ...] = ()) -> Iterator[Path]:
     try:
         yield part
         for name in stale:
+            if (output_dir / name).is_dir():
+                shutil.rmtree(output_dir / name)
             (output_dir / name).unlink(missing_ok=True)
         for file in part.iterdir():
             file.replace(output_dir / file.name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_left_out(folder: Path, left_out: Iterable[LeftOutSlice]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write the pictures; the facts, and rows for the page."""
+    facts, figures, rows = [], [], []
+    for one in left_out:
+        folder.mkdir(exist_ok=True)
+        write_image(folder / f"{one.index:02d}_rendered.png", one.judged.rendered)
+        write_image(folder / f"{one.index:02d}_photograph.png", one.judged.photograph)
+        facts.append(one.facts)
+        figures.append(one.judged.figures)
+        rows.append(left_out_row("{index}, {file}".format(**one.facts), one.judged))
+    return {"left_out": facts, "left_out_mean": mean_figures(figures) if figures else None}, rows
 
 
 def _summary(values: Tensor) -> dict[str, float]:
@@ -171,7 +212,13 @@ def _write_pictures(folder: Path, predicted: PredictedStack) -> None:
     iio.imwrite(folder / "defocus.png", to_rgb(defocus_figure(predicted.small.defocus_px[0].cpu(), focus, titles)))
 
 
-def _write_report(path: Path, predicted: PredictedStack, facts: dict[str, Any], renderer: Renderer) -> None:
+def _write_report(
+    path: Path,
+    predicted: PredictedStack,
+    facts: dict[str, Any],
+    renderer: Renderer,
+    left_out: list[dict[str, Any]],
+) -> None:
     unit, stack, small = "" if predicted.relative else "m", predicted.stack, predicted.small
     sections = [
         Section(
@@ -179,6 +226,7 @@ def _write_report(path: Path, predicted: PredictedStack, facts: dict[str, Any], 
             text=[facts["statement"], "Click into the picture to focus there; the sliders set focus and aperture."],
             viewer=viewer(stack, small, renderer, unit=unit),
         ),
+        *([_left_out_section(facts, left_out)] if left_out else []),
         Section(title="Pictures", rows=gallery(stack, small, unit)),
         Section(title="Camera and method", facts=_pairs(predicted, facts), text=facts["notes"]),
         Section(
@@ -190,16 +238,35 @@ def _write_report(path: Path, predicted: PredictedStack, facts: dict[str, Any], 
     write_page(path, f"sfdfd: {predicted.name}", sections)
 
 
+def _left_out_section(facts: dict[str, Any], rows: list[dict[str, Any]]) -> Section:
+    """How well the slices that were kept aside are predicted."""
+    keys = list(FIGURES)
+    table = [
+        [one["file"], *(f"{one[key]:.2f}" for key in keys)]
+        for one in (*facts["left_out"], {"file": "mean", **facts["left_out_mean"]})
+    ]
+    return Section(
+        title="Left-out slices",
+        text=[HOW_TO_READ],
+        rows=rows,
+        table={
+            "header": ["slice", *(f"{name}, dB" for name in FIGURES.values())],
+            "rows": table,
+        },
+    )
+
+
 def _pairs(predicted: PredictedStack, facts: dict[str, Any]) -> list[tuple[str, str]]:
     pairs = [(key, "not known" if value is None else f"{value:g}") for key, value in facts["camera"].items()]
     if not predicted.relative:
         pairs.append(("focus distances", ", ".join(f"{value:.4g} m" for value in facts["focus_distances_m"])))
         pairs.append(("depth range", "{:.4g} to {:.4g} m".format(*facts["depth_range_m"])))
         pairs.append(("k = f²/(2Np)", f"{facts['blur_scale_px_m']:.4g} px m"))
-    pairs += [(f"{key} from", value) for key, value in facts["sources"].items()]
+    sources = dict(facts["sources"])
+    for key, value in facts["optics"].items():
+        pairs.append((f"optics.{key}", f"{value} ({sources.pop(f'optics.{key}', 'the renderer')})"))
+    pairs += [(f"{key} from", value) for key, value in sources.items()]
     pairs += [(f"{key} is missing", f"give {value}") for key, value in facts["missing"].items()]
-    if facts["sigma_scale"] is not None:
-        pairs.append(("sigma_scale", f"{facts['sigma_scale']:g}"))
     pairs.append(("started from", facts["start"]))
     pairs += [("size, worked at", "{1} x {0}, {3} x {2}".format(*facts["size"], *facts["working_size"]))]
     pairs += [("re-rendered stack", f"{facts['stack_psnr_db']:.1f} dB PSNR")]

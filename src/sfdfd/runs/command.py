@@ -20,7 +20,7 @@ from sfdfd.errors import InputError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["CONF_DIR", "command", "instantiate", "plain", "say_where_optics_differ", "seed_everything"]
+__all__ = ["CONF_DIR", "command", "instantiate", "plain", "say_where_optics_differ", "seed_everything", "settle_optics"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF_DIR = next(
@@ -120,6 +120,26 @@ def instantiate(node: Any, **more: Any) -> Any:
     import hydra.utils
 
     return hydra.utils.instantiate(node, _convert_="all", **more)
+
+
+def settle_optics(config: DictConfig) -> bool:
+    """The model's optics of photographs (``data.optics``): what ``stack.yaml`` says comes before that default and after the
+    command line, which has put a value where the config follows ``data.optics``. True where the data are photographs.
+
+    Raises:
+        InputError: one of the files is wrong, or they do not agree.
+    """
+    from omegaconf import OmegaConf
+
+    from sfdfd.data.stacks import common_optics
+
+    followed = config.data.get("optics")
+    if followed is None:
+        return False
+    said = [key for key in followed if not OmegaConf.is_interpolation(config.optics, key)]
+    for key, value in common_optics(str(config.data.root), said).items():
+        config.optics[key] = value
+    return True
 
 
 def seed_everything(seed: int) -> None:

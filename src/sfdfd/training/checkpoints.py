@@ -14,20 +14,25 @@ from typing import Any
 
 import torch
 
+from sfdfd.data.description import OPTICS_KEYS
 from sfdfd.errors import InputError, checked_number
 from sfdfd.optics.camera import Camera
+from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.parts import parts_of
 from sfdfd.training.module import CONFIG_KEY, DepthFromDefocus
 
 __all__ = [
     "DEFAULT_OPTICS",
+    "PHOTOGRAPH_OPTICS",
     "PRETRAINED",
+    "UNWINDOWED",
     "checkpoint_path",
     "load_checkpoint",
     "load_model",
     "load_run",
     "own_camera",
+    "photograph_optics",
     "resumable",
     "start_from",
 ]
@@ -35,6 +40,11 @@ __all__ = [
 PRETRAINED = Path(__file__).resolve().parents[1] / "weights" / "pretrained.ckpt"
 """Weights trained on procedural scenes, in the package (docs/results.md)."""
 DEFAULT_OPTICS = {"sigma_scale": 0.5}
+UNWINDOWED = {"window_px": None, "smallest_radius_px": 0.0, "copied_radius_px": 0.0}
+"""What published renderers do, not done."""
+PHOTOGRAPH_OPTICS = {"psf": "disc", "linear_light": True, "weighting": "occlusion", "sigma_scale": 0.5, **UNWINDOWED}
+"""How photographs are blurred, whatever a checkpoint learnt from: light adds, lenses have round apertures, what is in front
+covers (``conf/data/recorded.yaml`` says the same). ``sigma_scale`` counts where the PSF is no disc."""
 OLD_NAMES = {"sfdfd.losses.SelfSupervisedLoss": "sfdfd.measures.losses.SelfSupervisedLoss"}
 """What classes were called when older checkpoints were written."""
 ROOMS = {"network": "sfdfd.networks", "renderer": "sfdfd.optics", "loss": "sfdfd.measures"}
@@ -127,12 +137,18 @@ def load_run(
         shapes = {name: value.shape for name, value in _built(nodes["network"], "network", where).state_dict().items()}
     _check_fit(shapes, content["state_dict"], where)
     if isinstance(nodes["renderer"], dict):
-        known = {key: value for key, value in (preferred or {}).items() if key in nodes["renderer"]}
+        known = {key: value for key, value in (preferred or {}).items() if _knows(nodes["renderer"], key)}
         nodes["renderer"] = {**nodes["renderer"], **known, **(optics_overrides or {})}
     parts = {role: _built(node, role, where) for role, node in nodes.items()}
     module = DepthFromDefocus(**parts, camera=own_camera(config), run_config=config)
     module.load_state_dict(content["state_dict"])
     return module.eval()
+
+
+def _knows(renderer: Mapping[str, Any], option: str) -> bool:
+    """Whether a renderer of a checkpoint takes an option: one that it was made with, or any of ours if it is ours."""
+    ours = renderer.get("_target_") == f"{DefocusRenderer.__module__}.{DefocusRenderer.__name__}"
+    return option in renderer or (ours and option in RenderOptions.__dataclass_fields__)
 
 
 def _check_fit(shapes: Mapping[str, torch.Size], weights: Mapping[str, torch.Tensor], where: str) -> None:
@@ -229,3 +245,24 @@ def load_model(
         return None, DefocusRenderer(**{**DEFAULT_OPTICS, **(preferred or {}), **said})
     module = load_run(checkpoint, said, preferred)
     return module, module.renderer
+
+
+def photograph_optics(
+    said: Mapping[str, Any], described: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The optics that photographs have unless the command line says otherwise: for :func:`load_model`'s ``preferred``, so
+    that ``stack.yaml`` comes before :data:`PHOTOGRAPH_OPTICS`, and these before the checkpoint.
+
+    Args:
+        said: options on the command line; None says nothing.
+        described: what ``stack.yaml`` says.
+        where: what that file is called.
+
+    Returns:
+        The options, and for each that photographs decide where its value comes from, in words.
+    """
+    sources = {}
+    for key in OPTICS_KEYS:
+        origin = where if key in described else "default for photographs"
+        sources[f"optics.{key}"] = origin if said.get(key) is None else "command line"
+    return {**PHOTOGRAPH_OPTICS, **described}, sources
