@@ -27,6 +27,7 @@ def predict(config: DictConfig) -> None:
     from sfdfd.capture.capture import Capture
     from sfdfd.capture.example import named_photographs
     from sfdfd.data.description import OPTICS_KEYS
+    from sfdfd.data.images import working_px_for
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.refine import Refiner
     from sfdfd.report.prediction import write_prediction
@@ -49,7 +50,7 @@ def predict(config: DictConfig) -> None:
         align_mode=settings["align"]["mode"],
         align_model=settings["align"]["model"],
         exposure=settings["align"]["exposure"],
-        working_px=settings["working_px"],
+        working_px=512 if settings["working_px"] == "auto" else settings["working_px"],
     )
     _say(capture)
     optics = {key: renderer.options[key] for key in OPTICS_KEYS if key in renderer.options}
@@ -58,11 +59,18 @@ def predict(config: DictConfig) -> None:
         print(f"optics: {', '.join(values)}: from {origin}")
     if module is not None and capture.camera_source == "known":
         say_where_optics_differ(capture.camera.as_dict(), module.run_config["optics"]["camera"])
-    stack = capture.stack(settings["working_px"])
+    working_px = working_px_for(settings["working_px"], capture.largest_blur_px(), max(capture.photographs.size))
+    stack = capture.stack(working_px)
     with _progress(refiner) as progress:
         small, refinement = estimator.solve(stack, progress)
     start = "plane sweep" if module is None else str(settings["checkpoint"])
-    said = {"stack": str(settings["stack"]), "start": start, "run": run_record(), "optics": optics}
+    said = {
+        "stack": str(settings["stack"]),
+        "start": start,
+        "run": run_record(),
+        "optics": optics,
+        "working_px": working_px,
+    }
     output_dir = Path(settings["output_dir"])
     predicted = _predicted(capture, estimator, stack, small, {**said, **_refined(refinement)})
     predicted.facts["sources"].update(optics_sources)

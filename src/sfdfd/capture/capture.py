@@ -110,6 +110,11 @@ class Capture:
             covered=covered,
         )
 
+    def largest_blur_px(self) -> float:
+        """Largest blur radius between near and far, in pixels of the full images."""
+        ends = torch.tensor([self.near_m, self.far_m])[:, None]
+        return float(self.camera.blur_radius_px(ends, torch.tensor(self.focus_distances_m)).max())
+
     def facts(self) -> dict[str, Any]:
         """All of it as plain values, for ``prediction.json``."""
         names = [readable(file.name) for file in self.photographs.files]

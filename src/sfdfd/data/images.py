@@ -19,7 +19,7 @@ from jaxtyping import Float
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, checked_whole
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -31,6 +31,7 @@ __all__ = [
     "read_photograph",
     "to_bytes",
     "to_float",
+    "working_px_for",
     "working_size",
     "write_image",
 ]
@@ -211,6 +212,33 @@ def read_image(path: Path) -> Float[Tensor, "3 h w"]:
 def write_image(path: Path, image: Float[Tensor, "3 h w"]) -> None:
     """Write RGB in [0, 1] as an 8-bit image."""
     iio.imwrite(path, to_bytes(image.detach().cpu()).permute(1, 2, 0).numpy())
+
+
+USUAL_PX, LEAST_PX, MOST_PX = 512, 320, 1280
+"""Longer side of the images that are worked on where the blur does not ask for another, and its bounds."""
+ENOUGH_BLUR_PX, MUCH_BLUR_PX = 6.0, 12.0
+"""Largest blur radius from which depth is well determined, and up to which it is cheap."""
+
+
+def working_px_for(working_px: int | str, largest_blur_px: float, longer_px: int) -> int:
+    """Longer side in pixels at which a stack is worked on.
+
+    "auto" follows the blur: 512 where the largest radius between near and far then is 6 to 12 px (a phone's blurs by less
+    than one at that size, and its depth is hardly determined there), else larger or smaller until it is, within 320 to 1280.
+
+    Args:
+        working_px: a number of pixels, or "auto".
+        largest_blur_px: blur radius in pixels of the images as they are, > 0.
+        longer_px: their longer side.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if working_px != "auto":
+        return checked_whole(working_px, 'working_px (or "auto")', 32)
+    share = max(largest_blur_px, 1e-9) / longer_px
+    size = min(max(USUAL_PX, ENOUGH_BLUR_PX / share), MUCH_BLUR_PX / share)
+    return round(min(max(size, LEAST_PX), MOST_PX))
 
 
 def working_size(height: int, width: int, longer_px: int) -> tuple[int, int]:

@@ -16,14 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfdfd.data.images import working_size
-from sfdfd.errors import checked_whole
+from sfdfd.data.images import working_px_for, working_size
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, with_confidence
 from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.upsampling import enlarged
 from sfdfd.networks.interface import Network
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.render import DefocusRenderer, Renderer
+from sfdfd.optics.render import DefocusRenderer, Renderer, defocus_map_px
 from sfdfd.stack import FocalStack, Method, Prediction
 from sfdfd.training.checkpoints import load_model
 from sfdfd.training.device import pick_device
@@ -41,7 +40,8 @@ class DefocusEstimator:
         network: stack -> depth and AIF; None for a plane sweep (:mod:`sfdfd.inference.sweep`).
         renderer: the model's optics.
         refiner: per-scene refinement; None for none.
-        working_px: longer side of the images that are worked on.
+        working_px: longer side of the images that are worked on, or "auto"; see
+            :func:`sfdfd.data.images.working_px_for`.
         device: where.
         camera: the model's own camera, where it is not the one that each stack carries.
     """
@@ -51,11 +51,12 @@ class DefocusEstimator:
         network: Network | None = None,
         renderer: Renderer | None = None,
         refiner: Refiner | None = None,
-        working_px: int = 512,
+        working_px: int | str = "auto",
         device: torch.device | str = "cpu",
         camera: Camera | None = None,
     ) -> None:
-        self.working_px = checked_whole(working_px, "working_px", 32)
+        working_px_for(working_px, 1.0, 1)  # a wrong one is refused here
+        self.working_px = working_px
         self.device, self.camera = torch.device(device), camera
         self.renderer = renderer or DefocusRenderer(sigma_scale=0.5)
         self.refiner = refiner
@@ -71,7 +72,7 @@ class DefocusEstimator:
         checkpoint: str | Path | None = "pretrained",
         *,
         refine_seconds: float = 0.0,
-        working_px: int = 512,
+        working_px: int | str = "auto",
         device: str = "auto",
         **optics: float | str | bool,
     ) -> DefocusEstimator:
@@ -134,7 +135,10 @@ class DefocusEstimator:
 
     def reduced(self, stack: FocalStack) -> FocalStack:
         """The stack at the working size; itself where it is no larger."""
-        return stack.resized(*working_size(*stack.images.shape[-2:], self.working_px))
+        size = tuple(stack.images.shape[-2:])
+        ends = torch.stack([stack.near_m, stack.far_m], 1)[:, None]
+        largest = float(defocus_map_px(ends, stack.focus_distances_m, stack.camera).abs().max())
+        return stack.resized(*working_size(*size, working_px_for(self.working_px, largest, max(size))))
 
     def solve(
         self, stack: FocalStack, progress: Callable[[float, int, float], None] | None = None

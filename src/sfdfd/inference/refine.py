@@ -175,7 +175,12 @@ class Refiner:
             return Refinement(depth_m, aif, torch.ones_like(stack.near_m), math.nan, math.nan, 0, 0.0)
         priors = priors_for(renderer, self.priors)
         problem = _Problem(priors, stack.without_truth(), with_gradient(renderer))
-        coarse = problem.halved() if min(aif.shape[-2:]) >= 96 and priors.coarse_share > 0 else None
+        levels = [problem]
+        for smallest in (96, 320):
+            if priors.coarse_share > 0 and min(aif.shape[-2:]) >= smallest:
+                levels.insert(0, levels[0].halved())
+        last = len(levels) - 1
+        shares = [priors.coarse_share * (number + 1) / max(last, 1) for number in range(last)] + [1.0]
         unknown = problem.unknowns(depth_m, aif)
         started = time.monotonic() - spent_s
         with torch.no_grad():
@@ -188,12 +193,15 @@ class Refiner:
                 return step / total_steps
             return (time.monotonic() - started) / self.seconds
 
-        variables = unknown
-        for level, until in ((coarse, priors.coarse_share), (problem, 1.0)):
-            if level is None or interrupted or gone() >= until:
+        variables, below = unknown, None
+        for level, until in zip(levels, shares, strict=True):
+            if interrupted or gone() >= until:
                 continue
-            if level is coarse:
-                variables = coarse.unknowns(1 / _halve(1 / depth_m[:, None])[:, 0], problem.halved_light(aif))
+            if level is not problem and below is None:
+                variables = level.reduced(depth_m, aif)
+            elif below is not None:
+                variables = level.detailed(variables, below)
+            below = level
             begin = gone()
             pyramid = _Pyramid(variables[0], priors.pyramid)
             image, log_blur = (value.clone().requires_grad_() for value in variables[1:])
@@ -208,13 +216,13 @@ class Refiner:
             optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
             try:
                 while (share := gone()) < until:
-                    local, floor = (share - begin) / (until - begin), 0.2 if level is coarse else 0.04
+                    local, floor = (share - begin) / (until - begin), 0.2 if level is not problem else 0.04
                     for group in optimizer.param_groups:
                         group["lr"] = group["rate"] * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * local)))
                     optimizer.zero_grad(set_to_none=True)
                     with torch.enable_grad():
                         position = pyramid.position()
-                        ease = max(0.0, 1 - local / 0.8) if level is coarse else 0.0
+                        ease = max(0.0, 1 - local / 0.8) if level is levels[0] and level is not problem else 0.0
                         energy = level.energy(position, image, log_blur, ease, hidden)
                         energy.sum().backward()
                     if level is problem:
@@ -227,11 +235,10 @@ class Refiner:
             except KeyboardInterrupt:
                 interrupted = True
             variables = (pyramid.position().detach(), image.detach(), log_blur.detach())
-            if level is coarse:
-                variables = problem.detailed(unknown, variables)
             with torch.no_grad():
+                whole = variables if level is problem else problem.detailed(variables, level)
                 behind = hidden if level is problem else None
-                best = _better(best, [problem.energy(*variables, hidden=behind), *variables])
+                best = _better(best, [problem.energy(*whole, hidden=behind), *whole])
         energy, position, image, log_blur = best
         return Refinement(
             depth_m=problem.depth_m(position),
@@ -310,11 +317,21 @@ class _Problem:
             self.priors, stack.scaled(self.halved_light(stack.images), _halve(stack.shown())), self.renderer
         )
 
-    def detailed(self, fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The coarse solution at the fine size: depth as it is, the AIF with the slices' detail at that depth put back."""
-        position = _enlarged(coarse[0][:, None], fine[1])[:, 0]
+    def reduced(self, depth_m: Tensor, aif: Tensor) -> tuple[Tensor, ...]:
+        """A start at the full size, at this one."""
+        while aif.shape[-1] > self.stack.images.shape[-1]:
+            depth_m, aif = 1 / _halve(1 / depth_m[:, None])[:, 0], self.halved_light(aif)
+        return self.unknowns(depth_m, aif)
+
+    def detailed(self, coarse: tuple[Tensor, ...], level: _Problem) -> tuple[Tensor, ...]:
+        """A coarser level's solution at this size: depth as it is, the AIF with the slices' detail at that depth."""
+        images = self.stack.images[:, 0]
+        position = _enlarged(coarse[0][:, None], images)[:, 0]
         image = sharpest(self.stack, self.depth_m(position))
-        return position, image + _enlarged(coarse[1] - self.halved_light(image), image), coarse[2]
+        small = image
+        while small.shape[-1] > level.stack.images.shape[-1]:
+            small = self.halved_light(small)
+        return position, image + _enlarged(coarse[1] - small, image), coarse[2]
 
     def unknowns(self, depth_m: Tensor, aif: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         position = inverse_position(depth_m, self.stack.near_m, self.stack.far_m).clamp(0, 1)
