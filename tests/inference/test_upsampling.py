@@ -25,3 +25,12 @@ def test_guided_upsampling_is_exact_for_linear_models():
     full = F.interpolate(guide, (96, 128), mode="bilinear", align_corners=False)
     enlarged = guided_upsampling(2 * guide + 0.3, guide, full, 3, 1e-8)
     torch.testing.assert_close(enlarged, 2 * full + 0.3, atol=1e-3, rtol=0)
+
+
+def test_a_slice_that_shows_nothing_where_it_would_be_sharpest_leaves_no_hole():
+    """Blur of 30 pixels in the other slices: their weights must not overflow."""
+    slices = [torch.full((3, 8, 9), value) for value in (0.2, 0.8)]
+    covered = [torch.zeros(8, 9), torch.ones(8, 9)]
+    camera = Camera(0.05, 1.2, 1.2e-6)
+    blended = blend_slices(slices, torch.full((8, 9), 1.0), torch.tensor([1.0, 4.0]), camera, covered)
+    torch.testing.assert_close(blended, slices[1], atol=1e-4, rtol=0)

@@ -216,14 +216,14 @@ def write_image(path: Path, image: Float[Tensor, "3 h w"]) -> None:
 
 USUAL_PX, LEAST_PX, MOST_PX = 512, 320, 1280
 """Longer side of the images that are worked on where the blur does not ask for another, and its bounds."""
-ENOUGH_BLUR_PX, MUCH_BLUR_PX = 6.0, 12.0
+ENOUGH_BLUR_PX, MUCH_BLUR_PX = 8.0, 12.0
 """Largest blur radius from which depth is well determined, and up to which it is cheap."""
 
 
 def working_px_for(working_px: int | str, largest_blur_px: float, longer_px: int) -> int:
     """Longer side in pixels at which a stack is worked on.
 
-    "auto" follows the blur: 512 where the largest radius between near and far then is 6 to 12 px (a phone's blurs by less
+    "auto" follows the blur: 512 where the largest radius between near and far then is 8 to 12 px (a phone's blurs by less
     than one at that size, and its depth is hardly determined there), else larger or smaller until it is, within 320 to 1280.
 
     Args:

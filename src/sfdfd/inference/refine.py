@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 
 from sfdfd.errors import InputError, checked_number, checked_whole
+from sfdfd.inference.lens import Lens, check_fitted
 from sfdfd.inference.sweep import sharpest
 from sfdfd.optics.depth import depth_at, inverse_position
 from sfdfd.optics.render import Renderer, defocus_map_px
@@ -36,6 +37,8 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["Priors", "Refinement", "Refiner", "energy_of", "with_gradient"]
 
+BENT_EVERY = 8
+"""Steps after which the curvature of the surface of focus takes over what most of the scene bends by."""
 HIDING_PX = 1.5
 """Difference in blur radius from which a surface hides another."""
 SATURATED = 254.5 / 255
@@ -76,7 +79,7 @@ class Priors:
     lr_depth: float = 0.006
     lr_aif: float = 0.01
     pyramid: int = 6
-    coarse_share: float = 0.6
+    coarse_share: float = 0.5
     hidden_px: int = 6
 
 
@@ -109,6 +112,7 @@ class Refinement:
         depth_m: (B,H,W) depth in metres, within near and far.
         aif: (B,3,H,W) all-in-focus image in [0, 1].
         blur_factor: (B,) factor on the stack's blur radii; 1 unless it was asked for.
+        lens: what was fitted of the lens.
         objective_start, objective: energy of the start and of the result, never larger; comparable within one scene.
         steps: gradient steps taken.
         seconds: wall-clock time.
@@ -123,6 +127,7 @@ class Refinement:
     steps: int
     seconds: float
     interrupted: bool = False
+    lens: Lens | None = None
 
 
 class Refiner:
@@ -131,19 +136,22 @@ class Refiner:
     Args:
         seconds: time to spend, in seconds, with that of the start where it is known; 0 does nothing.
         steps: number of gradient steps; where given, they end the refinement instead of the seconds.
+        fit: what of the lens is fitted as well, see :mod:`sfdfd.inference.lens`.
         priors: those of :class:`Priors` that shall not be what goes with the renderer, by name.
 
     Raises:
         InputError: a value is wrong.
     """
 
-    def __init__(self, seconds: float = 20.0, steps: int | None = None, **priors: Any) -> None:
+    def __init__(
+        self, seconds: float = 20.0, steps: int | None = None, fit: Collection[str] = (), **priors: Any
+    ) -> None:
         self.seconds = checked_number(seconds, "seconds (refine.seconds)", least=0)
         self.steps = None if steps is None else checked_whole(steps, "steps (refine.steps)", 0)
         unknown = set(priors) - {field.name for field in fields(Priors)}
         if unknown:
             raise InputError(f"refine: no such option: {', '.join(sorted(unknown))} (refine.{min(unknown)})")
-        self.priors = priors
+        self.priors, self.fit = priors, check_fitted(fit or ())
 
     @property
     def enabled(self) -> bool:
@@ -181,11 +189,12 @@ class Refiner:
                 levels.insert(0, levels[0].halved())
         last = len(levels) - 1
         shares = [priors.coarse_share * (number + 1) / max(last, 1) for number in range(last)] + [1.0]
-        unknown = problem.unknowns(depth_m, aif)
+        fitted = {*self.fit, "k"} if fit_blur else self.fit
+        unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], aif))
         started = time.monotonic() - spent_s
         with torch.no_grad():
             start = problem.energy(*unknown)
-        best = [start, *(value.clone() for value in unknown)]
+        best = _Best(start, unknown)
         total_steps, step, interrupted = self.steps, 0, False
 
         def gone() -> float:
@@ -198,21 +207,20 @@ class Refiner:
             if interrupted or gone() >= until:
                 continue
             if level is not problem and below is None:
-                variables = level.reduced(depth_m, aif)
+                variables = level.reduced(depth_m, aif, unknown[2])
             elif below is not None:
                 variables = level.detailed(variables, below)
             below = level
             begin = gone()
             pyramid = _Pyramid(variables[0], priors.pyramid)
-            image, log_blur = (value.clone().requires_grad_() for value in variables[1:])
+            image, lens = variables[1].clone().requires_grad_(), variables[2].clone()
             groups = [{"params": pyramid.images, "rate": priors.lr_depth}, {"params": [image], "rate": priors.lr_aif}]
             hidden = (
                 level.hidden_colours(variables[0], image.detach()) if level is problem and priors.hidden_px else None
             )
             if hidden is not None:
                 groups.append({"params": [hidden.requires_grad_()], "rate": priors.lr_aif})
-            if fit_blur:
-                groups.append({"params": [log_blur.requires_grad_()], "rate": 0.02})
+            groups.extend(lens.groups())
             optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
             try:
                 while (share := gone()) < until:
@@ -223,42 +231,55 @@ class Refiner:
                     with torch.enable_grad():
                         position = pyramid.position()
                         ease = max(0.0, 1 - local / 0.8) if level is levels[0] and level is not problem else 0.0
-                        energy = level.energy(position, image, log_blur, ease, hidden)
+                        energy = level.energy(position, image, lens, ease, hidden)
                         energy.sum().backward()
                     if level is problem:
-                        best = _better(best, [energy.detach(), position.detach(), image.detach(), log_blur.detach()])
+                        best.offer(energy.detach(), (position.detach(), image.detach(), lens))
                     optimizer.step()
                     pyramid.into_range()
+                    if step % BENT_EVERY == 0:
+                        pyramid.move_to(lens.bent(pyramid.position().detach()))
                     step += 1
                     if progress is not None:
                         progress(share, step, float(energy.detach().mean()))
             except KeyboardInterrupt:
                 interrupted = True
-            variables = (pyramid.position().detach(), image.detach(), log_blur.detach())
+            variables = (pyramid.position().detach(), image.detach(), lens.clone())
             with torch.no_grad():
                 whole = variables if level is problem else problem.detailed(variables, level)
                 behind = hidden if level is problem else None
-                best = _better(best, [problem.energy(*whole, hidden=behind), *whole])
-        energy, position, image, log_blur = best
+                best.offer(problem.energy(*whole, hidden=behind), whole)
+        energy, (position, image, lens) = best.energy, best.variables
         return Refinement(
             depth_m=problem.depth_m(position),
             aif=image.clamp(0, 1),
-            blur_factor=log_blur.exp(),
+            blur_factor=lens.blur_factor,
             objective_start=float(start.mean()),
             objective=float(energy.mean()),
             steps=step,
             seconds=time.monotonic() - started,
             interrupted=interrupted,
+            lens=lens,
         )
 
 
-def _better(best: list[Tensor], other: list[Tensor]) -> list[Tensor]:
-    """Sample by sample, whichever has the smaller energy."""
-    wins = other[0] < best[0]
-    return [
-        torch.where(wins.reshape(-1, *(1,) * (new.ndim - 1)), new, old).clone()
-        for old, new in zip(best, other, strict=True)
-    ]
+class _Best:
+    """Sample by sample, whichever answer had the smallest energy."""
+
+    def __init__(self, energy: Tensor, variables: tuple[Tensor, Tensor, Lens]) -> None:
+        self.energy, (position, image, lens) = energy, variables
+        self.variables = position.clone(), image.clone(), lens.clone()
+
+    def offer(self, energy: Tensor, variables: tuple[Tensor, Tensor, Lens]) -> None:
+        wins = energy < self.energy
+
+        def chosen(old: Tensor, new: Tensor) -> Tensor:
+            return torch.where(wins.reshape(-1, *(1,) * (new.ndim - 1)), new.detach(), old)
+
+        position, image, lens = self.variables
+        lens.values = {key: chosen(lens.values[key], value) for key, value in variables[2].values.items()}
+        self.energy = chosen(self.energy, energy)
+        self.variables = chosen(position, variables[0]), chosen(image, variables[1]), lens
 
 
 def _halve(values: Tensor) -> Tensor:
@@ -290,9 +311,14 @@ class _Pyramid:
         position = self.position()
         self.images[0] += (position.clamp(0, 1) - position)[:, None]
 
+    @torch.no_grad()
+    def move_to(self, position: Tensor) -> None:
+        """The finest level takes the difference."""
+        self.images[0] += (position - self.position())[:, None]
+
 
 class _Problem:
-    """The energy of a stack at one size, over (position of inverse depth, AIF, log of the blur factor)."""
+    """The energy of a stack at one size, over (position of inverse depth, AIF, lens)."""
 
     def __init__(self, priors: Priors, stack: FocalStack, renderer: Renderer) -> None:
         self.priors, self.stack, self.renderer = priors, stack, renderer
@@ -317,13 +343,13 @@ class _Problem:
             self.priors, stack.scaled(self.halved_light(stack.images), _halve(stack.shown())), self.renderer
         )
 
-    def reduced(self, depth_m: Tensor, aif: Tensor) -> tuple[Tensor, ...]:
+    def reduced(self, depth_m: Tensor, aif: Tensor, lens: Lens) -> tuple[Tensor, Tensor, Lens]:
         """A start at the full size, at this one."""
         while aif.shape[-1] > self.stack.images.shape[-1]:
             depth_m, aif = 1 / _halve(1 / depth_m[:, None])[:, 0], self.halved_light(aif)
-        return self.unknowns(depth_m, aif)
+        return self.unknowns(depth_m, aif, lens)
 
-    def detailed(self, coarse: tuple[Tensor, ...], level: _Problem) -> tuple[Tensor, ...]:
+    def detailed(self, coarse: tuple[Tensor, Tensor, Lens], level: _Problem) -> tuple[Tensor, Tensor, Lens]:
         """A coarser level's solution at this size: depth as it is, the AIF with the slices' detail at that depth."""
         images = self.stack.images[:, 0]
         position = _enlarged(coarse[0][:, None], images)[:, 0]
@@ -331,24 +357,25 @@ class _Problem:
         small = image
         while small.shape[-1] > level.stack.images.shape[-1]:
             small = self.halved_light(small)
-        return position, image + _enlarged(coarse[1] - small, image), coarse[2]
+        factor = images.shape[-1] / level.stack.images.shape[-1]
+        return position, image + _enlarged(coarse[1] - small, image), coarse[2].scaled(factor)
 
-    def unknowns(self, depth_m: Tensor, aif: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def unknowns(self, depth_m: Tensor, aif: Tensor, lens: Lens) -> tuple[Tensor, Tensor, Lens]:
         position = inverse_position(depth_m, self.stack.near_m, self.stack.far_m).clamp(0, 1)
-        return position, aif.clone(), torch.zeros_like(self.stack.near_m)
+        return position, aif.clone(), lens.clone()
 
     def depth_m(self, position: Tensor) -> Tensor:
         return depth_at(position.clamp(0, 1), self.stack.near_m, self.stack.far_m)
 
-    def render(self, position: Tensor, aif: Tensor, log_blur: Tensor, hidden: Tensor | None = None) -> Tensor:
-        focus, camera, factor = self.stack.focus_distances_m, self.stack.camera, log_blur.exp()
-        depth_m = self.depth_m(position)
+    def render(self, position: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None) -> Tensor:
+        focus, camera, factor = self.stack.focus_distances_m, self.stack.camera, lens.blur_factor
+        depth_m = self.depth_m(lens.seen(position))
         if hidden is None:
-            return self.renderer(aif, depth_m, focus, camera, aperture=factor)
+            return lens.applied(self.renderer(aif, depth_m, focus, camera, aperture=factor))
         behind, _ = self.behind(position.detach())
         cover = (position.detach() - behind > self.jump[:, None, None]).to(aif)
-        layer = (hidden, self.depth_m(behind), cover)
-        return self.renderer(aif, depth_m, focus, camera, aperture=factor, hidden=layer)
+        layer = (hidden, self.depth_m(lens.seen(behind).detach()), cover)
+        return lens.applied(self.renderer(aif, depth_m, focus, camera, aperture=factor, hidden=layer))
 
     def behind(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """(B,H,W) the farthest position within ``hidden_px``, and where it is (indices of flattened pixels)."""
@@ -365,11 +392,11 @@ class _Problem:
         return F.avg_pool2d(colours, 3, 1, 1, count_include_pad=False)
 
     def energy(
-        self, position: Tensor, aif: Tensor, log_blur: Tensor, ease: float = 0.0, hidden: Tensor | None = None
+        self, position: Tensor, aif: Tensor, lens: Lens, ease: float = 0.0, hidden: Tensor | None = None
     ) -> Tensor:
         """(B,); ``ease`` from 1 to 0 is the share of the beginning's extra smoothness and farness."""
         priors = self.priors
-        residual = self.render(position, aif, log_blur, hidden) - self.stack.images
+        residual = self.render(position, aif, lens, hidden) - self.stack.images
         residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
         level = priors.outlier_level
         energy = (self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean((1, 2, 3, 4))
@@ -427,7 +454,7 @@ def energy_of(
     """The energy that :class:`Refiner` minimises, of a given answer, without its priors' options changed: (B,)."""
     problem = _Problem(priors_for(renderer, {}), stack.without_truth(), with_gradient(renderer))
     with torch.no_grad():
-        return problem.energy(*problem.unknowns(depth_m, aif))
+        return problem.energy(*problem.unknowns(depth_m, aif, Lens((), *stack.images.shape[:2], aif)))
 
 
 def with_gradient(renderer: Renderer) -> Renderer:

@@ -74,7 +74,8 @@ def blend_slices(
     for index, (item, focus) in enumerate(zip(slices, focus_distances_m, strict=True)):
         image = item() if callable(item) else item
         radius = camera.blur_radius_px(depth_m, focus)
-        weight = torch.exp((smallest.square() - radius.square()) / (2 * 0.7**2)) + 1e-9
+        # a slice that does not show the pixel may be sharper still there
+        weight = torch.exp(((smallest.square() - radius.square()) / (2 * 0.7**2)).clamp_max(0)) + 1e-9
         if covered is not None:
             weight = weight * (covered[index] + 1e-12)
         total = weight * image if total is None else total.addcmul_(weight.expand_as(image), image)
