@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from raytraced_scenes import KINDS, Patch, SceneDescription, cast_rays, random_scene
-from raytraced_textures import FLAT, OBJECT, Texture
+from sfdfd.data.raytraced.scenes import KINDS, random_scene
+from sfdfd.data.raytraced.surfaces import Patch, SceneDescription, cast_rays
+from sfdfd.data.raytraced.textures import FLAT, OBJECT, Texture
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 
@@ -30,7 +31,7 @@ def linear(codes):
 @pytest.fixture
 def trace():
     pytest.importorskip("mitsuba")
-    from raytraced import trace_stack
+    from sfdfd.data.raytraced.tracer import trace_stack
 
     return lambda patches, *rest, **more: trace_stack(SceneDescription("test", tuple(patches)), *rest, **more)
 
@@ -98,7 +99,7 @@ def test_blur_radius_of_a_point_is_the_cameras(trace, depth_m, focus_m):
 
 def test_mitsuba_hits_what_our_rays_hit(trace):
     mi = pytest.importorskip("mitsuba")
-    from raytraced import _load, _variant
+    from sfdfd.data.raytraced.tracer import _load, _variant
 
     scene = random_scene(1, 2, DSLR, HEIGHT, WIDTH, 0.6, 8.0)
     depth_m, _, _ = cast_rays(scene.patches, DSLR, HEIGHT, WIDTH)
