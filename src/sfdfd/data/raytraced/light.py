@@ -62,7 +62,7 @@ def texels(grid: Array, view: View) -> tuple[int, int]:
         step = np.linalg.norm(np.diff(screen, axis=axis), axis=-1)
         ends = np.stack([np.delete(inside, -1, axis), np.delete(inside, 0, axis)]).any(0)
         counts.append(1.3 * (dense.shape[axis] - 1) * (step[ends].max() if ends.any() else 0))
-    shrink = min(1.0, np.sqrt(0.8e6 / max(counts[0] * counts[1], 1)))
+    shrink = min(1.0, np.sqrt(0.5e6 / max(counts[0] * counts[1], 1)))
     return tuple(int(np.clip(count * shrink, 6, 2500)) for count in counts)
 
 

@@ -81,7 +81,6 @@ class Making:
     def options(self) -> dict[str, Any]:
         """All that the bytes depend on, as plain values; None where nobody said."""
         return {
-            "cameras": [setup.described() for setup in self.setups],
             "height": self.height,
             "width": self.width,
             **{f"{split}_length": self.lengths[split] for split in SPLITS},
@@ -89,6 +88,7 @@ class Making:
             "kinds": list(self.kinds),
             "samples": self.samples,
             "variant": self.variant,
+            "cameras": [setup.described() for setup in self.setups],
         }
 
     def scenes(self) -> Iterator[PlannedScene]:

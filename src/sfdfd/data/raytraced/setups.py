@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sfdfd.data.description import CAMERA_KEYS, checked_keys
+from sfdfd.data.description import CAMERA_KEYS, PLAUSIBLE, checked_keys
 from sfdfd.data.photographs import depth_range_m
 from sfdfd.errors import InputError, checked_number, checked_whole
 from sfdfd.optics.camera import Camera
@@ -96,6 +96,11 @@ class Setup:
                 **told,
             }
         )
+        for key, (low, high) in PLAUSIBLE.items():  # else what is made could not be read
+            if not low <= (value := getattr(camera, key)) <= high:
+                raise InputError(
+                    f"{where}.camera.{key}: expected {low:g} to {high:g}, got {value:g}; data.width={width}"
+                )
         near_m, far_m, focus = (given.get(key) for key in ("near_m", "far_m", "focus_distances_m"))
         spread = focus is None and not (near_m is None and far_m is None and slices in (None, 5))
         if focus is not None:

@@ -6,6 +6,7 @@ depth is known, without Mitsuba.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,7 +139,13 @@ def rotation(*turns: tuple[int, float]) -> Array:
     return total
 
 
-def flat_grid(origin: Array, along_u: Array, along_v: Array, rows: int = 2, columns: int = 2) -> Array:
+def flat_grid(
+    origin: Sequence[float] | Array,
+    along_u: Sequence[float] | Array,
+    along_v: Sequence[float] | Array,
+    rows: int = 2,
+    columns: int = 2,
+) -> Array:
     """Flat grid (rows, columns, 3) of a parallelogram; lit where u runs right and v down."""
     u, v = np.linspace(0, 1, columns)[None, :, None], np.linspace(0, 1, rows)[:, None, None]
     return np.asarray(origin, float) + u * np.asarray(along_u, float) + v * np.asarray(along_v, float)
