@@ -145,13 +145,15 @@ class FocalStackDataModule(lightning.LightningDataModule):
 
     def constant_baseline_m(self) -> float | None:
         """Depth of the constant baseline in metres: the given one, or the median of the training set's truth; None where
-        it has none."""
+        it has none or is empty."""
         if self.constant_depth_m is not None:
             return float(self.constant_depth_m)
         return self._median_depth_m
 
     @cached_property
     def _median_depth_m(self) -> float | None:
+        if len(self.make_dataset("train")) == 0:  # a set that is there to judge
+            return None
         train = self.dataset("train")
         medians = []
         for index in np.linspace(0, len(train) - 1, min(len(train), 100)).round().astype(int):
