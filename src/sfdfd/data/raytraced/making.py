@@ -19,7 +19,7 @@ from sfdfd.errors import InputError, checked_choice, checked_whole
 __all__ = ["Making", "PlannedScene"]
 
 SAMPLES = {"scalar": 128, "compiled": 512}
-"""Rays for each pixel of a slice, where nobody says: what takes less than a minute a scene on two cores."""
+"""Rays for each pixel of a slice, where nobody says: what takes less than a minute a scene on two cores that are free."""
 SCRATCH = ".scene"
 
 
