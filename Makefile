@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := outputs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench bench-refine bench-formats docs notebooks clean
+.PHONY: help setup demo test test-slow lint format bench bench-refine bench-formats bench-truth docs notebooks clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -46,6 +46,9 @@ bench: $(STAMP) ## timings and accuracy of the renderer, speed of loading; write
 
 bench-refine: $(STAMP) ## refinement, confidence, calibration on RGB-D frames (half an hour): make bench-refine ROOT=DIR
 	$(RUN) benchmarks/refinement.py $(ROOT)
+
+bench-truth: $(STAMP) ## methods on path-traced stacks, by region: make bench-truth ROOT=DIR (without: SFDFD_REAL_DATA/raytraced)
+	$(RUN) benchmarks/truth.py $(ROOT)
 
 bench-formats: $(STAMP) ## prepare three data sets from files in their official formats, train 200 steps on each
 	$(RUN) benchmarks/formats.py

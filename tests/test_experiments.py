@@ -42,7 +42,13 @@ def roots(tmp_path_factory):
 
 
 def root_for(target, roots):
-    layout = {"RGBD": "rgbd", "Stacks": "stacks", "Rerendered": "stacks", "Recorded": "photographs"}
+    layout = {
+        "RGBD": "rgbd",
+        "Stacks": "stacks",
+        "Rerendered": "stacks",
+        "Raytraced": "stacks",
+        "Recorded": "photographs",
+    }
     return roots.get(layout.get(target.rsplit(".", 1)[-1].removesuffix("DataModule")))
 
 

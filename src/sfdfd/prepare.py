@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfdfd.runs.command import command
+from sfdfd.runs.command import command, instantiate
 from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
@@ -14,26 +14,32 @@ if TYPE_CHECKING:
 
 
 def prepare(config: DictConfig) -> None:
-    """Bring a data set of the field into one of our two layouts; does nothing where it is already there."""
+    """Bring a data set of the field into one of our two layouts, or make one; does nothing where it is already there."""
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
     from rich.console import Console
     from rich.progress import Progress
 
-    from sfdfd.data.fetch import aside, check_vacant, finish, read_manifest
+    from sfdfd.data.fetch import agreed, check_vacant, finish, read_manifest
     from sfdfd.data.sources import SOURCES
     from sfdfd.errors import InputError
 
     name = HydraConfig.get().runtime.choices["data"]
-    if name not in SOURCES:
-        raise InputError(f"data={name}: nothing to prepare; data sets that can be: {', '.join(SOURCES)}")
-    source, root = SOURCES[name], Path(config.data.root)
+    source = SOURCES.get(name)
+    maker = None if source is not None else instantiate(config.data).maker
+    if source is None and maker is None:
+        raise InputError(f"data={name}: nothing to prepare; data sets that can be: {', '.join(SOURCES)}, raytraced")
+    if maker is not None and config.source is not None:
+        raise InputError(f"source={config.source}: data={name} is made, not converted; leave source out")
+    root = Path(config.data.root)
     finish(root)
     manifest = read_manifest(root)
     if manifest is not None:
         if manifest.get("data") != name:
             raise InputError(f"{root} holds {manifest.get('data')!r}; give another data.root=DIR")
+        if maker is not None:
+            agreed(maker.options(), manifest.get("options"), root)
         print(f"{root} is already there ({manifest.get('samples')} samples)")
         return
     check_vacant(root)
@@ -43,16 +49,29 @@ def prepare(config: DictConfig) -> None:
             task = progress.add_task(title, total=None)
             return lambda done, total: progress.update(task, completed=done, total=total)
 
-        paths = _files(source, root, config.source, reporter)
-        record = {
-            "data": name, "title": source.title, "licence": source.licence, "citation": source.citation, "home": source.home,
-            "layout": source.layout, "source": [path.name for path in paths], "run": run_record(),
-        }  # fmt: skip
-        with aside(root, record) as part:
-            record["samples"] = source.convert(paths, part, reporter("converting"))
-    print(
-        f"{record['samples']} samples of {source.title} in {root}\nlicence: {source.licence}; cite: {source.citation}"
-    )
+        record = {"data": name, "run": run_record()}
+        if maker is not None:
+            record |= {"title": maker.title, "licence": maker.licence, "layout": "stacks"}
+            samples, title = maker.write(root, record, reporter("tracing")), maker.title
+        else:
+            samples, title = _convert(source, root, config.source, record, reporter), source.title
+    print(f"{samples} samples of {title} in {root}\nlicence: {(maker or source).licence}")
+    if source is not None:
+        print(f"cite: {source.citation}")
+
+
+def _convert(source, root: Path, given: str | None, record: dict, reporter) -> int:
+    """Fetch what is converted, convert it; the number of samples."""
+    from sfdfd.data.fetch import aside
+
+    paths = _files(source, root, given, reporter)
+    record |= {
+        "title": source.title, "licence": source.licence, "citation": source.citation, "home": source.home,
+        "layout": source.layout, "source": [path.name for path in paths],
+    }  # fmt: skip
+    with aside(root, record) as part:
+        record["samples"] = source.convert(paths, part, reporter("converting"))
+    return record["samples"]
 
 
 def _files(source, root: Path, given: str | None, reporter) -> list[Path]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sfdfd.data.cache import CachedStacks
-from sfdfd.data.fetch import read_manifest
+from sfdfd.data.fetch import Report, read_manifest
 from sfdfd.data.splits import SPLITS, limited, listed_names, split_names
 from sfdfd.data.stacks import StackFolders, read_stack, stack_folders
 from sfdfd.data.wrappers import Masked, Remembered, Sparse
@@ -25,7 +25,20 @@ from sfdfd.errors import InputError, checked_choice, checked_number, checked_who
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
-__all__ = ["FocalStackDataModule", "StacksDataModule"]
+__all__ = ["FocalStackDataModule", "Maker", "StacksDataModule"]
+
+
+class Maker(Protocol):
+    """What ``prepare`` calls for a data set that is made and not brought."""
+
+    title: str
+    licence: str
+
+    def options(self) -> dict[str, Any]:
+        """What it makes, as plain values; None where nobody said."""
+
+    def write(self, root: Path, record: dict[str, Any], report: Report) -> int:
+        """Make it at ``root``; the number of samples."""
 
 
 class FocalStackDataModule(lightning.LightningDataModule):
@@ -52,6 +65,8 @@ class FocalStackDataModule(lightning.LightningDataModule):
     """The slices of each stack that are kept aside; see :meth:`keep_aside`."""
     resize: float = 1.0
     """Factor between the images that a configured camera means and the ones that come."""
+    maker: Maker | None = None
+    """What makes the stacks, where ``prepare`` has nothing to bring."""
 
     def __init__(
         self,
@@ -145,13 +160,15 @@ class FocalStackDataModule(lightning.LightningDataModule):
 
     def constant_baseline_m(self) -> float | None:
         """Depth of the constant baseline in metres: the given one, or the median of the training set's truth; None where
-        it has none."""
+        it has none or is empty."""
         if self.constant_depth_m is not None:
             return float(self.constant_depth_m)
         return self._median_depth_m
 
     @cached_property
     def _median_depth_m(self) -> float | None:
+        if len(self.make_dataset("train")) == 0:  # a set that is there to judge
+            return None
         train = self.dataset("train")
         medians = []
         for index in np.linspace(0, len(train) - 1, min(len(train), 100)).round().astype(int):

@@ -14,30 +14,35 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from email.message import Message
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sfdfd.data.files import write_json
+from sfdfd.data.files import as_json, write_json
 from sfdfd.errors import InputError, one_line
 
 __all__ = [
     "MANIFEST",
     "RemoteFile",
     "Report",
+    "agreed",
     "aside",
     "check_vacant",
+    "continued",
     "download",
     "extract",
     "finish",
+    "half_made",
     "is_archive",
     "opened",
     "read_manifest",
 ]
 
 MANIFEST = "manifest.json"
+PLAN = "plan.json"
+"""Of a half that takes long: what it is made with."""
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 BLOCK = 1 << 20
 MOST_MEMBERS = 1_000_000
@@ -519,19 +524,84 @@ def aside(root: Path, manifest: dict[str, Any]) -> Iterator[Path]:
     place = Path(os.path.realpath(root))
     part = _part_of(place)
     shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(
-            f"data.root={root}: cannot be written to ({one_line(error)}); give another data.root=DIR"
-        ) from None
+    _make_folder(part, root)
     try:
         yield part
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+    _complete(part, place, manifest)
+
+
+def _make_folder(part: Path, root: Path) -> None:
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"data.root={root}: cannot be written to ({one_line(error)}); give another data.root=DIR"
+        ) from None
+
+
+def _complete(part: Path, place: Path, manifest: dict[str, Any]) -> None:
     try:
         write_json(part / MANIFEST, manifest)
     except OSError as error:
         raise InputError(f"{part} holds the whole data set, but not its {MANIFEST} ({one_line(error)})") from None
     _move(part, place)
+
+
+def _half(place: Path) -> Path | None:
+    parts = (_part_inside(place), place.with_name(f".{place.name}.part"))
+    return next((part for part in parts if os.path.isfile(part / PLAN)), None)
+
+
+def half_made(root: Path) -> dict[str, Any] | None:
+    """The plan of what an interrupted :func:`continued` left, or None.
+
+    Raises:
+        InputError: there is one, but it is not readable.
+    """
+    half = _half(Path(os.path.realpath(root)))
+    try:
+        return None if half is None else dict(json.loads((half / PLAN).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{half / PLAN}: not readable ({one_line(error)}); remove {half}") from None
+
+
+def agreed(plan: Mapping[str, Any], made: Mapping[str, Any] | None, where: Path) -> dict[str, Any]:
+    """The plan, completed by that of what is there; None in a plan agrees with anything.
+
+    Raises:
+        InputError: they differ; names the first key.
+    """
+    if made is None:
+        return dict(plan)
+    for key, value in plan.items():
+        there = made.get(key)
+        if value is not None and there != as_json(value):
+            raise InputError(
+                f"{where}: what is there was made with {key}={there}, not {value}; give the same, or another data.root=DIR"
+            )
+    return {**made, **{key: value for key, value in plan.items() if value is not None}}
+
+
+@contextlib.contextmanager
+def continued(root: Path, manifest: dict[str, Any], plan: Mapping[str, Any]) -> Iterator[Path]:
+    """:func:`aside` for what takes long to make: where the block ends in an error (or is killed) the half stays, and the
+    next call with the same plan goes on with it.
+
+    Raises:
+        InputError: as :func:`aside`, or the half was made with another plan.
+    """
+    check_vacant(root)
+    place = Path(os.path.realpath(root))
+    agreed(plan, half_made(root), root)
+    part = _half(place)
+    if part is None:
+        part = _part_of(place)
+        shutil.rmtree(part, ignore_errors=True)
+        _make_folder(part, root)
+        write_json(part / PLAN, plan)
+    yield part
+    (part / PLAN).unlink()
+    _complete(part, place, manifest)

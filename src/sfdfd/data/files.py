@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["readable", "write_json", "written_aside"]
+__all__ = ["as_json", "readable", "write_json", "written_aside"]
 
 
 @contextlib.contextmanager
@@ -29,12 +29,12 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null and strings."""
+def as_json(value: Any) -> Any:
+    """What :func:`write_json` makes of a value: JSON has no NaN and no infinity, which become null and strings."""
     if isinstance(value, Mapping):
-        return {readable(str(key)): _plain(one) for key, one in value.items()}
+        return {readable(str(key)): as_json(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [as_json(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return readable(value) if isinstance(value, str) else value
@@ -43,4 +43,4 @@ def _plain(value: Any) -> Any:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write strict JSON, aside first and then in place."""
     with written_aside(path) as part:
-        part.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+        part.write_text(json.dumps(as_json(content), indent=2, allow_nan=False) + "\n")

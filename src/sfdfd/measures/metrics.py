@@ -14,6 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from sfdfd.measures.regions import REGIONS, regions
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = ["DEPTH_KEYS", "KEYS", "EvaluationMetrics", "ImageMetrics", "depth_metrics", "image_metrics", "psnr", "ssim"]
@@ -91,7 +92,8 @@ def ssim(image: Float[Tensor, "b c h w"], truth: Float[Tensor, "b c h w"]) -> Fl
     return value.reshape(image.shape[0])
 
 
-KEYS = (*(f"depth/{key}" for key in DEPTH_KEYS), "aif/psnr", "aif/ssim", "stack/psnr", "stack/ssim")
+REGION_KEYS = tuple(f"depth/abs_rel_{region}" for region in REGIONS)
+KEYS = (*(f"depth/{key}" for key in DEPTH_KEYS), *REGION_KEYS, "aif/psnr", "aif/ssim", "stack/psnr", "stack/ssim")
 
 
 class ImageMetrics(NamedTuple):
@@ -117,6 +119,9 @@ def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
             rows[:, column[f"depth/{key}"]] = _finish(key, totals[key] / count)
             sums[:, index] = totals[key]
         sums[:, -1] = count
+        for region, mask in regions(stack.depth_m, stack.aif).items():
+            inside = _sums(prediction.depth_m, stack.depth_m, stack.valid & mask)
+            rows[:, column[f"depth/abs_rel_{region}"]] = inside[0]["abs_rel"] / inside[1]
     if stack.aif is not None:
         rows[:, column["aif/psnr"]] = psnr(prediction.aif, stack.aif)
         rows[:, column["aif/ssim"]] = ssim(prediction.aif, stack.aif).double().cpu()

@@ -1,13 +1,23 @@
 """The path tracer judges others, so it is held against closed forms: blur radius, depth, light."""
 
 import sys
+from dataclasses import replace
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
+from scipy import special
 
-from raytraced_scenes import KINDS, Patch, SceneDescription, cast_rays, random_scene
-from raytraced_textures import FLAT, OBJECT, Texture
+from sfdfd.data.images import to_float
+from sfdfd.data.raytraced.making import Making
+from sfdfd.data.raytraced.scenes import random_scene
+from sfdfd.data.raytraced.setups import Setup
+from sfdfd.data.raytraced.surfaces import Patch, SceneDescription, cast_rays
+from sfdfd.data.stacks import read_stack
 from sfdfd.errors import InputError
+from sfdfd.measures.regions import border, near_jumps
+from sfdfd.optics import DefocusRenderer
 from sfdfd.optics.camera import Camera
 
 DSLR, PHONE = Camera(0.05, 1.2, 0.0009), Camera(0.00681, 1.85, 2.45e-4)  # at 40x30 pixels
@@ -30,7 +40,7 @@ def linear(codes):
 @pytest.fixture
 def trace():
     pytest.importorskip("mitsuba")
-    from raytraced import trace_stack
+    from sfdfd.data.raytraced.tracer import trace_stack
 
     return lambda patches, *rest, **more: trace_stack(SceneDescription("test", tuple(patches)), *rest, **more)
 
@@ -49,38 +59,6 @@ def test_nearer_surfaces_hide_farther_ones_and_backs_are_not_seen():
     assert np.allclose(cast_rays((quad(3.0), back), DSLR, HEIGHT, WIDTH)[0], 3.0)
 
 
-@pytest.mark.parametrize(("camera", "near_m", "far_m"), [(DSLR, 0.6, 8.0), (PHONE, 0.08, 1.5)])
-def test_scenes_fill_their_range_and_repeat(camera, near_m, far_m):
-    kinds = set()
-    for index in range(3):
-        scene = random_scene(0, index, camera, HEIGHT, WIDTH, near_m, far_m)
-        depth_m, _, _ = cast_rays(scene.patches, camera, HEIGHT, WIDTH)
-        assert near_m <= depth_m.min() < 3 * near_m
-        assert 0.3 * far_m < depth_m.max() <= far_m
-        assert all(patch.radiance.min() >= 0 and patch.radiance.max() <= 1.05 for patch in scene.patches)
-        kinds.add(scene.kind)
-    assert len(kinds) >= 2 and kinds <= set(KINDS)
-    again = random_scene(0, 2, camera, HEIGHT, WIDTH, near_m, far_m)
-    for one, other in zip(scene.patches, again.patches, strict=True):
-        np.testing.assert_array_equal(one.vertices_m, other.vertices_m)
-        np.testing.assert_array_equal(one.radiance, other.radiance)
-
-
-@pytest.mark.parametrize("kind", sorted({*OBJECT, *FLAT}))
-def test_textures_are_light_and_continue_across_patches(kind):
-    texture = Texture.random(np.random.default_rng(5), (kind,), 0.01)
-    whole = texture.bake(np.arange(64) * 0.01, np.arange(48) * 0.01, 0.01)
-    assert whole.shape == (48, 64, 3) and np.isfinite(whole).all() and whole.min() >= 0.01 and whole.max() <= 0.95
-    if kind in ("plain", "marble", "speckle", "wood", "bricks", "tiles", "fabric"):
-        part = texture.bake(np.arange(32, 64) * 0.01, np.arange(48) * 0.01, 0.01)
-        np.testing.assert_allclose(part, whole[:, 32:], atol=1e-4)
-
-
-def test_an_empty_range_is_refused():
-    with pytest.raises(InputError, match="near_m"):
-        random_scene(0, 0, DSLR, HEIGHT, WIDTH, 2.0, 1.0)
-
-
 @pytest.mark.parametrize(("depth_m", "focus_m"), [(1.0, 3.0), (4.0, 0.9), (1.2, np.inf)])
 def test_blur_radius_of_a_point_is_the_cameras(trace, depth_m, focus_m):
     """A small bright square becomes a disc of radius r; variances along an axis add: disc r^2/4, square s^2/12."""
@@ -96,9 +74,44 @@ def test_blur_radius_of_a_point_is_the_cameras(trace, depth_m, focus_m):
     assert radius_px == pytest.approx(camera.blur_radius_px(depth_m, focus_m), rel=0.02)
 
 
+@pytest.mark.parametrize("focus_m", [1.2, 5.0])
+def test_blur_radius_along_a_slanted_textured_plane_is_the_cameras(trace, focus_m):
+    """Stripes along x on a plane whose depth grows with x: a column sees one depth, so its contrast, over that of the
+    pinhole's image, is the disc's transform 2 J1(t) / t at t = 2 pi r / period: r is read off and compared, within 2 %."""
+    camera, height, width, period_m = Camera(0.05, 1.8, 0.0001), 48, 64, 0.05
+    pixel = camera.pixel_pitch_m / camera.focal_length_m
+    slope = (np.arange(width) + 0.5 - width / 2) * pixel
+    depth_m = 2.0 / (1 - 3 * slope)
+    texels = np.linspace(-0.4, 0.4, 1200, endpoint=False) + 0.4 / 1200
+    stripes = np.repeat((0.5 + 0.4 * np.sin(2 * np.pi * texels / period_m))[:, None, None], 4, 1) * np.ones(3)
+    patches = [quad(2.0, 3.0, radiance=stripes, half_m=0.4)]
+    images, aif, truth_m = trace(patches, camera, [focus_m, 100.0], height, width, 400, "scalar_rgb")
+    np.testing.assert_allclose(truth_m[height // 2], depth_m, rtol=1e-5)
+    y = (np.arange(height) + 0.5 - height / 2) * pixel
+
+    def contrast(codes, column):
+        phase = 2 * np.pi * y * depth_m[column] / period_m
+        waves = np.stack([np.sin(phase), np.cos(phase), np.ones(height)], 1)
+        sine, cosine, _ = np.linalg.lstsq(waves, linear(codes)[:, column, 1], rcond=None)[0]
+        return np.hypot(sine, cosine)
+
+    t = np.linspace(0.2, 3.6, 4000)
+    transform = 2 * special.j1(t) / t
+    expected, measured = [], []
+    for column in range(6, width - 6):
+        ratio = contrast(images[0], column) / contrast(aif, column)
+        period_px = period_m / depth_m[column] / pixel
+        measured.append(np.interp(-ratio, -transform, t) * period_px / (2 * np.pi))
+        expected.append(camera.blur_radius_px(depth_m[column], focus_m))
+    measured, expected = (np.reshape(v, (13, 4)).mean(1) for v in (measured, expected))
+    clear = expected > 1.0
+    assert clear.sum() > 5
+    np.testing.assert_allclose(measured[clear], expected[clear], rtol=0.02)
+
+
 def test_mitsuba_hits_what_our_rays_hit(trace):
     mi = pytest.importorskip("mitsuba")
-    from raytraced import _load, _variant
+    from sfdfd.data.raytraced.tracer import _load, _variant
 
     scene = random_scene(1, 2, DSLR, HEIGHT, WIDTH, 0.6, 8.0)
     depth_m, _, _ = cast_rays(scene.patches, DSLR, HEIGHT, WIDTH)
@@ -149,3 +162,34 @@ def test_bad_arguments_and_a_missing_mitsuba_are_told(trace, monkeypatch):
     monkeypatch.setitem(sys.modules, "mitsuba", None)
     with pytest.raises(InputError, match=r"sfdfd\[raytraced\]"):
         trace([quad(2.0)], DSLR, [1.0], HEIGHT, WIDTH)
+
+
+def blur_factor(folder, truth_depth, truth_aif, slices):
+    """By which factor the formula's radius has to be multiplied so that the truth, rendered, is most like the slices, away
+    from depth jumps: the minimum of a parabola over factors."""
+    stack = read_stack(folder)
+    depth_m = torch.from_numpy(np.load(folder / truth_depth))[None].float()
+    aif = to_float(iio.imread(folder / truth_aif)[..., :3])[None]
+    renderer = DefocusRenderer(weighting="source", psf="disc", linear_light=True, sigma_scale=0.5)
+    smooth = ~(near_jumps(depth_m, 16) | border(*depth_m.shape[-2:], 12)[None])[0]
+    stack, errors, factors = stack.with_slices(slices), [], (0.9, 1.0, 1.1)
+    for factor in factors:
+        camera = replace(stack.camera[0], f_number=stack.camera[0].f_number / factor)
+        with torch.no_grad():
+            rendered = renderer(aif, depth_m, stack.focus_distances_m, [camera])
+        errors.append(float((rendered - stack.images).square().mean((0, 1, 2))[smooth].mean()))
+    a, b, _ = np.polyfit(factors, errors, 2)
+    assert a > 0
+    return -b / (2 * a)
+
+
+@pytest.mark.slow
+def test_the_convention_is_that_of_another_generator(real_data, tmp_path):
+    """The stacks of $SFDFD_REAL_DATA were traced by others: the same fit finds the same radius there and here."""
+    pytest.importorskip("mitsuba")
+    theirs = blur_factor(real_data / "raytraced" / "dslr_004", "truth_depth_m.npy", "truth_aif.png", [1, 4])
+    setup = Setup.of("dslr", 160)
+    lengths = {"train": 0, "val": 0, "test": 1}
+    Making((setup,), 120, 160, lengths, 0, ["tabletop"], 64, "scalar_rgb").write(tmp_path / "x", {}, lambda *_: None)
+    ours = blur_factor(tmp_path / "x" / "dslr_test_0000", "truth/depth_m.npy", "truth/aif.png", [1, 4])
+    assert theirs == pytest.approx(1, abs=0.04) and ours == pytest.approx(theirs, abs=0.04)

@@ -16,24 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from raytraced_scenes import Patch, SceneDescription, cast_rays, random_scene
+from sfdfd.data.raytraced.surfaces import Patch, SceneDescription, cast_rays
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 
-__all__ = ["best_variant", "blur_aperture_radius_m", "random_scene", "trace_stack"]
+__all__ = ["best_variant", "blur_aperture_radius_m", "trace_stack"]
 
 Array = np.ndarray
 _FARTHEST_FOCUS_M = (
     1e5  # Mitsuba wants a finite focus distance; beyond this the blur changes by less than 1e-4 of itself
 )
 _PINHOLE_RADIUS_M = 1e-7
-_LANES = 6_000_000  # rays in flight of the compiled variants: about 1 GB
+_LANES = 20_000_000  # rays in flight of the compiled variants
 _PROBE = """
 import mitsuba as mi
 mi.set_variant({variant!r})
 mi.set_log_level(mi.LogLevel.Error)
-from raytraced import _load, _render, _sensor
-from raytraced_scenes import Patch
+from sfdfd.data.raytraced.tracer import _load, _render, _sensor
+from sfdfd.data.raytraced.surfaces import Patch
 from sfdfd.optics.camera import Camera
 import numpy as np
 x, y = np.meshgrid((-1.0, 1.0), (-1.0, 1.0))
