@@ -31,7 +31,7 @@ from sfdfd.data.files import write_json
 from sfdfd.data.images import to_float
 from sfdfd.data.splits import listed_names
 from sfdfd.data.stacks import folders_named, read_stack
-from sfdfd.inference.methods import NetworkMethod, RefinedMethod
+from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
 from sfdfd.inference.refine import Refiner
 from sfdfd.measures.metrics import depth_metrics, psnr
 from sfdfd.measures.regions import regions
@@ -41,7 +41,7 @@ from sfdfd.stack import FocalStack, Method, Prediction
 from sfdfd.training.checkpoints import load_model
 
 HERE = Path(__file__).resolve().parent
-OPTICS = {"psf": "disc", "linear_light": True, "weighting": "source", "sigma_scale": 0.5}
+OPTICS = {"psf": "disc", "linear_light": True, "weighting": "occlusion"}
 FIGURES = ("abs_rel", "rmse", "delta1", "aif_psnr")
 LARGEST_ERROR = 0.5  # white in the pictures, share of the true depth
 
@@ -63,6 +63,7 @@ def methods_for(stack: FocalStack, start: str, seconds: list[float], module, ren
     methods: dict[str, Method] = {
         "constant (geometric mean of near and far)": NetworkMethod(constant_network(middle_m), renderer),
         "classical": NetworkMethod(classical_network, renderer),
+        "sweep": SweepMethod(renderer),
         "pretrained": NetworkMethod(module.network, renderer, module.camera),
     }
     for value in seconds:
@@ -131,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("roots", type=Path, nargs="*")
     parser.add_argument("--seconds", type=float, nargs="*", default=[5, 20, 60], help="of refinement")
-    parser.add_argument("--start", choices=("pretrained", "classical"), default="pretrained", help="of refinement")
+    parser.add_argument("--start", choices=("sweep", "pretrained", "classical"), default="sweep", help="of refinement")
     parser.add_argument("--split", default="test", help="of a prepared set; all takes every stack")
     parser.add_argument("--limit", type=int, help="so many stacks of each camera")
     parser.add_argument("--threads", type=int, default=2)
