@@ -13,7 +13,7 @@ from sfdfd.data.datamodule import FocalStackDataModule
 from sfdfd.inference.confidence import confidence_of, depth_std_m
 from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.sweep import plane_sweep
-from sfdfd.inference.upsampling import mended_aif
+from sfdfd.inference.upsampling import UNEXPLAINED, UNEXPLAINED_BY_OCCLUSION, mended_aif
 from sfdfd.networks.classical import classical_network, constant_network
 from sfdfd.networks.interface import Network, predict_stack, rendered
 from sfdfd.optics.camera import Camera
@@ -91,7 +91,11 @@ class RefinedMethod:
         refinement = self.refiner(stack, self.renderer, begun.depth_m, begun.aif, spent_s=spent_s, progress=progress)
         with torch.no_grad():
             prediction = rendered(refinement.depth_m, refinement.aif, self.renderer, stack)
-            return replace(prediction, aif=mended_aif(stack, prediction)), refinement
+            if refinement.rendered is not None:
+                prediction = replace(prediction, rendered=refinement.rendered)
+            occludes = self.renderer.options.get("weighting") == "occlusion"
+            unexplained = UNEXPLAINED_BY_OCCLUSION if occludes else UNEXPLAINED
+            return replace(prediction, aif=mended_aif(stack, prediction, unexplained)), refinement
 
 
 def with_confidence(prediction: Prediction, stack: FocalStack, renderer: Renderer) -> Prediction:

@@ -113,6 +113,7 @@ class Refinement:
         aif: (B,3,H,W) all-in-focus image in [0, 1].
         blur_factor: (B,) factor on the stack's blur radii; 1 unless it was asked for.
         lens: what was fitted of the lens.
+        rendered: (B,S,3,H,W) the stack as the model has it, with lens and second layer; None where nothing was done.
         objective_start, objective: energy of the start and of the result, never larger; comparable within one scene.
         steps: gradient steps taken.
         seconds: wall-clock time.
@@ -128,6 +129,7 @@ class Refinement:
     seconds: float
     interrupted: bool = False
     lens: Lens | None = None
+    rendered: Tensor | None = None
 
 
 class Refiner:
@@ -202,7 +204,7 @@ class Refiner:
                 return step / total_steps
             return (time.monotonic() - started) / self.seconds
 
-        variables, below = unknown, None
+        variables, below, hidden = unknown, None, None
         for level, until in zip(levels, shares, strict=True):
             if interrupted or gone() >= until:
                 continue
@@ -250,6 +252,8 @@ class Refiner:
                 behind = hidden if level is problem else None
                 best.offer(problem.energy(*whole, hidden=behind), whole)
         energy, (position, image, lens) = best.energy, best.variables
+        with torch.no_grad():
+            shown = problem.render(position, image, lens, hidden if below is problem else None)
         return Refinement(
             depth_m=problem.depth_m(position),
             aif=image.clamp(0, 1),
@@ -260,6 +264,7 @@ class Refiner:
             seconds=time.monotonic() - started,
             interrupted=interrupted,
             lens=lens,
+            rendered=shown,
         )
 
 

@@ -17,8 +17,9 @@ from sfdfd.stack import FocalStack, Prediction
 
 __all__ = ["blend_slices", "enlarged", "guided_upsampling", "mended_aif"]
 
-UNEXPLAINED = 0.02
-"""Residual from which the slices count more than the model, of a range of 1."""
+UNEXPLAINED, UNEXPLAINED_BY_OCCLUSION = 0.02, 0.04
+"""Residual from which the slices count more than the model, of a range of 1; of a model that spreads light alone, and of one
+that knows occlusion and so is right more often."""
 
 
 def enlarged(
@@ -97,16 +98,16 @@ def _smallest_blur_px(
     return anyway if shown is None else torch.where(torch.isfinite(shown), shown, anyway)
 
 
-def mended_aif(stack: FocalStack, prediction: Prediction) -> Float[Tensor, "b 3 h w"]:
+def mended_aif(stack: FocalStack, prediction: Prediction, unexplained: float = UNEXPLAINED) -> Float[Tensor, "b 3 h w"]:
     """The AIF, and where the model does not explain the slices (beside occlusion edges, where something moved), the slices'
     own sharpest pixels instead: those need depth alone, not the renderer.
 
-    The share of the slices is m / (m + 0.02^2), m the mean square of the residual in a window of 5 pixels.
+    The share of the slices is m / (m + unexplained^2), m the mean square of the residual in a window of 5 pixels.
     """
     shown = stack.shown()
     residual = (shown[:, :, None] * (prediction.rendered - stack.images).square()).sum((1, 2), keepdim=False)
     residual = box_blur((residual / (3 * shown.sum(1).clamp_min(1e-6)))[:, None], 5, separable=True)
-    share = residual / (residual + UNEXPLAINED**2)
+    share = residual / (residual + unexplained**2)
     slices = torch.stack(
         [
             blend_slices(list(images), depth_m, focus, camera, list(covered))
