@@ -114,7 +114,15 @@ def _refined(refinement: Refinement | None) -> dict[str, Any]:
         f"energy {refinement.objective_start:.5f} -> {refinement.objective:.5f}"
     )
     keys = ("seconds", "steps", "interrupted", "objective_start", "objective")
-    return {"refinement": {key: getattr(refinement, key) for key in keys}}
+    lens = {} if refinement.lens is None else {name: value[0] for name, value in refinement.lens.as_dict().items()}
+    if "k" in lens:
+        print(
+            f"lens: the stack asks for {lens['k']:.3f} times the known blur scale k; depth is that of the stack's own"
+        )
+    if "softness" in lens:
+        kind = "blurred even in focus" if lens["softness"] > 0 else "sharpened"
+        print(f"lens: slices are {kind} ({lens['softness']:+.3f} px^2)")
+    return {"refinement": {**{key: getattr(refinement, key) for key in keys}, "lens": lens}}
 
 
 def _predicted(
