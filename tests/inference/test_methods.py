@@ -31,6 +31,7 @@ METHODS = {
     "network": NetworkMethod(FocusAttentionNet(width=8, depth=2), RENDERER),
     "classical": NetworkMethod(classical_network, RENDERER),
     "constant": NetworkMethod(constant_network(2.5), RENDERER),
+    "sweep": SweepMethod(RENDERER),
     "refined": RefinedMethod(SweepMethod(RENDERER), Refiner(steps=2), RENDERER),
     "estimator": DefocusEstimator(renderer=RENDERER, refiner=Refiner(steps=2)),
 }

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from sfdfd.errors import InputError
-from sfdfd.inference.refine import Refiner, energy_of, priors_for
+from sfdfd.inference.energy import energy_of, priors_for
+from sfdfd.inference.refine import Refiner
 from sfdfd.inference.sweep import plane_sweep
 from sfdfd.optics import DefocusRenderer
 from sfdfd.stack import FocalStack

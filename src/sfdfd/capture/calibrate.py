@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfdfd.inference.refine import Refiner, energy_of
+from sfdfd.inference.energy import energy_of
+from sfdfd.inference.refine import Refiner
 from sfdfd.networks.classical import depth_from_focus, focus_measure
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from kornia.filters import box_blur
 from torch import Tensor
 
-from sfdfd.inference.refine import with_gradient
+from sfdfd.inference.energy import with_gradient
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 

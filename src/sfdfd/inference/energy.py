@@ -1,0 +1,251 @@
+"""The energy of an answer: how badly depth and AIF explain a stack through the renderer, and how unlike a scene they are.
+
+    E = mean psi(R(I, p) - J) + sum_o mean w_o [alpha_1 rho(p(x+o) - p(x)) + alpha_2 rho(p(x+o) - 2 p(x) + p(x-o))]
+        + gamma mean rho(dI),        w_o = exp(-beta |I(x+o) - I(x)|)
+    rho(x) = sqrt(x^2 + eps^2),   psi(x) = c log(1 + rho(x) / c)
+
+over the position p of inverse depth between far and near, in which blur is linear, and the AIF I; offsets o of a few lengths
+along both axes: beside a foreground in front of a plain wall, data cannot tell whether a strip of wall colour belongs to the
+one or the other (both render alike); the wall's colour farther away can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
+from torch import Tensor
+
+from sfdfd.errors import InputError
+from sfdfd.inference.lens import Lens
+from sfdfd.inference.sweep import sharpest
+from sfdfd.optics.depth import depth_at, inverse_position
+from sfdfd.optics.render import Renderer, defocus_map_px
+from sfdfd.stack import FocalStack
+
+__all__ = ["Energy", "Priors", "energy_of", "enlarged_to", "priors_for", "with_gradient"]
+
+HIDING_PX = 1.5
+"""Difference in blur radius from which a surface hides another."""
+SATURATED = 254.5 / 255
+"""From here on a pixel says only "at least so bright"."""
+
+
+@dataclass(frozen=True)
+class Priors:
+    """What the energy weighs, and how fast its unknowns move; the values are those for light (occlusion, linear).
+
+    Attributes:
+        smoothness: alpha_1, weight of first differences of the position p.
+        bending: alpha_2, weight of its second differences: surfaces continue.
+        offsets: lengths o in pixels.
+        early: factor on the smoothness of plain regions at the beginning; it falls to 1 over most of the coarse stage.
+        farness: weight of mean p of plain regions at the beginning, which falls to 0: of two explanations that render
+            alike, the one in which a foreground ends at its silhouette is taken.
+        edge_sharpness: beta, how fast an edge of the AIF frees the depth.
+        outlier_level: c, the residual (of a range of 1) from which a pixel counts less and less.
+        aif_smoothness: gamma, weight of the AIF's total variation: keeps it from fitting the rounding.
+        softness: eps of p.
+        lr_depth, lr_aif: Adam's learning rates for p (each level of the pyramid) and for the AIF.
+        pyramid: number of levels of p.
+        coarse_share: share of the time spent at half the size.
+        hidden_px: how far behind a silhouette the surface that it hides is a second layer of unknown colour, at full size
+            (other slices see it through the blurred foreground); 0 for none.
+    """
+
+    smoothness: float = 0.04
+    bending: float = 0.02
+    offsets: tuple[int, ...] = (1, 2, 4, 8)
+    early: float = 5.0
+    farness: float = 0.006
+    edge_sharpness: float = 20.0
+    outlier_level: float = 0.02
+    aif_smoothness: float = 0.001
+    softness: float = 1e-3
+    lr_depth: float = 0.006
+    lr_aif: float = 0.01
+    pyramid: int = 6
+    coarse_share: float = 0.5
+    hidden_px: int = 6
+
+
+SPREAD = Priors(
+    smoothness=0.038,
+    bending=0.0,
+    offsets=(1,),
+    early=1.0,
+    farness=0.0,
+    edge_sharpness=12.0,
+    outlier_level=0.006,
+    softness=5.5e-4,
+    lr_aif=0.004,
+    coarse_share=0.3,
+    hidden_px=0,
+)
+"""For models that only spread light (source, target): what they cannot explain beside an edge is given up early."""
+
+
+def priors_for(renderer: Renderer, changes: dict[str, Any]) -> Priors:
+    """Those that go with a model, with ``changes``."""
+    return replace(Priors() if renderer.options.get("weighting") == "occlusion" else SPREAD, **changes)
+
+
+def _halve(values: Tensor) -> Tensor:
+    return F.avg_pool2d(values, 2, ceil_mode=True, count_include_pad=False)
+
+
+def enlarged_to(values: Float[Tensor, "b c h w"], like: Tensor) -> Tensor:
+    return F.interpolate(values, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class Energy:
+    """The energy of a stack at one size, over (position of inverse depth, AIF, lens)."""
+
+    def __init__(self, priors: Priors, stack: FocalStack, renderer: Renderer) -> None:
+        self.priors, self.stack, self.renderer = priors, stack, renderer
+        shown = stack.shown()
+        self.weight = (shown / shown.mean((1, 2, 3), keepdim=True).clamp_min(1e-12))[:, :, None]
+        self.saturated = stack.images >= SATURATED
+        self.linear = bool(renderer.options.get("linear_light"))
+        self.occludes = renderer.options.get("weighting") == "occlusion"
+        ends = torch.stack([stack.near_m, stack.far_m], 1)[:, None]
+        radius = defocus_map_px(ends, stack.focus_distances_m, stack.camera)
+        self.jump = HIDING_PX / torch.diff(radius, dim=-1).abs().amax((1, 2, 3)).clamp_min(1e-6)
+
+    def halved_light(self, images: Tensor) -> Tensor:
+        """(...,3,H,W) at half the size, averaged in the light that the renderer blurs."""
+        flat = images.flatten(0, -4)
+        half = linear_rgb_to_rgb(_halve(rgb_to_linear_rgb(flat))) if self.linear else _halve(flat)
+        return half.unflatten(0, images.shape[:-3])
+
+    def halved(self) -> Energy:
+        stack = self.stack
+        return Energy(self.priors, stack.scaled(self.halved_light(stack.images), _halve(stack.shown())), self.renderer)
+
+    def reduced(self, depth_m: Tensor, aif: Tensor, lens: Lens) -> tuple[Tensor, Tensor, Lens]:
+        """A start at the full size, at this one."""
+        while aif.shape[-1] > self.stack.images.shape[-1]:
+            depth_m, aif = 1 / _halve(1 / depth_m[:, None])[:, 0], self.halved_light(aif)
+        return self.unknowns(depth_m, aif, lens)
+
+    def detailed(self, coarse: tuple[Tensor, Tensor, Lens], level: Energy) -> tuple[Tensor, Tensor, Lens]:
+        """A coarser level's solution at this size: depth as it is, the AIF with the slices' detail at that depth."""
+        images = self.stack.images[:, 0]
+        position = enlarged_to(coarse[0][:, None], images)[:, 0]
+        image = sharpest(self.stack, self.depth_m(position))
+        small = image
+        while small.shape[-1] > level.stack.images.shape[-1]:
+            small = self.halved_light(small)
+        factor = images.shape[-1] / level.stack.images.shape[-1]
+        return position, image + enlarged_to(coarse[1] - small, image), coarse[2].scaled(factor)
+
+    def unknowns(self, depth_m: Tensor, aif: Tensor, lens: Lens) -> tuple[Tensor, Tensor, Lens]:
+        position = inverse_position(depth_m, self.stack.near_m, self.stack.far_m).clamp(0, 1)
+        return position, aif.clone(), lens.clone()
+
+    def depth_m(self, position: Tensor) -> Tensor:
+        return depth_at(position.clamp(0, 1), self.stack.near_m, self.stack.far_m)
+
+    def render(self, position: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None) -> Tensor:
+        focus, camera, factor = self.stack.focus_distances_m, self.stack.camera, lens.blur_factor
+        depth_m = self.depth_m(lens.seen(position))
+        if hidden is None:
+            return lens.applied(self.renderer(aif, depth_m, focus, camera, aperture=factor))
+        behind, _ = self.behind(position.detach())
+        cover = (position.detach() - behind > self.jump[:, None, None]).to(aif)
+        layer = (hidden, self.depth_m(lens.seen(behind).detach()), cover)
+        return lens.applied(self.renderer(aif, depth_m, focus, camera, aperture=factor, hidden=layer))
+
+    def behind(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,H,W) the farthest position within ``hidden_px``, and where it is (indices of flattened pixels)."""
+        reach = self.priors.hidden_px
+        least, index = F.max_pool2d(-position[:, None], 2 * reach + 1, 1, reach, return_indices=True)
+        return -least[:, 0], index[:, 0]
+
+    def hidden_colours(self, position: Tensor, image: Tensor) -> Tensor | None:
+        """(B,3,H,W) what may lie behind: the colours of the farthest pixels around; None for a renderer that has no such."""
+        if not self.occludes:
+            return None
+        _, index = self.behind(position)
+        colours = image.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, 3, -1)).reshape(image.shape)
+        return F.avg_pool2d(colours, 3, 1, 1, count_include_pad=False)
+
+    def energy(
+        self, position: Tensor, aif: Tensor, lens: Lens, ease: float = 0.0, hidden: Tensor | None = None
+    ) -> Tensor:
+        """(B,); ``ease`` from 1 to 0 is the share of the beginning's extra smoothness and farness."""
+        priors = self.priors
+        residual = self.render(position, aif, lens, hidden) - self.stack.images
+        residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
+        level = priors.outlier_level
+        energy = (self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean((1, 2, 3, 4))
+        if hidden is not None:
+            energy = energy + self.variation(hidden)
+        return energy + self.variation(aif) + self.prior(position, aif, ease)
+
+    def variation(self, image: Tensor) -> Tensor:
+        """(B,) total variation of an image, weighed."""
+        steps = (torch.diff(image, dim=axis) for axis in (-1, -2))
+        return sum(self.priors.aif_smoothness * torch.sqrt(step * step + 1e-5).mean((1, 2, 3)) for step in steps)
+
+    @staticmethod
+    def plainness(image: Tensor, window_px: int = 7, level: float = 0.02) -> Tensor:
+        """(B,H,W) from 1 where some window around a pixel has no texture to 0 where all have: 1 / (1 + (t / 0.02)^2), t the
+        smallest of the windows' mean absolute differences. A plain strip beside an edge is plain."""
+        steps = [
+            F.pad(torch.diff(image, dim=axis).abs().mean(1), edge) for axis, edge in ((-1, (0, 1)), (-2, (0, 0, 0, 1)))
+        ]
+        mean = F.avg_pool2d((steps[0] + steps[1])[:, None] / 2, window_px, 1, window_px // 2, count_include_pad=False)
+        least = -F.max_pool2d(-mean, window_px, 1, window_px // 2)[:, 0]
+        return 1 / (1 + (least / level).square())
+
+    def prior(self, position: Tensor, aif: Tensor, ease: float = 0.0) -> Tensor:
+        """(B,) smoothness of position; see the module."""
+        priors, guide = self.priors, aif.detach()
+        plain = ease * self.plainness(guide) if ease else torch.zeros_like(position)
+        energy = priors.farness * (plain * position).mean((1, 2))
+        factor = (1 + (priors.early - 1) * plain) / len(priors.offsets)
+        for axis in (-1, -2):
+            extent = position.shape[axis]
+            for offset in priors.offsets:
+                if 2 * offset >= extent:
+                    continue
+
+                def step_by(values: Tensor, axis: int = axis, offset: int = offset) -> Tensor:
+                    length = values.shape[axis] - offset
+                    return values.narrow(axis, offset, length) - values.narrow(axis, 0, length)
+
+                free = torch.exp(-priors.edge_sharpness * step_by(guide).abs().mean(1))
+                first = step_by(position)
+                second, length = step_by(first), first.shape[axis] - offset
+                both = free.narrow(axis, offset, length) * free.narrow(axis, 0, length)
+                eps = priors.softness**2
+                free = free * factor.narrow(axis, 0, free.shape[axis])
+                both = both * factor.narrow(axis, offset, length)
+                energy = energy + priors.smoothness * (free * torch.sqrt(first * first + eps)).mean((1, 2))
+                energy = energy + priors.bending * (both * torch.sqrt(second * second + eps)).mean((1, 2))
+        return energy
+
+
+def energy_of(
+    stack: FocalStack, renderer: Renderer, depth_m: Float[Tensor, "b h w"], aif: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, "b"]:
+    """The energy that :class:`Refiner` minimises, of a given answer, without its priors' options changed: (B,)."""
+    problem = Energy(priors_for(renderer, {}), stack.without_truth(), with_gradient(renderer))
+    with torch.no_grad():
+        return problem.energy(*problem.unknowns(depth_m, aif, Lens((), *stack.images.shape[:2], aif)))
+
+
+def with_gradient(renderer: Renderer) -> Renderer:
+    """The renderer, if it has a gradient in depth.
+
+    Raises:
+        InputError: it has none.
+    """
+    if not renderer.differentiable:
+        raise InputError(f"{type(renderer).__name__} has no gradient in depth and cannot refine (optics)")
+    return renderer
