@@ -78,3 +78,11 @@ def test_a_model_with_a_camera_of_its_own_sees_every_stack_through_it():
     seen = batch.seen_by(own)
     assert seen.camera == (own, own) and seen.images is batch.images and seen.size_px == batch.size_px
     assert batch.seen_by(None) is batch
+
+
+def test_the_extremes_of_blur_are_those_of_the_depth_range():
+    stack = sized(8, 12)
+    blur = stack.blur_at_ends_px()
+    focus = stack.focus_distances_m[0]
+    expected = [stack.camera[0].blur_radius_px(end[0], focus, signed=True) for end in (stack.near_m, stack.far_m)]
+    torch.testing.assert_close(blur, torch.stack(expected, -1)[None])

@@ -27,7 +27,7 @@ def predict(config: DictConfig) -> None:
     from sfdfd.capture.capture import Capture
     from sfdfd.capture.example import named_photographs
     from sfdfd.data.description import OPTICS_KEYS
-    from sfdfd.data.images import working_px_for
+    from sfdfd.data.images import USUAL_PX, working_px_for
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.refine import Refiner
     from sfdfd.report.prediction import write_prediction
@@ -50,7 +50,7 @@ def predict(config: DictConfig) -> None:
         align_mode=settings["align"]["mode"],
         align_model=settings["align"]["model"],
         exposure=settings["align"]["exposure"],
-        working_px=512 if settings["working_px"] == "auto" else settings["working_px"],
+        working_px=USUAL_PX if settings["working_px"] == "auto" else settings["working_px"],
     )
     _say(capture)
     optics = {key: renderer.options[key] for key in OPTICS_KEYS if key in renderer.options}

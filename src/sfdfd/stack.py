@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
+from sfdfd.optics.render import defocus_map_px
 
 __all__ = ["FocalStack", "Method", "Prediction"]
 
@@ -195,6 +196,11 @@ class FocalStack:
             (indices, replace(self._chosen(indices).cropped(0, height, 0, width), size_px=None))
             for (height, width), indices in groups.items()
         ]
+
+    def blur_at_ends_px(self) -> Float[Tensor, "b s 2"]:
+        """Signed blur radius of every slice at near and at far, in pixels: the extremes of the depth range."""
+        ends = torch.stack([self.near_m, self.far_m], 1)[:, None]
+        return defocus_map_px(ends, self.focus_distances_m, self.camera)[:, :, 0]
 
     def shown(self) -> Float[Tensor, "b s h w"]:
         """:attr:`covered` of the real slices, 0 for padding ones: the weight of every pixel of the stack."""

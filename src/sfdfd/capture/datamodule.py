@@ -87,10 +87,10 @@ class RecordedDataModule(StacksDataModule):
             raise InputError(
                 f"{folder}: no focus distance is known; give them: {remedy}; or data.relative=true for depth without metres"
             )
-        shown = capture.stack(self.working_px).covered
-        stack = (
-            whole_stack(capture, aside, self.working_px, self.align) if aside.images else capture.stack(self.working_px)
-        )
+        stack = capture.stack(self.working_px)
+        shown = stack.covered
+        if aside.images:
+            stack = whole_stack(capture, aside, self.working_px, self.align)
         if shown is None:
             return stack
         top, bottom, left, right = common_rectangle((shown[0] > 0.999).all(0).numpy())

@@ -24,7 +24,7 @@ from sfdfd.errors import InputError
 from sfdfd.inference.lens import Lens
 from sfdfd.inference.sweep import sharpest
 from sfdfd.optics.depth import depth_at, inverse_position
-from sfdfd.optics.render import Renderer, defocus_map_px
+from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
 __all__ = ["Energy", "Priors", "energy_of", "enlarged_to", "priors_for", "with_gradient"]
@@ -112,9 +112,8 @@ class Energy:
         self.saturated = stack.images >= SATURATED
         self.linear = bool(renderer.options.get("linear_light"))
         self.occludes = renderer.options.get("weighting") == "occlusion"
-        ends = torch.stack([stack.near_m, stack.far_m], 1)[:, None]
-        radius = defocus_map_px(ends, stack.focus_distances_m, stack.camera)
-        self.jump = HIDING_PX / torch.diff(radius, dim=-1).abs().amax((1, 2, 3)).clamp_min(1e-6)
+        span_px = torch.diff(stack.blur_at_ends_px(), dim=-1).abs().amax((1, 2))
+        self.jump = HIDING_PX / span_px.clamp_min(1e-6)
 
     def halved_light(self, images: Tensor) -> Tensor:
         """(...,3,H,W) at half the size, averaged in the light that the renderer blurs."""

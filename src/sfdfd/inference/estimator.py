@@ -22,7 +22,7 @@ from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.upsampling import enlarged
 from sfdfd.networks.interface import Network
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.render import DefocusRenderer, Renderer, defocus_map_px
+from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.stack import FocalStack, Method, Prediction
 from sfdfd.training.checkpoints import load_model
 from sfdfd.training.device import pick_device
@@ -136,8 +136,7 @@ class DefocusEstimator:
     def reduced(self, stack: FocalStack) -> FocalStack:
         """The stack at the working size; itself where it is no larger."""
         size = tuple(stack.images.shape[-2:])
-        ends = torch.stack([stack.near_m, stack.far_m], 1)[:, None]
-        largest = float(defocus_map_px(ends, stack.focus_distances_m, stack.camera).abs().max())
+        largest = float(stack.blur_at_ends_px().abs().max())
         return stack.resized(*working_size(*size, working_px_for(self.working_px, largest, max(size))))
 
     def solve(

@@ -90,9 +90,7 @@ class RefinedMethod:
         spent_s = time.monotonic() - started
         refinement = self.refiner(stack, self.renderer, begun.depth_m, begun.aif, spent_s=spent_s, progress=progress)
         with torch.no_grad():
-            prediction = rendered(refinement.depth_m, refinement.aif, self.renderer, stack)
-            if refinement.rendered is not None:
-                prediction = replace(prediction, rendered=refinement.rendered)
+            prediction = rendered(refinement.depth_m, refinement.aif, self.renderer, stack, refinement.rendered)
             occludes = self.renderer.options.get("weighting") == "occlusion"
             unexplained = UNEXPLAINED_BY_OCCLUSION if occludes else UNEXPLAINED
             return replace(prediction, aif=mended_aif(stack, prediction, unexplained)), refinement

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from kornia.color import rgb_to_linear_rgb
+from kornia.filters import box_blur
 from scipy.fft import next_fast_len
 from torch import Tensor
 
@@ -57,10 +58,8 @@ def plane_sweep(
     depths, images = [], []
     for one in stack:
         height, width = one.images.shape[-2:]
-        ends = torch.stack([one.near_m, one.far_m], 1)[:, None]
-        largest = float(defocus_map_px(ends, one.focus_distances_m, one.camera).abs().max())
         small = one.without_truth()
-        if largest >= 12 and min(height, width) >= 96:
+        if float(one.blur_at_ends_px().abs().max()) >= 12 and min(height, width) >= 96:
             small = small.resized(-(-height // 2), -(-width // 2))
         inverse = _inverse_depth(small, renderer, planes, window_px, noise, jump)
         inverse = F.interpolate(inverse[None, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
@@ -114,8 +113,7 @@ def _inverse_depth(
 
 
 def _box(values: Tensor, side: int) -> Tensor:
-    values = F.pad(values, (side // 2,) * 4, mode="replicate")
-    return F.avg_pool2d(F.avg_pool2d(values, (side, 1), 1), (1, side), 1)
+    return box_blur(values, side, border_type="replicate", separable=True)
 
 
 def _semi_global(costs: np.ndarray, step: float, jump: float) -> np.ndarray:

@@ -118,12 +118,17 @@ def predict_stack(network: Network, renderer: Renderer, stack: FocalStack) -> Pr
 
 
 def rendered(
-    depth_m: Float[Tensor, "b h w"], aif: Float[Tensor, "b 3 h w"], renderer: Renderer, stack: FocalStack
+    depth_m: Float[Tensor, "b h w"],
+    aif: Float[Tensor, "b 3 h w"],
+    renderer: Renderer,
+    stack: FocalStack,
+    known: Tensor | None = None,
 ) -> Prediction:
-    """The prediction that this depth and AIF are, with the stack they would have produced."""
+    """The prediction that this depth and AIF are, with the stack they would have produced: ``known``, where that is rendered
+    already."""
     return Prediction(
         depth_m=depth_m,
         aif=aif,
         defocus_px=defocus_map_px(depth_m, stack.focus_distances_m, stack.camera),
-        rendered=renderer(aif, depth_m, stack.focus_distances_m, stack.camera),
+        rendered=renderer(aif, depth_m, stack.focus_distances_m, stack.camera) if known is None else known,
     )
