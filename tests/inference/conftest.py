@@ -17,4 +17,4 @@ def scene():
 def start_of(stack):
     return classical_network(
         stack.images, stack.focus_distances_m, near_m=stack.near_m, far_m=stack.far_m, slice_mask=stack.slice_mask
-    )
+    )[:2]

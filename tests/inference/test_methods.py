@@ -51,7 +51,7 @@ def test_refinement_in_evaluate_is_the_refinement_that_predict_delivers(stack):
     """The AIF where the model does not explain the slices is the slices' own, in both."""
     evaluated, predicted = METHODS["refined"](stack), METHODS["estimator"].predict(stack)
     assert torch.equal(evaluated.aif, predicted.aif) and torch.equal(evaluated.depth_m, predicted.depth_m)
-    raw = rendered(evaluated.depth_m, evaluated.aif, RENDERER, stack)
+    raw = rendered(NetworkOutput(evaluated.depth_m, evaluated.aif), RENDERER, stack)
     assert not torch.equal(mended_aif(stack, raw), evaluated.aif)
 
 
@@ -70,7 +70,7 @@ def half_hidden(stack):
 def test_what_is_not_covered_counts_neither_in_confidence_nor_in_the_stacks_psnr(stack):
     hidden = half_hidden(stack)
     other = replace(hidden, images=torch.where(hidden.covered[:, :, None] > 0, hidden.images, 0.5))
-    prediction = rendered(stack.depth_m, stack.aif, RENDERER, stack)
+    prediction = rendered(NetworkOutput(stack.depth_m, stack.aif), RENDERER, stack)
     std = [depth_std_m(one, RENDERER, stack.depth_m, stack.aif) for one in (hidden, other)]
     torch.testing.assert_close(*std)
     figures = [image_metrics(prediction, one).as_dicts()[0]["stack/psnr"] for one in (hidden, other, stack)]

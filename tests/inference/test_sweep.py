@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfdfd.inference.methods import SweepMethod
-from sfdfd.inference.sweep import plane_sweep, sharpest
+from sfdfd.inference.sweep import plane_sweep, sharpest_slices
 from sfdfd.networks.classical import depth_from_focus
 from sfdfd.optics import DefocusRenderer
 from sfdfd.stack import FocalStack
@@ -33,17 +33,17 @@ def textured(renderer, height=64, width=80, depth_m=(1.3, 3.1)):
 def test_it_finds_planes_of_texture_nearly_exactly(options):
     renderer = DefocusRenderer(**options)
     stack = textured(renderer)
-    depth_m, aif = plane_sweep(stack, renderer)
+    depth_m, aif, _ = plane_sweep(stack, renderer)
     inner = torch.zeros_like(depth_m, dtype=torch.bool)
     inner[:, 12:-12, 12:30] = inner[:, 12:-12, 50:-12] = True
     assert float(((depth_m - stack.depth_m).abs() / stack.depth_m)[inner].median()) < 0.03
-    assert torch.equal(aif, sharpest(stack, depth_m)) and aif.shape == stack.images[:, 0].shape
+    assert torch.equal(aif, sharpest_slices(stack, depth_m)) and aif.shape == stack.images[:, 0].shape
 
 
 def test_it_is_nearer_than_classical_depth_from_focus(scene):
     renderer = DefocusRenderer(sigma_scale=0.5, method="fast")
     classical, _ = depth_from_focus(scene.images, scene.focus_distances_m, scene.near_m, scene.far_m)
-    depth_m, _ = plane_sweep(scene, renderer)
+    depth_m = plane_sweep(scene, renderer).depth_m
     assert abs_rel(depth_m, scene) < 0.8 * abs_rel(classical, scene)
     assert float(depth_m.min()) >= 0.5 and float(depth_m.max()) <= 10 * (1 + 1e-6)
 
@@ -55,7 +55,7 @@ def test_a_batch_is_its_stacks_padding_slices_do_not_count_and_truth_is_not_look
         slice_mask=scene.slice_mask[:, 1:4],
     )  # fmt: skip
     batch = FocalStack.collate([scene, short])
-    together, _ = plane_sweep(batch, renderer)
+    together = plane_sweep(batch, renderer).depth_m
     for index, stack in enumerate((scene, short)):
         torch.testing.assert_close(together[index], plane_sweep(stack.without_truth(), renderer)[0][0])
 
@@ -76,4 +76,4 @@ def test_as_a_method_it_renders_its_answer_through_the_models_optics(scene):
     prediction = SweepMethod(renderer)(scene)
     expected = renderer(prediction.aif, prediction.depth_m, scene.focus_distances_m, scene.camera)
     torch.testing.assert_close(prediction.rendered, expected)
-    assert start_of(scene).depth_m.shape == prediction.depth_m.shape
+    assert start_of(scene)[0].shape == prediction.depth_m.shape

@@ -3,15 +3,31 @@
 import pytest
 import torch
 
-from sfdfd.networks import DAIFNet, FocusAttentionNet
+from sfdfd.errors import InputError
+from sfdfd.networks import DAIFNet, FocusAttentionNet, PlaneSweepNet
+from sfdfd.networks.cost_volume import Defocus
+from sfdfd.optics.psf import GaussianPSF
+from tests.conftest import CAMERA
 
 FOCUS = torch.tensor([1.0, 1.5, 2.5, 4.0, 6.0])
+
+
+class Told(PlaneSweepNet):
+    """Knows the blur of a camera, as :func:`sfdfd.networks.interface.predict_stack` would tell it."""
+
+    def forward(self, images, focus_distances_m, *, near_m=0.5, far_m=10.0, slice_mask=None):
+        focus = focus_distances_m.expand(images.shape[:2])
+        ends = [torch.as_tensor(value).reshape(-1, 1) for value in (near_m, far_m)]
+        blur = torch.stack([CAMERA.blur_radius_px(end, focus, signed=True) for end in ends], -1)
+        known = Defocus(blur, GaussianPSF())
+        return super().forward(images, focus, near_m=near_m, far_m=far_m, slice_mask=slice_mask, defocus=known)
 
 
 NETWORKS = {
     "daif": lambda: DAIFNet(),
     "daif_paper": lambda: DAIFNet(head="paper", focus_encoding="metres"),
     "focus_attention": lambda: FocusAttentionNet(),
+    "plane_sweep": lambda: Told(planes=12, width=16),
 }
 
 
@@ -63,7 +79,7 @@ def test_a_batch_is_its_samples(network):
         torch.testing.assert_close(together.depth_m[i : i + 1], alone.depth_m, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["daif", "focus_attention"])
+@pytest.mark.parametrize("name", ["daif", "focus_attention", "plane_sweep"])
 def test_depth_is_bounded_by_construction(name):
     network = NETWORKS[name]()
     with torch.no_grad():
@@ -104,3 +120,5 @@ def test_unknown_options_are_refused():
         DAIFNet(head="disparity")
     with pytest.raises(ValueError, match="focus_encoding"):
         DAIFNet(focus_encoding="log")
+    with pytest.raises(InputError, match="defocus"):
+        PlaneSweepNet()(torch.rand(1, 2, 3, 32, 32), FOCUS[:2])

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from sfdfd.errors import InputError
 from sfdfd.inference.lens import Lens
-from sfdfd.inference.sweep import sharpest
+from sfdfd.inference.sweep import sharpest_slices
 from sfdfd.optics.depth import depth_at, inverse_position
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
-__all__ = ["Energy", "Priors", "energy_of", "enlarged_to", "priors_for", "with_gradient"]
+__all__ = ["Energy", "Priors", "energy_of", "enlarged_to", "priors_for", "start_of", "with_gradient"]
 
 HIDING_PX = 1.5
 """Difference in blur radius from which a surface hides another."""
@@ -71,6 +71,8 @@ class Priors:
     pyramid: int = 6
     coarse_share: float = 0.5
     hidden_px: int = 6
+    trust: float = 0.0
+    least_spread: float = 0.02
 
 
 SPREAD = Priors(
@@ -105,8 +107,10 @@ def enlarged_to(values: Float[Tensor, "b c h w"], like: Tensor) -> Tensor:
 class Energy:
     """The energy of a stack at one size, over (position of inverse depth, AIF, lens)."""
 
-    def __init__(self, priors: Priors, stack: FocalStack, renderer: Renderer) -> None:
-        self.priors, self.stack, self.renderer = priors, stack, renderer
+    def __init__(
+        self, priors: Priors, stack: FocalStack, renderer: Renderer, start: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        self.priors, self.stack, self.renderer, self.start = priors, stack, renderer, start
         shown = stack.shown()
         self.weight = (shown / shown.mean((1, 2, 3), keepdim=True).clamp_min(1e-12))[:, :, None]
         self.saturated = stack.images >= SATURATED
@@ -123,7 +127,9 @@ class Energy:
 
     def halved(self) -> Energy:
         stack = self.stack
-        return Energy(self.priors, stack.scaled(self.halved_light(stack.images), _halve(stack.shown())), self.renderer)
+        start = None if self.start is None else tuple(_halve(value[:, None])[:, 0] for value in self.start)
+        images = self.halved_light(stack.images)
+        return Energy(self.priors, stack.scaled(images, _halve(stack.shown())), self.renderer, start)
 
     def reduced(self, depth_m: Tensor, aif: Tensor, lens: Lens) -> tuple[Tensor, Tensor, Lens]:
         """A start at the full size, at this one."""
@@ -135,7 +141,7 @@ class Energy:
         """A coarser level's solution at this size: depth as it is, the AIF with the slices' detail at that depth."""
         images = self.stack.images[:, 0]
         position = enlarged_to(coarse[0][:, None], images)[:, 0]
-        image = sharpest(self.stack, self.depth_m(position))
+        image = sharpest_slices(self.stack, self.depth_m(position))
         small = image
         while small.shape[-1] > level.stack.images.shape[-1]:
             small = self.halved_light(small)
@@ -182,9 +188,19 @@ class Energy:
         residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
         level = priors.outlier_level
         energy = (self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean((1, 2, 3, 4))
+        if self.start is not None and priors.trust:
+            energy = energy + priors.trust * self.departure(position)
         if hidden is not None:
             energy = energy + self.variation(hidden)
         return energy + self.variation(aif) + self.prior(position, aif, ease)
+
+    def departure(self, position: Tensor) -> Tensor:
+        """(B,) how far the position is from a start that was sure: mean log(1 + ((p - p_0) / s)^2 / 2)."""
+        assert self.start is not None
+        known, spread = self.start
+        return torch.log1p(0.5 * ((position - known) / spread.clamp_min(self.priors.least_spread)).square()).mean(
+            (1, 2)
+        )
 
     def variation(self, image: Tensor) -> Tensor:
         """(B,) total variation of an image, weighed."""
@@ -228,6 +244,14 @@ class Energy:
                 energy = energy + priors.smoothness * (free * torch.sqrt(first * first + eps)).mean((1, 2))
                 energy = energy + priors.bending * (both * torch.sqrt(second * second + eps)).mean((1, 2))
         return energy
+
+
+def start_of(
+    stack: FocalStack, depth_m: Float[Tensor, "b h w"], depth_std_m: Float[Tensor, "b h w"]
+) -> tuple[Tensor, Tensor]:
+    """A start and its standard deviation as positions of inverse depth, and the deviation of those, to first order."""
+    span = (1 / stack.near_m - 1 / stack.far_m)[:, None, None]
+    return inverse_position(depth_m, stack.near_m, stack.far_m), depth_std_m / depth_m.square() / span
 
 
 def energy_of(

@@ -15,7 +15,7 @@ from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.sweep import plane_sweep
 from sfdfd.inference.upsampling import UNEXPLAINED, UNEXPLAINED_BY_OCCLUSION, mended_aif
 from sfdfd.networks.classical import classical_network, constant_network
-from sfdfd.networks.interface import Network, predict_stack, rendered
+from sfdfd.networks.interface import Network, NetworkOutput, predict_stack, rendered
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Method, Prediction
@@ -63,7 +63,7 @@ class SweepMethod:
     @torch.no_grad()
     def __call__(self, stack: FocalStack) -> Prediction:
         stack = stack.seen_by(self.camera)
-        return rendered(*plane_sweep(stack, self.renderer), self.renderer, stack)
+        return rendered(plane_sweep(stack, self.renderer), self.renderer, stack)
 
 
 class RefinedMethod:
@@ -88,17 +88,25 @@ class RefinedMethod:
         started = time.monotonic()
         begun = self.start(stack)
         spent_s = time.monotonic() - started
-        refinement = self.refiner(stack, self.renderer, begun.depth_m, begun.aif, spent_s=spent_s, progress=progress)
+        refinement = self.refiner(
+            stack, self.renderer, begun.depth_m, begun.aif,
+            spent_s=spent_s, depth_std_m=begun.depth_std_m, progress=progress,
+        )  # fmt: skip
         with torch.no_grad():
-            prediction = rendered(refinement.depth_m, refinement.aif, self.renderer, stack, refinement.rendered)
+            prediction = rendered(
+                NetworkOutput(refinement.depth_m, refinement.aif), self.renderer, stack, refinement.rendered
+            )
             occludes = self.renderer.options.get("weighting") == "occlusion"
             unexplained = UNEXPLAINED_BY_OCCLUSION if occludes else UNEXPLAINED
             return replace(prediction, aif=mended_aif(stack, prediction, unexplained)), refinement
 
 
 def with_confidence(prediction: Prediction, stack: FocalStack, renderer: Renderer) -> Prediction:
-    """The prediction with its standard deviation and confidence, see :mod:`sfdfd.inference.confidence`."""
-    std = depth_std_m(stack, renderer, prediction.depth_m, prediction.aif, prediction.rendered)
+    """The prediction with its standard deviation and confidence: the network's own where it has one, else see
+    :mod:`sfdfd.inference.confidence`."""
+    std = prediction.depth_std_m
+    if std is None:
+        std = depth_std_m(stack, renderer, prediction.depth_m, prediction.aif, prediction.rendered)
     return replace(prediction, depth_std_m=std, confidence=confidence_of(std, prediction.depth_m))
 
 

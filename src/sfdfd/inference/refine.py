@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfdfd.errors import InputError, checked_number, checked_whole
-from sfdfd.inference.energy import Energy, Priors, enlarged_to, priors_for, with_gradient
+from sfdfd.inference.energy import Energy, Priors, enlarged_to, priors_for, start_of, with_gradient
 from sfdfd.inference.lens import Lens, check_fitted
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
@@ -94,6 +94,7 @@ class Refiner:
         *,
         fit_blur: bool = False,
         spent_s: float = 0.0,
+        depth_std_m: Float[Tensor, "b h w"] | None = None,
         progress: Callable[[float, int, float], None] | None = None,
     ) -> Refinement:
         """Refine from a start.
@@ -105,12 +106,14 @@ class Refiner:
             aif: (B,3,H,W) the AIF to start from.
             fit_blur: find a factor on all blur radii as well, one per sample (an unknown camera).
             spent_s: seconds that the start took of the time.
+            depth_std_m: (B,H,W) the start's own standard deviation: where it was sure, the result stays near it.
             progress: called with (share of the time or steps gone, step, energy); it may raise KeyboardInterrupt.
         """
         if not self.enabled:
             return Refinement(depth_m, aif, torch.ones_like(stack.near_m), math.nan, math.nan, 0, 0.0)
         priors = priors_for(renderer, self.priors)
-        problem = Energy(priors, stack.without_truth(), with_gradient(renderer))
+        start = None if depth_std_m is None else start_of(stack, depth_m, depth_std_m)
+        problem = Energy(priors, stack.without_truth(), with_gradient(renderer), start)
         levels = [problem]
         for smallest in (96, 320):
             if priors.coarse_share > 0 and min(aif.shape[-2:]) >= smallest:
@@ -121,8 +124,8 @@ class Refiner:
         unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], aif))
         started = time.monotonic() - spent_s
         with torch.no_grad():
-            start = problem.energy(*unknown)
-        best = _Best(start, unknown)
+            first = problem.energy(*unknown)
+        best = _Best(first, unknown)
         total_steps, step, interrupted = self.steps, 0, False
 
         def gone() -> float:
@@ -184,7 +187,7 @@ class Refiner:
             depth_m=problem.depth_m(position),
             aif=image.clamp(0, 1),
             blur_factor=lens.blur_factor,
-            objective_start=float(start.mean()),
+            objective_start=float(first.mean()),
             objective=float(energy.mean()),
             steps=step,
             seconds=time.monotonic() - started,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sfdfd.errors import checked_whole
+from sfdfd.networks.cost_volume import defocus_of
 from sfdfd.optics.depth import depth_at
 from sfdfd.optics.render import Renderer, defocus_map_px
 from sfdfd.stack import FocalStack, Prediction
@@ -20,6 +22,7 @@ __all__ = [
     "bounded_depth_m",
     "checked_size",
     "convolution",
+    "depth_std_of",
     "max_over_slices",
     "pad_to_multiple",
     "per_sample",
@@ -29,10 +32,12 @@ __all__ = [
 
 
 class NetworkOutput(NamedTuple):
-    """depth_m (B,H,W) in metres and aif (B,3,H,W) in [0, 1]."""
+    """depth_m (B,H,W) in metres, aif (B,3,H,W) in [0, 1], and where a network knows it spread (B,H,W): the standard
+    deviation of the position of inverse depth between far (0) and near (1)."""
 
     depth_m: Float[Tensor, "b h w"]
     aif: Float[Tensor, "b 3 h w"]
+    spread: Float[Tensor, "b h w"] | None = None
 
 
 @runtime_checkable
@@ -105,30 +110,44 @@ def convolution(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True))
 
 
-def predict_stack(network: Network, renderer: Renderer, stack: FocalStack) -> Prediction:
-    """Predict depth and AIF with the network and render the stack they would produce; the batch is not padded."""
-    output = network(
+def predict_stack(
+    network: Network, renderer: Renderer, stack: FocalStack, forward: Callable[..., NetworkOutput] | None = None
+) -> Prediction:
+    """Predict depth and AIF with the network and render the stack they would produce; the batch is not padded.
+
+    Args:
+        network: one with ``needs_defocus`` true is told how the slices are blurred, as ``defocus``
+            (:class:`sfdfd.networks.cost_volume.Defocus`).
+        forward: called in the network's place (the same, compiled).
+    """
+    known = {"defocus": defocus_of(stack, renderer)} if getattr(network, "needs_defocus", False) else {}
+    output = (forward or network)(
         stack.images,
         stack.focus_distances_m,
         near_m=stack.near_m,
         far_m=stack.far_m,
         slice_mask=stack.slice_mask,
+        **known,
     )
-    return rendered(output.depth_m, output.aif, renderer, stack)
+    return rendered(output, renderer, stack)
 
 
-def rendered(
-    depth_m: Float[Tensor, "b h w"],
-    aif: Float[Tensor, "b 3 h w"],
-    renderer: Renderer,
-    stack: FocalStack,
-    known: Tensor | None = None,
-) -> Prediction:
+def depth_std_of(output: NetworkOutput, stack: FocalStack) -> Float[Tensor, "b h w"] | None:
+    """Standard deviation of the depth in metres: the spread of inverse depth, to first order."""
+    if output.spread is None:
+        return None
+    span = (1 / stack.near_m - 1 / stack.far_m)[:, None, None]
+    return output.spread * span * output.depth_m.square()
+
+
+def rendered(output: NetworkOutput, renderer: Renderer, stack: FocalStack, known: Tensor | None = None) -> Prediction:
     """The prediction that this depth and AIF are, with the stack they would have produced: ``known``, where that is rendered
     already."""
+    depth_m, aif, _ = output
     return Prediction(
         depth_m=depth_m,
         aif=aif,
+        depth_std_m=depth_std_of(output, stack),
         defocus_px=defocus_map_px(depth_m, stack.focus_distances_m, stack.camera),
         rendered=renderer(aif, depth_m, stack.focus_distances_m, stack.camera) if known is None else known,
     )

@@ -78,8 +78,8 @@ class DepthFromDefocus(lightning.LightningModule):
 
     def forward(self, stack: FocalStack) -> Prediction:
         """Predict and render an unpadded batch; see :class:`sfdfd.stack.Prediction`."""
-        network = self.compiled if self.training and self.compiled is not None else self.network
-        return predict_stack(network, self.renderer, stack.seen_by(self.camera))
+        forward = self.compiled if self.training else None
+        return predict_stack(self.network, self.renderer, stack.seen_by(self.camera), forward)
 
     def predicted(self, stack: FocalStack) -> list[tuple[list[int], FocalStack, Prediction]]:
         """The batch size by size, so that padding counts nowhere: (indices, their stacks, their predictions)."""

@@ -1,0 +1,137 @@
+"""What each plane of a sweep leaves unexplained: the cue of depth from defocus that knows the camera.
+
+If the scene near a pixel lay at inverse depth u, the slices there would be one sharp image blurred by known kernels,
+J_s = h_s(u) * I. The least-squares image (Wiener) and what it leaves unexplained are one line in the Fourier domain (the
+residual projection of Favaro and Soatto, PAMI 2005, with full knowledge of the camera):
+
+    I_u = sum_s H_s J_s / (sum_s H_s^2 + n),   e_u(x) = mean over slices and channels of (J_s - h_s * I_u)^2.
+
+One slice is always nearly in focus, so the division is tame and rings little. In u and e_u no camera is left: what a network
+learns on them holds for every camera, number of slices and PSF.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from kornia.color import rgb_to_grayscale, rgb_to_linear_rgb
+from kornia.filters import box_blur
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from sfdfd.optics.occlusion import psf_spectrum
+from sfdfd.optics.psf import PSF, DiscPSF, floored_size_px, get_psf
+from sfdfd.optics.render import Renderer
+from sfdfd.stack import FocalStack
+
+__all__ = ["Defocus", "box", "defocus_of", "sharpest", "unexplained"]
+
+
+class Defocus(NamedTuple):
+    """How the slices of a batch are blurred, without a camera.
+
+    Attributes:
+        ends_px: (B,S,2) signed blur radius in pixels at near and at far; linear in inverse depth between them.
+        psf: the family of PSFs.
+        sigma_scale: standard deviation over blur radius, of a Gaussian.
+        linear_light: whether light is blurred, not sRGB codes.
+        shown: (B,S,H,W) how far each pixel of a slice shows something; None where all do.
+    """
+
+    ends_px: Float[Tensor, "b s 2"]
+    psf: PSF
+    sigma_scale: float = 0.5
+    linear_light: bool = False
+    shown: Float[Tensor, "b s h w"] | None = None
+
+
+def defocus_of(stack: FocalStack, renderer: Renderer) -> Defocus:
+    """What a renderer does to a stack; of a renderer without our options the PSF is taken as Gaussian, of codes."""
+    options = renderer.options
+    return Defocus(
+        stack.blur_at_ends_px(),
+        get_psf(options.get("psf", "gaussian")),
+        float(options.get("sigma_scale", 0.5)),
+        bool(options.get("linear_light")),
+        stack.covered,
+    )
+
+
+def box(values: Float[Tensor, "n c h w"], side: int) -> Tensor:
+    """Mean over a window, the border repeated."""
+    return box_blur(values, side, border_type="replicate", separable=True)
+
+
+def unexplained(
+    images: Float[Tensor, "s 3 h w"],
+    shown: Float[Tensor, "s h w"],
+    defocus: Defocus,
+    index: int,
+    planes: int = 32,
+    noise: float = 1e-3,
+    grey: bool = False,
+) -> Float[Tensor, "d h w"]:
+    """e_u of one sample for ``planes`` inverse depths evenly from far to near, in (codes of a range of 1)^2.
+
+    Args:
+        images: (S,3,H,W) the real slices.
+        shown: (S,H,W) the weight of each pixel.
+        defocus: of the batch; ``index`` says which sample, its padding slices left out by the caller.
+        planes: D, at least 2.
+        noise: n, noise over signal.
+        grey: of the luminance alone, at a third of the time.
+    """
+    shown = shown[:, None]
+    # what a slice does not show, it borrows from the others
+    images = shown * images + (1 - shown) * (shown * images).sum(0) / shown.sum(0).clamp_min(1e-3)
+    if grey:
+        images = rgb_to_grayscale(images)
+    light = linear(images) if defocus.linear_light else images
+    height, width = light.shape[-2:]
+    near, far = defocus.ends_px[index].unbind(-1)
+    steps = torch.linspace(0, 1, planes, device=images.device, dtype=far.dtype)
+    radii = (far + steps[:, None] * (near - far)).abs()
+    margin = min(int(radii.max()) + 4, height - 1, width - 1)
+    shape = tuple(next_fast_len(n + 2 * margin, real=True) for n in (height, width))
+    padded = F.pad(
+        light, (margin, shape[1] - width - margin, margin, shape[0] - height - margin), mode="replicate"
+    )  # what the wrap mixes stays outside the image
+    spectrum = torch.fft.rfft2(padded)
+    unit: Tensor | float = 1.0
+    if defocus.linear_light:  # a residual in linear light counts as one of codes: dark surfaces have texture too
+        slope = torch.where(images < 0.04, 1 / 12.92, 2.4 / 1.055 * ((images + 0.055) / 1.055) ** 1.4)
+        unit = box(slope.mean((0, 1))[None, None], 9)[0, 0].clamp_min(0.05)
+    psf, costs = defocus.psf, light.new_empty(planes, height, width)
+    for plane, sizes in enumerate(psf.size_px(radii, defocus.sigma_scale)):
+        sizes = sizes if isinstance(psf, DiscPSF) else floored_size_px(sizes, psf.floor_px)
+        kernels = torch.stack([psf_spectrum(psf, s, shape, light.dtype, light.device) for s in sizes.tolist()])
+        sharp = torch.einsum("shw,schw->chw", kernels.to(spectrum.dtype), spectrum) / (kernels.square().sum(0) + noise)
+        residual = torch.fft.irfft2(spectrum - kernels[:, None] * sharp, s=shape)
+        residual = residual[..., margin : margin + height, margin : margin + width]
+        squares = (shown * (residual / unit).square()).sum((0, 1))
+        costs[plane] = squares / (light.shape[1] * shown.sum(0)[0].clamp_min(1e-3))
+    return costs
+
+
+def linear(codes: Tensor) -> Tensor:
+    """sRGB codes as light, of any number of channels."""
+    if codes.shape[-3] == 3:
+        return rgb_to_linear_rgb(codes)
+    return rgb_to_linear_rgb(codes.expand(*codes.shape[:-3], 3, *codes.shape[-2:]))[..., :1, :, :]
+
+
+def sharpest(
+    images: Float[Tensor, "b s 3 h w"], radius_px: Float[Tensor, "b s h w"], shown: Float[Tensor, "b s #h #w"]
+) -> Float[Tensor, "b 3 h w"]:
+    """At each pixel the slices that are sharpest there: weights exp(-r^2 / (2 (0.7 px)^2)), r the blur radius.
+
+    Args:
+        images: (B,S,3,H,W) slices.
+        radius_px: (B,S,H,W) blur radius of each, of any sign.
+        shown: (B,S,H,W) the weight of each pixel, 0 where a slice shows nothing.
+    """
+    share = torch.softmax(-radius_px.square() / (2 * 0.7**2) + torch.log(shown + 1e-6), 1)
+    return torch.einsum("bshw,bschw->bchw", share, images)
