@@ -1,18 +1,17 @@
 """A start for refinement without weights: a plane sweep, regularised by hand.
 
-The log of what each plane leaves unexplained (:mod:`sfdfd.networks.cost_volume`) is regularised by semi-global matching
-(Hirschmueller, PAMI 2008) over four directions, and its minimum refined by a parabola.
+The log of what each plane leaves unexplained (:mod:`sfdfd.networks.cost_volume`) is regularised by semi-global matching,
+and its minimum refined by a parabola.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sfdfd.networks.cost_volume import box, defocus_of, sharpest, unexplained
+from sfdfd.networks.cost_volume import RESIDUAL_FLOOR, box, defocus_of, semi_global, sharpest, unexplained
 from sfdfd.networks.interface import NetworkOutput
 from sfdfd.optics.depth import depth_at
 from sfdfd.optics.render import Renderer, defocus_map_px
@@ -20,9 +19,7 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["plane_sweep", "sharpest_slices"]
 
-RESIDUAL_FLOOR = 1.3e-5
-"""Mean square of the residual (of sRGB codes) that counts as none."""
-TRUST = 2.0
+TRUST = 4.0
 """Natural logarithms of a likelihood per one of the residual, for the spread."""
 
 
@@ -78,30 +75,11 @@ def _position(
     costs = unexplained(one.images[0], shown, defocus_of(one, renderer), 0, planes, noise)
     costs = torch.log(box(costs[:, None], window_px)[:, 0] + RESIDUAL_FLOOR)
     steps = torch.linspace(0, 1, planes, device=costs.device)
-    smoothed = torch.from_numpy(_semi_global(costs.cpu().numpy(), jump, 4 * jump)).to(costs)
+    smoothed = semi_global(costs, jump)
     position = _minimum(smoothed) / (planes - 1)
-    share = torch.softmax(-TRUST * costs, 0)
+    share = torch.softmax(-TRUST * smoothed, 0)
     spread = (share * (steps[:, None, None] - position).square()).sum(0).sqrt()
     return position, spread
-
-
-def _semi_global(costs: np.ndarray, step: float, jump: float) -> np.ndarray:
-    """(D,H,W) costs -> the sum of their path costs along both axes, both ways."""
-    total = np.zeros_like(costs)
-    for axis in (1, 2):
-        for way in (1, -1):
-            lines = np.moveaxis(costs, axis, 0)[::way]
-            sums = np.empty_like(lines)
-            sums[0] = before = lines[0]
-            for index in range(1, len(lines)):
-                least = before.min(0)
-                beside = np.minimum(
-                    np.concatenate([before[1:], before[-1:]]), np.concatenate([before[:1], before[:-1]])
-                )
-                before = lines[index] + np.minimum(np.minimum(before, beside + step), least + jump) - least
-                sums[index] = before
-            total += np.moveaxis(sums[::way], 0, axis)
-    return total
 
 
 def _minimum(costs: Float[Tensor, "d h w"]) -> Float[Tensor, "h w"]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -27,7 +28,10 @@ from sfdfd.optics.psf import PSF, DiscPSF, floored_size_px, get_psf
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
-__all__ = ["Defocus", "box", "defocus_of", "sharpest", "unexplained"]
+__all__ = ["RESIDUAL_FLOOR", "Defocus", "box", "defocus_of", "semi_global", "sharpest", "unexplained"]
+
+RESIDUAL_FLOOR = 1.3e-5
+"""Mean square of a residual (of codes of a range of 1) that counts as none."""
 
 
 class Defocus(NamedTuple):
@@ -135,3 +139,28 @@ def sharpest(
     """
     share = torch.softmax(-radius_px.square() / (2 * 0.7**2) + torch.log(shown + 1e-6), 1)
     return torch.einsum("bshw,bschw->bchw", share, images)
+
+
+def semi_global(costs: Float[Tensor, "d h w"], step: float = 0.2) -> Float[Tensor, "d h w"]:
+    """The mean of the costs' path costs along both axes, both ways (semi-global matching; Hirschmueller, PAMI 2008).
+
+    Args:
+        costs: (D,H,W) of planes in order.
+        step: price of a step to the next plane; a larger step costs four times that.
+    """
+    values, jump = costs.cpu().numpy(), 4 * step
+    total = np.zeros_like(values)
+    for axis in (1, 2):
+        for way in (1, -1):
+            lines = np.moveaxis(values, axis, 0)[::way]
+            sums = np.empty_like(lines)
+            sums[0] = before = lines[0]
+            for index in range(1, len(lines)):
+                least = before.min(0)
+                beside = np.minimum(
+                    np.concatenate([before[1:], before[-1:]]), np.concatenate([before[:1], before[:-1]])
+                )
+                before = lines[index] + np.minimum(np.minimum(before, beside + step), least + jump) - least
+                sums[index] = before
+            total += np.moveaxis(sums[::way], 0, axis)
+    return torch.from_numpy(total / 4).to(costs)

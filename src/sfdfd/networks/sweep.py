@@ -10,16 +10,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sfdfd.errors import InputError, checked_whole
-from sfdfd.networks.cost_volume import Defocus, box, sharpest, unexplained
+from sfdfd.networks.cost_volume import RESIDUAL_FLOOR, Defocus, box, semi_global, sharpest, unexplained
 from sfdfd.networks.interface import NetworkOutput, checked_size, convolution, pad_to_multiple, per_sample
 from sfdfd.optics.depth import depth_at
 from sfdfd.parts import part
 
 __all__ = ["PlaneSweepNet"]
-
-WINDOWS_PX = (3, 9)
-FLOOR = 4e-6
-"""Mean square of a residual that counts as none: about the rounding to 8 bits."""
 
 
 @part
@@ -62,16 +58,16 @@ class PlaneSweepNet(nn.Module):
         for last in (self.head, self.coarse_head, self.image_head[-1]):
             nn.init.zeros_(last.bias)
             nn.init.normal_(last.weight, std=1e-3)
-        self.trust = nn.Parameter(torch.tensor(2.0))
+        self.trust = nn.Parameter(torch.tensor(8.0))
 
-    def costs(self, images: Tensor, defocus: Defocus, shown: Float[Tensor, "b s h w"]) -> Float[Tensor, "b d h w"]:
-        """The planes' residuals; no gradient."""
+    def costs(self, images: Tensor, defocus: Defocus, shown: Float[Tensor, "b s h w"]) -> Float[Tensor, "b 2 d h w"]:
+        """The planes' residuals as logs, averaged over 3 pixels, and regularised by semi-global matching; no gradient."""
         with torch.no_grad():
             found = []
             for index in range(len(images)):
                 there = shown[index].flatten(1).any(1)
                 one = defocus._replace(ends_px=defocus.ends_px[index][there][None])
-                found.append(unexplained(images[index][there], shown[index][there], one, 0, self.planes, grey=True))
+                found.append(sweep_logs(images[index][there], shown[index][there], one, self.planes))
             return torch.stack(found)
 
     def forward(
@@ -83,13 +79,13 @@ class PlaneSweepNet(nn.Module):
         far_m: float | Tensor | None = None,
         slice_mask: Bool[Tensor, "b s"] | None = None,
         defocus: Defocus | None = None,
-        costs: Float[Tensor, "b d h w"] | None = None,
+        costs: Float[Tensor, "b 2 d h w"] | None = None,
     ) -> NetworkOutput:
         """Predict depth (B,H,W) in metres and the all-in-focus image (B,3,H,W); arguments as in DAIFNet.
 
         Args:
             defocus: how the slices are blurred; needed.
-            costs: (B,D,H,W) those of :meth:`costs`, where known already.
+            costs: (B,2,D,H,W) those of :meth:`costs`, where known already.
         """
         if defocus is None:
             raise InputError("PlaneSweepNet needs to know how the slices are blurred (defocus)")
@@ -102,7 +98,7 @@ class PlaneSweepNet(nn.Module):
             shown = shown * defocus.shown
         if costs is None:
             costs = self.costs(images, defocus, shown)
-        logs = [torch.log(box(costs, window) + FLOOR) for window in WINDOWS_PX]
+        logs = costs.unbind(1)
         least = [log.amin(1, keepdim=True) for log in logs]
         relative = [log - low for log, low in zip(logs, least, strict=True)]
         start = torch.softmax(-self.trust.detach() * relative[1], 1)
@@ -144,3 +140,12 @@ class PlaneSweepNet(nn.Module):
     def _sharpest(images: Tensor, position: Tensor, defocus: Defocus, shown: Tensor) -> Tensor:
         near_px, far_px = defocus.ends_px[..., None, None].unbind(2)
         return sharpest(images, far_px + position[:, None] * (near_px - far_px), shown)
+
+
+def sweep_logs(
+    images: Float[Tensor, "s 3 h w"], shown: Float[Tensor, "s h w"], defocus: Defocus, planes: int
+) -> Float[Tensor, "2 d h w"]:
+    """What :class:`PlaneSweepNet` sees of one stack: logs of the planes' residuals, plain and regularised."""
+    costs = unexplained(images, shown, defocus, 0, planes, grey=True)[:, None]
+    fine, wide = (torch.log(box(costs, window)[:, 0] + floor) for window, floor in ((3, 4e-6), (5, RESIDUAL_FLOOR)))
+    return torch.stack([fine, semi_global(wide)])

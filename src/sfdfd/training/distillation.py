@@ -1,0 +1,101 @@
+"""A network learns from self-made stacks (:mod:`sfdfd.training.selfmade`): the second LightningModule, with answers in the
+place of the renderer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from sfdfd.networks.cost_volume import Defocus
+from sfdfd.networks.sweep import PlaneSweepNet
+from sfdfd.optics.depth import inverse_position
+from sfdfd.optics.psf import GaussianPSF
+from sfdfd.training.module import CONFIG_KEY
+from sfdfd.training.selfmade import Lesson
+
+__all__ = ["Distillation", "distillation_terms"]
+
+LEAST_SPREAD = 3e-3
+
+
+def distillation_terms(
+    depth_m: Tensor, aif: Tensor, spread: Tensor, lesson: Lesson, weights: dict[str, float]
+) -> dict[str, Tensor]:
+    """What the answer costs, per image (B,), and the weighted sum as "total".
+
+    log_depth and position are mean absolute errors of log depth (relative errors) and of the position of inverse depth,
+    weighed by how sure the teacher is; aif the AIF's; spread is |error| / s + log s, the negative log-likelihood of a
+    Laplace distribution of the position, which teaches s alone.
+    """
+    known, image, sure = lesson.answer
+    position = inverse_position(depth_m, lesson.near_m, lesson.far_m)
+    low, high = (1 / end[:, None, None] for end in (lesson.far_m, lesson.near_m))
+    error = (position - known).abs()
+    s = spread.clamp_min(LEAST_SPREAD)
+    values = {
+        "log_depth": (sure * (torch.log(depth_m * (low + known * (high - low)))).abs()).mean((1, 2)),
+        "position": (sure * error).mean((1, 2)),
+        "aif": (aif - image).abs().mean((1, 2, 3)),
+        "spread": (sure * (error.detach() / s + torch.log(s))).mean((1, 2)),
+    }
+    return {**values, "total": sum(weights[key] * value for key, value in values.items())}
+
+
+class Distillation(lightning.LightningModule):
+    """Trains a network on lessons.
+
+    Args:
+        network: see :class:`sfdfd.networks.sweep.PlaneSweepNet`.
+        optimizer: called with the parameters.
+        weights: of the terms, see :func:`distillation_terms`.
+        warmup_steps, final_lr_share: linear warm-up, then a cosine to this share of the learning rate.
+        run_config: what the checkpoint says of itself.
+    """
+
+    def __init__(
+        self,
+        network: PlaneSweepNet,
+        optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
+        weights: dict[str, float],
+        warmup_steps: int = 100,
+        final_lr_share: float = 0.02,
+        run_config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.make_optimizer, self.weights = optimizer, weights
+        self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
+        self.run_config = run_config or {}
+
+    def terms(self, lesson: Lesson) -> dict[str, Tensor]:
+        focus = lesson.ends_px.new_ones(lesson.ends_px.shape[:2])  # in ends_px already
+        output = self.network(
+            lesson.images, focus, near_m=lesson.near_m, far_m=lesson.far_m, slice_mask=lesson.slice_mask,
+            defocus=Defocus(lesson.ends_px, GaussianPSF()), costs=lesson.costs,
+        )  # fmt: skip
+        return distillation_terms(output.depth_m, output.aif, output.spread, lesson, self.weights)
+
+    def training_step(self, lesson: Lesson, index: int) -> Tensor:
+        values = {f"train/{key}": value.mean() for key, value in self.terms(lesson).items()}
+        self.log_dict(values, batch_size=len(lesson.images))
+        return values["train/total"]
+
+    def configure_optimizers(self):
+        optimizer = self.make_optimizer(self.network.parameters())
+        total, warmup = int(self.trainer.estimated_stepping_batches), self.warmup_steps
+
+        def factor(step: int) -> float:
+            share = min(1.0, step / max(1, total))
+            cosine = self.final_lr_share + (1 - self.final_lr_share) * 0.5 * (1 + math.cos(math.pi * share))
+            return cosine * min(1.0, (step + 1) / warmup)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CONFIG_KEY] = self.run_config

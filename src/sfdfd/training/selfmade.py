@@ -1,0 +1,259 @@
+"""Self-made stacks: a teacher's answers as scenes, photographed anew by random cameras.
+
+A teacher (refinement) answers a stack with depth and AIF, from the stack alone. However wrong that answer is of its own
+scene, it is a scene: rendered by any camera into a new stack, it is the exact answer to that one. So a network learns from
+exact answers, over all cameras, and no truth is looked at (distillation by rendering again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sfdfd.networks.cost_volume import defocus_of
+from sfdfd.networks.sweep import sweep_logs
+from sfdfd.optics.camera import Camera
+from sfdfd.optics.depth import depth_at
+from sfdfd.optics.render import DefocusRenderer, Renderer
+from sfdfd.stack import FocalStack, Prediction
+
+__all__ = [
+    "Answer",
+    "Lesson",
+    "LessonsOf",
+    "answer_of",
+    "own_lesson",
+    "packed",
+    "random_lesson",
+    "together",
+    "unpacked",
+]
+
+SLICES = (2, 3, 4, 5, 5, 5, 6, 8, 10, 12)
+SPAN_PX = (1.0, 25.0)
+"""By how many pixels of blur radius near and far lie apart."""
+
+
+class Answer(NamedTuple):
+    """What a teacher says of a stack.
+
+    Attributes:
+        position: (H,W) of inverse depth between far (0) and near (1).
+        aif: (3,H,W) in [0, 1].
+        weight: (H,W) in (0, 1], how sure the teacher is: 1 / (1 + (relative standard deviation / 0.1)^2).
+    """
+
+    position: Float[Tensor, "h w"]
+    aif: Float[Tensor, "3 h w"]
+    weight: Float[Tensor, "h w"]
+
+
+class Lesson(NamedTuple):
+    """A stack, what a plane sweep leaves unexplained of it, and its answer; in a batch (B,...) each.
+
+    Attributes:
+        images: (S,3,H,W) in [0, 1].
+        slice_mask: (S,) true for real slices.
+        ends_px: (S,2) signed blur radius at near and far.
+        costs: (2,D,H,W) of :func:`sfdfd.networks.sweep.sweep_logs`.
+        near_m, far_m: () depth range.
+        answer: position, AIF, weight.
+    """
+
+    images: Tensor
+    slice_mask: Bool[Tensor, "*b s"]
+    ends_px: Tensor
+    costs: Tensor
+    near_m: Tensor
+    far_m: Tensor
+    answer: Answer
+
+    def cropped(self, size: int, generator: np.random.Generator) -> Lesson:
+        """A random square of it, mirrored and turned at random: what stays true."""
+        height, width = self.costs.shape[-2:]
+        top, left = (int(generator.integers(0, max(n - size, 0) + 1)) for n in (height, width))
+        flips, turned = generator.random(2) < (0.5, 0.3), generator.random() < 0.3
+
+        def moved(values: Tensor) -> Tensor:
+            values = values[..., top : top + size, left : left + size]
+            for axis, flip in zip((-1, -2), flips, strict=True):
+                values = values.flip(axis) if flip else values
+            return values.transpose(-1, -2) if turned else values
+
+        answer = Answer(*(moved(value) for value in self.answer))
+        return self._replace(images=moved(self.images), costs=moved(self.costs), answer=answer)
+
+
+def answer_of(prediction: Prediction, stack: FocalStack) -> Answer:
+    """The teacher's answer to a batch of one, from its depth, AIF and standard deviation."""
+    inverse, low, high = 1 / prediction.depth_m[0], 1 / stack.far_m[0], 1 / stack.near_m[0]
+    assert prediction.depth_std_m is not None
+    doubt = prediction.depth_std_m[0] / prediction.depth_m[0]
+    return Answer(
+        ((inverse - low) / (high - low)).clamp(0, 1), prediction.aif[0].clamp(0, 1), 1 / (1 + (10 * doubt) ** 2)
+    )
+
+
+def own_lesson(stack: FocalStack, answer: Answer, renderer: Renderer, planes: int = 32) -> Lesson:
+    """The stack that was answered, as it is."""
+    defocus = defocus_of(stack, renderer)
+    costs = sweep_logs(stack.images[0], stack.shown()[0], defocus, planes)
+    return Lesson(
+        stack.images[0], stack.slice_mask[0], defocus.ends_px[0], costs, stack.near_m[0], stack.far_m[0], answer
+    )
+
+
+def random_lesson(answer: Answer, seed: Sequence[int], size: int = 160, planes: int = 32) -> Lesson:
+    """An answer as a scene, photographed by a random camera: depth range, blur, focus distances, optics, noise, alignment.
+
+    Args:
+        answer: the scene.
+        seed: of all that is random.
+        size: side of the square in pixels.
+        planes: of the sweep.
+    """
+    g = np.random.default_rng(list(seed))
+    position, aif, _ = _varied(answer, size, g)
+    near_m, far_m, camera = _random_camera(g)
+    focus_m = _random_focus_m(g, near_m, far_m, camera)
+    renderer = _random_renderer(g)
+    depth_m = depth_at(position[None], near_m, far_m)
+    with torch.no_grad():
+        images = renderer(aif[None], depth_m, focus_m, camera)[0]
+        images = _as_photographed(images, g)
+    stack = FocalStack.single(images, focus_m, camera, near_m, far_m)
+    return own_lesson(stack, Answer(position, aif, torch.ones_like(position)), renderer, planes)
+
+
+def _varied(answer: Answer, size: int, g: np.random.Generator) -> Answer:
+    """A random square, other colours, and its depths stretched over another part of the range."""
+    height, width = answer.position.shape
+    top, left = (int(g.integers(0, max(n - size, 0) + 1)) for n in (height, width))
+    position = answer.position[top : top + size, left : left + size].float()
+    aif = answer.aif[:, top : top + size, left : left + size].float()
+    aif = aif[torch.from_numpy(g.permutation(3))] ** float(np.exp(g.uniform(-0.5, 0.5))) * float(g.uniform(0.6, 1.0))
+    low, high = float(position.min()), float(position.max())
+    extent = max(high - low, 0.05)
+    whole = extent * float(np.exp(g.uniform(0, 1))) if g.random() < 0.8 else max(1.0, extent)
+    start = low - float(g.uniform()) * (whole - extent)
+    position = ((position - start) / whole).clamp(0, 1)
+    return Answer(position, aif, torch.ones_like(position))
+
+
+def _random_camera(g: np.random.Generator) -> tuple[float, float, Camera]:
+    """Near, far and a camera: macro to room, by how much the blur differs over the range."""
+    near_m = float(np.exp(g.uniform(np.log(0.08), np.log(1.5))))
+    far_m = near_m * float(np.exp(g.uniform(np.log(2), np.log(20))))
+    scale_px_m = float(np.exp(g.uniform(*np.log(SPAN_PX)))) / (1 / near_m - 1 / far_m)
+    focal_length_m = near_m * float(np.exp(g.uniform(np.log(0.01), np.log(0.12))))
+    return near_m, far_m, Camera(focal_length_m, 2.0, focal_length_m**2 / (4 * scale_px_m))
+
+
+def _random_focus_m(g: np.random.Generator, near_m: float, far_m: float, camera: Camera) -> Tensor:
+    """(S,) even or uneven in inverse distance, or even in the logarithm; not always over the whole range."""
+    number, kind = int(g.choice(SLICES)), g.random()
+    low, high = 1 / far_m, 1 / near_m
+    if kind < 0.6:
+        inverse = low + (high - low) * np.linspace(g.uniform(-0.05, 0.2), g.uniform(0.75, 1.05), number)
+    elif kind < 0.8:
+        inverse = low + (high - low) * g.uniform(-0.05, 1.05, number)
+    else:
+        inverse = 1 / np.geomspace(near_m * 1.2, far_m * 0.8, number)
+    focus_m = torch.from_numpy(np.sort(1 / np.maximum(inverse, 1e-6))).float()
+    return focus_m.clamp_min(2 * camera.focal_length_m)
+
+
+def _random_renderer(g: np.random.Generator) -> DefocusRenderer:
+    """Light (disc, linear, occlusion), the published synthesis (Gaussian, codes, source), and what lies between."""
+    kind = g.random()
+    if kind < 0.6:
+        return DefocusRenderer(psf="disc", linear_light=True, weighting="occlusion")
+    if kind < 0.85:
+        return DefocusRenderer(sigma_scale=float(np.exp(g.uniform(np.log(0.35), 0))), weighting="source")
+    psf, linear = ("gaussian", "disc")[int(g.random() < 0.5)], bool(g.random() < 0.5)
+    return DefocusRenderer(psf=psf, linear_light=linear, weighting="occlusion")
+
+
+def _as_photographed(images: Tensor, g: np.random.Generator) -> Tensor:
+    """Sometimes misaligned by parts of a pixel, sometimes noisy, always of 8 bits."""
+    if g.random() < 0.2:
+        moves = torch.eye(2, 3).repeat(len(images), 1, 1)
+        moves[:, :, 2] = torch.from_numpy(g.normal(0, 0.8 / images.shape[-1], (len(images), 2))).float()
+        grid = F.affine_grid(moves, list(images.shape), align_corners=False)
+        images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    if g.random() < 0.5:
+        std = float(np.exp(g.uniform(np.log(0.001), np.log(0.015))))
+        images = images + std * torch.from_numpy(g.standard_normal(images.shape)).float()
+    return (images.clamp(0, 1) * 255).round() / 255
+
+
+class LessonsOf(Dataset):
+    """Lessons that lie in a folder, one file each, cut to one size at random; what is random depends on (seed, index).
+
+    Args:
+        files: :func:`packed` lessons, as ``torch.save`` writes them.
+        length: how many an epoch has: file ``index mod len(files)``, another cut each time.
+        size: side of the square.
+        seed: of the cuts.
+    """
+
+    def __init__(self, files: Sequence[Path], length: int, size: int, seed: int) -> None:
+        self.lessons = [torch.load(file, weights_only=True) for file in files]
+        self.length, self.size, self.seed = length, size, seed
+        order = np.random.default_rng(seed)
+        self.order = np.concatenate([order.permutation(len(files)) for _ in range(-(-length // len(files)))])[
+            :length
+        ].tolist()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Lesson:
+        lesson = unpacked(self.lessons[self.order[index]])
+        return lesson.cropped(self.size, np.random.default_rng([self.seed, index]))
+
+
+def packed(lesson: Lesson) -> dict[str, Any]:
+    """Plain tensors at half precision."""
+    position, aif, weight = lesson.answer
+    return {
+        "images": (lesson.images * 255).round().byte(),
+        "ends_px": lesson.ends_px,
+        "costs": lesson.costs.half(),
+        "near_m": lesson.near_m,
+        "far_m": lesson.far_m,
+        "position": position.half(),
+        "aif": (aif * 255).round().byte(),
+        "weight": weight.half(),
+    }
+
+
+def unpacked(values: dict[str, Any]) -> Lesson:
+    """The lesson of :func:`packed`."""
+    answer = Answer(values["position"].float(), values["aif"].float() / 255, values["weight"].float())
+    images = values["images"].float() / 255
+    there = torch.ones(len(images), dtype=torch.bool)
+    return Lesson(images, there, values["ends_px"], values["costs"].float(), values["near_m"], values["far_m"], answer)
+
+
+def together(lessons: Sequence[Lesson]) -> Lesson:
+    """A batch of lessons of one size, slices padded with zeros."""
+    longest = max(len(one.images) for one in lessons)
+
+    def padded(values: Tensor) -> Tensor:
+        return torch.cat([values, values.new_zeros(longest - len(values), *values.shape[1:])])
+
+    columns = {
+        key: torch.stack([padded(getattr(one, key)) for one in lessons]) for key in ("images", "slice_mask", "ends_px")
+    }
+    columns |= {key: torch.stack([getattr(one, key) for one in lessons]) for key in ("costs", "near_m", "far_m")}
+    answer = Answer(*(torch.stack(values) for values in zip(*(one.answer for one in lessons), strict=True)))
+    return Lesson(**columns, answer=answer)
