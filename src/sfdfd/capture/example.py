@@ -53,8 +53,8 @@ def named_photographs(stack: Any, said: Mapping[str, Any]) -> Photographs:
 
     Args:
         stack: a folder, a video, or "example".
-        said: what the command line says of the folder's photographs, by the keys of ``stack.yaml``, ``holdout`` and ``slices``; others
-            are passed over.
+        said: what the command line says of the folder's photographs, by the keys of ``stack.yaml``, ``holdout`` and
+            ``slices``; others are passed over.
 
     Raises:
         InputError: none is named, or they cannot be read.

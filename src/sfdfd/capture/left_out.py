@@ -95,9 +95,7 @@ def left_out_slices(
     for place, file, image, focus in zip(
         aside.places or (), aside.files, aside.images, focus_of_places(aside), strict=True
     ):
-        rendered = render_slice(
-            renderer, prediction.aif[0], prediction.depth_m[0], focus, camera, device=device
-        ).cpu()
+        rendered = render_slice(renderer, prediction.aif[0], prediction.depth_m[0], focus, camera, device=device).cpu()
         nearest, pair = neighbours(focus, capture.focus_distances_m)
         loaded = {one: inputs[one] for one in {nearest, *pair}}
         moved, covered, motion = registered_onto(image, loaded[nearest], align_mode, align_model)

@@ -84,4 +84,3 @@ def informative(sharp: Sequence[np.ndarray], number: int) -> list[int]:
         score = np.where(away <= 0.25, crispness[least : most + 1] - 0.2 * away, -away)
         chosen.append(least + int(np.argmax(score)))
     return chosen
-

@@ -12,7 +12,7 @@ __all__ = ["even_exposure", "exposure_gains", "with_gain"]
 Array = np.ndarray
 
 
-def even_exposure(images: Sequence[Array], reference: int, covered: Sequence[Array]) -> tuple[list[Array], Array]:
+def even_exposure(images: Sequence[Array], reference: int, covered: Sequence[Array] | Array) -> tuple[list[Array], Array]:
     """Bring every slice to the reference's exposure and white balance by one gain per colour (:func:`exposure_gains`).
 
     Returns:
@@ -31,7 +31,7 @@ def with_gain(image: Array, gain: Array) -> Array:
     return (scaled.round() if image.dtype.kind == "u" else scaled).astype(image.dtype)
 
 
-def exposure_gains(images: Sequence[Array], reference: int, covered: Sequence[Array]) -> Array:
+def exposure_gains(images: Sequence[Array], reference: int, covered: Sequence[Array] | Array) -> Array:
     """(S,3) gains that bring every slice to the reference's exposure and white balance.
 
     The gain is the median ratio of strongly smoothed images where both slices reach and neither is clipped: blur keeps local

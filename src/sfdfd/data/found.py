@@ -6,6 +6,7 @@ import os
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from sfdfd.data.formats.video import VIDEO_SUFFIXES
@@ -57,7 +58,9 @@ def stacks_below(
     for folder in _folders(root, seen):
         name = "" if folder == root else folder.relative_to(root).as_posix()
         images = without_twins(list_images(folder))
-        videos = sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+        videos = sorted(
+            p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")
+        )
         if not images:
             alone = len(videos) == 1 and name
             found += [FoundStack(name if alone else _joined(name, video.stem), video) for video in videos]
@@ -122,7 +125,7 @@ def bursts(files: Sequence[Path], gap_s: float, patient: bool = False) -> list[t
     if len(moments) < len(files) or len(files) < 2:
         return [("", list(files))]
     moments.sort(key=lambda one: (one[0], files.index(one[1])))
-    pauses = [(b - a).total_seconds() for (a, _), (b, _) in zip(moments, moments[1:], strict=False)]
+    pauses = [(b - a).total_seconds() for (a, _), (b, _) in pairwise(moments)]
     limit = max(gap_s, LONGEST_PAUSE * statistics.median_low(pauses)) if patient else gap_s
     parts = [[moments[0]]]
     for pause, one in zip(pauses, moments[1:], strict=True):
@@ -130,7 +133,8 @@ def bursts(files: Sequence[Path], gap_s: float, patient: bool = False) -> list[t
             parts.append([])
         parts[-1].append(one)
     return [
-        (part[0][0].strftime("%Y-%m-%d_%H-%M-%S"), sorted((file for _, file in part), key=files.index)) for part in parts
+        (part[0][0].strftime("%Y-%m-%d_%H-%M-%S"), sorted((file for _, file in part), key=files.index))
+        for part in parts
     ]
 
 

@@ -61,7 +61,7 @@ _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False)
 
 
 def without_twins(files: Sequence[Path]) -> list[Path]:
-    """Of a RAW file and the picture that the camera made of it (one name, two suffixes) the RAW file, where it can be read."""
+    """Of a RAW file and the picture that the camera made of it (one name, two suffixes) the RAW file, if it can be read."""
     raw = {file.with_suffix("") for file in files if file.suffix.lower() in RAW_SUFFIXES}
     others = {file.with_suffix("") for file in files if file.suffix.lower() not in RAW_SUFFIXES}
     wanted = raw_is_readable()

@@ -20,23 +20,31 @@ INFINITE = re.compile(r"(?<![a-z])inf(inity)?(?![a-z])", re.IGNORECASE)
 COUNTED_INFINITE = re.compile(r"(?<![\d.])(\d+)_inf", re.IGNORECASE)
 
 
-def _stems(files: Sequence[Path]) -> list[str]:
-    """The names without suffix and without focal length; a comma between digits is decimal."""
-    return [FOCAL_LENGTH.sub(" ", stem) for stem in _whole_stems(files)]
-
-
 def _whole_stems(files: Sequence[Path]) -> list[str]:
+    """The names without suffix; a comma between digits is decimal."""
     return [re.sub(r"(?<=\d),(?=\d)", ".", file.stem) for file in files]
+
+
+def _stems(files: Sequence[Path]) -> list[str]:
+    """Those, without the focal length where all of them carry the same."""
+    stems = _whole_stems(files)
+    return stems if _written_focal_mm(stems) is None else [FOCAL_LENGTH.sub(" ", stem) for stem in stems]
+
+
+def _written_focal_mm(stems: Sequence[str]) -> float | None:
+    """Of ``f4.5mm`` in every name; numbers that differ are no lens but where it was focused."""
+    said = {tuple(FOCAL_LENGTH.findall(stem)) for stem in stems}
+    if len(said) != 1 or len(one := said.pop()) != 1:
+        return None
+    return float(one[0]) or None
 
 
 def focal_length_in_names(files: Sequence[Path]) -> float | None:
     """The focal length in metres that every file name carries: ``f4.5mm``, or ``50mm`` where another number with a unit
     varies and so is the distance (``50mm_0.8m.jpg``)."""
     stems = _whole_stems(files)
-    said = [FOCAL_LENGTH.findall(stem) for stem in stems]
-    if all(len(numbers) == 1 for numbers in said):
-        values = {float(numbers[0]) for numbers in said}
-        return values.pop() / 1000 if len(values) == 1 and min(values) > 0 else None
+    if (written := _written_focal_mm(stems)) is not None:
+        return written / 1000
     numbers = [WITH_UNIT.findall(stem) for stem in stems]
     if len({len(found) for found in numbers}) != 1:
         return None
@@ -67,8 +75,8 @@ def distances_in_names(files: Sequence[Path]) -> tuple[list[float], bool] | None
     """Focus distances in file names, and whether they carry their unit (metres then).
 
     A number counts if it has a unit (``0.5m``, ``0,5m``, ``120cm``, ``350mm``; ``1.25dpt`` are dioptres, 0 is infinity) or a
-    decimal point or comma (``image_1_0.35.jpg``), or the name says ``inf``; every file must have one, and they must not all be the same. Plain
-    integers are taken for counters. ``0_35m`` is 0.35 m unless a counter in front explains the digits before the
+    decimal point or comma (``image_1_0.35.jpg``), or the name says ``inf``; every file must have one, and
+    they must not all be the same. Plain integers are taken for counters. ``0_35m`` is 0.35 m unless a counter in front explains the digits before the
     underscore in every name: then it is ambiguous, and nothing is known.
     """
     stems = _stems(files)

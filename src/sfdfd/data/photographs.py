@@ -31,6 +31,7 @@ TRUTH_KEYS = ("depth_m", "aif")
 AGREEMENT = 0.05
 """Share by which the EXIF of a stack's photographs may differ: lenses breathe, but a stack has one lens."""
 
+
 @dataclass(frozen=True)
 class Photographs:
     """A stack as it was photographed.
@@ -131,7 +132,8 @@ def read_photographs(
             sorted file names, or of ``files``; ``.inf`` is allowed), near_m, far_m, files, crop ([left, top, right,
             bottom] pixels cut off), focus_distance_unit_m (what distances without a unit of their own are multiplied by),
             focus_unit ("metre", or "dioptre": 1/m, 0 is infinity), focus_distances_std (their standard deviation in the same
-            unit: one number or one per slice), frames (of a video: which, or how many), optics (psf, linear_light, weighting, sigma_scale: how the photographs are blurred).
+            unit: one number or one per slice), frames (of a video: which, or how many),
+            optics (psf, linear_light, weighting, sigma_scale: how the photographs are blurred).
         overrides: the same keys; those that are not None take precedence.
         holdout: the slices to keep aside, see :func:`sfdfd.data.holdout.held_out`; their EXIF says nothing of the lens.
         slices: how many are worked on, see :func:`sfdfd.data.choice.wanted_slices`.
@@ -152,7 +154,8 @@ def read_photographs(
     if len(kept) < len(rest):
         numbers = ", ".join(str(index) for index in kept)
         read.notes.append(
-            f"{len(kept)} of {len(said.files)} slices are worked on, in equal steps of what is sharp (slices={slices}): {numbers}"
+            f"{len(kept)} of {len(said.files)} slices are worked on, in equal steps of what is sharp (slices={slices}): "
+            + numbers
         )
     camera = _camera(said, [(said.files[i], facts[i]) for i in kept])
     sources = {**{key: origin for key, (_, origin) in camera.items()}, **said.range_origins}

@@ -64,7 +64,10 @@ def write_index(output_dir: Path, title: str, rows: Sequence[Mapping[str, Any]])
     for row in rows:
         folder = output_dir / row["name"]
         pictures = [
-            {**picture(what, iio.imread(folder / name), largest_px=320), "link": quote(f"{readable(row['name'])}/report.html")}
+            {
+                **picture(what, iio.imread(folder / name), largest_px=320),
+                "link": quote(f"{readable(row['name'])}/report.html"),
+            }
             for what, name in (("All-in-focus image", "aif.png"), ("Depth", "depth.png"))
             if row["facts"] and (folder / name).is_file()
         ]

@@ -47,7 +47,7 @@ def read_heic(data: bytes, path: Path, check_size: Callable[[int, int], None]) -
         transfer = int(primary.info.get("nclx_profile", {}).get("transfer_characteristics", 0))
         if transfer in HDR_TRANSFERS:
             raise InputError(
-                f"{path}: its codes are those of HDR ({HDR_TRANSFERS[transfer]}), not of a photograph; export it as JPEG or TIFF"
+                f"{path}: its codes are those of HDR ({HDR_TRANSFERS[transfer]}), not of a photograph; export it as JPEG"
             )
         bits = int(primary.info.get("bit_depth", 8))
         array = np.asarray(primary)

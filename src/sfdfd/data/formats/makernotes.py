@@ -19,7 +19,11 @@ __all__ = ["exif_of", "maker_distances", "reader_of_maker_notes"]
 SECONDS = 60
 EXIFTOOL_TAGS = ("FocusDistanceLower", "FocusDistanceUpper", "FocusDistance", "FocusDistance2", "ManualFocusDistance")
 """Canon gives bounds; Nikon, Olympus and others a distance, Sony the second kind; metres all (``-n``)."""
-EXIFREAD_TAGS = {"MakerNote SubjectDistance": 0.01, "MakerNote ManualFocusDistance": 1.0, "MakerNote Object Distance": 0.001}
+EXIFREAD_TAGS = {
+    "MakerNote SubjectDistance": 0.01,
+    "MakerNote ManualFocusDistance": 1.0,
+    "MakerNote Object Distance": 0.001,
+}
 """What exifread calls the distances of Canon, Nikon and Casio, and their units in metres."""
 Bounds = tuple[float, float]
 
@@ -53,7 +57,7 @@ def exif_of(path: Path) -> dict[int, Any]:
 
 
 def reader_of_maker_notes() -> str | None:
-    """"exiftool" where that command is there, else "exifread" where that package is, else None."""
+    """ "exiftool" where that command is there, else "exifread" where that package is, else None."""
     if shutil.which("exiftool"):
         return "exiftool"
     try:
@@ -86,7 +90,13 @@ def _by_exifread(path: Path) -> Bounds | None:
 
 
 def _by_exiftool(files: Sequence[Path]) -> list[Bounds | None]:
-    command = ["exiftool", "-json", "-n", *(f"-{tag}" for tag in EXIFTOOL_TAGS), *(str(file.absolute()) for file in files)]
+    command = [
+        "exiftool",
+        "-json",
+        "-n",
+        *(f"-{tag}" for tag in EXIFTOOL_TAGS),
+        *(str(file.absolute()) for file in files),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
         rows = json.loads(done.stdout.decode("utf-8", "replace") or "[]")

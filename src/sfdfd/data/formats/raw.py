@@ -66,5 +66,7 @@ def read_raw(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.nda
             )
     except rawpy.LibRawError as error:
         reason = one_line(error.args[0] if error.args and isinstance(error.args[0], Exception) else error)
-        raise InputError(f"{path}: not a readable RAW file ({reason.strip(chr(39)).removeprefix('b' + chr(39))})") from None
+        raise InputError(
+            f"{path}: not a readable RAW file ({reason.strip(chr(39)).removeprefix('b' + chr(39))})"
+        ) from None
     return with_srgb_curve(light), exif_of(path)
