@@ -12,7 +12,9 @@ __all__ = ["even_exposure", "exposure_gains", "with_gain"]
 Array = np.ndarray
 
 
-def even_exposure(images: Sequence[Array], reference: int, covered: Sequence[Array] | Array) -> tuple[list[Array], Array]:
+def even_exposure(
+    images: Sequence[Array], reference: int, covered: Sequence[Array] | Array
+) -> tuple[list[Array], Array]:
     """Bring every slice to the reference's exposure and white balance by one gain per colour (:func:`exposure_gains`).
 
     Returns:

@@ -76,8 +76,8 @@ def distances_in_names(files: Sequence[Path]) -> tuple[list[float], bool] | None
 
     A number counts if it has a unit (``0.5m``, ``0,5m``, ``120cm``, ``350mm``; ``1.25dpt`` are dioptres, 0 is infinity) or a
     decimal point or comma (``image_1_0.35.jpg``), or the name says ``inf``; every file must have one, and
-    they must not all be the same. Plain integers are taken for counters. ``0_35m`` is 0.35 m unless a counter in front explains the digits before the
-    underscore in every name: then it is ambiguous, and nothing is known.
+    they must not all be the same. Plain integers are taken for counters. ``0_35m`` is 0.35 m unless a counter in
+    front explains the digits before the underscore in every name: then it is ambiguous, and nothing is known.
     """
     stems = _stems(files)
     if any(UNDERSCORED.search(stem) for stem in stems):
