@@ -55,7 +55,7 @@ def test_what_is_wrong_with_a_file_is_said(moved, tmp_path):
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         with pytest.raises(InputError, match=message):
             load_alignment(path, moved)
-    with pytest.raises(InputError, match="align.load"):
+    with pytest.raises(InputError, match=r"align\.load"):
         load_alignment(tmp_path / "none.json", moved)
 
 
