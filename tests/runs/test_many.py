@@ -15,7 +15,7 @@ def jobs(**changes):
 def working(calls, fail=None):
     def work(index, folder, watch):
         calls.append(index)
-        if index == 1 and fail is not None:
+        if index == 1 and isinstance(fail, BaseException):
             raise fail
         watch(0.5)
         folder.mkdir(parents=True)
