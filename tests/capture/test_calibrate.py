@@ -1,8 +1,9 @@
 """An unknown camera's one number."""
 
+import numpy as np
 import pytest
 
-from sfdfd.capture.calibrate import scale_std, camera_for, estimate_blur_scale
+from sfdfd.capture.calibrate import camera_for, estimate_blur_scale, scale_std
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.optics import DefocusRenderer
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
