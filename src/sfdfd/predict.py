@@ -50,6 +50,7 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
     from sfdfd.data.cache import file_identity
     from sfdfd.data.files import readable
     from sfdfd.data.found import stacks_below
+    from sfdfd.data.images import list_images
     from sfdfd.errors import InputError, checked_number
     from sfdfd.report.index import facts_of, table, write_index
     from sfdfd.runs.many import Job, run_many
@@ -57,7 +58,7 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
     for key in ("save", "load"):
         if settings["align"][key] is not None:
             raise InputError(f"align.{key}: one file is of one stack; give stack=DIR, not stacks")
-    root, gap_s = Path(settings["stacks"]), checked_number(settings["burst_gap_s"], "burst_gap_s", least=0)
+    root, gap_s = Path(str(settings["stacks"])), checked_number(settings["burst_gap_s"], "burst_gap_s", least=0)
     found, passed = stacks_below(root, gap_s, [output_dir])
     for words in passed:
         print(f"passed over: {readable(words)}")
@@ -72,7 +73,9 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
     def work(index: int, folder: Path, watch: Watch) -> dict[str, Any]:
         one = found[index]
         files = settings["files"] if one.files is None else list(one.files)
-        facts = _predict_stack({**settings, "stack": str(one.source), "files": files}, folder, watch)
+        frames = None if one.source.is_dir() and list_images(one.source) else settings["frames"]  # those are of videos
+        of_this = {"stack": str(one.source), "files": files, "frames": frames}
+        facts = _predict_stack({**settings, **of_this}, folder, watch)
         gc.collect()
         return {} if facts is None else facts_of(facts)
 
@@ -126,14 +129,14 @@ def _predict_stack(settings: dict[str, Any], output_dir: Path, watch: Watch | No
         exposure=align["exposure"],
         working_px=USUAL_PX if settings["working_px"] == "auto" else settings["working_px"],
         calibrate=not align["only"],
-        alignment=None if align["load"] is None else load_alignment(Path(align["load"]), kept),
+        alignment=None if align["load"] is None else load_alignment(Path(str(align["load"])), kept),
     )
     at_full_size = bool(photographs.left_out)  # what was passed over judges at the working size: there may be many
     described_optics = photographs.optics
     del kept, photographs  # and with them the slices as they were photographed
     _say(capture)
     if align["save"] is not None:
-        save_alignment(Path(align["save"]), capture)
+        save_alignment(Path(str(align["save"])), capture)
         print(f"alignment written to {align['save']}")
     if align["only"]:
         print(f"aligned slices written to {write_aligned(output_dir, capture, described_optics)}")

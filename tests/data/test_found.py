@@ -35,6 +35,8 @@ def test_folders_videos_and_bursts(tmp_path):
     (tmp_path / "g" / "dioptres.txt").write_text("1 2 3 4")
     photographs(tmp_path / ".hidden", None, None)
     photographs(tmp_path / "out" / "aligned", None, None)
+    photographs(tmp_path / "earlier", None, None)
+    (tmp_path / "earlier" / "prediction.json").touch()
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "x.mp4").touch()
     (tmp_path / "a" / "loop").symlink_to(tmp_path)

@@ -16,7 +16,7 @@ import yaml
 
 from sfdfd.capture.align import Alignment, motions
 from sfdfd.capture.capture import Capture
-from sfdfd.data.files import readable, write_json
+from sfdfd.data.files import readable, write_json, written_aside
 from sfdfd.data.photographs import Photographs
 from sfdfd.errors import InputError, one_line
 
@@ -106,7 +106,7 @@ def write_aligned(output_dir: Path, capture: Capture, optics: Mapping[str, Any] 
     Lossless: PNG of 8 or 16 bits, TIFF where the photographs are floating-point.
 
     Args:
-        output_dir: receives ``aligned/``; what lay there goes when all is written.
+        output_dir: receives ``aligned/`` and ``valid.png``; what lay there goes when all is written.
         capture: of the stack.
         optics: what ``stack.yaml`` says of the blur.
 
@@ -123,11 +123,12 @@ def write_aligned(output_dir: Path, capture: Capture, optics: Mapping[str, Any] 
             names.append(f"{index:02d}_{readable(file.stem)}{suffix}")
             _, encoded = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
             (part / names[-1]).write_bytes(encoded.tobytes())
-        _, encoded = cv2.imencode(".png", capture.common.astype(np.uint8) * 255)
-        (output_dir / "valid.png").write_bytes(encoded.tobytes())
         (part / "stack.yaml").write_text(yaml.safe_dump(_description(capture, names, optics), sort_keys=False))
         shutil.rmtree(target, ignore_errors=True)
         part.replace(target)
+        _, encoded = cv2.imencode(".png", capture.common.astype(np.uint8) * 255)
+        with written_aside(output_dir / "valid.png") as picture:
+            picture.write_bytes(encoded.tobytes())
     finally:
         shutil.rmtree(part, ignore_errors=True)
     target.chmod(0o755)

@@ -227,7 +227,7 @@ class _Registered:
         if alignment is None:
             alignment = estimate_alignment(images, photographs.focus_distances_m, model)
         notes, moves = list(alignment.notes), float(alignment.motion_px.max()) > MOTION_LIMIT_PX
-        covered = Slices([partial(np.ones, photographs.size, bool)] * len(images))
+        covered = Slices([np.ones(photographs.size, bool).view] * len(images))  # one memory for all
         aligned = mode is True or (mode == "auto" and moves)
         if aligned:
             images, covered = align(images, alignment)

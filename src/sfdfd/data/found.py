@@ -83,7 +83,7 @@ def _folders(root: Path, seen: set[Path]) -> list[Path]:
     folders = []
     for place, below, _ in os.walk(root, followlinks=True):
         resolved = Path(place).resolve()
-        if resolved in seen:
+        if resolved in seen or (resolved / "prediction.json").is_file():  # what an earlier call left is no stack
             below.clear()
             continue
         seen.add(resolved)
