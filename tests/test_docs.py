@@ -11,15 +11,18 @@ from sfdfd.runs.command import CONF_DIR
 ROOT = Path(__file__).resolve().parents[1]
 
 
-DATASETS, CONFIGURATION = ((ROOT / "docs" / name).read_text() for name in ("datasets.md", "configuration.md"))
+DATASETS, CONFIGURATION, OWN_STACK = (
+    (ROOT / "docs" / name).read_text() for name in ("datasets.md", "configuration.md", "your_own_stack.md")
+)
 
 
-def test_the_tests_that_the_data_page_names_exist():
+@pytest.mark.parametrize(("page", "least"), [(DATASETS, 10), (OWN_STACK, 8)], ids=["datasets", "formats"])
+def test_the_tests_that_a_page_names_exist(page, least):
     existing = {
         name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
     }
-    named = set(re.findall(r"`(test_\w+)`", DATASETS))
-    assert len(named) > 10 and named <= existing, named - existing
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > least and named <= existing, named - existing
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))

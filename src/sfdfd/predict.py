@@ -1,4 +1,4 @@
-"""Predict: ``python -m sfdfd.predict stack=DIR``."""
+"""Predict: ``python -m sfdfd.predict stack=DIR``, or ``stacks=DIR`` for many."""
 
 from __future__ import annotations
 
@@ -9,21 +9,99 @@ from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from omegaconf import DictConfig
 
     from sfdfd.capture.capture import Capture
     from sfdfd.capture.left_out import LeftOut
+    from sfdfd.data.found import FoundStack
     from sfdfd.data.photographs import Photographs
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.refine import Refinement, Refiner
+    from sfdfd.runs.many import Watch
     from sfdfd.stack import FocalStack, Prediction
 
 
 def predict(config: DictConfig) -> None:
-    """Depth, all-in-focus image, confidence and a report of one stack, into the run folder."""
+    """Depth, all-in-focus image, confidence and a report of one stack, or of each of many, into the run folder."""
     from pathlib import Path
 
+    from sfdfd.errors import InputError
+    from sfdfd.training.device import use_threads
+
+    settings = plain(config)
+    use_threads(settings["threads"])
+    output_dir = Path(settings["output_dir"])
+    if settings["stacks"] is None:
+        _predict_stack(settings, output_dir)
+    elif settings["stack"] is not None:
+        raise InputError("stack is one and stacks are many; give one of them")
+    else:
+        _predict_stacks(settings, output_dir)
+
+
+def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
+    """Every stack below a folder; exit code 1 where one of them failed."""
+    import gc
+    import sys
+    from pathlib import Path
+
+    from sfdfd.data.cache import file_identity
+    from sfdfd.data.files import readable
+    from sfdfd.data.found import stacks_below
+    from sfdfd.data.images import list_images
+    from sfdfd.errors import InputError, checked_number
+    from sfdfd.report.index import facts_of, table, write_index
+    from sfdfd.runs.many import Job, run_many
+
+    for key in ("save", "load"):
+        if settings["align"][key] is not None:
+            raise InputError(f"align.{key}: one file is of one stack; give stack=DIR, not stacks")
+    root, gap_s = Path(str(settings["stacks"])), checked_number(settings["burst_gap_s"], "burst_gap_s", least=0)
+    found, passed = stacks_below(root, gap_s, [output_dir])
+    for words in passed:
+        print(f"passed over: {readable(words)}")
+    print(f"{len(found)} stacks below {readable(str(root))}")
+    apart = ("output_dir", "stacks", "stack", "threads", "device", "burst_gap_s")
+    same = {key: value for key, value in settings.items() if key not in apart}
+
+    def identity(one: FoundStack) -> list[Any]:
+        files = [one.source] if one.source.is_file() else sorted(p for p in one.source.iterdir() if p.is_file())
+        return [file_identity(file) for file in files if one.files is None or file.name in one.files]
+
+    def work(index: int, folder: Path, watch: Watch) -> dict[str, Any]:
+        one = found[index]
+        files = settings["files"] if one.files is None else list(one.files)
+        frames = None if one.source.is_dir() and list_images(one.source) else settings["frames"]  # those are of videos
+        of_this = {"stack": str(one.source), "files": files, "frames": frames}
+        facts = _predict_stack({**settings, **of_this}, folder, watch)
+        gc.collect()
+        return {} if facts is None else facts_of(facts)
+
+    title = f"sfdfd: {readable(root.resolve().name)}"
+    rows = run_many(
+        [Job(readable(one.name), [identity(one), same]) for one in found],
+        output_dir,
+        work,
+        lambda rows: write_index(output_dir, title, rows),
+    )
+    print(table(rows))
+    print(f"written to {output_dir}; open {output_dir / 'index.html'}")
+    if any(row["status"] == "stopped" for row in rows):
+        sys.exit(130)
+    if any(row["status"] == "failed" for row in rows):
+        sys.exit(1)
+
+
+def _predict_stack(settings: dict[str, Any], output_dir: Path, watch: Watch | None = None) -> dict[str, Any] | None:
+    """One stack into a folder; what ``prediction.json`` says of it, or None where only its alignment was wanted.
+
+    ``watch`` is told the share of the refinement that is done, in place of a progress bar.
+    """
+    from pathlib import Path
+
+    from sfdfd.capture.alignments import load_alignment, save_alignment, write_aligned
     from sfdfd.capture.capture import Capture
     from sfdfd.capture.example import named_photographs
     from sfdfd.data.description import OPTICS_KEYS
@@ -32,10 +110,8 @@ def predict(config: DictConfig) -> None:
     from sfdfd.inference.refine import Refiner
     from sfdfd.report.prediction import write_prediction
     from sfdfd.training.checkpoints import load_model, photograph_optics
-    from sfdfd.training.device import pick_device, use_threads
+    from sfdfd.training.device import pick_device
 
-    settings = plain(config)
-    use_threads(settings["threads"])
     refiner = Refiner(**settings["refine"])
     photographs = named_photographs(settings["stack"], settings)
     said_optics, described = settings["optics"]["renderer"], f"{settings['stack']}/stack.yaml"
@@ -44,15 +120,27 @@ def predict(config: DictConfig) -> None:
     network = None if module is None else module.network
     estimator = DefocusEstimator(network, renderer, refiner, settings["working_px"], pick_device(settings["device"]))
     kept, aside = photographs.parted()
+    align = _checked_align(settings["align"])
     capture = Capture.of(
         kept,
         renderer,
-        align_mode=settings["align"]["mode"],
-        align_model=settings["align"]["model"],
-        exposure=settings["align"]["exposure"],
+        align_mode=align["mode"],
+        align_model=align["model"],
+        exposure=align["exposure"],
         working_px=USUAL_PX if settings["working_px"] == "auto" else settings["working_px"],
+        calibrate=not align["only"],
+        alignment=None if align["load"] is None else load_alignment(Path(str(align["load"])), kept),
     )
+    at_full_size = bool(photographs.left_out)  # what was passed over judges at the working size: there may be many
+    described_optics = photographs.optics
+    del kept, photographs  # and with them the slices as they were photographed
     _say(capture)
+    if align["save"] is not None:
+        save_alignment(Path(str(align["save"])), capture)
+        print(f"alignment written to {align['save']}")
+    if align["only"]:
+        print(f"aligned slices written to {write_aligned(output_dir, capture, described_optics)}")
+        return None
     optics = {key: renderer.options[key] for key in OPTICS_KEYS if key in renderer.options}
     for origin in dict.fromkeys(optics_sources.values()):
         values = [f"{key} {value}" for key, value in optics.items() if optics_sources[f"optics.{key}"] == origin]
@@ -61,7 +149,7 @@ def predict(config: DictConfig) -> None:
         say_where_optics_differ(capture.camera.as_dict(), module.run_config["optics"]["camera"])
     working_px = working_px_for(settings["working_px"], capture.largest_blur_px(), max(capture.photographs.size))
     stack = capture.stack(working_px)
-    with _progress(refiner) as progress:
+    with _progress(refiner, watch) as progress:
         small, refinement = estimator.solve(stack, progress)
     start = "plane sweep" if module is None else str(settings["checkpoint"])
     said = {
@@ -71,10 +159,10 @@ def predict(config: DictConfig) -> None:
         "optics": optics,
         "working_px": working_px,
     }
-    output_dir = Path(settings["output_dir"])
     predicted = _predicted(capture, estimator, stack, small, {**said, **_refined(refinement)})
     predicted.facts["sources"].update(optics_sources)
-    left_out = _left_out(capture, aside, predicted.full, estimator, settings["align"])
+    judged = (predicted.full, None) if at_full_size else (small, stack.images.shape[-2:])
+    left_out = _left_out(capture, aside, *judged, estimator, align)
     facts = write_prediction(output_dir, predicted, renderer, left_out)
     _say_means(facts["left_out_mean"])
     if capture.relative:
@@ -82,6 +170,17 @@ def predict(config: DictConfig) -> None:
     else:
         print("depth from {min:.3g} m to {max:.3g} m, median {median:.3g} m".format(**facts["depth_m"]))
     print(f"written to {output_dir}; open {output_dir / 'report.html'}")
+    return facts
+
+
+def _checked_align(align: dict[str, Any]) -> dict[str, Any]:
+    """The keys under ``align``, where they do not contradict each other."""
+    from sfdfd.errors import InputError, checked_choice
+
+    checked_choice(align["only"], "align.only", (True, False))
+    if align["mode"] is False and align["load"] is not None:
+        raise InputError("align.load gives an alignment and align.mode=false wants none; give one of them")
+    return align
 
 
 def _say(capture: Capture) -> None:
@@ -136,9 +235,9 @@ def _predicted(
     from sfdfd.report.prediction import PredictedStack
 
     photographs, full = capture.photographs, small
+    covered = None if capture.common.all() else capture.covered.mapped(torch.from_numpy)
     if stack.images.shape[-2:] != photographs.size:
-        covered = None if capture.covered.all() else [torch.from_numpy(one) for one in capture.covered]
-        slices = [lambda image=image: to_float(image) for image in photographs.images]
+        slices = [lambda i=i: to_float(photographs.images[i]) for i in range(len(photographs.images))]
         full = enlarged(small, stack, slices, capture.camera, covered, defocus=False)
     return PredictedStack(
         name=photographs.name,
@@ -146,7 +245,7 @@ def _predicted(
         small=small,
         full=full,
         camera=capture.camera,
-        covered=torch.from_numpy(capture.covered.all(0)),
+        covered=torch.from_numpy(capture.common),
         relative=capture.relative,
         aligned=capture.aligned,
         focal_length_px=capture.focal_length_px,
@@ -155,13 +254,20 @@ def _predicted(
 
 
 def _left_out(
-    capture: Capture, aside: Photographs, full: Prediction, estimator: DefocusEstimator, align: dict[str, Any]
+    capture: Capture,
+    aside: Photographs,
+    prediction: Prediction,
+    size: tuple[int, int] | None,
+    estimator: DefocusEstimator,
+    align: dict[str, Any],
 ) -> Iterator[LeftOut]:
     """The slices kept aside, judged one by one, each said."""
     from sfdfd.capture.left_out import left_out_slices
 
     options = {"align_mode": align["mode"], "align_model": align["model"], "exposure": align["exposure"]}
-    found = left_out_slices(capture, aside, full, estimator.renderer, device=estimator.device, **options)
+    found = left_out_slices(
+        capture, aside, prediction, estimator.renderer, size=size, device=estimator.device, **options
+    )
     for one in found:
         print(f"left out {{index}} ({{file}}): {LEFT_OUT}".format(**one.facts))
         yield one
@@ -178,8 +284,8 @@ def _say_means(means: dict[str, float] | None) -> None:
         print(f"left-out slices, mean: {LEFT_OUT}".format(**means))
 
 
-def _progress(refiner: Refiner):
-    """A progress bar on a terminal, a line every five seconds elsewhere."""
+def _progress(refiner: Refiner, watch: Watch | None = None):
+    """A progress bar on a terminal, a line every five seconds elsewhere; or what ``watch`` makes of the share."""
     import time
     from contextlib import contextmanager
 
@@ -191,6 +297,8 @@ def _progress(refiner: Refiner):
         console = Console(stderr=True)
         if not refiner.enabled:
             yield None
+        elif watch is not None:
+            yield lambda share, step, energy: watch(min(share, 0.99))
         elif console.is_terminal:
             columns = (TextColumn("refining (Ctrl-C keeps the best so far)"), BarColumn(), TimeRemainingColumn())
             figures = TextColumn("step {task.fields[step]}, energy {task.fields[energy]:.5f}")

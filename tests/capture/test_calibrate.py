@@ -1,8 +1,9 @@
 """An unknown camera's one number."""
 
+import numpy as np
 import pytest
 
-from sfdfd.capture.calibrate import camera_for, estimate_blur_scale
+from sfdfd.capture.calibrate import camera_for, estimate_blur_scale, scale_std
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.optics import DefocusRenderer
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
@@ -30,3 +31,12 @@ def test_a_camera_of_that_blur_scale_agrees_with_what_is_known(known):
     camera = camera_for(13.0, 1.0, **known)
     assert camera.blur_scale_px_m == pytest.approx(13.0)
     assert all(getattr(camera, key) == value for key, value in known.items())
+
+
+def test_uncertain_distances_make_the_blur_scale_uncertain():
+    """Against the slope of a regression on inverse distances that err, drawn many times."""
+    inverse, std = np.array([5.0, 3.0, 2.0, 0.0]), 0.05
+    drawn = inverse + np.random.default_rng(0).normal(0, std, (20000, 4))
+    slopes = [np.polyfit(inverse, one, 1)[0] for one in drawn[:4000]]
+    found = scale_std([1 / value if value else np.inf for value in inverse], [std] * 4)
+    assert found == pytest.approx(np.std(slopes), rel=0.05) and scale_std([1.0, 2.0], None) == 0

@@ -96,3 +96,9 @@ def test_numbers_sort_by_value(tmp_path):
     for name in ("a10.png", "a2.png", "a1.png", ".a0.png"):
         (tmp_path / name).touch()
     assert [path.name for path in list_images(tmp_path)] == ["a1.png", "a2.png", "a10.png"]
+
+
+def test_float_tiff_is_read_as_it_is(tmp_path):
+    values = RNG.random((20, 30, 3), dtype=np.float32)
+    cv2.imwrite(str(tmp_path / "a.tif"), values[..., ::-1])
+    np.testing.assert_array_equal(read_photograph(tmp_path / "a.tif")[0], values)

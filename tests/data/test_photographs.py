@@ -178,3 +178,54 @@ def test_stacks_that_one_model_serves_agree_about_its_optics(folder):
     with pytest.raises(InputError, match=r"optics\.psf=VALUE"):
         common_optics(folder / "many")
     assert common_optics(folder / "many", ["psf"]) == {}
+
+
+def test_dioptres_in_all_their_forms(folder):
+    """dioptres.txt, names, and the unit of numbers that carry none."""
+    (folder / "dioptres.txt").write_text("2\n0,5\n0\n")
+    found = read_photographs(folder)
+    assert found.focus_distances_m == (0.5, 2.0, np.inf) and found.sources["focus_distances_m"].endswith("dioptres.txt")
+    found = read_photographs(folder, {"focus_unit": "dioptre", "focus_distances_m": [4, 2, 0]})
+    assert found.focus_distances_m == (0.25, 0.5, np.inf) and "dioptres" in found.sources["focus_distances_m"]
+    (folder / "focus_distance.txt").write_text("4 2 1")  # comes before
+    assert read_photographs(folder, {"focus_unit": "dioptre"}).focus_distances_m == (0.25, 0.5, 1.0)
+    for name in ("dioptres.txt", "focus_distance.txt"):
+        (folder / name).unlink()
+    for old, new in (("s_0.5", "f4.5mm_4dpt"), ("s_1.0", "f4.5mm_1.25dpt"), ("s_2.0", "f4.5mm_0dpt")):
+        (folder / f"{old}.png").rename(folder / f"{new}.png")
+    found = read_photographs(folder)
+    assert sorted(found.focus_distances_m) == [0.25, 0.8, np.inf]
+    assert found.camera["focal_length_m"] == 0.0045 and found.sources["focal_length_m"] == "file names"
+    assert read_photographs(folder, {"camera": {"focal_length_m": 0.05}}).camera["focal_length_m"] == 0.05
+
+
+def test_the_uncertainty_of_distances_is_kept_in_dioptres(folder):
+    """d(1/F) = dF / F^2."""
+    found = read_photographs(folder, {"focus_distances_std": 0.02})
+    assert found.focus_std_dpt == pytest.approx((0.08, 0.02, 0.005))
+    assert read_photographs(folder, {"focus_distances_std": [0.1, 0.2, 0.4]}).focus_std_dpt == pytest.approx(
+        (0.4, 0.2, 0.1)
+    )
+    (folder / "stack.yaml").write_text("focus_unit: dioptre\nfocus_distances_m: [4, 2, 0]\nfocus_distances_std: 0.05\n")
+    assert read_photographs(folder).focus_std_dpt == (0.05,) * 3
+    assert read_photographs(folder).with_slices([2, 0]).focus_std_dpt == (0.05,) * 2
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("1\n2\n", "expected 3 focus distances in dioptres"), ("1\n2\n-1\n", "a number of 0 or more"),
+    ("1\n2\nx\n", "a number"), ("1\n1\n1\n", "two different"), ("0\n0\n0\n", "two different"),
+])  # fmt: skip
+def test_dioptres_that_cannot_be_are_refused(folder, content, message):
+    (folder / "dioptres.txt").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_photographs(folder)
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"focus_unit": "feet"}, "metre or dioptre"), ({"focus_unit": "dioptre", "focus_distance_unit_m": 2}, "contradict"),
+    ({"focus_distances_std": -1}, "a number of 0 or more"), ({"focus_distances_std": [1, 2]}, "one number or 3"),
+    ({"focus_distances_std": "x"}, "focus_distances_std"), ({"frames": 3}, "of a video"),
+])  # fmt: skip
+def test_units_that_cannot_be_are_refused(folder, overrides, message):
+    with pytest.raises(InputError, match=message):
+        read_photographs(folder, overrides)

@@ -12,15 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import cv2
 import numpy as np
 
+from sfdfd.data.slices import Slices
 from sfdfd.errors import InputError
 
-__all__ = ["Alignment", "align", "estimate_alignment"]
+__all__ = ["Alignment", "align", "estimate_alignment", "motions"]
 
 Array = np.ndarray
 WORKING_PX = 1024
@@ -207,7 +209,6 @@ def estimate_alignment(
         towards[far] = near
     small = matrices.copy()
     matrices = np.linalg.inv(zoom) @ matrices @ zoom
-    center = np.array([[(width - 1) / 2], [(height - 1) / 2], [1.0]])
     residual = np.zeros(len(images))
     warped = [_warp(gray, matrix) for gray, matrix in zip(grays, small, strict=True)]
     for index, neighbour in towards.items():
@@ -215,12 +216,20 @@ def estimate_alignment(
     return Alignment(
         reference=reference,
         matrices=matrices,
-        shift_px=np.stack([_displacement(matrix, center)[:, 0] for matrix in matrices]),
-        scale=np.array([math.sqrt(abs(np.linalg.det(matrix[:2, :2]))) for matrix in matrices]),
-        motion_px=np.array([np.hypot(*_displacement(m, _corners(height, width))).max() for m in matrices]),
+        **motions(matrices, height, width),
         residual_px=residual,
         notes=tuple(notes),
     )
+
+
+def motions(matrices: Array, height: int, width: int) -> dict[str, Array]:
+    """``shift_px``, ``scale`` and ``motion_px`` of an :class:`Alignment` with these (S,3,3) matrices."""
+    center = np.array([[(width - 1) / 2], [(height - 1) / 2], [1.0]])
+    return {
+        "shift_px": np.stack([_displacement(matrix, center)[:, 0] for matrix in matrices]),
+        "scale": np.array([math.sqrt(abs(np.linalg.det(matrix[:2, :2]))) for matrix in matrices]),
+        "motion_px": np.array([np.hypot(*_displacement(m, _corners(height, width))).max() for m in matrices]),
+    }
 
 
 def _warp(image: Array, matrix: Array) -> Array:
@@ -229,22 +238,33 @@ def _warp(image: Array, matrix: Array) -> Array:
     )
 
 
-def align(images: Sequence[Array], alignment: Alignment) -> tuple[list[Array], Array]:
-    """Every slice on the canvas of the reference.
+def align(images: Sequence[Array], alignment: Alignment) -> tuple[Slices, Slices]:
+    """Every slice on the canvas of the reference, made when it is needed.
 
     Returns:
-        The slices, of their type, edges repeated where a slice does not reach, and (S,H,W) bool: where it does.
+        The slices, of their type, edges repeated where a slice does not reach, and (H,W) bool each: where it does.
     """
-    height, width = images[0].shape[:2]
-    aligned, covered = [], np.ones((len(images), height, width), bool)
-    for index, (image, matrix) in enumerate(zip(images, alignment.matrices, strict=True)):
-        if index == alignment.reference or np.allclose(matrix, np.eye(3)):
-            aligned.append(image)
-            continue
-        aligned.append(_warp(image, matrix))
-        inside = cv2.warpPerspective(
-            np.ones((height, width), np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
-        )  # fmt: skip
-        covered[index] = inside > 0
+    size = images.shape[:2] if isinstance(images, Slices) else images[0].shape[:2]
+    lies = [
+        index == alignment.reference or np.allclose(matrix, np.eye(3))
+        for index, matrix in enumerate(alignment.matrices)
+    ]
+    aligned = Slices(
+        [partial(_moved, images, index, None if lies[index] else m) for index, m in enumerate(alignment.matrices)]
+    )
+    covered = Slices([partial(_reach, None if lies[index] else m, size) for index, m in enumerate(alignment.matrices)])
     return aligned, covered
+
+
+def _moved(images: Sequence[Array], index: int, matrix: Array | None) -> Array:
+    return images[index] if matrix is None else _warp(images[index], matrix)
+
+
+def _reach(matrix: Array | None, size: tuple[int, int]) -> Array:
+    """(H,W) bool, where a slice shows something."""
+    if matrix is None:
+        return np.ones(size, bool)
+    return cv2.warpPerspective(
+        np.ones(size, np.uint8), matrix, size[::-1], flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+    ) > 0  # fmt: skip

@@ -9,6 +9,7 @@ their median is the estimate and their spread says how far to trust it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
-__all__ = ["BlurScale", "camera_for", "estimate_blur_scale"]
+__all__ = ["BlurScale", "camera_for", "estimate_blur_scale", "scale_std"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,21 @@ def camera_for(
         return Camera(focal, focal**2 / (2 * blur_scale_px_m * pixel_pitch_m), pixel_pitch_m)
     number = f_number or 2.0
     return Camera(focal, number, focal**2 / (2 * number * blur_scale_px_m))
+
+
+def scale_std(focus_distances_m: Sequence[float], std_dpt: Sequence[float] | None) -> float:
+    """Relative standard deviation of k from that of the focus distances alone: k |1/F - 1/d| is what the images show, so k
+    errs as the scale of the 1/F does, the slope of a regression on them.
+
+    Args:
+        focus_distances_m: two or more, in metres.
+        std_dpt: standard deviation of each 1/F in dioptres; None for none.
+    """
+    if std_dpt is None:
+        return 0.0
+    inverse = torch.tensor([1 / value for value in focus_distances_m], dtype=torch.float64)
+    away = inverse - inverse.mean()
+    return float((away * torch.tensor(std_dpt, dtype=torch.float64)).norm() / away.square().sum())
 
 
 def estimate_blur_scale(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import cv2
@@ -12,11 +13,12 @@ import numpy as np
 import torch
 
 from sfdfd.capture.align import Alignment, align, estimate_alignment
-from sfdfd.capture.calibrate import BlurScale, camera_for, estimate_blur_scale
-from sfdfd.data.exposure import even_exposure
+from sfdfd.capture.calibrate import BlurScale, camera_for, estimate_blur_scale, scale_std
+from sfdfd.data.exposure import exposure_gains, with_gain
 from sfdfd.data.files import readable
 from sfdfd.data.images import to_float, working_size
 from sfdfd.data.photographs import Photographs, depth_range_m
+from sfdfd.data.slices import Slices
 from sfdfd.errors import InputError, checked_choice
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
@@ -34,7 +36,7 @@ class Capture:
 
     Attributes:
         photographs: with aligned images of even exposure.
-        covered: (S,H,W) bool, where each slice shows something.
+        covered: (H,W) bool each, where a slice shows something; made when needed, as the images are.
         alignment: as estimated; ``aligned`` says whether it was applied.
         gains: (S,3) exposure gains that were applied.
         camera: of the full images; nominal where ``camera_source`` is not "known".
@@ -46,7 +48,7 @@ class Capture:
     """
 
     photographs: Photographs
-    covered: np.ndarray
+    covered: Slices
     alignment: Alignment
     aligned: bool
     gains: np.ndarray
@@ -90,6 +92,11 @@ class Capture:
         diagonal_px = math.hypot(*self.photographs.size)
         return 28 / math.hypot(36, 24) * diagonal_px, "field of view assumed: 28 mm on 35 mm film"
 
+    @cached_property
+    def common(self) -> np.ndarray:
+        """(H,W) bool, where every slice shows something."""
+        return reduce(np.logical_and, self.covered)
+
     def stack(self, longer_px: int | None = None) -> FocalStack:
         """The focal stack (a batch of one) with its longer side at most ``longer_px``; ``covered`` is None where every slice
         reaches everywhere."""
@@ -97,7 +104,7 @@ class Capture:
         size = (height, width) if longer_px is None else working_size(height, width, longer_px)
         images = torch.stack([to_float(reduced(image, size)) for image in self.photographs.images])
         covered = None
-        if not self.covered.all():
+        if not self.common.all():
             covered = torch.stack([torch.from_numpy(reduced(one.astype(np.float32), size)) for one in self.covered])
         camera = self.camera.resized(math.sqrt(size[0] * size[1] / (height * width)))
         return FocalStack.single(
@@ -127,6 +134,7 @@ class Capture:
             "blur_scale_relative_std": None if self.blur_scale is None else self.blur_scale.relative_std,
             "blur_scale_patches_px_m": None if self.blur_scale is None else list(self.blur_scale.patches_px_m),
             "focus_distances_m": None if self.relative else list(self.focus_distances_m),
+            "focus_distances_std_dpt": None if self.relative else self.photographs.focus_std_dpt,
             "depth_range_m": None if self.relative else [self.near_m, self.far_m],
             "sources": dict(self.photographs.sources),
             "missing": dict(self.photographs.missing),
@@ -147,6 +155,7 @@ class Capture:
         exposure: bool = True,
         working_px: int = 512,
         calibrate: bool = True,
+        alignment: Alignment | None = None,
     ) -> Capture:
         """Align, even out the exposure, and find the camera.
 
@@ -157,23 +166,26 @@ class Capture:
             align_model: "scale_shift", "affine" or "homography".
             exposure: even out exposure and white balance.
             working_px: longer side of the images on which the blur scale is estimated.
+            alignment: what is known of it already; None estimates it.
             calibrate: False takes a rough blur scale instead of estimating it (when only a picture is wanted).
 
         Raises:
             InputError: a value is wrong, or the blur it means is larger than the image.
         """
-        registered = _Registered.of(photographs, align_mode, align_model, exposure)
+        registered = _Registered.of(photographs, align_mode, align_model, exposure, alignment)
         photographs = photographs.with_images(registered.images)
         focus, near_m, far_m = _distances(photographs)
-        camera, source, blur_scale, notes = photographs.known_camera(), "known", None, list(registered.notes)
+        camera, source, blur_scale = photographs.known_camera(), "known", None
+        notes = [*photographs.notes, *registered.notes, *_uncertainty(photographs)]
         if photographs.focus_distances_m is not None and camera is not None:
             _check_blur(camera, focus, near_m, far_m, photographs.size)
         else:
             source = "relative" if photographs.focus_distances_m is None else "estimated"
             known = dict.fromkeys(photographs.camera) if source == "relative" else dict(photographs.camera)
             blur_scale = _blur_scale(
-                registered, focus, (near_m, far_m), renderer, known["focal_length_m"], working_px, calibrate
-            )
+                registered, focus, (near_m, far_m), renderer, known["focal_length_m"], working_px, calibrate,
+                photographs.focus_std_dpt,
+            )  # fmt: skip
             if len(focus) == 2:
                 notes.append(
                     "two slices do not determine an unknown blur scale: take distances between them as an order"
@@ -199,20 +211,23 @@ class Capture:
 class _Registered:
     """Slices on one canvas, of one exposure."""
 
-    images: list[np.ndarray]
-    covered: np.ndarray
+    images: Sequence[np.ndarray]
+    covered: Slices
     alignment: Alignment
     aligned: bool
     gains: np.ndarray
     notes: list[str]
 
     @classmethod
-    def of(cls, photographs: Photographs, mode: bool | str, model: str, exposure: bool) -> _Registered:
+    def of(
+        cls, photographs: Photographs, mode: bool | str, model: str, exposure: bool, alignment: Alignment | None
+    ) -> _Registered:
         checked_choice(mode, "align.mode", (True, False, "auto"))
-        images = list(photographs.images)
-        alignment = estimate_alignment(images, photographs.focus_distances_m, model)
+        images = photographs.images
+        if alignment is None:
+            alignment = estimate_alignment(images, photographs.focus_distances_m, model)
         notes, moves = list(alignment.notes), float(alignment.motion_px.max()) > MOTION_LIMIT_PX
-        covered = np.ones((len(images), *photographs.size), bool)
+        covered = Slices([np.ones(photographs.size, bool).view] * len(images))  # one memory for all
         aligned = mode is True or (mode == "auto" and moves)
         if aligned:
             images, covered = align(images, alignment)
@@ -222,8 +237,26 @@ class _Registered:
             )
         gains = np.ones((len(images), 3))
         if exposure:
-            images, gains = even_exposure(images, alignment.reference, covered)
+            gains = exposure_gains(images, alignment.reference, covered)
+            if (gains != 1).any():
+                images = Slices([partial(_with_gain, images, index, gain) for index, gain in enumerate(gains)])
         return cls(images, covered, alignment, aligned, gains, notes)
+
+
+def _with_gain(images: Sequence[np.ndarray], index: int, gain: np.ndarray) -> np.ndarray:
+    return with_gain(images[index], gain)
+
+
+def _uncertainty(photographs: Photographs) -> list[str]:
+    """What the uncertainty of the focus distances means for depth, in words."""
+    std = photographs.focus_std_dpt
+    if std is None or not any(std):
+        return []
+    typical = float(np.median(std))
+    return [
+        f"focus distances are known to {typical:.2g} dioptres (standard deviation): a depth of 1 m is uncertain by "
+        f"{typical:.2g} m for that alone, one of 3 m by {9 * typical:.2g} m"
+    ]
 
 
 def _distances(photographs: Photographs) -> tuple[tuple[float, ...], float, float]:
@@ -272,9 +305,10 @@ def _blur_scale(
     focal_length_m: float | None,
     working_px: int,
     calibrate: bool,
+    focus_std_dpt: Sequence[float] | None,
 ) -> BlurScale:
     """k of the full images, estimated at the working size where every slice shows something."""
-    height, width = registered.covered.shape[1:]
+    height, width = registered.covered.shape
     size = working_size(height, width, working_px)
     found = estimate_blur_scale(
         torch.stack([to_float(reduced(image, size)) for image in registered.images]),
@@ -286,7 +320,9 @@ def _blur_scale(
         steps=160 if calibrate else 0,
     )
     factor = math.sqrt(size[0] * size[1] / (height * width))
-    std = found.relative_std if len(focus) > 2 and calibrate else math.inf
+    std = math.inf
+    if len(focus) > 2 and calibrate:
+        std = math.hypot(found.relative_std, scale_std(focus, focus_std_dpt))
     return BlurScale(found.value_px_m / factor, std, tuple(value / factor for value in found.patches_px_m))
 
 

@@ -89,7 +89,7 @@ class RecordedDataModule(StacksDataModule):
             )
         stack = capture.stack(self.working_px)
         shown = stack.covered
-        if aside.images:
+        if len(aside.images):
             stack = whole_stack(capture, aside, self.working_px, self.align)
         if shown is None:
             return stack
@@ -97,7 +97,7 @@ class RecordedDataModule(StacksDataModule):
         if bottom - top < 16 or right - left < 16:
             raise InputError(f"{folder}: after alignment the slices have almost nothing in common (data.align=false?)")
         stack = stack.cropped(top, bottom, left, right)
-        return stack if aside.images else replace(stack, covered=None)
+        return stack if len(aside.images) else replace(stack, covered=None)
 
     def protocol(self) -> dict[str, Any]:
         return {

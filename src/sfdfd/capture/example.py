@@ -52,17 +52,18 @@ def named_photographs(stack: Any, said: Mapping[str, Any]) -> Photographs:
     """The photographs in a folder, or the example.
 
     Args:
-        stack: a folder, or "example".
-        said: what the command line says of the folder's photographs, by the keys of ``stack.yaml``, and ``holdout``; others
-            are passed over.
+        stack: a folder, a video, or "example".
+        said: what the command line says of the folder's photographs, by the keys of ``stack.yaml``, ``holdout`` and
+            ``slices``; others are passed over.
 
     Raises:
         InputError: none is named, or they cannot be read.
     """
     if stack is None:
-        raise InputError("give the folder with the slices: stack=DIR (or stack=example)")
+        raise InputError("give the folder with the slices, or a video: stack=DIR (or stack=example)")
     if str(stack) == "example":
         example = example_photographs()
         left_out = held_out(said.get("holdout"), len(example.images), example.focus_distances_m)
         return replace(example, left_out=left_out)
-    return read_photographs(str(stack), {key: said.get(key) for key in STACK_KEYS}, said.get("holdout"))
+    overrides = {key: said.get(key) for key in STACK_KEYS}
+    return read_photographs(str(stack), overrides, said.get("holdout"), said.get("slices", "all"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,7 +55,8 @@ def registered_onto(
     covered = np.ones(image.shape[:2], bool)
     alignment = estimate_alignment([image, canvas], model=model)  # the second of two is the reference
     if mode is True or (mode == "auto" and float(alignment.motion_px.max()) > MOTION_LIMIT_PX):
-        (image, _), (covered, _) = align([image, canvas], alignment)
+        aligned, reach = align([image, canvas], alignment)
+        image, covered = aligned[0], reach[0]
     moved = alignment.as_dict(["photograph", "canvas"])["slices"][0]
     return image, covered, {key: moved[key] for key in ("shift_px", "scale", "motion_px")}
 
@@ -68,9 +70,10 @@ def left_out_slices(
     align_mode: bool | str = "auto",
     align_model: str = "scale_shift",
     exposure: bool = True,
+    size: tuple[int, int] | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[LeftOut]:
-    """Each slice that was kept aside, one after the other: its photograph registered, and rendered at full size.
+    """Each slice that was kept aside, one after the other: its photograph registered, and rendered.
 
     Registered onto the input slice nearest in inverse focus distance, as an input would have been, and not onto the
     rendered slice: what a method has to beat must not depend on the method (the two differ by 0.1 to 0.2 dB in all three
@@ -79,26 +82,30 @@ def left_out_slices(
     Args:
         capture: of the other slices.
         aside: the slices kept aside, as they were photographed.
-        prediction: at the size of the photographs (a batch of one).
+        prediction: at the size of the photographs, or at ``size`` (a batch of one).
         renderer: the model's optics.
+        size: height and width at which is judged; None for that of the photographs.
         align_mode, align_model, exposure: as of :meth:`sfdfd.capture.capture.Capture.of`.
         device: where is rendered.
     """
+    height, width = capture.photographs.size
+    size = size or (height, width)
+    camera = capture.camera.resized(math.sqrt(size[0] * size[1] / (height * width)))
     inputs = capture.photographs.images
     for place, file, image, focus in zip(
         aside.places or (), aside.files, aside.images, focus_of_places(aside), strict=True
     ):
-        rendered = render_slice(
-            renderer, prediction.aif[0], prediction.depth_m[0], focus, capture.camera, device=device
-        ).cpu()
+        rendered = render_slice(renderer, prediction.aif[0], prediction.depth_m[0], focus, camera, device=device).cpu()
         nearest, pair = neighbours(focus, capture.focus_distances_m)
-        moved, covered, motion = registered_onto(image, inputs[nearest], align_mode, align_model)
-        first, second = (to_float(inputs[one]) for one in pair)
-        loaded = dict(zip(pair, (first, second), strict=True))
+        loaded = {one: inputs[one] for one in {nearest, *pair}}
+        moved, covered, motion = registered_onto(image, loaded[nearest], align_mode, align_model)
+        loaded = {one: to_float(reduced(array, size)) for one, array in loaded.items()}
+        first, second = (loaded[one] for one in pair)
+        covered = reduced(covered.astype(np.float32), size) > 0.999
         judged = judge(
-            to_float(moved),
+            to_float(reduced(moved, size)),
             rendered,
-            loaded[nearest] if nearest in loaded else to_float(inputs[nearest]),
+            loaded[nearest],
             (first, second),
             _mask(covered),
             exposure=exposure,

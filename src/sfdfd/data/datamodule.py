@@ -209,7 +209,7 @@ class StacksDataModule(FocalStackDataModule):
     Args:
         root: the folder; ``splits/train.txt`` and so on name the stacks of a split, else
             :func:`sfdfd.data.splits.split_names` does.
-        camera, focus_distances_m, focus_distance_unit_m, near_m, far_m: override what the ``stack.yaml`` files say.
+        camera, focus_distances_m, focus_distance_unit_m, focus_unit, near_m, far_m: override the ``stack.yaml`` files.
         limit: use only so many stacks of each split, evenly spread.
         others: :class:`FocalStackDataModule`.
     """
@@ -220,6 +220,7 @@ class StacksDataModule(FocalStackDataModule):
         camera: Mapping[str, float | None] | None = None,
         focus_distances_m: Sequence[float] | None = None,
         focus_distance_unit_m: float | None = None,
+        focus_unit: str | None = None,
         near_m: float | None = None,
         far_m: float | None = None,
         limit: int | None = None,
@@ -231,6 +232,7 @@ class StacksDataModule(FocalStackDataModule):
             "camera": camera,
             "focus_distances_m": focus_distances_m,
             "focus_distance_unit_m": focus_distance_unit_m,
+            "focus_unit": focus_unit,
             "near_m": near_m,
             "far_m": far_m,
         }

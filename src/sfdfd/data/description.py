@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +10,22 @@ from typing import Any
 
 import yaml
 
-from sfdfd.data.images import list_images
-from sfdfd.errors import InputError, checked_choice, checked_number
+from sfdfd.data.formats.video import VIDEO_SUFFIXES
+from sfdfd.data.images import list_images, without_twins
+from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
 from sfdfd.optics.options import RenderOptions
 
 __all__ = ["CAMERA_KEYS", "OPTICS_KEYS", "PLAUSIBLE", "STACK_KEYS", "Description", "checked_keys", "described_optics"]
 
-STACK_KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "files", "crop", "focus_distance_unit_m")
+STACK_KEYS = (
+    "camera", "focus_distances_m", "focus_distance_unit_m", "focus_unit", "focus_distances_std", "near_m", "far_m", "files",
+    "crop", "frames",
+)  # fmt: skip
 CAMERA_KEYS = ("focal_length_m", "f_number", "pixel_pitch_m")
 OPTICS_KEYS = ("psf", "linear_light", "weighting", "sigma_scale")
 """What ``stack.yaml`` may say under optics of how its photographs are blurred."""
+USUAL_FRAMES = 10
+"""So many frames are picked from a video where nothing says how many."""
 PLAUSIBLE = {"focal_length_m": (1e-4, 10.0), "f_number": (0.1, 300.0), "pixel_pitch_m": (1e-7, 1e-3)}
 
 
@@ -27,10 +34,15 @@ class Description:
     """What ``stack.yaml`` and the command line say, checked.
 
     Attributes:
-        folder, files: the slices, in order.
+        folder, files: the slices, in order; of a video, itself once for each frame.
+        video: the video that the slices are frames of, where it is one.
+        frames: which of its frames, where they are named; else they are picked, as many as ``files``.
+        apart: the video is one of several things in its folder, whose text files say nothing of it.
         camera: key -> (value, where it was said).
         focus: (distances in metres, where they were said), or None.
         unit_m: of distances without a unit; None where nobody says it.
+        dioptres: distances without a unit are inverse metres.
+        std: (standard deviation of the distances in their unit, one for all or one each, where it was said), or None.
         near_m, far_m: depth range.
         range_origins: where they were said.
         crop: ([left, top, right, bottom], where it was said).
@@ -43,28 +55,55 @@ class Description:
     camera: dict[str, tuple[float, str]]
     focus: tuple[list[float], str] | None
     unit_m: float | None
+    dioptres: bool
+    std: tuple[list[float], str] | None
     near_m: float | None
     far_m: float | None
     range_origins: dict[str, str]
     crop: tuple[Any, str]
     truth: Any
     optics: dict[str, Any]
+    video: Path | None = None
+    frames: tuple[int, ...] | None = None
+    apart: bool = False
 
     @property
     def yaml(self) -> Path:
         return self.folder / "stack.yaml"
 
+    def beside(self, name: str) -> Path | None:
+        """A text file that belongs to the stack, there or not."""
+        return None if self.apart else self.folder / name
+
     @property
-    def factor(self) -> float:
-        """Metres per unit of a distance that carries none."""
-        return 1.0 if self.unit_m is None else self.unit_m
+    def unit_in_words(self) -> str:
+        """What is to be said behind a source of distances, where their unit was given."""
+        return " (dioptres)" if self.dioptres else "" if self.unit_m is None else f" (unit {self.unit_m:g} m)"
+
+    def metres(self, value: Any, where: str) -> float:
+        """A distance that carries no unit, in metres; inf is possible.
+
+        Raises:
+            InputError: it is no positive number (a dioptre may be 0: infinity).
+        """
+        return _in_metres(value, where, self.unit_m, self.dioptres)
+
+    def std_dpt(self, focus_distances_m: Sequence[float]) -> tuple[float, ...] | None:
+        """The standard deviations that were said, of inverse distances in dioptres."""
+        if self.std is None:
+            return None
+        values = self.std[0] * len(focus_distances_m) if len(self.std[0]) == 1 else self.std[0]
+        if self.dioptres:
+            return tuple(values)
+        factor = 1.0 if self.unit_m is None else self.unit_m
+        return tuple(factor * value / metres**2 for value, metres in zip(values, focus_distances_m, strict=True))
 
     @classmethod
     def read(cls, folder: Path, overrides: Mapping[str, Any] | None) -> Description:
-        if not folder.is_dir():
-            raise InputError(f"stack={folder}: no such folder")
+        folder, video = _folder_and_video(folder)
+        apart = video is not None and _videos(folder) != [video]
         described = folder / "stack.yaml"
-        content = _load_yaml(described) if described.exists() else {}
+        content = _load_yaml(described) if described.exists() and not apart else {}
         checked_keys(content, (*STACK_KEYS, "truth", "optics"), str(described))
         given = {key: value for key, value in (overrides or {}).items() if value is not None}
         checked_keys(given, STACK_KEYS, "command line")
@@ -72,9 +111,24 @@ class Description:
         def said(key: str) -> tuple[Any, str]:
             return (given[key], "command line") if key in given else (content.get(key), str(described))
 
-        files = _files(folder, *said("files"))
+        frames: tuple[int, ...] | None = None
+        if video is None and said("files")[0] is None and not list_images(folder):
+            video = next(iter(_videos(folder)), None)
+            if len(_videos(folder)) > 1:
+                raise InputError(f"{folder}: {len(_videos(folder))} videos; name one of them: stack={video}")
+        if video is None:
+            files = _files(folder, *said("files"))
+            if said("frames")[0] is not None:
+                raise InputError(f"{said('frames')[1]}: frames: of a video, and {folder} holds photographs")
+        else:
+            frames, number = _frames(*said("frames"), said("focus_distances_m")[0])
+            files = [video] * number
         unit, where = said("focus_distance_unit_m")
         unit_m = None if unit is None else checked_number(unit, f"{where}: focus_distance_unit_m")
+        kind, where = said("focus_unit")
+        dioptres = checked_choice(kind or "metre", f"{where}: focus_unit", ("metre", "dioptre")) == "dioptre"
+        if dioptres and unit_m is not None:
+            raise InputError(f"{where}: focus_unit=dioptre and focus_distance_unit_m={unit_m:g} contradict each other")
         bounds, origins = {}, {}
         for key in ("near_m", "far_m"):
             value, where = said(key)
@@ -87,13 +141,18 @@ class Description:
             folder=folder,
             files=files,
             camera=_said_camera(content.get("camera"), given.get("camera"), described),
-            focus=_said_distances(*said("focus_distances_m"), len(files), 1.0 if unit_m is None else unit_m),
+            focus=_said_distances(*said("focus_distances_m"), len(files), unit_m, dioptres),
             unit_m=unit_m,
+            dioptres=dioptres,
+            std=_said_std(*said("focus_distances_std"), len(files)),
             **bounds,
             range_origins=origins,
             crop=said("crop"),
             truth=content.get("truth"),
             optics=_said_optics(content.get("optics"), described),
+            video=video,
+            frames=frames,
+            apart=apart,
         )
 
     def crop_of(self, height: int, width: int) -> tuple[slice, slice]:
@@ -137,9 +196,9 @@ def _files(folder: Path, names: Any, where: str) -> list[Path]:
             if not file.is_file():
                 raise InputError(f"{file}: listed in files of {where}, but not there")
     else:
-        files = list_images(folder)
+        files = without_twins(list_images(folder))
     if len(files) < 2:
-        raise InputError(f"{folder}: expected two or more slices (PNG, JPEG or TIFF), got {len(files)}")
+        raise InputError(f"{folder}: expected two or more slices (JPEG, PNG, TIFF, HEIC or RAW), got {len(files)}")
     return files
 
 
@@ -193,7 +252,16 @@ def _said_optics(content: Any, described: Path) -> dict[str, Any]:
     return given
 
 
-def _said_distances(listed: Any, where: str, number: int, unit_m: float) -> tuple[list[float], str] | None:
+def _in_metres(value: Any, where: str, unit_m: float | None, dioptres: bool) -> float:
+    if dioptres:
+        number = checked_number(value, f"{where} (dioptres)", least=0)
+        return 1 / number if number else math.inf
+    return (1.0 if unit_m is None else unit_m) * checked_number(value, where, infinite=True)
+
+
+def _said_distances(
+    listed: Any, where: str, number: int, unit_m: float | None, dioptres: bool
+) -> tuple[list[float], str] | None:
     if listed is None:
         return None
     if not isinstance(listed, Sequence) or isinstance(listed, str):
@@ -202,4 +270,45 @@ def _said_distances(listed: Any, where: str, number: int, unit_m: float) -> tupl
         raise InputError(
             f"{where}: expected {number} focus distances, one per slice, got {len(listed)} (focus_distances_m)"
         )
-    return [unit_m * checked_number(value, f"{where}: focus_distances_m", infinite=True) for value in listed], where
+    return [_in_metres(value, f"{where}: focus_distances_m", unit_m, dioptres) for value in listed], where
+
+
+def _said_std(said: Any, where: str, number: int) -> tuple[list[float], str] | None:
+    """One standard deviation for all distances, or one each."""
+    if said is None:
+        return None
+    listed = list(said) if isinstance(said, Sequence) and not isinstance(said, str) else [said]
+    if len(listed) not in (1, number):
+        raise InputError(f"{where}: focus_distances_std: expected one number or {number}, got {len(listed)}")
+    return [checked_number(value, f"{where}: focus_distances_std", least=0) for value in listed], where
+
+
+def _folder_and_video(named: Path) -> tuple[Path, Path | None]:
+    """The folder that ``stack`` names, or the video and its folder."""
+    if named.is_dir():
+        return named, None
+    if not named.exists():
+        raise InputError(f"stack={named}: no such folder")
+    if named.suffix.lower() not in VIDEO_SUFFIXES:
+        raise InputError(f"stack={named}: expected a folder with slices, or a video ({', '.join(VIDEO_SUFFIXES)})")
+    return named.parent, named
+
+
+def _videos(folder: Path) -> list[Path]:
+    """What is in a folder of one focal sweep: its videos; nothing where there are photographs."""
+    if list_images(folder):
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+
+
+def _frames(said: Any, where: str, distances: Any) -> tuple[tuple[int, ...] | None, int]:
+    """Which frames of a video, or None, and how many: as many as there are distances, where nothing else says it."""
+    if said is None:
+        listed = isinstance(distances, Sequence) and not isinstance(distances, str)
+        return None, max(2, len(distances)) if listed else USUAL_FRAMES
+    if isinstance(said, Sequence) and not isinstance(said, str):
+        frames = tuple(checked_whole(index, f"{where}: frames", 0) for index in said)
+        if len(frames) < 2 or len(set(frames)) < len(frames):
+            raise InputError(f"{where}: frames: expected two or more different frames, got {list(said)}")
+        return frames, len(frames)
+    return None, checked_whole(said, f"{where}: frames (or a list of them)", 2)

@@ -7,45 +7,62 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-__all__ = ["even_exposure"]
+__all__ = ["even_exposure", "exposure_gains", "with_gain"]
 
 Array = np.ndarray
 
 
-def even_exposure(images: Sequence[Array], reference: int, covered: Array) -> tuple[list[Array], Array]:
-    """Bring every slice to the reference's exposure and white balance by one gain per colour.
-
-    The gain is the median ratio of strongly smoothed images where both slices reach and neither is clipped: blur keeps local
-    means. Below 2 % of change a slice is left alone.
+def even_exposure(
+    images: Sequence[Array], reference: int, covered: Sequence[Array] | Array
+) -> tuple[list[Array], Array]:
+    """Bring every slice to the reference's exposure and white balance by one gain per colour (:func:`exposure_gains`).
 
     Returns:
         The slices, of their type, and (S,3) gains.
     """
-    height, width = images[0].shape[:2]
-    factor = min(1.0, 256 / max(height, width))
-    size = (max(8, round(width * factor)), max(8, round(height * factor)))
+    gains = exposure_gains(images, reference, covered)
+    return [with_gain(image, gain) for image, gain in zip(images, gains, strict=True)], gains
+
+
+def with_gain(image: Array, gain: Array) -> Array:
+    """(H,W,3) times a gain per colour, of its type; itself where every gain is 1."""
+    if (gain == 1).all():
+        return image
+    top = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
+    scaled = np.clip(image.astype(np.float32) * gain.astype(np.float32), 0, top)
+    return (scaled.round() if image.dtype.kind == "u" else scaled).astype(image.dtype)
+
+
+def exposure_gains(images: Sequence[Array], reference: int, covered: Sequence[Array] | Array) -> Array:
+    """(S,3) gains that bring every slice to the reference's exposure and white balance.
+
+    The gain is the median ratio of strongly smoothed images where both slices reach and neither is clipped: blur keeps local
+    means. Below 2 % of change a slice is left alone.
+
+    Args:
+        images: (H,W,3) each; each is asked for once.
+        reference: index of the slice that stays as it is.
+        covered: (H,W) bool each, where a slice shows something.
+    """
 
     def reduced(image: Array) -> Array:
+        height, width = image.shape[:2]
+        factor = min(1.0, 256 / max(height, width))
+        size = (max(8, round(width * factor)), max(8, round(height * factor)))
         scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(scale)
         return cv2.GaussianBlur(small, (0, 0), max(2.0, size[0] / 32))
 
-    target = reduced(images[reference])
-    gains = np.ones((len(images), 3))
-    evened = list(images)
-    for index, image in enumerate(images):
+    small = [reduced(image) for image in images]
+    target, gains = small[reference], np.ones((len(small), 3))
+    for index, one in enumerate(small):
         if index == reference:
             continue
-        small = reduced(image)
-        reach = cv2.resize(covered[index].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-        usable = reach & (np.maximum(small, target).max(-1) < 0.92) & (np.minimum(small, target).min(-1) > 0.02)
+        reach = cv2.resize(covered[index].astype(np.uint8), one.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+        usable = reach & (np.maximum(one, target).max(-1) < 0.92) & (np.minimum(one, target).min(-1) > 0.02)
         if usable.sum() < 50:
             continue
-        gain = np.median(target[usable] / small[usable], axis=0)
-        if np.abs(gain - 1).max() <= 0.02 or not (gain.min() > 0.2 and gain.max() < 5):
-            continue
-        gains[index] = gain
-        top = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
-        scaled = np.clip(image.astype(np.float32) * gain.astype(np.float32), 0, top)
-        evened[index] = (scaled.round() if image.dtype.kind == "u" else scaled).astype(image.dtype)
-    return evened, gains
+        gain = np.median(target[usable] / one[usable], axis=0)
+        if np.abs(gain - 1).max() > 0.02 and gain.min() > 0.2 and gain.max() < 5:
+            gains[index] = gain
+    return gains

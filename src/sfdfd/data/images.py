@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +18,30 @@ from jaxtyping import Float
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from sfdfd.data.exif import PhotoFacts, photo_facts, taken_at
+from sfdfd.data.formats.heic import HEIC_SUFFIXES, is_heic, read_heic
+from sfdfd.data.formats.makernotes import exif_of
+from sfdfd.data.formats.raw import RAW_SUFFIXES, raw_is_readable, read_raw
 from sfdfd.errors import InputError, checked_whole
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "PhotoFacts",
     "list_images",
+    "moment_of",
     "natural_key",
     "read_array",
     "read_image",
     "read_photograph",
     "to_bytes",
     "to_float",
+    "without_twins",
     "working_px_for",
     "working_size",
     "write_image",
 ]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *HEIC_SUFFIXES, *RAW_SUFFIXES)
 LARGEST_PIXELS = 120e6
-SENSOR_DIAGONAL_35MM_M = math.hypot(0.036, 0.024)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # broken files are reported by us, in one line
 
 
@@ -53,68 +56,70 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (natural_key(path), path.name))
 
 
-@dataclass(frozen=True)
-class PhotoFacts:
-    """What a photograph says about its camera (EXIF); None where it says nothing.
-
-    Attributes:
-        focal_length_m, f_number: of the lens.
-        pixel_pitch_m: of the image as it is stored, from the sensor's resolution or the 35 mm equivalent.
-        subject_distance_m: the focus distance; inf is possible.
-    """
-
-    focal_length_m: float | None = None
-    f_number: float | None = None
-    pixel_pitch_m: float | None = None
-    subject_distance_m: float | None = None
-
-
-def _positive(value: Any, *, infinite: bool = False) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    return number if number > 0 and (infinite or math.isfinite(number)) else None
-
-
-def _photo_facts(exif: Mapping[int, Any], size: tuple[int, int]) -> PhotoFacts:
-    """EXIF tags -> facts; ``size`` in stored pixels."""
-    tag = ExifTags.Base
-    focal_mm, equivalent_mm = _positive(exif.get(tag.FocalLength)), _positive(exif.get(tag.FocalLengthIn35mmFilm))
-    f_number = _positive(exif.get(tag.FNumber))
-    aperture = _positive(exif.get(tag.ApertureValue))
-    if f_number is None and aperture is not None:
-        f_number = 2 ** (aperture / 2)  # APEX
-    pitch_m = None
-    resolution, unit = _positive(exif.get(tag.FocalPlaneXResolution)), exif.get(tag.FocalPlaneResolutionUnit, 2)
-    unit_m = {2: 0.0254, 3: 0.01, 4: 0.001, 5: 1e-6}.get(unit)
-    if resolution is not None and unit_m is not None:
-        native = _positive(exif.get(tag.ExifImageWidth)) or size[0]
-        pitch_m = unit_m / resolution * native / size[0]
-    elif focal_mm and equivalent_mm:
-        pitch_m = SENSOR_DIAGONAL_35MM_M * focal_mm / equivalent_mm / math.hypot(*size)
-    distance = exif.get(tag.SubjectDistance)
-    infinite = getattr(distance, "numerator", None) == 0xFFFFFFFF
-    return PhotoFacts(
-        focal_length_m=None if focal_mm is None else focal_mm / 1000,
-        f_number=f_number,
-        pixel_pitch_m=pitch_m,
-        subject_distance_m=math.inf if infinite else _positive(distance, infinite=True),
-    )
-
-
 _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 """EXIF orientation -> quarter turns against the clock, and whether to mirror left and right afterwards."""
+
+
+def without_twins(files: Sequence[Path]) -> list[Path]:
+    """Of a RAW file and the picture that the camera made of it (one name, two suffixes) the RAW file, if it can be read."""
+    raw = {file.with_suffix("") for file in files if file.suffix.lower() in RAW_SUFFIXES}
+    others = {file.with_suffix("") for file in files if file.suffix.lower() not in RAW_SUFFIXES}
+    wanted = raw_is_readable()
+    return [
+        file
+        for file in files
+        if file.with_suffix("") not in raw & others or (file.suffix.lower() in RAW_SUFFIXES) is wanted
+    ]
 
 
 def read_photograph(path: Path) -> tuple[np.ndarray, PhotoFacts]:
     """An image file as (H,W,3) uint8, uint16 or float32 and what its EXIF says.
 
-    JPEG, PNG and TIFF, 8 or 16 bit (or float TIFF in [0, 1]), grey or colour; alpha is dropped, EXIF rotation applied.
+    JPEG, PNG and TIFF, 8 or 16 bit (or float TIFF in [0, 1]), grey or colour; RAW and DNG
+    (:func:`sfdfd.data.formats.raw.read_raw`) and HEIC (:func:`sfdfd.data.formats.heic.read_heic`), each with a package of
+    its own. Alpha is dropped, rotation applied.
 
     Raises:
-        InputError: the file is missing, empty, truncated, too large, or no image.
+        InputError: the file is missing, empty, truncated, too large, or no image; or the package for it is missing.
     """
+
+    def check_size(width: int, height: int) -> None:
+        if width * height > LARGEST_PIXELS:
+            raise InputError(f"{path}: {width} x {height} pixels are more than this reads; resize the slices")
+
+    data = _bytes_of(path)
+    if path.suffix.lower() in RAW_SUFFIXES:
+        array, exif = read_raw(path, check_size)
+    elif is_heic(data):
+        array, exif = read_heic(data, path, check_size)
+        exif = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+    else:
+        array, exif = _read_usual(data, path, check_size)
+    array = _three_colours(array, path)
+    turns, mirrored = 0, False
+    if path.suffix.lower() in RAW_SUFFIXES or is_heic(data):  # upright already; EXIF counts as the sensor lies
+        size = (max(array.shape[:2]), min(array.shape[:2]))
+    else:
+        size = (array.shape[1], array.shape[0])
+        turns, mirrored = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1), (0, False))
+    array = np.rot90(array, turns)
+    return np.ascontiguousarray(array[:, ::-1] if mirrored else array), photo_facts(exif, size)
+
+
+def moment_of(path: Path) -> datetime | None:
+    """When a photograph was taken (EXIF), without reading its pixels; None where it does not say or cannot be read."""
+    if path.suffix.lower() in (*RAW_SUFFIXES, *HEIC_SUFFIXES):
+        return taken_at(exif_of(path))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return taken_at(image.getexif().get_ifd(ExifTags.IFD.Exif))
+    except Exception:  # Pillow raises whatever it likes on broken files
+        return None
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -123,6 +128,11 @@ def read_photograph(path: Path) -> tuple[np.ndarray, PhotoFacts]:
         raise InputError(f"{path}: not readable ({error.strerror})") from None
     if not data:
         raise InputError(f"{path}: not a readable image (the file is empty)")
+    return data
+
+
+def _read_usual(data: bytes, path: Path, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, dict[int, Any]]:
+    """JPEG, PNG and TIFF as they are stored, and their EXIF."""
     exif: dict[int, Any] = {}
     array = None
     is_tiff = data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -130,10 +140,7 @@ def read_photograph(path: Path) -> tuple[np.ndarray, PhotoFacts]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what it cannot read, it raises
             with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > LARGEST_PIXELS:
-                    raise InputError(
-                        f"{path}: {image.width} x {image.height} pixels are more than this reads; resize the slices"
-                    )
+                check_size(image.width, image.height)
                 tags = image.getexif()
                 exif = {**tags, **tags.get_ifd(ExifTags.IFD.Exif)}
                 deep = (data[:4] == b"\x89PNG" and data[24] == 16) or (
@@ -160,6 +167,11 @@ def read_photograph(path: Path) -> tuple[np.ndarray, PhotoFacts]:
             raise InputError(f"{path}: not a readable image (truncated or of an unknown kind)")
         if array.ndim == 3 and array.shape[2] >= 3:
             array = array[..., 2::-1]  # OpenCV's order is BGR
+    return array, exif
+
+
+def _three_colours(array: np.ndarray, path: Path) -> np.ndarray:
+    """(H,W,3) uint8, uint16 or float32 in [0, 1] of what a reader gave."""
     if array.dtype not in (np.uint8, np.uint16):
         if array.dtype.kind != "f":
             raise InputError(f"{path}: expected an 8 or 16 bit image, got {array.dtype}")
@@ -172,10 +184,7 @@ def read_photograph(path: Path) -> tuple[np.ndarray, PhotoFacts]:
             )
     if array.ndim == 2 or array.shape[2] < 3:
         array = np.repeat(array.reshape(*array.shape[:2], -1)[..., :1], 3, axis=2)
-    facts = _photo_facts(exif, (array.shape[1], array.shape[0]))
-    turns, mirrored = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1), (0, False))
-    array = np.rot90(array, turns)
-    return np.ascontiguousarray(array[:, ::-1] if mirrored else array), facts
+    return array[..., :3]
 
 
 def read_array(path: Path) -> np.ndarray:

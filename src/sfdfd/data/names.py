@@ -1,4 +1,4 @@
-"""Focus distances in file names."""
+"""Focus distances and the focal length in file names."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["ambiguous_distances", "distances_in_names"]
+__all__ = ["ambiguous_distances", "distances_in_names", "focal_length_in_names"]
 
 UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-WITH_UNIT = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?(mm|cm|m)(?![a-z])", re.IGNORECASE)
+WITH_UNIT = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?(mm|cm|m|dpt)(?![a-z])", re.IGNORECASE)
+FOCAL_LENGTH = re.compile(r"(?<![a-z])f\s?=?\s?(\d+(?:\.\d+)?)\s?mm(?![a-z])", re.IGNORECASE)
+"""Of ``f50mm``; ``50mm`` alone is a focal length only where it stands in every name beside a distance that varies."""
 DECIMAL = re.compile(r"(?<![\d.])(\d+\.\d+)(?![\d.])")
 UNDERSCORED = re.compile(r"(?<![\d.])(\d+)_(\d+)(?=\s?m(?![a-z]))", re.IGNORECASE)
 """Of ``0_35m``: 0.35 m, or 35 m of a file with the number 0."""
@@ -18,9 +20,39 @@ INFINITE = re.compile(r"(?<![a-z])inf(inity)?(?![a-z])", re.IGNORECASE)
 COUNTED_INFINITE = re.compile(r"(?<![\d.])(\d+)_inf", re.IGNORECASE)
 
 
-def _stems(files: Sequence[Path]) -> list[str]:
+def _whole_stems(files: Sequence[Path]) -> list[str]:
     """The names without suffix; a comma between digits is decimal."""
     return [re.sub(r"(?<=\d),(?=\d)", ".", file.stem) for file in files]
+
+
+def _stems(files: Sequence[Path]) -> list[str]:
+    """Those, without the focal length where all of them carry the same."""
+    stems = _whole_stems(files)
+    return stems if _written_focal_mm(stems) is None else [FOCAL_LENGTH.sub(" ", stem) for stem in stems]
+
+
+def _written_focal_mm(stems: Sequence[str]) -> float | None:
+    """Of ``f4.5mm`` in every name; numbers that differ are no lens but where it was focused."""
+    said = {tuple(FOCAL_LENGTH.findall(stem)) for stem in stems}
+    if len(said) != 1 or len(one := said.pop()) != 1:
+        return None
+    return float(one[0]) or None
+
+
+def focal_length_in_names(files: Sequence[Path]) -> float | None:
+    """The focal length in metres that every file name carries: ``f4.5mm``, or ``50mm`` where another number with a unit
+    varies and so is the distance (``50mm_0.8m.jpg``)."""
+    stems = _whole_stems(files)
+    if (written := _written_focal_mm(stems)) is not None:
+        return written / 1000
+    numbers = [WITH_UNIT.findall(stem) for stem in stems]
+    if len({len(found) for found in numbers}) != 1:
+        return None
+    columns = list(zip(*numbers, strict=True))
+    fixed = [column[0] for column in columns if len(set(column)) == 1 and column[0][1].lower() == "mm"]
+    if len(fixed) != 1 or len(columns) < 2 or distances_in_names(files) is None:
+        return None
+    return float(fixed[0][0]) / 1000 or None
 
 
 def _counters_explain(stems: Sequence[str]) -> bool:
@@ -42,10 +74,10 @@ def ambiguous_distances(files: Sequence[Path]) -> str | None:
 def distances_in_names(files: Sequence[Path]) -> tuple[list[float], bool] | None:
     """Focus distances in file names, and whether they carry their unit (metres then).
 
-    A number counts if it has a unit (``0.5m``, ``0,5m``, ``120cm``, ``350mm``) or a decimal point or comma
-    (``image_1_0.35.jpg``), or the name says ``inf``; every file must have one, and they must not all be the same. Plain
-    integers are taken for counters. ``0_35m`` is 0.35 m unless a counter in front explains the digits before the
-    underscore in every name: then it is ambiguous, and nothing is known.
+    A number counts if it has a unit (``0.5m``, ``0,5m``, ``120cm``, ``350mm``; ``1.25dpt`` are dioptres, 0 is infinity) or a
+    decimal point or comma (``image_1_0.35.jpg``), or the name says ``inf``; every file must have one, and
+    they must not all be the same. Plain integers are taken for counters. ``0_35m`` is 0.35 m unless a counter in
+    front explains the digits before the underscore in every name: then it is ambiguous, and nothing is known.
     """
     stems = _stems(files)
     if any(UNDERSCORED.search(stem) for stem in stems):
@@ -71,4 +103,7 @@ def distances_in_names(files: Sequence[Path]) -> tuple[list[float], bool] | None
 
 
 def _metres(groups: tuple[str, ...]) -> float:
-    return float(groups[0]) * (UNITS_M[groups[1].lower()] if len(groups) > 1 else 1.0)
+    number = float(groups[0])
+    if len(groups) > 1 and groups[1].lower() == "dpt":
+        return 1 / number if number else math.inf
+    return number * (UNITS_M[groups[1].lower()] if len(groups) > 1 else 1.0)

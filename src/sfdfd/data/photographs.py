@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfdfd.data.choice import informative, wanted_slices
 from sfdfd.data.description import CAMERA_KEYS, PLAUSIBLE, STACK_KEYS, Description, checked_keys
+from sfdfd.data.distances import focus_distances, how_to_give_distances
+from sfdfd.data.exif import PhotoFacts
 from sfdfd.data.files import readable
 from sfdfd.data.holdout import held_out, remaining
-from sfdfd.data.images import PhotoFacts, read_photograph, to_float
-from sfdfd.data.names import ambiguous_distances, distances_in_names
-from sfdfd.errors import InputError, checked_number
+from sfdfd.data.images import read_photograph, to_float
+from sfdfd.data.names import focal_length_in_names
+from sfdfd.data.reading import read_slices
+from sfdfd.data.slices import Slices
+from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 
 __all__ = ["STACK_KEYS", "Photographs", "depth_range_m", "read_photographs"]
@@ -26,9 +30,6 @@ __all__ = ["STACK_KEYS", "Photographs", "depth_range_m", "read_photographs"]
 TRUTH_KEYS = ("depth_m", "aif")
 AGREEMENT = 0.05
 """Share by which the EXIF of a stack's photographs may differ: lenses breathe, but a stack has one lens."""
-NEAREST_M, FARTHEST_M = 1e-3, 100.0
-"""A stack whose focus distances all lie below or beyond these is one in wrong units."""
-PRACTICALLY_INFINITE_M = 1000.0
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,25 @@ class Photographs:
     Attributes:
         name: of the stack.
         files: the slices, in the order of everything else.
-        images: one (H,W,3) uint8, uint16 or float32 each, all of one size.
+        images: one (H,W,3) uint8, uint16 or float32 each, all of one size; perhaps read when they are needed.
         camera: focal_length_m, f_number, pixel_pitch_m, each None where nothing says it.
         focus_distances_m: in metres, inf is possible; None where nothing says them.
+        focus_std_dpt: standard deviation of each inverse focus distance in dioptres, where something says it.
         near_m, far_m: depth range where it is given, else None.
         sources: key -> where its value comes from, in words.
         missing: what nothing says, and how to give it.
         depth_m, aif: (H,W) float32 metres (0 unknown) and (H,W,3) like the images, where ``stack.yaml`` names the truth.
         optics: what ``stack.yaml`` says of how they are blurred.
         left_out: which of the slices are kept aside (``holdout``); nothing of them has entered ``camera``.
+        passed_over: which of the others are not worked on (``slices``); nor do they say anything of the camera.
+        notes: what was found out in reading, in words.
         places: the place of each slice in the order of the whole stack, and ``whole``, the number of its slices, where
             these are not all of them.
     """
 
     name: str
     files: tuple[Path, ...]
-    images: tuple[np.ndarray, ...]
+    images: Sequence[np.ndarray]
     camera: dict[str, float | None]
     focus_distances_m: tuple[float, ...] | None
     near_m: float | None = None
@@ -66,11 +70,15 @@ class Photographs:
     left_out: tuple[int, ...] = ()
     places: tuple[int, ...] | None = None
     whole: int | None = None
+    focus_std_dpt: tuple[float, ...] | None = None
+    passed_over: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.images[0].shape[:2]
+        images = self.images
+        return (images.shape if isinstance(images, Slices) else images[0].shape)[:2]
 
     def known_camera(self) -> Camera | None:
         """The camera, if all of it is known."""
@@ -82,56 +90,73 @@ class Photographs:
 
     def with_images(self, images: Sequence[np.ndarray]) -> Photographs:
         """The same with other images (aligned, for example)."""
-        return replace(self, images=tuple(images))
+        return replace(self, images=images)
 
     def parted(self) -> tuple[Photographs, Photographs]:
-        """The slices to predict from, and those that are kept aside."""
-        return self.with_slices(remaining(self.left_out, len(self.images))), self.with_slices(self.left_out)
+        """The slices to predict from, and those that judge: the ones kept aside, or where there are none, the ones passed
+        over."""
+        kept = remaining((*self.left_out, *self.passed_over), len(self.images))
+        return self.with_slices(kept), self.with_slices(self.left_out or self.passed_over)
 
     def with_slices(self, indices: Sequence[int]) -> Photographs:
         """These slices alone, in this order; they know their places in the whole stack."""
         places = range(len(self.images)) if self.places is None else self.places
-        focus = self.focus_distances_m
+        images, focus, std = self.images, self.focus_distances_m, self.focus_std_dpt
         return replace(
             self,
             files=tuple(self.files[i] for i in indices),
-            images=tuple(self.images[i] for i in indices),
+            images=images.chosen(indices) if isinstance(images, Slices) else tuple(images[i] for i in indices),
             focus_distances_m=None if focus is None else tuple(focus[i] for i in indices),
+            focus_std_dpt=None if std is None else tuple(std[i] for i in indices),
             left_out=(),
+            passed_over=(),
             places=tuple(places[i] for i in indices),
             whole=self.whole or len(self.images),
         )
 
 
 def read_photographs(
-    folder: str | Path, overrides: Mapping[str, Any] | None = None, holdout: Any = None
+    folder: str | Path, overrides: Mapping[str, Any] | None = None, holdout: Any = None, slices: Any = "all"
 ) -> Photographs:
     """Read the photographs of one stack and whatever is known about them.
 
     Camera and focus distances come from the command line (``overrides``), ``stack.yaml``, EXIF (focal length, f-number,
-    35 mm equivalent or sensor resolution, subject distance), ``focus_distance.txt`` (one number a line), or the file
-    names (:func:`sfdfd.data.names.distances_in_names`): for each the first that knows it. What none of them knows stays
-    None.
+    35 mm equivalent or sensor resolution, subject distance), ``focus_distance.txt`` or ``dioptres.txt`` (one number a
+    line), the file names (:mod:`sfdfd.data.names`), or the maker's notes: for each the first that knows it. What none of
+    them knows stays None.
 
     Args:
-        folder: slices (PNG, JPEG, TIFF), perhaps with a ``stack.yaml`` with the keys camera (focal_length_m, f_number,
+        folder: slices (:func:`sfdfd.data.images.read_photograph`), or a video or a folder with one
+            (:mod:`sfdfd.data.formats.video`), perhaps with a ``stack.yaml`` with the keys camera (focal_length_m, f_number,
             pixel_pitch_m of the images as they lie in the folder), focus_distances_m (one per slice in the order of the
             sorted file names, or of ``files``; ``.inf`` is allowed), near_m, far_m, files, crop ([left, top, right,
             bottom] pixels cut off), focus_distance_unit_m (what distances without a unit of their own are multiplied by),
+            focus_unit ("metre", or "dioptre": 1/m, 0 is infinity), focus_distances_std (their standard deviation in the same
+            unit: one number or one per slice), frames (of a video: which, or how many),
             optics (psf, linear_light, weighting, sigma_scale: how the photographs are blurred).
         overrides: the same keys; those that are not None take precedence.
         holdout: the slices to keep aside, see :func:`sfdfd.data.holdout.held_out`; their EXIF says nothing of the lens.
+        slices: how many are worked on, see :func:`sfdfd.data.choice.wanted_slices`.
 
     Raises:
         InputError: naming the file or key and what was expected; also where the EXIF of the photographs disagree.
     """
     said = Description.read(Path(folder), overrides)  # numbers before pixels: what is wrong with them is said at once
     held_out(holdout, len(said.files))
-    images, facts = _slices(said.files)
-    focus = next((found for source in FOCUS_SOURCES if (found := source(said, facts)) is not None), None)
-    focus_distances_m = None if focus is None else _checked_distances(*focus)
+    wanted = wanted_slices(slices, len(said.files))
+    read = read_slices(said, judged=wanted < len(said.files))
+    said, facts = read.said, read.facts
+    focus = focus_distances(said, facts)
+    focus_distances_m = None if focus is None else focus.values_m
     left_out = held_out(holdout, len(said.files), focus_distances_m)
-    kept = remaining(left_out, len(said.files))
+    rest = remaining(left_out, len(said.files))
+    kept = _chosen(read.sharp, rest, focus_distances_m, wanted)
+    if len(kept) < len(rest):
+        numbers = ", ".join(str(index) for index in kept)
+        read.notes.append(
+            f"{len(kept)} of {len(said.files)} slices are worked on, in equal steps of what is sharp (slices={slices}): "
+            + numbers
+        )
     camera = _camera(said, [(said.files[i], facts[i]) for i in kept])
     sources = {**{key: origin for key, (_, origin) in camera.items()}, **said.range_origins}
     values = {key: camera[key][0] if key in camera else None for key in CAMERA_KEYS}
@@ -141,53 +166,44 @@ def read_photographs(
         if values[key] is None
     }
     if focus is None:
-        missing["focus_distances_m"] = (ambiguous_distances(said.files) or "") + (
-            "'focus_distances_m=[0.5,1,2]', stack.yaml, focus_distance.txt (one number a line), or file names such as "
-            "0.5m.jpg"
-        )
+        missing["focus_distances_m"] = how_to_give_distances(said, facts)
     else:
-        origin = focus[1]
-        sources["focus_distances_m"] = origin if said.unit_m is None else f"{origin} (unit {said.unit_m:g} m)"
+        sources["focus_distances_m"] = focus.origin + said.unit_in_words
         if values["focal_length_m"] is not None and min(focus_distances_m) <= values["focal_length_m"]:
             raise InputError(
-                f"{origin}: focus distance {min(focus_distances_m):.6g} m lies inside the focal length "
+                f"{focus.origin}: focus distance {min(focus_distances_m):.6g} m lies inside the focal length "
                 f"{values['focal_length_m']:.6g} m (focus_distances_m; camera.focal_length_m from "
                 f"{sources['focal_length_m']})"
             )
-    height, width = images[0].shape[:2]
-    part = said.crop_of(height, width)
     return Photographs(
-        name=readable(said.folder.resolve().name),
+        name=readable(said.video.stem if said.video is not None else said.folder.resolve().name),
         files=tuple(said.files),
-        images=tuple(np.ascontiguousarray(image[part]) for image in images),
+        images=read.images,
         camera=values,
         focus_distances_m=focus_distances_m,
+        focus_std_dpt=None if focus is None else focus.std_dpt,
         near_m=said.near_m,
         far_m=said.far_m,
-        **_truth(said, (height, width), part),
+        **_truth(said, read.size, read.part),
         sources=sources,
         missing=missing,
         optics=said.optics,
         left_out=left_out,
+        passed_over=tuple(index for index in rest if index not in kept),
+        notes=tuple(read.notes),
     )
 
 
-def _slices(files: Sequence[Path]) -> tuple[list[np.ndarray], list[PhotoFacts]]:
-    """The pixels and the EXIF of every file; all of one size."""
-    images, facts = [], []
-    for file in files:
-        image, fact = read_photograph(file)
-        images.append(image)
-        facts.append(fact)
-        if image.shape != images[0].shape:
-            raise InputError(
-                f"{file}: {image.shape[1]} x {image.shape[0]} pixels, but {files[0].name} has "
-                f"{images[0].shape[1]} x {images[0].shape[0]}; all slices must have one size"
-            )
-    height, width = images[0].shape[:2]
-    if min(height, width) < 16:
-        raise InputError(f"{files[0]}: {width} x {height} pixels are too few; 16 x 16 are the least")
-    return images, facts
+def _chosen(
+    sharp: Sequence[np.ndarray], rest: Sequence[int], focus_distances_m: Sequence[float] | None, wanted: int
+) -> tuple[int, ...]:
+    """The slices that are worked on, of those that are not kept aside, ascending."""
+    if wanted >= len(rest):
+        return tuple(rest)
+    order = list(rest)
+    if focus_distances_m is not None:
+        order.sort(key=lambda index: 1 / focus_distances_m[index])
+    return tuple(sorted(order[place] for place in informative([sharp[index] for index in order], wanted)))
 
 
 def _camera(said: Description, facts: Sequence[tuple[Path, PhotoFacts]]) -> dict[str, tuple[float, str]]:
@@ -210,48 +226,11 @@ def _camera(said: Description, facts: Sequence[tuple[Path, PhotoFacts]]) -> dict
         value = float(np.median([one for one, _ in known]))
         if PLAUSIBLE[key][0] <= value <= PLAUSIBLE[key][1]:
             camera[key] = value, "EXIF"
+    if "focal_length_m" not in camera and (value := focal_length_in_names(said.files)) is not None:
+        low, high = PLAUSIBLE["focal_length_m"]
+        if low <= value <= high:
+            camera["focal_length_m"] = value, "file names"
     return camera
-
-
-Found = tuple[Sequence[float], str]
-"""Focus distances in metres, and where they come from, in words."""
-
-
-def _from_description(said: Description, facts: Sequence[PhotoFacts]) -> Found | None:
-    return said.focus
-
-
-def _from_exif(said: Description, facts: Sequence[PhotoFacts]) -> Found | None:
-    subject = [fact.subject_distance_m for fact in facts]
-    return (subject, "EXIF subject distance") if None not in subject and len(set(subject)) > 1 else None
-
-
-def _from_text(said: Description, facts: Sequence[PhotoFacts]) -> Found | None:
-    path = said.folder / "focus_distance.txt"
-    if not path.is_file():
-        return None
-    try:
-        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as text ({error})") from None
-    if len(lines) == len(said.files):  # one number a line: a comma in it is decimal
-        lines = [re.sub(r"^(\d+),(\d+)$", r"\1.\2", line) for line in lines]
-    words = " ".join(lines).replace(",", " ").split()
-    if len(words) != len(said.files):
-        raise InputError(f"{path}: expected {len(said.files)} focus distances, one per slice, got {len(words)}")
-    return [said.factor * checked_number(word, str(path), infinite=True) for word in words], str(path)
-
-
-def _from_names(said: Description, facts: Sequence[PhotoFacts]) -> Found | None:
-    found = distances_in_names(said.files)
-    if found is None:
-        return None
-    values, in_metres = found
-    return [value if in_metres else said.factor * value for value in values], "file names"
-
-
-FOCUS_SOURCES = (_from_description, _from_exif, _from_text, _from_names)
-"""In the order in which they are asked; the first that knows the distances is believed."""
 
 
 def depth_range_m(
@@ -271,20 +250,6 @@ def depth_range_m(
     if not near_m < far_m:
         raise InputError(f"expected near_m < far_m, got {near_m:.6g} and {far_m:.6g} (near_m, far_m)")
     return near_m, far_m
-
-
-def _checked_distances(values: Sequence[float], where: str) -> tuple[float, ...]:
-    """Practically infinite ones become inf; wrong units and equal distances are refused."""
-    nearest = min(values)
-    if nearest < NEAREST_M or (math.isfinite(nearest) and nearest > FARTHEST_M):
-        raise InputError(
-            f"{where}: the nearest focus distance is {nearest:.4g} m; are these metres? Say what one unit is with "
-            "focus_distance_unit_m (millimetres: 0.001)"
-        )
-    values = tuple(math.inf if value > PRACTICALLY_INFINITE_M else value for value in values)
-    if len(set(values)) == 1:
-        raise InputError(f"{where}: every focus distance is {values[0]:.6g} m; depth needs two different ones")
-    return values
 
 
 def _truth(said: Description, size: tuple[int, int], part: tuple[slice, slice]) -> dict[str, np.ndarray]:

@@ -1,0 +1,153 @@
+"""The stacks below a folder: folders of slices, videos, and bursts by the time that photographs were taken at."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from sfdfd.data.formats.video import VIDEO_SUFFIXES
+from sfdfd.data.images import list_images, moment_of, without_twins
+from sfdfd.errors import InputError
+
+__all__ = ["FoundStack", "bursts", "stacks_below"]
+
+DESCRIPTIONS = ("stack.yaml", "focus_distance.txt", "dioptres.txt")
+"""A folder with one of these is one stack, whenever its slices were taken."""
+LONGEST_PAUSE = 5.0
+"""In a folder of its own, a pause ends a burst only where it is also longer than this many usual ones."""
+
+
+@dataclass(frozen=True)
+class FoundStack:
+    """A stack below a folder.
+
+    Attributes:
+        name: of the folder that receives what becomes of it; slashes are those of the folders.
+        source: the folder or the video.
+        files: the names of its slices in the folder, where it is a burst of several.
+    """
+
+    name: str
+    source: Path
+    files: tuple[str, ...] | None = None
+
+
+def stacks_below(
+    root: Path, gap_s: float = 10.0, apart_from: Collection[Path] = ()
+) -> tuple[list[FoundStack], list[str]]:
+    """Every stack in a folder and the folders below it, and what was passed over, in words.
+
+    A folder is a stack, unless its photographs (EXIF) were taken in several bursts of two or more: then each is one. The
+    photographs that lie in ``root`` itself are a camera's roll: what stands alone there is passed over.
+
+    Args:
+        root: the folder.
+        gap_s: seconds without a photograph that end a burst; below ``root``, where they are also five usual pauses.
+        apart_from: folders that are not entered.
+
+    Raises:
+        InputError: no such folder, or no stack in it.
+    """
+    if not root.is_dir():
+        raise InputError(f"stacks={root}: no such folder")
+    found, passed, seen = [], [], {folder.resolve() for folder in apart_from}
+    for folder in _folders(root, seen):
+        name = "" if folder == root else folder.relative_to(root).as_posix()
+        images = without_twins(list_images(folder))
+        videos = sorted(
+            p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")
+        )
+        if not images:
+            alone = len(videos) == 1 and name
+            found += [FoundStack(name if alone else _joined(name, video.stem), video) for video in videos]
+        elif any((folder / one).is_file() for one in DESCRIPTIONS):
+            found.append(FoundStack(name or root.resolve().name, folder))
+        else:
+            of_folder, alone = _of_photographs(folder, name, images, root, gap_s)
+            found += of_folder
+            passed += alone
+    if not found:
+        raise InputError(
+            f"stacks={root}: no folder with two or more photographs, no burst (two within {gap_s:g} s: burst_gap_s) and no "
+            "video in it or below it"
+        )
+    return _told_apart(found), passed
+
+
+def _folders(root: Path, seen: set[Path]) -> list[Path]:
+    """The folder and those below it, each once, by name; hidden ones are passed over, and links are followed."""
+    folders = []
+    for place, below, _ in os.walk(root, followlinks=True):
+        resolved = Path(place).resolve()
+        if resolved in seen or (resolved / "prediction.json").is_file():  # what an earlier call left is no stack
+            below.clear()
+            continue
+        seen.add(resolved)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        folders.append(Path(place))
+    return folders
+
+
+def _of_photographs(
+    folder: Path, name: str, images: list[Path], root: Path, gap_s: float
+) -> tuple[list[FoundStack], list[str]]:
+    parts = bursts(images, gap_s, patient=folder != root)
+    whole = len(parts) == 1
+    if folder != root and any(len(part) < 2 for _, part in parts):
+        whole = True  # the one that was taken later belongs to the folder's stack
+    if whole:
+        if len(images) < 2:
+            return [], [f"{images[0]}: one photograph is no stack"]
+        return [FoundStack(name or root.resolve().name, folder)], []
+    found = [
+        FoundStack(_joined(name, moment), folder, tuple(file.name for file in part))
+        for moment, part in parts
+        if len(part) > 1
+    ]
+    return found, [f"{part[0]}: one photograph is no stack" for _, part in parts if len(part) < 2]
+
+
+def bursts(files: Sequence[Path], gap_s: float, patient: bool = False) -> list[tuple[str, list[Path]]]:
+    """The bursts in which photographs were taken, in order: (date and time of the first, files by name).
+
+    All are one burst where one of them does not say when it was taken.
+
+    Args:
+        files: photographs.
+        gap_s: seconds without a photograph that end a burst.
+        patient: only where they are five usual pauses, too: whoever focuses by hand takes his time.
+    """
+    moments = [(moment, file) for file in files if (moment := moment_of(file)) is not None]
+    if len(moments) < len(files) or len(files) < 2:
+        return [("", list(files))]
+    moments.sort(key=lambda one: (one[0], files.index(one[1])))
+    pauses = [(b - a).total_seconds() for (a, _), (b, _) in pairwise(moments)]
+    limit = max(gap_s, LONGEST_PAUSE * statistics.median_low(pauses)) if patient else gap_s
+    parts = [[moments[0]]]
+    for pause, one in zip(pauses, moments[1:], strict=True):
+        if pause > limit:
+            parts.append([])
+        parts[-1].append(one)
+    return [
+        (part[0][0].strftime("%Y-%m-%d_%H-%M-%S"), sorted((file for _, file in part), key=files.index))
+        for part in parts
+    ]
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _told_apart(found: list[FoundStack]) -> list[FoundStack]:
+    """No two of one name."""
+    taken: dict[str, int] = {}
+    apart = []
+    for one in found:
+        taken[one.name] = taken.get(one.name, 0) + 1
+        number = taken[one.name]
+        apart.append(one if number == 1 else FoundStack(f"{one.name}_{number}", one.source, one.files))
+    return apart
