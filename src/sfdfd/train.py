@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything, settle_optics
+from sfdfd.runs.command import (
+    command,
+    instantiate,
+    plain,
+    say,
+    say_where_optics_differ,
+    seed_everything,
+    settle_optics,
+)
 from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
@@ -28,7 +36,6 @@ def train(config: DictConfig) -> dict[str, Any]:
     from sfdfd.data.files import write_json
     from sfdfd.inference.evaluation import print_metrics
     from sfdfd.training.callbacks import RunCheckpoint
-    from sfdfd.training.checkpoints import resumable
     from sfdfd.training.device import use_threads
 
     _quieten()
@@ -44,8 +51,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     untrained = instantiate(config.network)
     untrained.load_state_dict(module.network.state_dict())
     _fit_intervals(config)
-    ckpt_path = None if resolved["ckpt_path"] is None else str(resolved["ckpt_path"])
-    first_step = 0 if ckpt_path is None else resumable(module, ckpt_path, config.trainer.max_steps)
+    ckpt_path, first_step = _continued(config, resolved, module, datamodule)
     trainer = _trainer(config, first_step if ckpt_path is not None else None)
     if trainer.is_global_zero:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -55,7 +61,7 @@ def train(config: DictConfig) -> dict[str, Any]:
         for logger in trainer.loggers:
             logger.log_hyperparams(_flat(resolved))
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
-        steps = _steps_taken(trainer, first_step)
+        steps = _steps_taken(trainer, first_step, complete=0 <= config.trainer.max_steps <= first_step)
         if not trainer.is_global_zero:
             return {}
         saver = next((one for one in trainer.callbacks if isinstance(one, ModelCheckpoint)), None)
@@ -81,6 +87,7 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")  # Lightning 2.6 on torch 2.13
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # stacks are kept in memory
+    warnings.filterwarnings("ignore", message=".*ended before the epoch ended.*")  # ours goes on where it was
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # intervals count steps here
     warnings.filterwarnings("ignore", message=".*[Cc]heckpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
@@ -110,11 +117,52 @@ def _module(config: DictConfig, resolved: dict[str, Any]) -> DepthFromDefocus:
     return module
 
 
+def _continued(
+    config: DictConfig, resolved: dict[str, Any], module: DepthFromDefocus, datamodule: FocalStackDataModule
+) -> tuple[str | None, int]:
+    """The checkpoint that this run goes on from, and its step, the data set to its place; none and 0 for a new run.
+
+    ``ckpt_path=last`` is the newest whole checkpoint of the run folder; where there is none, the run begins, and says so.
+
+    Raises:
+        InputError: it cannot be continued, or has nothing left to do (unless it was asked for as the last).
+    """
+    from pathlib import Path
+
+    from sfdfd.errors import InputError
+    from sfdfd.training.checkpoints import resumable
+    from sfdfd.training.resuming import newest_checkpoint
+
+    given = resolved["ckpt_path"]
+    if given is None:
+        return None, 0
+    path = Path(str(given))
+    if given == "last":
+        folder = Path(resolved["output_dir"]) / "checkpoints"
+        path, broken = newest_checkpoint(folder)
+        for one in broken:
+            say(f"not continued from {one}")
+        if path is None:
+            say(f"{folder}: no whole checkpoint; this run starts from the beginning (ckpt_path=last)")
+            return None, 0
+    place = resumable(module, path)
+    if given == "last":
+        say(f"continuing from {path}, step {place.step}")
+    elif 0 <= config.trainer.max_steps <= place.step:
+        raise InputError(
+            f"ckpt_path={path}: it has made {place.step} steps already; give a larger trainer.max_steps (now "
+            f"{config.trainer.max_steps})"
+        )
+    datamodule.continue_at(place.epoch, place.batches)
+    return str(path), place.step
+
+
 def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
     """The trainer; ``first_step`` is that of a run that is continued."""
     from lightning.pytorch.callbacks import LearningRateMonitor
 
     from sfdfd.training.loggers import ContinuedCSVLogger
+    from sfdfd.training.resuming import WholeCheckpoints
 
     loggers = [instantiate(node) for node in (config.logger or {}).values()]
     for logger in loggers:
@@ -123,11 +171,11 @@ def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
     callbacks = [instantiate(node) for node in (config.callbacks or {}).values()]
     if not loggers:  # who has nobody to tell refuses to watch
         callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
-    return instantiate(config.trainer, logger=loggers or False, callbacks=callbacks)
+    return instantiate(config.trainer, logger=loggers or False, callbacks=callbacks, plugins=[WholeCheckpoints()])
 
 
-def _steps_taken(trainer: lightning.Trainer, first_step: int) -> int:
-    """The run's number of steps.
+def _steps_taken(trainer: lightning.Trainer, first_step: int, complete: bool) -> int:
+    """The run's number of steps; ``complete`` where none was left to take.
 
     Raises:
         InputError: this fit took none.
@@ -136,7 +184,7 @@ def _steps_taken(trainer: lightning.Trainer, first_step: int) -> int:
 
     # a spawned process hands back its metrics, but not its counters
     steps = max(trainer.global_step, int(trainer.callback_metrics.get("steps", 0)))
-    if steps <= first_step:
+    if steps <= first_step and not complete:
         raise InputError(
             "training took no step: too few stacks for the batches and processes (data.batch_size, trainer.devices), or no "
             "time (trainer.max_time)"

@@ -20,7 +20,16 @@ from sfdfd.errors import InputError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["CONF_DIR", "command", "instantiate", "plain", "say_where_optics_differ", "seed_everything", "settle_optics"]
+__all__ = [
+    "CONF_DIR",
+    "command",
+    "instantiate",
+    "plain",
+    "say",
+    "say_where_optics_differ",
+    "seed_everything",
+    "settle_optics",
+]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF_DIR = next(
@@ -31,10 +40,14 @@ CONF_DIR = next(
 """The configuration: beside the package in a wheel, at the top of a checkout."""
 
 
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(f"sfdfd: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+
+
 def _fail(message: str) -> None:
     """One clear line and exit code 2."""
-    line = " ".join(str(message).split())
-    print(f"sfdfd: {line}", file=sys.stderr)
+    say(message)
     sys.exit(2)
 
 

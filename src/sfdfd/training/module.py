@@ -17,6 +17,7 @@ from sfdfd.networks.interface import predict_stack
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
+from sfdfd.training.place import settle_place
 
 __all__ = ["CONFIG_KEY", "DepthFromDefocus", "depth_spread"]
 
@@ -143,6 +144,10 @@ class DepthFromDefocus(lightning.LightningModule):
             raise InputError("the cosine needs an end: give trainer.max_steps, trainer.max_epochs or trainer.max_time")
         seconds = timer.time_elapsed() + timer.time_remaining()
         return (lambda step: timer.time_elapsed() / seconds), self.warmup_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "loops" in checkpoint:
+            settle_place(checkpoint)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.run_config
