@@ -72,7 +72,7 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_batch_start(self, trainer: lightning.Trainer, *arguments: Any) -> None:
         if self._validated:
             self._write_validated(trainer)
-        elif self.last_every_s is not None and not self._accumulates(trainer):
+        elif not self._accumulates(trainer) and self.last_every_s is not None:
             due = time.monotonic() - self._written_at >= self.last_every_s
             if trainer.strategy.reduce_boolean_decision(due, all=False):
                 self._write_last(trainer)
@@ -118,6 +118,9 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _save_last_checkpoint(self, trainer: lightning.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        if self._accumulates(trainer) and not trainer.should_stop:
+            self._written_at = -math.inf  # the best is of these weights; the last waits for its step
+            return
         super()._save_last_checkpoint(trainer, monitor_candidates)
         self._written_step, self._written_at = trainer.global_step, time.monotonic()
 
