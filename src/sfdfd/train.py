@@ -12,6 +12,7 @@ from sfdfd.runs.command import (
     say_where_optics_differ,
     seed_everything,
     settle_optics,
+    several_jobs,
 )
 from sfdfd.runs.record import run_record
 
@@ -41,7 +42,9 @@ def train(config: DictConfig) -> dict[str, Any]:
     _quieten()
     settle_optics(config)
     resolved = plain(config)
-    _refuse_relaunching_sweeps(resolved)
+    for elsewhere in (_already_done(config, resolved), _in_processes_of_its_own(resolved)):
+        if elsewhere is not None:
+            return elsewhere
     output_dir = Path(resolved["output_dir"])
     use_threads(resolved["threads"])
     seed_everything(resolved["seed"])
@@ -60,7 +63,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     try:
         for logger in trainer.loggers:
             logger.log_hyperparams(_flat(resolved))
-        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+        _fit(trainer, module, datamodule, ckpt_path)
         steps = _steps_taken(trainer, first_step, complete=0 <= config.trainer.max_steps <= first_step)
         if not trainer.is_global_zero:
             return {}
@@ -115,6 +118,20 @@ def _module(config: DictConfig, resolved: dict[str, Any]) -> DepthFromDefocus:
     if resolved["weights_path"]:
         start_from(module, str(resolved["weights_path"]))
     return module
+
+
+def _fit(trainer: lightning.Trainer, module: Any, datamodule: FocalStackDataModule, ckpt_path: str | None) -> None:
+    """Train; what is no bug ends in one line."""
+    from sfdfd.errors import InputError
+    from sfdfd.training.faults import fault_in_words
+
+    try:
+        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+    except Exception as error:
+        words = fault_in_words(error)
+        if words is None:
+            raise
+        raise InputError(words) from error
 
 
 def _continued(
@@ -285,22 +302,67 @@ def _finish_loggers() -> None:
         wandb.finish()
 
 
-def _refuse_relaunching_sweeps(resolved: dict[str, Any]) -> None:
-    """Script-launched DDP in an in-process multirun would make every rank run the whole sweep again."""
+def _in_processes_of_its_own(resolved: dict[str, Any]) -> dict[str, Any] | None:
+    """Run a job of a multirun whose strategy starts this command once per device (each would run the whole sweep again) as a
+    command of its own, in the job's folder; None where it can run here.
+
+    Raises:
+        InputError: it failed.
+    """
+    import json
+    import subprocess
+    import sys
+    from pathlib import Path
+
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     from sfdfd.errors import InputError
 
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return
     strategy = str(resolved["trainer"].get("strategy", "auto"))
     several = resolved["trainer"].get("devices", 1) not in (1, "1")
-    if several and strategy.startswith("ddp") and "spawn" not in strategy and "fork" not in strategy:
-        raise InputError(
-            f"trainer.strategy={strategy} starts this command once per device, and each would run the whole sweep "
-            "again; use trainer=ddp_spawn in a multirun, or give each job its own process"
-        )
+    in_place = strategy == "auto" or "spawn" in strategy or "fork" in strategy
+    if not several_jobs() or not several or in_place:
+        return None
+    overrides = [one for one in HydraConfig.get().overrides.task if not one.startswith(("output_dir=", "sweep."))]
+    if resolved["ckpt_path"] == "last":
+        overrides = [*(one for one in overrides if not one.startswith("ckpt_path=")), "ckpt_path=last"]
+    command = [sys.executable, "-m", "sfdfd.train", *overrides, f"output_dir={resolved['output_dir']}"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    sys.stderr.write(done.stderr)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InputError(last.removeprefix("sfdfd: "))
+    return json.loads((Path(resolved["output_dir"]) / "metrics.json").read_text())
+
+
+def _already_done(config: DictConfig, resolved: dict[str, Any]) -> dict[str, Any] | None:
+    """``sweep.resume``: the figures of a job that has ended; None for one that is missing, which then goes on from what it
+    left.
+
+    Raises:
+        InputError: its folder holds a job of another configuration.
+    """
+    import json
+    from pathlib import Path
+
+    from omegaconf import OmegaConf
+
+    from sfdfd.errors import InputError
+
+    folder = Path(resolved["output_dir"])
+    if resolved["sweep"]["resume"] is None or not (folder / "config.yaml").is_file():
+        return None
+
+    def compared(values: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if key not in ("sweep", "output_dir", "ckpt_path")}
+
+    if compared(plain(OmegaConf.load(folder / "config.yaml"))) != compared(resolved):
+        raise InputError(f"{folder}: holds a job of another configuration; resume a sweep with its own command line (sweep.resume)")
+    if (folder / "metrics.json").is_file():
+        say(f"{folder}: done already")
+        return json.loads((folder / "metrics.json").read_text())
+    config.ckpt_path = resolved["ckpt_path"] = "last"
+    return None
 
 
 main = command("train")(train)
