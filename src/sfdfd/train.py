@@ -357,7 +357,9 @@ def _already_done(config: DictConfig, resolved: dict[str, Any]) -> dict[str, Any
         return {key: value for key, value in values.items() if key not in ("sweep", "output_dir", "ckpt_path")}
 
     if compared(plain(OmegaConf.load(folder / "config.yaml"))) != compared(resolved):
-        raise InputError(f"{folder}: holds a job of another configuration; resume a sweep with its own command line (sweep.resume)")
+        raise InputError(
+            f"{folder}: holds a job of another configuration; resume a sweep with its own command line (sweep.resume)"
+        )
     if (folder / "metrics.json").is_file():
         say(f"{folder}: done already")
         return json.loads((folder / "metrics.json").read_text())

@@ -28,7 +28,9 @@ def test_faults_are_said(error, words):
     assert words in found and "\n" not in found
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shape '[2]' is invalid"), KeyError("a"), OSError(errno.ENOENT, "gone")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shape '[2]' is invalid"), KeyError("a"), OSError(errno.ENOENT, "gone")]
+)
 def test_bugs_are_not(error):
     assert fault_in_words(error) is None
 

@@ -94,7 +94,9 @@ def weights(folder, name="last"):
 
 def rows(folder):
     with (folder / "csv" / "metrics.csv").open(newline="") as file:
-        return sorted(tuple(sorted((key, value) for key, value in row.items() if value)) for row in csv.DictReader(file))
+        return sorted(
+            tuple(sorted((key, value) for key, value in row.items() if value)) for row in csv.DictReader(file)
+        )
 
 
 def assert_same(folder, other):

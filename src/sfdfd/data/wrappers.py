@@ -155,7 +155,9 @@ class Survivor(Dataset):
             except (InputError, OSError) as error:
                 if not self.broken[place]:
                     self.broken[place] = True
-                    print(f"sfdfd: skipped sample {place}: {one_line(error)} (data.on_error)", file=sys.stderr, flush=True)
+                    print(
+                        f"sfdfd: skipped sample {place}: {one_line(error)} (data.on_error)", file=sys.stderr, flush=True
+                    )
         raise InputError("every sample of the data set is broken or gone (data.on_error=skip)")
 
 

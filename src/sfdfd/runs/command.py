@@ -135,7 +135,10 @@ def _job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
         line = words or f"{type(error).__name__}: {error}"
         say(f"job {HydraConfig.get().job.num} failed: {line}")
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / ERROR_FILE, {"error": " ".join(line.split()), "bug": traceback.format_exc() if words is None else None})
+        write_json(
+            folder / ERROR_FILE,
+            {"error": " ".join(line.split()), "bug": traceback.format_exc() if words is None else None},
+        )
         return None
 
 

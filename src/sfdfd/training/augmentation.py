@@ -41,7 +41,9 @@ class StackAugmentation(nn.Module):
         """
         draws = stack.draw or torch.randint(2**62, (len(stack),)).tolist()
         chances = torch.stack([torch.rand(10, generator=random_for(draw, "augmentation")) for draw in draws])
-        moved = FocalStack.collate([self._moved(one, chance) for one, chance in zip(stack, chances.tolist(), strict=True)])
+        moved = FocalStack.collate(
+            [self._moved(one, chance) for one, chance in zip(stack, chances.tolist(), strict=True)]
+        )
         chances = chances.to(stack.images)
         gain = (1 + self.gain * (2 * chances[:, 4:7] - 1))[:, None, :, None, None]
         brightest = (moved.images * gain).amax((1, 2, 3, 4), keepdim=True).clamp_min(1.0)

@@ -11,9 +11,18 @@ __all__ = ["fault_in_words"]
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 SIGNS = (
-    (r"DataLoader worker \(pid\(?s?\)? [^)]*\)", "a loader's process died (out of memory? data.workers=0 loads without)"),
-    (r"DataLoader timed out", "a loader's process gave nothing for data.worker_timeout_s; data.workers=0 loads without"),
-    (r"process \d+ (terminated|exited)|Connection (closed|reset)|ProcessGroup|gloo|NCCL", "another process of the run died"),
+    (
+        r"DataLoader worker \(pid\(?s?\)? [^)]*\)",
+        "a loader's process died (out of memory? data.workers=0 loads without)",
+    ),
+    (
+        r"DataLoader timed out",
+        "a loader's process gave nothing for data.worker_timeout_s; data.workers=0 loads without",
+    ),
+    (
+        r"process \d+ (terminated|exited)|Connection (closed|reset)|ProcessGroup|gloo|NCCL",
+        "another process of the run died",
+    ),
 )
 
 
