@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from itertools import chain
 
 import pytest
 
@@ -17,7 +18,7 @@ def batches(length, size, epoch=0, rank=0, ranks=1, seed=1, done=0):
 @pytest.mark.parametrize(("length", "size", "ranks"), [(20, 2, 2), (23, 2, 3), (9, 1, 4)])
 def test_ranks_together_see_what_one_sees_at_a_larger_batch(length, size, ranks):
     together = [batches(length, size, 5, rank, ranks) for rank in range(ranks)]
-    joined = [sum(parts, []) for parts in zip(*together, strict=True)]
+    joined = [list(chain(*parts)) for parts in zip(*together, strict=True)]
     assert joined == batches(length, size * ranks, 5)
     seen = [index for batch in joined for index, _ in batch]
     assert len(set(seen)) == len(seen) == length // (size * ranks) * size * ranks
@@ -26,7 +27,7 @@ def test_ranks_together_see_what_one_sees_at_a_larger_batch(length, size, ranks)
 def test_epochs_are_other_orders_and_other_draws_of_the_same_samples():
     first, second, again = batches(8, 2, 0), batches(8, 2, 1), batches(8, 2, 0)
     assert first == again and first != second and first != batches(8, 2, 0, seed=2)
-    draws = [dict(sum(epoch, [])) for epoch in (first, second)]
+    draws = [dict(chain(*epoch)) for epoch in (first, second)]
     assert draws[0].keys() == draws[1].keys() and not set(draws[0].values()) & set(draws[1].values())
 
 

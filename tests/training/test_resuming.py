@@ -20,7 +20,7 @@ from tests.conftest import CAMERA, FOCUS_M
 from tests.training.test_module import module
 
 STEPS, SCENES, BATCH = 8, 7, 2
-"""Three batches an epoch, one scene left out; validation after every second step, so that it falls on any place in an epoch."""
+"""Three batches an epoch, one scene left out; validation after every second step, on any place in an epoch."""
 
 
 def data(**options):

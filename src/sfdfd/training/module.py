@@ -50,8 +50,8 @@ class DepthFromDefocus(lightning.LightningModule):
         log_truth_metrics: log ``truth/depth_abs_rel`` in validation where truth exists.
         channels_last: keep convolutions in channels-last memory (about twice as fast on CPUs).
         compile: compile the network with torch.compile for training steps (needs a C++ compiler; validation runs eager).
-        skip_nonfinite: how many steps with a NaN or infinite loss or gradient may be left out; one more ends the run, with its
-            batch saved as ``nonfinite_STEP.pt`` in the run folder.
+        skip_nonfinite: how many steps with a NaN or infinite loss or gradient may be left out; one more ends the run, with
+            its batch saved as ``nonfinite_STEP.pt`` in the run folder.
         camera: the model's camera where it is not the data's; None takes the camera that each stack carries.
         run_config: the resolved configuration, plain Python; kept in every checkpoint.
     """

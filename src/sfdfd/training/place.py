@@ -32,8 +32,8 @@ def place_in(checkpoint: dict[str, Any]) -> Place:
 
 
 def settle_place(checkpoint: dict[str, Any]) -> None:
-    """Rewrite the loops' counters as Lightning expects them from a checkpoint written right after a batch in the middle of an
-    epoch: then it goes on with the next batch, repeats no validation, skips none, and counts steps on.
+    """Rewrite the loops' counters as Lightning expects them from a checkpoint written right after a batch in the middle of
+    an epoch: then it goes on with the next batch, repeats no validation, skips none, and counts steps on.
 
     Lightning 2.6 tells eleven moments apart by these counters, and continues some of them with a batch or a validation too
     many or too few.
