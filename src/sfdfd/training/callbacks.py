@@ -29,7 +29,7 @@ __all__ = ["CollapseDetector", "PictureLogger", "RunCheckpoint", "StepProgress"]
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, whose ``last.ckpt`` is the last step and not the last validated one. Everything is written
+    """Lightning's ModelCheckpoint, whose ``last.ckpt`` is the last step and not the last validated one. All is written
     between two steps, once the loggers have written what they were told, so that a run goes on from any of its checkpoints
     as if it had never stopped: after each validation, every ``last_every_s`` seconds, at the end of training, on SIGINT
     and SIGTERM. A run that continues in another folder takes its best checkpoint along.
