@@ -42,9 +42,9 @@ def train(config: DictConfig) -> dict[str, Any]:
     _quieten()
     settle_optics(config)
     resolved = plain(config)
-    for elsewhere in (_already_done(config, resolved), _in_processes_of_its_own(resolved)):
-        if elsewhere is not None:
-            return elsewhere
+    elsewhere = _already_done(config, resolved) or _in_processes_of_its_own(resolved)
+    if elsewhere is not None:
+        return elsewhere
     output_dir = Path(resolved["output_dir"])
     use_threads(resolved["threads"])
     seed_everything(resolved["seed"])
@@ -260,6 +260,7 @@ def _test(
             "constant_depth_m": datamodule.constant_baseline_m() if "constant" in methods else None,
             "checkpoint": best or None,
             "steps": steps,
+            **({"skipped_samples": skipped} if (skipped := datamodule.skipped()) else {}),
             "optics": None if camera is None else camera.as_dict(),
             "selection": f"best {saver.monitor}" if saver is not None and saver.monitor else "last",
         },
@@ -320,7 +321,7 @@ def _in_processes_of_its_own(resolved: dict[str, Any]) -> dict[str, Any] | None:
 
     strategy = str(resolved["trainer"].get("strategy", "auto"))
     several = resolved["trainer"].get("devices", 1) not in (1, "1")
-    in_place = strategy == "auto" or "spawn" in strategy or "fork" in strategy
+    in_place = "spawn" in strategy or "fork" in strategy
     if not several_jobs() or not several or in_place:
         return None
     overrides = [one for one in HydraConfig.get().overrides.task if not one.startswith(("output_dir=", "sweep."))]
@@ -350,6 +351,8 @@ def _already_done(config: DictConfig, resolved: dict[str, Any]) -> dict[str, Any
     from sfdfd.errors import InputError
 
     folder = Path(resolved["output_dir"])
+    if resolved["sweep"]["resume"] is not None and not several_jobs():
+        raise InputError("sweep.resume goes on with a multirun: give its command line again, with -m")
     if resolved["sweep"]["resume"] is None or not (folder / "config.yaml").is_file():
         return None
 

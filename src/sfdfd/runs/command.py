@@ -6,6 +6,7 @@ answers at once.
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
 import os
@@ -91,6 +92,8 @@ def _in_words(error: BaseException) -> str | None:
 
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return f"{error.filename or 'output_dir'}: {error.strerror}"
     if isinstance(error, InstantiationException):
         cause: BaseException | None = error
         while isinstance(cause, InstantiationException):
@@ -164,6 +167,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 if hasattr(stream, "reconfigure"):
                     stream.reconfigure(errors="backslashreplace")  # names of files may be no text
             os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of composing reach us instead of being printed by Hydra
+            failed_jobs.clear()
             sys.argv[1:] = _arguments(sys.argv[1:])
             with _errors_in_words():
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()

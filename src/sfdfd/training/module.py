@@ -121,7 +121,9 @@ class DepthFromDefocus(lightning.LightningModule):
         stack, losses = self._last_batch
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         fine = torch.isfinite(losses).all()
-        if self.trainer.precision != "16-mixed":  # whose scaler meets infinite gradients as a matter of course
+        if (
+            gradients and self.trainer.precision != "16-mixed"
+        ):  # whose scaler meets infinite gradients as a matter of course
             fine = fine & torch.isfinite(torch.stack([g.norm() for g in gradients])).all()
         if self.trainer.strategy.reduce_boolean_decision(bool(fine), all=True):
             return
