@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import struct
 import subprocess
@@ -159,9 +160,61 @@ def test_trainers_are_sweepable(tmp_path):
         assert [row["trainer"] for row in csv.DictReader(file)] == ["cpu", "ddp_spawn_cpu"]
 
 
-def test_script_launched_trainers_are_refused_in_a_sweep(tmp_path):
-    done = inside("train", "-m", "experiment=procedural", "trainer=ddp_cpu", *SMALL, cwd=tmp_path, expect=2)
-    assert "ddp_spawn" in done.stderr
+def test_one_failed_job_does_not_end_a_sweep(tmp_path):
+    """It stands in the table with its error, and the sweep's command says so; resumed, only what is missing is run."""
+    sweep = ["-m", "experiment=procedural", "module.warmup_steps=0,1", "trainer.max_steps=1", *SMALL]
+    sweep[2:2] = ["optics.weighting=both,source"]
+    done = inside("train", *sweep, "output_dir=sweep", cwd=tmp_path, expect=1)
+    assert "job 0 failed: " in done.stderr and "optics.weighting" in done.stderr and "Traceback" not in done.stderr
+    with (tmp_path / "sweep" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [bool(row["error"]) for row in rows] == [True, True, False, False]
+    assert [row["optics.weighting"] for row in rows] == ["both", "both", "source", "source"]
+    assert all(float(row["depth/abs_rel"]) > 0 for row in rows[2:])
+    page = (tmp_path / "sweep" / "comparison.html").read_text()
+    assert "optics.weighting" in page and "train/total" in page and "<img" in page
+    assert (tmp_path / "sweep" / "0" / "error.json").is_file()
+    shutil.rmtree(tmp_path / "sweep" / "3")
+    kept = (tmp_path / "sweep" / "2" / "metrics.json").stat().st_mtime_ns
+    done = inside("train", *sweep, "sweep.resume=sweep", cwd=tmp_path, expect=1)
+    assert "2: done already" in done.stderr and (tmp_path / "sweep" / "2" / "metrics.json").stat().st_mtime_ns == kept
+    assert (tmp_path / "sweep" / "3" / "metrics.json").is_file()
+
+
+@pytest.mark.slow
+def test_script_launched_trainers_are_sweepable(tmp_path):
+    process("train", "-m", "experiment=procedural", "trainer=cpu,ddp_cpu", "trainer.max_steps=1", "output_dir=sweep", *SMALL,
+        cwd=tmp_path)  # fmt: skip
+    with (tmp_path / "sweep" / "comparison.csv").open() as file:
+        assert [(row["trainer"], row["samples"]) for row in csv.DictReader(file)] == [("cpu", "2"), ("ddp_cpu", "2")]
+
+
+def test_two_processes_give_the_weights_of_one_at_twice_the_batch(tmp_path):
+    common = ["experiment=procedural", "trainer.max_steps=3", "trainer.val_check_interval=3", *SMALL, "data.train_length=9",
+              "data.val_length=3"]  # fmt: skip
+    process("train", *common, "data.batch_size=4", "output_dir=one", cwd=tmp_path)
+    process("train", *common, "data.batch_size=2", "trainer=ddp_spawn_cpu", "output_dir=two", cwd=tmp_path)
+    one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("one", "two"))
+    for key, value in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][key], value, atol=2e-5, rtol=1e-3, msg=key)
+    scores = [
+        next(value for key, value in content["callbacks"].items() if key.startswith("ModelCheckpoint"))[
+            "best_model_score"
+        ]
+        for content in (one, two)
+    ]
+    torch.testing.assert_close(scores[1], scores[0], atol=1e-5, rtol=1e-4)  # validation over uneven shards, 2 and 1
+
+
+def test_the_last_checkpoint_of_the_folder_is_continued(tmp_path):
+    common = ["experiment=procedural", "trainer.val_check_interval=2", "output_dir=r", "ckpt_path=last", *SMALL]
+    done = inside("train", *common, "trainer.max_steps=2", cwd=tmp_path)
+    assert "starts from the beginning (ckpt_path=last)" in done.stderr
+    (tmp_path / "r" / "metrics.json").unlink()  # killed in the final test
+    done = inside("train", *common, "trainer.max_steps=2", cwd=tmp_path)
+    assert "last.ckpt, step 2" in done.stderr and (tmp_path / "r" / "metrics.json").is_file()
+    done = inside("train", *common, "trainer.max_steps=3", cwd=tmp_path)
+    assert torch.load(tmp_path / "r/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
 
 
 def csv_rows(folder):

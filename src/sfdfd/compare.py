@@ -5,31 +5,42 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from sfdfd.data.files import written_aside
+from sfdfd.runs.command import ERROR_FILE, failed_jobs
 
 __all__ = ["CompareRuns", "collect", "main"]
 
 SHOWN = ("depth/abs_rel", "depth/rmse", "depth/delta1", "aif/psnr", "stack/psnr")
-ASIDE = ("hydra.", "output_dir", "data.root", "logger")
+CURVES = ("train/total", "val/reconstruction", "truth/depth_abs_rel", "health/depth_std")
+ASIDE = ("sweep.", "ckpt_path", "hydra.", "output_dir", "data.root", "logger")
 
 
 def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row per run folder with a ``metrics.json``: the overrides that tell it from the others, and its figures."""
+    """One row per run folder below: the overrides that tell it from the others, and its figures (``metrics.json``); with its
+    error where it failed or was interrupted."""
     import yaml
 
     rows: list[dict[str, Any]] = []
     for folder in folders:
-        for metrics in sorted(folder.rglob("metrics.json"), key=_natural):
-            file = metrics.parent / ".hydra" / "overrides.yaml"
+        runs = {file.parent for name in ("metrics.json", ERROR_FILE) for file in folder.rglob(name)}
+        runs |= {file.parent.parent for file in folder.rglob(".hydra/overrides.yaml")}
+        for run in sorted(runs, key=_natural):
+            file = run / ".hydra" / "overrides.yaml"
             overrides = yaml.safe_load(file.read_text()) if file.exists() else []
             settings = dict(item.lstrip("+").split("=", 1) for item in overrides or [] if "=" in item)
-            rows.append({"run": str(metrics.parent), "settings": settings, "metrics": json.loads(metrics.read_text())})
+            metrics, error = _read(run / "metrics.json"), _read(run / ERROR_FILE).get("error", "")
+            if not metrics and not error:
+                error = "has not ended"
+            rows.append({"run": str(run), "settings": settings, "metrics": metrics, "error": error})
     names = dict.fromkeys(name for row in rows for name in row["settings"])
     varying = [
         name for name in names if not name.startswith(ASIDE) and len({row["settings"].get(name) for row in rows}) > 1
     ]
+    failed = any(row["error"] for row in rows)
     return [
         {
             "run": row["run"],
@@ -37,9 +48,78 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
             **{key: row["metrics"].get(key) for key in SHOWN},
             "classical depth/abs_rel": row["metrics"].get("baselines/classical/depth/abs_rel"),
             "samples": row["metrics"].get("samples"),
+            **({"error": row["error"]} if failed else {}),
         }
         for row in rows
     ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file's content; nothing where there is none, or no whole one."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _curves(rows: Sequence[Mapping[str, Any]], base: str) -> list[dict[str, Any]]:
+    """Learning curves of all runs, one picture per quantity."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import numpy as np
+    from matplotlib import pyplot
+
+    from sfdfd.report.page import picture
+
+    pictures = []
+    for key in CURVES:
+        figure, axes = pyplot.subplots(figsize=(7, 4), dpi=100, layout="constrained")
+        for row in rows:
+            file = Path(row["run"]) / "csv" / "metrics.csv"
+            if file.is_file():
+                with file.open(newline="") as lines:
+                    points = [(float(one["step"]), float(one[key])) for one in csv.DictReader(lines) if one.get(key)]
+                if points:
+                    axes.plot(*zip(*points, strict=True), label=row["run"].removeprefix(base), linewidth=1)
+        if axes.lines:
+            axes.set(xlabel="step", title=key)
+            axes.legend(fontsize=7)
+            figure.canvas.draw()
+            pictures.append(picture(key, np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()))
+        pyplot.close(figure)
+    return pictures
+
+
+def _thumbnails(run: Path) -> list[dict[str, Any]]:
+    """The last picture of each validation sample, else those of the test."""
+    import imageio.v3 as iio
+
+    from sfdfd.report.page import picture
+
+    found = sorted((run / "pictures").glob("step_*.png"))
+    last = {path.name.split("_", 2)[2]: path for path in found} or {
+        path.name: path for path in sorted((run / "pictures").glob("network_*.png"))
+    }
+    return [picture(path.name, iio.imread(path)[..., :3], largest_px=700) for path in list(last.values())[:2]]
+
+
+def _write_page(rows: Sequence[Mapping[str, Any]], lines: Sequence[Sequence[str]], folder: Path, base: str) -> None:
+    """``comparison.html``: the table, the curves, and thumbnails of every run."""
+    from sfdfd.report.page import Section, write_page
+
+    sections = [Section(title=f"{len(rows)} runs", table={"header": lines[0], "rows": lines[1:]})]
+    curves = _curves(rows, base)
+    if curves:
+        sections.append(Section(title="Learning curves", rows=[{"title": "", "pictures": curves}]))
+    for row in rows:
+        thumbnails = _thumbnails(Path(row["run"]))
+        text = [row["error"]] if row.get("error") else []
+        pictures = [{"title": "", "pictures": thumbnails}] if thumbnails else []
+        if text or pictures:
+            sections.append(Section(title=row["run"].removeprefix(base), text=text, rows=pictures))
+    write_page(folder / "comparison.html", "sfdfd: comparison", sections)
 
 
 def _natural(path: Path) -> tuple:
@@ -56,13 +136,16 @@ def _write(rows: list[dict[str, Any]], folder: Path) -> None:
     base = str(folder).rstrip("/") + "/"
     shown = [{**row, "run": row["run"].removeprefix(base)} for row in rows]
     columns = list(shown[0])
-    with (folder / "comparison.csv").open("w", newline="") as file:
+    with written_aside(folder / "comparison.csv") as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=columns)
         writer.writeheader()
         writer.writerows(shown)
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(text(row[column]) for column in columns) + " |" for row in shown]
-    (folder / "comparison.md").write_text("\n".join(lines) + "\n")
+    texts = [columns, *([text(row[column]) for column in columns] for row in shown)]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in texts]
+    lines.insert(1, "|" + "---|" * len(columns))
+    with written_aside(folder / "comparison.md") as part:
+        part.write_text("\n".join(lines) + "\n")
+    _write_page(rows, texts, folder, base)
     table = Table(title=f"{len(rows)} runs in {folder}")
     for column in columns:
         table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
@@ -84,14 +167,16 @@ class CompareRuns:
         rows = collect([folder]) if folder.is_dir() else []
         if rows:
             _write(rows, folder)
+        failed_jobs.extend(row["run"] for row in rows if row.get("error"))
 
 
 def main() -> None:
-    """Compare the run folders on the command line; writes ``comparison.csv`` and ``comparison.md`` into the first."""
+    """Compare the run folders on the command line; ``comparison.csv``, ``.md`` and ``.html`` go into the first."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
-            "python -m sfdfd.compare FOLDER [FOLDER ...]      one table of every run (metrics.json) below the folders"
+            "python -m sfdfd.compare FOLDER [FOLDER ...]      one table of every run below the folders, failed ones too;\n"
+            "                                                 comparison.csv, .md and .html in the first"
         )
         sys.exit(0 if arguments else 2)
     folders = [Path(argument) for argument in arguments]
@@ -99,7 +184,7 @@ def main() -> None:
     missing = next((folder for folder in folders if not folder.is_dir()), None)
     if missing is not None or not rows:
         print(
-            f"sfdfd: {missing or folders[0]}: {'no such folder' if missing else 'no metrics.json below'}",
+            f"sfdfd: {missing or folders[0]}: {'no such folder' if missing else 'no run below'}",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -46,6 +46,8 @@ class FocalStack:
         covered: (B,S,H,W) in [0, 1], how far each pixel of a slice shows something (0 where alignment moved its border
             in); None: everywhere. What is not covered counts in no energy, confidence or metric.
         size_px: B (height, width) of the real images, which lie at the top left of padded ones; None: nothing is padded.
+        draw: B numbers in [0, 2^63), of what training draws at random about each sample (crop, flip, light, noise), from
+            seed, epoch and sample alone (:mod:`sfdfd.data.sampling`); None: nothing was drawn.
     """
 
     images: Float[Tensor, "b s 3 h w"]
@@ -60,6 +62,7 @@ class FocalStack:
     valid: Bool[Tensor, "b h w"] | None = None
     covered: Float[Tensor, "b s h w"] | None = None
     size_px: tuple[tuple[int, int], ...] | None = None
+    draw: tuple[int, ...] | None = None
 
     @classmethod
     def single(
@@ -212,6 +215,10 @@ class FocalStack:
     def cropped(self, top: int, bottom: int, left: int, right: int) -> FocalStack:
         """Rows top to bottom and columns left to right (the ends excluded) of every image and map; ``size_px`` stays."""
         return self._with(PIXELWISE, lambda value: value[..., top:bottom, left:right])
+
+    def flipped(self, axes: Sequence[int]) -> FocalStack:
+        """Every image and map of an unpadded batch turned over, along -2 (rows) or -1 (columns) or both."""
+        return self._with(PIXELWISE, lambda value: value.flip(*axes))
 
     def scaled(self, images: Float[Tensor, "b s 3 y x"], covered: Tensor | None = None) -> FocalStack:
         """The same scenes in images of another size, without truth: the cameras' pixel pitch follows.

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything, settle_optics
+from sfdfd.runs.command import (
+    command,
+    instantiate,
+    plain,
+    say,
+    say_where_optics_differ,
+    seed_everything,
+    settle_optics,
+    several_jobs,
+)
 from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
@@ -28,13 +37,14 @@ def train(config: DictConfig) -> dict[str, Any]:
     from sfdfd.data.files import write_json
     from sfdfd.inference.evaluation import print_metrics
     from sfdfd.training.callbacks import RunCheckpoint
-    from sfdfd.training.checkpoints import resumable
     from sfdfd.training.device import use_threads
 
     _quieten()
     settle_optics(config)
     resolved = plain(config)
-    _refuse_relaunching_sweeps(resolved)
+    elsewhere = _already_done(config, resolved) or _in_processes_of_its_own(resolved)
+    if elsewhere is not None:
+        return elsewhere
     output_dir = Path(resolved["output_dir"])
     use_threads(resolved["threads"])
     seed_everything(resolved["seed"])
@@ -44,8 +54,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     untrained = instantiate(config.network)
     untrained.load_state_dict(module.network.state_dict())
     _fit_intervals(config)
-    ckpt_path = None if resolved["ckpt_path"] is None else str(resolved["ckpt_path"])
-    first_step = 0 if ckpt_path is None else resumable(module, ckpt_path, config.trainer.max_steps)
+    ckpt_path, first_step = _continued(config, resolved, module, datamodule)
     trainer = _trainer(config, first_step if ckpt_path is not None else None)
     if trainer.is_global_zero:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -54,8 +63,8 @@ def train(config: DictConfig) -> dict[str, Any]:
     try:
         for logger in trainer.loggers:
             logger.log_hyperparams(_flat(resolved))
-        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
-        steps = _steps_taken(trainer, first_step)
+        _fit(trainer, module, datamodule, ckpt_path)
+        steps = _steps_taken(trainer, first_step, complete=0 <= config.trainer.max_steps <= first_step)
         if not trainer.is_global_zero:
             return {}
         saver = next((one for one in trainer.callbacks if isinstance(one, ModelCheckpoint)), None)
@@ -81,6 +90,7 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")  # Lightning 2.6 on torch 2.13
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # stacks are kept in memory
+    warnings.filterwarnings("ignore", message=".*ended before the epoch ended.*")  # ours goes on where it was
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # intervals count steps here
     warnings.filterwarnings("ignore", message=".*[Cc]heckpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
@@ -110,11 +120,66 @@ def _module(config: DictConfig, resolved: dict[str, Any]) -> DepthFromDefocus:
     return module
 
 
+def _fit(trainer: lightning.Trainer, module: Any, datamodule: FocalStackDataModule, ckpt_path: str | None) -> None:
+    """Train; what is no bug ends in one line."""
+    from sfdfd.errors import InputError
+    from sfdfd.training.faults import fault_in_words
+
+    try:
+        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+    except Exception as error:
+        words = fault_in_words(error)
+        if words is None:
+            raise
+        raise InputError(words) from error
+
+
+def _continued(
+    config: DictConfig, resolved: dict[str, Any], module: DepthFromDefocus, datamodule: FocalStackDataModule
+) -> tuple[str | None, int]:
+    """The checkpoint that this run goes on from, and its step, the data set to its place; none and 0 for a new run.
+
+    ``ckpt_path=last`` is the newest whole checkpoint of the run folder; where there is none, the run begins, and says so.
+
+    Raises:
+        InputError: it cannot be continued, or has nothing left to do (unless it was asked for as the last).
+    """
+    from pathlib import Path
+
+    from sfdfd.errors import InputError
+    from sfdfd.training.checkpoints import resumable
+    from sfdfd.training.resuming import newest_checkpoint
+
+    given = resolved["ckpt_path"]
+    if given is None:
+        return None, 0
+    path = Path(str(given))
+    if given == "last":
+        folder = Path(resolved["output_dir"]) / "checkpoints"
+        path, broken = newest_checkpoint(folder)
+        for one in broken:
+            say(f"not continued from {one}")
+        if path is None:
+            say(f"{folder}: no whole checkpoint; this run starts from the beginning (ckpt_path=last)")
+            return None, 0
+    place = resumable(module, path)
+    if given == "last":
+        say(f"continuing from {path}, step {place.step}")
+    elif 0 <= config.trainer.max_steps <= place.step:
+        raise InputError(
+            f"ckpt_path={path}: it has made {place.step} steps already; give a larger trainer.max_steps (now "
+            f"{config.trainer.max_steps})"
+        )
+    datamodule.continue_at(place.epoch, place.batches)
+    return str(path), place.step
+
+
 def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
     """The trainer; ``first_step`` is that of a run that is continued."""
     from lightning.pytorch.callbacks import LearningRateMonitor
 
     from sfdfd.training.loggers import ContinuedCSVLogger
+    from sfdfd.training.resuming import WholeCheckpoints
 
     loggers = [instantiate(node) for node in (config.logger or {}).values()]
     for logger in loggers:
@@ -123,11 +188,11 @@ def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
     callbacks = [instantiate(node) for node in (config.callbacks or {}).values()]
     if not loggers:  # who has nobody to tell refuses to watch
         callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
-    return instantiate(config.trainer, logger=loggers or False, callbacks=callbacks)
+    return instantiate(config.trainer, logger=loggers or False, callbacks=callbacks, plugins=[WholeCheckpoints()])
 
 
-def _steps_taken(trainer: lightning.Trainer, first_step: int) -> int:
-    """The run's number of steps.
+def _steps_taken(trainer: lightning.Trainer, first_step: int, complete: bool) -> int:
+    """The run's number of steps; ``complete`` where none was left to take.
 
     Raises:
         InputError: this fit took none.
@@ -136,7 +201,7 @@ def _steps_taken(trainer: lightning.Trainer, first_step: int) -> int:
 
     # a spawned process hands back its metrics, but not its counters
     steps = max(trainer.global_step, int(trainer.callback_metrics.get("steps", 0)))
-    if steps <= first_step:
+    if steps <= first_step and not complete:
         raise InputError(
             "training took no step: too few stacks for the batches and processes (data.batch_size, trainer.devices), or no "
             "time (trainer.max_time)"
@@ -195,6 +260,7 @@ def _test(
             "constant_depth_m": datamodule.constant_baseline_m() if "constant" in methods else None,
             "checkpoint": best or None,
             "steps": steps,
+            **({"skipped_samples": skipped} if (skipped := datamodule.skipped()) else {}),
             "optics": None if camera is None else camera.as_dict(),
             "selection": f"best {saver.monitor}" if saver is not None and saver.monitor else "last",
         },
@@ -237,22 +303,71 @@ def _finish_loggers() -> None:
         wandb.finish()
 
 
-def _refuse_relaunching_sweeps(resolved: dict[str, Any]) -> None:
-    """Script-launched DDP in an in-process multirun would make every rank run the whole sweep again."""
+def _in_processes_of_its_own(resolved: dict[str, Any]) -> dict[str, Any] | None:
+    """Run a job of a multirun whose strategy starts this command once per device (each would run the whole sweep again) as a
+    command of its own, in the job's folder; None where it can run here.
+
+    Raises:
+        InputError: it failed.
+    """
+    import json
+    import subprocess
+    import sys
+    from pathlib import Path
+
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     from sfdfd.errors import InputError
 
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return
     strategy = str(resolved["trainer"].get("strategy", "auto"))
     several = resolved["trainer"].get("devices", 1) not in (1, "1")
-    if several and strategy.startswith("ddp") and "spawn" not in strategy and "fork" not in strategy:
+    in_place = "spawn" in strategy or "fork" in strategy
+    if not several_jobs() or not several or in_place:
+        return None
+    overrides = [one for one in HydraConfig.get().overrides.task if not one.startswith(("output_dir=", "sweep."))]
+    if resolved["ckpt_path"] == "last":
+        overrides = [*(one for one in overrides if not one.startswith("ckpt_path=")), "ckpt_path=last"]
+    command = [sys.executable, "-m", "sfdfd.train", *overrides, f"output_dir={resolved['output_dir']}"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    sys.stderr.write(done.stderr)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InputError(last.removeprefix("sfdfd: "))
+    return json.loads((Path(resolved["output_dir"]) / "metrics.json").read_text())
+
+
+def _already_done(config: DictConfig, resolved: dict[str, Any]) -> dict[str, Any] | None:
+    """``sweep.resume``: the figures of a job that has ended; None for one that is missing, which then goes on from what it
+    left.
+
+    Raises:
+        InputError: its folder holds a job of another configuration.
+    """
+    import json
+    from pathlib import Path
+
+    from omegaconf import OmegaConf
+
+    from sfdfd.errors import InputError
+
+    folder = Path(resolved["output_dir"])
+    if resolved["sweep"]["resume"] is not None and not several_jobs():
+        raise InputError("sweep.resume goes on with a multirun: give its command line again, with -m")
+    if resolved["sweep"]["resume"] is None or not (folder / "config.yaml").is_file():
+        return None
+
+    def compared(values: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if key not in ("sweep", "output_dir", "ckpt_path")}
+
+    if compared(plain(OmegaConf.load(folder / "config.yaml"))) != compared(resolved):
         raise InputError(
-            f"trainer.strategy={strategy} starts this command once per device, and each would run the whole sweep "
-            "again; use trainer=ddp_spawn in a multirun, or give each job its own process"
+            f"{folder}: holds a job of another configuration; resume a sweep with its own command line (sweep.resume)"
         )
+    if (folder / "metrics.json").is_file():
+        say(f"{folder}: done already")
+        return json.loads((folder / "metrics.json").read_text())
+    config.ckpt_path = resolved["ckpt_path"] = "last"
+    return None
 
 
 main = command("train")(train)

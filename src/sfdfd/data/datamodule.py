@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from sfdfd.data.cache import CachedStacks
 from sfdfd.data.fetch import Report, read_manifest
+from sfdfd.data.sampling import EpochBatches, Share
 from sfdfd.data.splits import SPLITS, limited, listed_names, split_names
 from sfdfd.data.stacks import StackFolders, read_stack, stack_folders
-from sfdfd.data.wrappers import Masked, Remembered, Sparse
+from sfdfd.data.wrappers import Drawn, Masked, Remembered, Sparse, Survivor
 from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
@@ -47,6 +48,9 @@ class FocalStackDataModule(lightning.LightningDataModule):
     Args:
         batch_size: stacks per training batch; evaluation goes one by one, so that any sizes can stand side by side.
         workers: loader processes; 0 loads in the training process.
+        worker_timeout_s: how long to wait for a worker's batch before the run ends in one line.
+        on_error: what a sample does that cannot be read (gone, broken): "raise" ends the run, "skip" takes the next one in
+            training and validation; in tests and evaluation a figure without it would be another figure, so that it raises.
         seed: of the shuffling and of everything made at random.
         split: what ``evaluate`` looks at: "all", "train", "val" or "test".
         in_memory: keep each training and validation stack after its first use (one copy per worker).
@@ -72,6 +76,8 @@ class FocalStackDataModule(lightning.LightningDataModule):
         self,
         batch_size: int = 8,
         workers: int = 0,
+        worker_timeout_s: float = 600.0,
+        on_error: str = "raise",
         seed: int = 0,
         split: str = "all",
         in_memory: bool = True,
@@ -92,11 +98,15 @@ class FocalStackDataModule(lightning.LightningDataModule):
         checked_choice(split, "split (data.split)", ("all", *SPLITS))
         checked_whole(batch_size, "batch_size (data.batch_size)", 1)
         checked_whole(workers, "workers (data.workers)", 0)
+        checked_choice(on_error, "on_error (data.on_error)", ("raise", "skip"))
+        self.worker_timeout_s = checked_number(worker_timeout_s, "worker_timeout_s (data.worker_timeout_s)")
+        self.on_error, self._first = on_error, (0, 0)
         self.cache, self.mask_m = cache, (near_mask_m, far_mask_m)
         self.slices, self.slice_choice = slices, slice_choice
         self.batch_size, self.workers, self.seed, self.split = batch_size, workers, seed, split
         self.in_memory, self.constant_depth_m = in_memory, constant_depth_m
         self._datasets: dict[str, Dataset] = {}
+        self._survivors: dict[str, Survivor] = {}
 
     def make_dataset(self, split: str) -> Dataset:
         """The data set of "train", "val", "test" or "all", without memory."""
@@ -150,13 +160,26 @@ class FocalStackDataModule(lightning.LightningDataModule):
         return self._datasets[split]
 
     def _served(self, dataset: Dataset, split: str, bytes_are_exact: bool) -> Dataset:
-        """Kept in memory, sparse, and masked, as configured."""
-        if self.in_memory and split in ("train", "val"):  # the others are seen once
+        """Read past what is broken, kept in memory, sparse, masked, as configured; training's with its draws."""
+        learnt_from = split in ("train", "val")  # the others are seen once, and judged
+        if self.on_error == "skip" and learnt_from:
+            dataset = self._survivors[split] = Survivor(dataset)
+        if self.in_memory and learnt_from:
             dataset = Remembered(dataset, bytes_are_exact)
         if self.slices is not None:
             seed = None if split == "train" and self.slice_choice == "random" else self.seed
             dataset = Sparse(dataset, self.slices, self.slice_choice, seed)
-        return dataset if self.mask_m == (None, None) else Masked(dataset, *self.mask_m)
+        if self.mask_m != (None, None):
+            dataset = Masked(dataset, *self.mask_m)
+        return Drawn(dataset) if split == "train" else dataset
+
+    def skipped(self) -> dict[str, list[int]]:
+        """By split, the samples that could not be read and were skipped (``on_error``)."""
+        return {split: found for split, one in self._survivors.items() if (found := one.skipped)}
+
+    def continue_at(self, epoch: int, batches: int) -> None:
+        """Training goes on in this epoch after so many of its batches, as an uninterrupted one would."""
+        self._first = (epoch, batches)
 
     def constant_baseline_m(self) -> float | None:
         """Depth of the constant baseline in metres: the given one, or the median of the training set's truth; None where
@@ -177,28 +200,37 @@ class FocalStackDataModule(lightning.LightningDataModule):
                 medians.append(stack.depth_m[stack.valid].median())
         return float(torch.stack(medians).median()) if medians else None
 
-    def _loader(self, dataset: Dataset, batch_size: int, shuffle: bool) -> DataLoader:
-        ranks = 1 if self.trainer is None else getattr(self.trainer, "world_size", 1)
-        share = math.ceil(len(dataset) / ranks)  # of the data set, of one process
+    def _loader(self, dataset: Dataset, **batches: Any) -> DataLoader:
         return DataLoader(
             dataset,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            drop_last=shuffle and share >= batch_size,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            timeout=self.worker_timeout_s if self.workers else 0,
             collate_fn=FocalStack.collate,
             pin_memory=torch.cuda.is_available(),
+            **batches,
         )
 
+    def _rank(self) -> tuple[int, int]:
+        """This process's number, and how many there are."""
+        return getattr(self.trainer, "global_rank", 0), getattr(self.trainer, "world_size", 1)
+
+    def _training_loader(self, dataset: Dataset) -> DataLoader:
+        batches = EpochBatches(len(dataset), self.batch_size, self.seed, *self._rank())
+        batches.continue_at(*self._first)
+        return self._loader(dataset, batch_sampler=batches)
+
+    def _judging_loader(self, dataset: Dataset) -> DataLoader:
+        return self._loader(dataset, batch_size=1, sampler=Share(len(dataset), *self._rank()))
+
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.dataset("train"), self.batch_size, shuffle=True)
+        return self._training_loader(self.dataset("train"))
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self.dataset("val"), 1, shuffle=False)
+        return self._judging_loader(self.dataset("val"))
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(self.dataset("test"), 1, shuffle=False)
+        return self._judging_loader(self.dataset("test"))
 
 
 class StacksDataModule(FocalStackDataModule):

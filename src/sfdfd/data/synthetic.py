@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sfdfd.data.datamodule import FocalStackDataModule
 from sfdfd.data.fetch import read_manifest
+from sfdfd.data.sampling import random_for
 from sfdfd.data.scenes.prepared import PreparedScenes
 from sfdfd.data.scenes.procedural import ProceduralScenes
 from sfdfd.data.scenes.rgbd import RGBDFolder
@@ -89,13 +90,15 @@ class SynthesisDataModule(FocalStackDataModule):
         if self.synthesise_on == "loader":
             return super().train_dataloader()
         dataset = RenderedStacks(self.scenes("train"), self.synthesis, on_device=True)
-        return self._loader(self._served(dataset, "train", bytes_are_exact=False), self.batch_size, shuffle=True)
+        return self._training_loader(self._served(dataset, "train", bytes_are_exact=False))
 
     def on_after_batch_transfer(self, batch: FocalStack, dataloader_idx: int) -> FocalStack:
         if self.synthesise_on == "loader" or self.trainer is None or not self.trainer.training:
             return batch
-        seed = int(torch.randint(2**31, ()))  # of the training's own random state
-        return self.synthesis.rendered(batch, torch.Generator(batch.images.device).manual_seed(seed))
+        draws = batch.draw or torch.randint(2**31, (len(batch),)).tolist()
+        generators = [random_for(draw, "sensor", batch.images.device) for draw in draws]
+        made = [self.synthesis.rendered(one, each) for one, each in zip(batch, generators, strict=True)]
+        return FocalStack.collate(made)
 
     def optics_to_judge(self) -> tuple[Camera, list[float], tuple[float, float], str]:
         synthesis = self.synthesis

@@ -1,7 +1,8 @@
-"""Data sets around data sets: rendered, kept in memory, sparse, masked."""
+"""Data sets around data sets: rendered, kept in memory, sparse, masked, read past what is broken."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,12 @@ import torch
 from torch.utils.data import Dataset
 
 from sfdfd.data.images import to_bytes
+from sfdfd.data.sampling import random_for
 from sfdfd.data.synthesis import StackSynthesis
+from sfdfd.errors import InputError, one_line
 from sfdfd.stack import FocalStack
 
-__all__ = ["Masked", "Remembered", "RenderedStacks", "Sparse", "evenly_spread"]
+__all__ = ["Drawn", "Masked", "Remembered", "RenderedStacks", "Sparse", "Survivor", "evenly_spread"]
 
 
 class RenderedStacks(Dataset):
@@ -50,12 +53,13 @@ class Remembered(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> FocalStack:
-        if index not in self.kept:
-            values = dict(vars(self.dataset[index]))
+        place = int(index)
+        if place not in self.kept:
+            values = dict(vars(self.dataset[place]))
             if self.bytes_are_exact:
                 values["images"] = to_bytes(values["images"])
-            self.kept[index] = values
-        values = self.kept[index]
+            self.kept[place] = values
+        values = self.kept[place]
         if self.bytes_are_exact:
             values = {**values, "images": values["images"].float().div_(255)}
         return FocalStack(**values)
@@ -68,7 +72,8 @@ class Sparse(Dataset):
         dataset: of whole stacks.
         slices: how many; a shorter stack stays as it is.
         choice: "random" or "even".
-        seed: makes a random choice depend on it and the index alone; None draws anew each time, from torch's generator.
+        seed: makes a random choice depend on it and the index alone; None takes what the sample draws in its epoch
+            (:class:`sfdfd.data.sampling.Sample`), torch's own generator for a bare index.
     """
 
     def __init__(self, dataset: Dataset, slices: int, choice: str, seed: int | None) -> None:
@@ -84,7 +89,11 @@ class Sparse(Dataset):
             return stack
         if self.choice == "even":
             return stack.with_slices(evenly_spread(stack.focus_distances_m[0], self.slices))
-        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        draw, generator = getattr(index, "draw", None), None
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        elif draw is not None:
+            generator = random_for(draw, "slices")
         return stack.with_slices(torch.randperm(number, generator=generator)[: self.slices].sort().values.tolist())
 
 
@@ -102,6 +111,54 @@ class Masked(Dataset):
         if stack.valid is None:
             return stack
         return replace(stack, valid=stack.valid & (stack.depth_m >= self.near_m) & (stack.depth_m <= self.far_m))
+
+
+class Drawn(Dataset):
+    """Stacks that carry what they draw their random numbers from (``FocalStack.draw``), where the index does."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> FocalStack:
+        stack, draw = self.dataset[index], getattr(index, "draw", None)
+        return stack if draw is None else replace(stack, draw=(draw,))
+
+
+class Survivor(Dataset):
+    """The next sample in place of one whose file has vanished or is broken; each is said once and counted, in whatever
+    process it was read.
+
+    Args:
+        dataset: whose samples raise :class:`sfdfd.errors.InputError` or OSError where they cannot be read.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.broken = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def skipped(self) -> list[int]:
+        """The samples that could not be read so far."""
+        return self.broken.nonzero().flatten().tolist()
+
+    def __getitem__(self, index: int) -> FocalStack:
+        for further in range(len(self)):
+            place = (index + further) % len(self)
+            try:
+                return self.dataset[place]
+            except (InputError, OSError) as error:
+                if not self.broken[place]:
+                    self.broken[place] = True
+                    print(
+                        f"sfdfd: skipped sample {place}: {one_line(error)} (data.on_error)", file=sys.stderr, flush=True
+                    )
+        raise InputError("every sample of the data set is broken or gone (data.on_error=skip)")
 
 
 def evenly_spread(focus_distances_m: torch.Tensor, number: int) -> list[int]:

@@ -6,6 +6,7 @@ answers at once.
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
 import os
@@ -20,7 +21,19 @@ from sfdfd.errors import InputError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["CONF_DIR", "command", "instantiate", "plain", "say_where_optics_differ", "seed_everything", "settle_optics"]
+__all__ = [
+    "CONF_DIR",
+    "ERROR_FILE",
+    "command",
+    "failed_jobs",
+    "instantiate",
+    "plain",
+    "say",
+    "say_where_optics_differ",
+    "seed_everything",
+    "settle_optics",
+    "several_jobs",
+]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF_DIR = next(
@@ -31,16 +44,35 @@ CONF_DIR = next(
 """The configuration: beside the package in a wheel, at the top of a checkout."""
 
 
+ERROR_FILE = "error.json"
+"""What a job of a multirun that failed leaves."""
+failed_jobs: list[str] = []
+"""The folders of the multirun's jobs that failed, once it has ended (:mod:`sfdfd.compare`)."""
+
+
+def several_jobs() -> bool:
+    """Whether this is a job of a multirun."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(f"sfdfd: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+
+
 def _fail(message: str) -> None:
     """One clear line and exit code 2."""
-    line = " ".join(str(message).split())
-    print(f"sfdfd: {line}", file=sys.stderr)
+    say(message)
     sys.exit(2)
 
 
 def _arguments(argv: list[str]) -> list[str]:
     """``output_dir=X`` names Hydra's run folder, or the sweep's in a multirun: there is one folder a run."""
     multirun = any(argument in ("-m", "--multirun") for argument in argv)
+    argv = [more for a in argv for more in ([a, f"output_dir={a[13:]}"] if a.startswith("sweep.resume=") else [a])]
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     return [f"{key}={a.split('=', 1)[1]}" if a.startswith("output_dir=") else a for a in argv]
 
@@ -53,30 +85,64 @@ def _reason(error: BaseException) -> str:
     return " ".join(lines) or type(error).__name__
 
 
-@contextmanager
-def _errors_in_words() -> Iterator[None]:
-    """Turn what the user can mend into one line and exit code 2; let bugs through."""
+def _in_words(error: BaseException) -> str | None:
+    """What the user can mend, in a line; None for a bug."""
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
-    try:
-        yield
-    except InputError as error:
-        _fail(str(error))
-    except InstantiationException as error:
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return f"{error.filename or 'output_dir'}: {error.strerror}"
+    if isinstance(error, InstantiationException):
         cause: BaseException | None = error
         while isinstance(cause, InstantiationException):
             cause = cause.__cause__
         from lightning.fabric.utilities.exceptions import MisconfigurationException
 
         if cause is not None and not isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
-            raise
-        _fail(_reason(cause or error))
-    except (HydraException, OmegaConfBaseException) as error:
-        _fail(_reason(error))
+            return None
+        return _reason(cause or error)
+    return _reason(error) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
+
+
+@contextmanager
+def _errors_in_words() -> Iterator[None]:
+    """Turn what the user can mend into one line and exit code 2; let bugs through."""
+    try:
+        yield
     except KeyboardInterrupt:
         print("sfdfd: stopped", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        words = _in_words(error)
+        if words is None:
+            raise
+        _fail(words)
+
+
+def _job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
+    """One job of a multirun: where it fails, it leaves ``error.json`` in its folder, and the others go on."""
+    import traceback
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from sfdfd.data.files import write_json
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    (folder / ERROR_FILE).unlink(missing_ok=True)
+    try:
+        return function(config)
+    except Exception as error:
+        words = _in_words(error)
+        line = words or f"{type(error).__name__}: {error}"
+        say(f"job {HydraConfig.get().job.num} failed: {line}")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(
+            folder / ERROR_FILE,
+            {"error": " ".join(line.split()), "bug": traceback.format_exc() if words is None else None},
+        )
+        return None
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -88,6 +154,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @functools.wraps(function)
         def guarded(config: DictConfig) -> Any:
+            if several_jobs():
+                return _job(function, config)
             with _errors_in_words():  # inside Hydra, which would print its own lines first
                 return function(config)
 
@@ -99,9 +167,12 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                 if hasattr(stream, "reconfigure"):
                     stream.reconfigure(errors="backslashreplace")  # names of files may be no text
             os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of composing reach us instead of being printed by Hydra
+            failed_jobs.clear()
             sys.argv[1:] = _arguments(sys.argv[1:])
             with _errors_in_words():
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
+            if failed_jobs:
+                sys.exit(1)
 
         return main
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-import kornia.augmentation as augment
 import torch
 from torch import Tensor, nn
 
+from sfdfd.data.sampling import random_for
 from sfdfd.stack import FocalStack
 
 __all__ = ["StackAugmentation"]
@@ -30,45 +31,42 @@ class StackAugmentation(nn.Module):
         self, crop: int | None = 64, flip: bool = True, gain: float = 0.2, permute_colours: bool = True
     ) -> None:
         super().__init__()
-        self.crop, self.gain, self.permute_colours = crop, gain, permute_colours
-        self.flips = nn.ModuleList([augment.RandomHorizontalFlip(), augment.RandomVerticalFlip()] if flip else [])
+        self.crop, self.flip, self.gain, self.permute_colours = crop, flip, gain, permute_colours
 
     @torch.no_grad()
     def forward(self, stack: FocalStack) -> FocalStack:
-        """A new batch of the same scenes; truth, where there is any, moves along. The batch is not padded."""
-        batch, slices = stack.images.shape[:2]
-        planes = [stack.images.flatten(1, 2)]
-        for value in (stack.depth_m, stack.aif, stack.valid, stack.covered):
-            if value is not None:
-                planes.append(value.to(planes[0]) if value.ndim == 4 else value.to(planes[0])[:, None])
-        moved = torch.cat(planes, dim=1)
-        height, width = moved.shape[-2:]
-        if self.crop and (height > self.crop or width > self.crop):
-            rows, columns = min(self.crop, height), min(self.crop, width)
-            moved = augment.RandomCrop((rows, columns))(moved)
-        for flip in self.flips:
-            moved = flip(moved)
-        images, *truth = moved.split([plane.shape[1] for plane in planes], dim=1)
-        images = images.unflatten(1, (slices, 3))
-        gain = 1 + self.gain * (2 * torch.rand(batch, 1, 3, 1, 1, device=images.device) - 1)
-        brightest = (images * gain).amax((1, 2, 3, 4), keepdim=True).clamp_min(1.0)
+        """A new batch of the same scenes; truth, where there is any, moves along. The batch is not padded.
+
+        What is random about a sample comes from ``stack.draw``, from torch's own generator where there is none.
+        """
+        draws = stack.draw or torch.randint(2**62, (len(stack),)).tolist()
+        chances = torch.stack([torch.rand(10, generator=random_for(draw, "augmentation")) for draw in draws])
+        moved = FocalStack.collate(
+            [self._moved(one, chance) for one, chance in zip(stack, chances.tolist(), strict=True)]
+        )
+        chances = chances.to(stack.images)
+        gain = (1 + self.gain * (2 * chances[:, 4:7] - 1))[:, None, :, None, None]
+        brightest = (moved.images * gain).amax((1, 2, 3, 4), keepdim=True).clamp_min(1.0)
         gain = gain / brightest
-        order = torch.rand(batch, 3, device=images.device).argsort(1) if self.permute_colours else None
+        order = chances[:, 7:].argsort(1) if self.permute_colours else None
 
         def relit(values: Tensor, factor: Tensor) -> Tensor:
             values = values * factor
             if order is None:
                 return values
-            index = order.reshape(batch, *(1,) * (values.ndim - 4), 3, 1, 1).expand_as(values)
+            index = order.reshape(len(stack), *(1,) * (values.ndim - 4), 3, 1, 1).expand_as(values)
             return values.gather(-3, index)
 
-        changes: dict[str, Tensor] = {"images": relit(images, gain)}
-        if stack.depth_m is not None:
-            changes["depth_m"] = truth.pop(0)[:, 0]
-        if stack.aif is not None:
-            changes["aif"] = relit(truth.pop(0), gain[:, 0])
-        if stack.valid is not None:
-            changes["valid"] = truth.pop(0)[:, 0] > 0.5
-        if stack.covered is not None:
-            changes["covered"] = truth.pop(0)
-        return replace(stack, **changes)
+        changes = {"images": relit(moved.images, gain)}
+        if moved.aif is not None:
+            changes["aif"] = relit(moved.aif, gain[:, 0])
+        return replace(moved, **changes)
+
+    def _moved(self, stack: FocalStack, chances: Sequence[float]) -> FocalStack:
+        """One sample cropped and flipped: the first two chances are the crop's row and column, the next two the flips'."""
+        sides = stack.images.shape[-2:]
+        kept = [min(self.crop or side, side) for side in sides]
+        top, left = (int(chance * (side - keep + 1)) for chance, side, keep in zip(chances, sides, kept, strict=False))
+        stack = stack.cropped(top, top + kept[0], left, left + kept[1])
+        axes = [axis for axis, chance in zip((-2, -1), chances[2:4], strict=True) if self.flip and chance < 0.5]
+        return stack.flipped(axes) if axes else stack

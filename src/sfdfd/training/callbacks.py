@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sfdfd.errors import checked_number
 from sfdfd.report.pictures import overview, to_rgb
 from sfdfd.stack import FocalStack
 from sfdfd.training.module import DepthFromDefocus
@@ -28,17 +29,23 @@ __all__ = ["CollapseDetector", "PictureLogger", "RunCheckpoint", "StepProgress"]
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, whose ``last.ckpt`` is the last step and not the last validated one: it is written at
-    the end of training and on SIGINT and SIGTERM as well, after the step at hand. A run that continues in another folder
-    takes its best checkpoint along.
+    """Lightning's ModelCheckpoint, whose ``last.ckpt`` is the last step and not the last validated one. All is written
+    between two steps, once the loggers have written what they were told, so that a run goes on from any of its checkpoints
+    as if it had never stopped: after each validation, every ``last_every_s`` seconds, at the end of training, on SIGINT
+    and SIGTERM. A run that continues in another folder takes its best checkpoint along.
 
-    ``options`` are those of :class:`lightning.pytorch.callbacks.ModelCheckpoint`.
+    Args:
+        last_every_s: seconds between two ``last.ckpt`` where no validation comes first; None for none.
+        options: those of :class:`lightning.pytorch.callbacks.ModelCheckpoint`.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, last_every_s: float | None = 600.0, **options: Any) -> None:
         super().__init__(**options)
+        if last_every_s is not None:
+            checked_number(last_every_s, "last_every_s (callbacks.checkpoint.last_every_s)", least=0)
+        self.last_every_s = last_every_s
         self.stopped_by: signal.Signals | None = None
-        self._written_step = -1
+        self._validated, self._written_step, self._written_at = False, -1, time.monotonic()
         self._handlers: dict[int, Any] = {}
 
     @property
@@ -48,6 +55,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, module)
+        self._written_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not signal.SIG_IGN:
@@ -58,15 +66,31 @@ class RunCheckpoint(ModelCheckpoint):
             raise KeyboardInterrupt
         self.stopped_by = signal.Signals(number)
 
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._validated = self._validated or not trainer.sanity_checking  # its figures are logged after this
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *arguments: Any) -> None:
+        if self._validated:
+            self._write_validated(trainer)
+        elif not self._accumulates(trainer) and self.last_every_s is not None:
+            due = time.monotonic() - self._written_at >= self.last_every_s
+            if trainer.strategy.reduce_boolean_decision(due, all=False):
+                self._write_last(trainer)
+
     def on_train_batch_end(self, trainer: lightning.Trainer, *arguments: Any) -> None:
         super().on_train_batch_end(trainer, *arguments)
+        if self._accumulates(trainer):
+            return
         if trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False):
             self.stopped_by = self.stopped_by or signal.SIGTERM
-            self._write_last(trainer)
+            loop = trainer.fit_loop.epoch_loop
+            if not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+                loop._skip_next_val = True  # stopping would bring one that an uninterrupted run does not have
             trainer.should_stop = True
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        super().on_train_end(trainer, module)
+        if self._validated:
+            self._write_validated(trainer)
         self._write_last(trainer)
         self._restore_handlers()
 
@@ -78,13 +102,32 @@ class RunCheckpoint(ModelCheckpoint):
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
+    @staticmethod
+    def _accumulates(trainer: lightning.Trainer) -> bool:
+        """Whether gradients of a step that is not made yet would be lost."""
+        batch = trainer.fit_loop.epoch_loop.batch_progress
+        done = batch.current.processed
+        return done % trainer.accumulate_grad_batches != 0 and not (batch.is_last_batch and batch.current.ready == done)
+
+    def _write_validated(self, trainer: lightning.Trainer) -> None:
+        self._validated = False
+        super().on_validation_end(trainer, trainer.lightning_module)
+
     def _write_last(self, trainer: lightning.Trainer) -> None:
         if trainer.global_step not in (0, self._written_step):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _save_last_checkpoint(self, trainer: lightning.Trainer, monitor_candidates: dict[str, Any]) -> None:
+        if self._accumulates(trainer) and not trainer.should_stop:
+            self._written_at = -math.inf  # the best is of these weights; the last waits for its step
+            return
         super()._save_last_checkpoint(trainer, monitor_candidates)
-        self._written_step = trainer.global_step
+        self._written_step, self._written_at = trainer.global_step, time.monotonic()
+
+    def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        super()._save_checkpoint(trainer, filepath)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue: the best of the run so far is the one to beat, and lies in this folder."""

@@ -21,6 +21,7 @@ from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.parts import parts_of
 from sfdfd.training.module import CONFIG_KEY, DepthFromDefocus
+from sfdfd.training.place import Place, place_in
 
 __all__ = [
     "DEFAULT_OPTICS",
@@ -172,23 +173,18 @@ def start_from(module: DepthFromDefocus, weights_path: str) -> None:
     module.load_state_dict(weights)
 
 
-def resumable(module: DepthFromDefocus, ckpt_path: str, max_steps: int) -> int:
-    """The step at which a run can be continued from a checkpoint.
+def resumable(module: DepthFromDefocus, ckpt_path: str | Path) -> Place:
+    """Where a run can be continued from a checkpoint.
 
     Raises:
-        InputError: it holds weights alone, is of another network, or has nothing left to do.
+        InputError: it holds weights alone, or is of another network.
     """
     where = f"ckpt_path={ckpt_path}"
     content = load_checkpoint(ckpt_path, "ckpt_path")
     if not content.get("optimizer_states") or "loops" not in content:
         raise InputError(f"{where}: it holds weights alone; start a new run from them: weights_path={ckpt_path}")
     _check_same_network(module, content["state_dict"], where)
-    step = int(content["global_step"])
-    if 0 <= max_steps <= step:
-        raise InputError(
-            f"{where}: it has made {step} steps already; give a larger trainer.max_steps (now {max_steps})"
-        )
-    return step
+    return place_in(content)
 
 
 def _check_same_network(module: DepthFromDefocus, weights: Mapping[str, torch.Tensor], where: str) -> None:

@@ -10,12 +10,34 @@ from typing import Any
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from sfdfd.data.files import written_aside
 from sfdfd.errors import checked_choice
 
 __all__ = ["ContinuedCSVLogger", "wandb_logger"]
+
+
+class _WholeTable(ExperimentWriter):
+    """Lightning's writer of one CSV file, which never leaves it half-rewritten."""
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        path = Path(self.metrics_file_path)
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.rewrite(rows, fieldnames)
+
+    def rewrite(self, rows: list[dict[str, Any]], fieldnames: list[str]) -> None:
+        """The whole file anew."""
+        with written_aside(Path(self.metrics_file_path)) as part, part.open("w", newline="") as file:
+            table = csv.DictWriter(file, fieldnames)
+            table.writeheader()
+            table.writerows(rows)
+
+    def _check_log_dir_exists(self) -> None:
+        """What is there is the business of the logger."""
 
 
 class ContinuedCSVLogger(CSVLogger):
@@ -39,19 +61,17 @@ class ContinuedCSVLogger(CSVLogger):
         if self._experiment is not None:
             return self._experiment
         path, rows, keys = Path(self.log_dir) / "metrics.csv", [], []
-        if self.first_step is not None and path.is_file():
+        if path.is_file() and self.first_step is not None:
             with path.open(newline="") as file:
                 reader = csv.DictReader(file)
                 rows = [row for row in reader if _is_before(row, self.first_step)]
                 keys = list(reader.fieldnames or [])
-            path.unlink()
-        writer = super().experiment
+        self._experiment = writer = _WholeTable(log_dir=self.log_dir)
         if rows:
-            with path.open("w", newline="") as file:
-                table = csv.DictWriter(file, keys)
-                table.writeheader()
-                table.writerows(rows)
+            writer.rewrite(rows, keys)
             writer.metrics_keys = keys
+        else:
+            path.unlink(missing_ok=True)
         return writer
 
     @rank_zero_only

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from sfdfd.errors import InputError
+from sfdfd.data.files import written_aside
+from sfdfd.errors import InputError, checked_whole
 from sfdfd.measures.metrics import depth_metrics
 from sfdfd.networks.interface import predict_stack
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
+from sfdfd.training.place import settle_place
 
 __all__ = ["CONFIG_KEY", "DepthFromDefocus", "depth_spread"]
 
@@ -46,6 +50,8 @@ class DepthFromDefocus(lightning.LightningModule):
         log_truth_metrics: log ``truth/depth_abs_rel`` in validation where truth exists.
         channels_last: keep convolutions in channels-last memory (about twice as fast on CPUs).
         compile: compile the network with torch.compile for training steps (needs a C++ compiler; validation runs eager).
+        skip_nonfinite: how many steps with a NaN or infinite loss or gradient may be left out; one more ends the run, with
+            its batch saved as ``nonfinite_STEP.pt`` in the run folder.
         camera: the model's camera where it is not the data's; None takes the camera that each stack carries.
         run_config: the resolved configuration, plain Python; kept in every checkpoint.
     """
@@ -62,6 +68,7 @@ class DepthFromDefocus(lightning.LightningModule):
         log_truth_metrics: bool = True,
         channels_last: bool = True,
         compile: bool = False,
+        skip_nonfinite: int = 0,
         camera: Camera | None = None,
         run_config: dict[str, Any] | None = None,
     ) -> None:
@@ -71,6 +78,8 @@ class DepthFromDefocus(lightning.LightningModule):
         self.make_optimizer, self.augmentation = optimizer, augmentation
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.log_truth_metrics = log_truth_metrics
+        self.skip_nonfinite = checked_whole(skip_nonfinite, "skip_nonfinite (module.skip_nonfinite)", 0)
+        self.nonfinite_steps, self._last_batch = 0, None
         self.camera = camera
         self.run_config = run_config or {}
         # a function, not a module: state_dict must not hold the network twice. Static shapes: the crop's is always the same
@@ -97,10 +106,43 @@ class DepthFromDefocus(lightning.LightningModule):
             parts = [self.augmentation(part) for _, part in stack.parts()]
             stack = parts[0] if len(parts) == 1 else FocalStack.collate(parts)
         terms = self.compare(self.predicted(stack))
+        self._last_batch = (stack, terms["total"].detach())
         values = {f"train/{name}": value.mean() for name, value in terms.items()}
         self.log_dict({key: value.detach() for key, value in values.items()}, batch_size=len(stack))
         self.log("loss", values["train/total"].detach(), prog_bar=True, logger=False)
         return values["train/total"]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave a step out whose loss or gradient is no number, on every rank; gradients are reduced by now.
+
+        Raises:
+            InputError: it is one more than ``skip_nonfinite``.
+        """
+        stack, losses = self._last_batch
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        fine = torch.isfinite(losses).all()
+        if (
+            gradients and self.trainer.precision != "16-mixed"
+        ):  # whose scaler meets infinite gradients as a matter of course
+            fine = fine & torch.isfinite(torch.stack([g.norm() for g in gradients])).all()
+        if self.trainer.strategy.reduce_boolean_decision(bool(fine), all=True):
+            return
+        optimizer.zero_grad(set_to_none=True)  # without gradients no weight moves
+        self.nonfinite_steps += 1
+        step = self.trainer.global_step
+        if self.nonfinite_steps <= self.skip_nonfinite:
+            rank_zero_warn(f"step {step}: the loss is not finite; left out ({self.nonfinite_steps} so far)")
+            return
+        path = Path(self.trainer.default_root_dir) / f"nonfinite_{step}.pt"
+        if self.trainer.is_global_zero:
+            with written_aside(path) as part:
+                kept = {key: value for key, value in vars(stack).items() if isinstance(value, (Tensor, tuple))}
+                kept["camera"] = tuple(one.as_dict() for one in stack.camera)
+                torch.save({"batch": kept, "loss": losses, "state_dict": self.state_dict()}, part)
+        raise InputError(
+            f"step {step}: the loss is not finite ({', '.join(stack.name)}); the batch lies in {path}; a lower optimizer.lr "
+            "usually mends it, module.skip_nonfinite=N leaves so many steps out"
+        )
 
     def on_train_batch_end(self, outputs: Any, batch: FocalStack, batch_index: int) -> None:
         self.log("steps", float(self.trainer.global_step), logger=False)  # all that spawned processes hand back
@@ -143,6 +185,10 @@ class DepthFromDefocus(lightning.LightningModule):
             raise InputError("the cosine needs an end: give trainer.max_steps, trainer.max_epochs or trainer.max_time")
         seconds = timer.time_elapsed() + timer.time_remaining()
         return (lambda step: timer.time_elapsed() / seconds), self.warmup_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "loops" in checkpoint:
+            settle_place(checkpoint)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.run_config
