@@ -30,13 +30,14 @@ def predict(config: DictConfig) -> None:
     from sfdfd.data.images import USUAL_PX, working_px_for
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.refine import Refiner
+    from sfdfd.report.outputs import checked_outputs
     from sfdfd.report.prediction import write_prediction
     from sfdfd.training.checkpoints import load_model, photograph_optics
     from sfdfd.training.device import pick_device, use_threads
 
     settings = plain(config)
     use_threads(settings["threads"])
-    refiner = Refiner(**settings["refine"])
+    refiner, outputs = Refiner(**settings["refine"]), checked_outputs(settings["outputs"])
     photographs = named_photographs(settings["stack"], settings)
     said_optics, described = settings["optics"]["renderer"], f"{settings['stack']}/stack.yaml"
     preferred, optics_sources = photograph_optics(said_optics, photographs.optics, described)
@@ -75,7 +76,10 @@ def predict(config: DictConfig) -> None:
     predicted = _predicted(capture, estimator, stack, small, {**said, **_refined(refinement)})
     predicted.facts["sources"].update(optics_sources)
     left_out = _left_out(capture, aside, predicted.full, estimator, settings["align"])
-    facts = write_prediction(output_dir, predicted, renderer, left_out)
+    facts = write_prediction(output_dir, predicted, renderer, left_out, outputs)
+    for name, one in facts["outputs"].items():
+        if "not_written" in one:
+            print(f"{name}: not written: {one['not_written']}")
     _say_means(facts["left_out_mean"])
     if capture.relative:
         print("relative depth from {min:.3g} to {max:.3g}, median {median:.3g}".format(**facts["relative_depth"]))
@@ -132,12 +136,12 @@ def _predicted(
     import torch
 
     from sfdfd.data.images import to_float
-    from sfdfd.inference.upsampling import enlarged
+    from sfdfd.inference.upsampling import enlarged, sharpest_slice
     from sfdfd.report.prediction import PredictedStack
 
     photographs, full = capture.photographs, small
+    covered = None if capture.covered.all() else [torch.from_numpy(one) for one in capture.covered]
     if stack.images.shape[-2:] != photographs.size:
-        covered = None if capture.covered.all() else [torch.from_numpy(one) for one in capture.covered]
         slices = [lambda image=image: to_float(image) for image in photographs.images]
         full = enlarged(small, stack, slices, capture.camera, covered, defocus=False)
     return PredictedStack(
@@ -150,6 +154,7 @@ def _predicted(
         relative=capture.relative,
         aligned=capture.aligned,
         focal_length_px=capture.focal_length_px,
+        slice_index=sharpest_slice(full.depth_m[0].cpu(), stack.focus_distances_m[0], capture.camera, covered),
         facts={**said, **capture.facts(), "sigma_scale": estimator.renderer.options.get("sigma_scale")},
     )
 
