@@ -27,6 +27,4 @@ def chromium(profile, *flags, downloads=None):
 
 def sideways_overflow(browser):
     """Pixels that stick out of the window's width."""
-    return browser.execute_script(
-        "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    )
+    return browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")

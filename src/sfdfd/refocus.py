@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sfdfd.runs.command import command, plain
 
@@ -39,7 +39,7 @@ def refocus(config: DictConfig) -> None:
     print(f"written to {path}")
 
 
-def _focus(finished: FinishedPrediction, focus_m: float | None, relative_focus: float | None) -> float:
+def _focus(finished: FinishedPrediction, focus_m: Any, relative_focus: Any) -> float:
     """The focus distance in the prediction's own unit."""
     from sfdfd.errors import InputError, checked_number
 

@@ -37,7 +37,7 @@ def checked_outputs(value: Any) -> tuple[str, ...]:
     """
     asked = list(OUTPUTS) if value == "all" else [] if value is None else value
     asked = [asked] if isinstance(asked, str) else asked
-    if not isinstance(asked, list) or any(name not in OUTPUTS for name in asked):
+    if not isinstance(asked, list) or any(not isinstance(name, str) or name not in OUTPUTS for name in asked):
         raise InputError(f"outputs: expected all, or a list of {', '.join(OUTPUTS)}, got {value!r}")
     for name, needed in (("exr", require_exr), ("glb", require_trimesh)):
         if name in asked:

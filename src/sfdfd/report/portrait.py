@@ -49,11 +49,11 @@ def write_portrait(
         focal_length_m, f_number: for the EXIF, where they are known.
 
     Returns:
-        near and far, the depths of the codes 255 and 0.
+        near and far, the depths of the codes 0 and 255.
     """
     near, far = float(depth_m.min()), float(depth_m.max())
     far = max(far, near * (1 + 1e-6))
-    codes = to_bytes(inverse_position(depth_m.float().cpu(), near, far)).numpy()
+    codes = to_bytes(1 - inverse_position(depth_m.float().cpu(), near, far)).numpy()  # 0 is near: so it is specified
     file = io.BytesIO()
     Image.fromarray(codes).save(file, "PNG")
     depth_png = file.getvalue()
@@ -101,8 +101,7 @@ def _extended(depth_png: bytes) -> bytes:
     """The map for readers of GDepth."""
     data = base64.b64encode(depth_png).decode()
     return _packet(
-        '<rdf:Description rdf:about="" xmlns:GDepth="http://ns.google.com/photos/1.0/depthmap/" '
-        f'GDepth:Data="{data}"/>'
+        f'<rdf:Description rdf:about="" xmlns:GDepth="http://ns.google.com/photos/1.0/depthmap/" GDepth:Data="{data}"/>'
     )
 
 
