@@ -32,6 +32,7 @@ def predict(config: DictConfig) -> None:
     from sfdfd.inference.refine import Refiner
     from sfdfd.report.outputs import checked_outputs
     from sfdfd.report.prediction import write_prediction
+    from sfdfd.report.watch import Watch
     from sfdfd.training.checkpoints import load_model, photograph_optics
     from sfdfd.training.device import pick_device, use_threads
 
@@ -63,6 +64,8 @@ def predict(config: DictConfig) -> None:
     working_px = working_px_for(settings["working_px"], capture.largest_blur_px(), max(capture.photographs.size))
     stack = capture.stack(working_px)
     with _progress(refiner) as progress:
+        if settings["watch"] is not None:
+            progress = Watch(Path(str(settings["watch"])), refiner, progress)
         small, refinement = estimator.solve(stack, progress)
     start = "plane sweep" if module is None else str(settings["checkpoint"])
     said = {

@@ -3,7 +3,8 @@
 Both say depth as 8 bits of inverse depth between near and far (``RangeInverse``): with v = code / 255,
 ``depth = far near / (far - v (far - near))``. GDepth's map lies in the extended XMP of the JPEG (Adobe's XMP specification,
 part 3, 1.1.3.1: segments of at most 64 KiB, joined by a GUID that is the MD5 of the whole), Dynamic Depth's behind the
-picture's end, where the container's directory says. Sources: the Dynamic Depth 1.0 specification and Google's "Depthmap Metadata".
+picture's end, where the container's directory says. Sources: the Dynamic Depth 1.0 specification
+and Google's "Depthmap Metadata".
 """
 
 from __future__ import annotations
