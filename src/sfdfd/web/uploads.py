@@ -81,9 +81,7 @@ def received(files: Sequence[Path], folder: Path, limits: Limits) -> list[Path]:
         names.append(name)
     pictures = [name for name in names if name not in TEXTS]
     if len(pictures) < 2:
-        raise InputError(
-            f"expected two or more photographs of one scene, each focused elsewhere, got {len(pictures)}"
-        )
+        raise InputError(f"expected two or more photographs of one scene, each focused elsewhere, got {len(pictures)}")
     taken = [folder / name for name in names]
     for file, path in zip(files, taken, strict=True):
         shutil.copyfile(file, path)
