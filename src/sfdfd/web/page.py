@@ -163,6 +163,9 @@ class _Handlers:
         Image.fromarray(to_bytes(picture).permute(1, 2, 0).numpy()).save(path)
         return str(path)
 
+    def leave(self, request: gr.Request) -> None:
+        self.desk.leave(str(request.session_hash))
+
     def _focused(self, job: Job, place: list[float] | None, aperture: float) -> tuple[np.ndarray, str]:
         finished = FinishedPrediction.read(job.prediction)
         focus = _focus_at(finished, place)
@@ -170,7 +173,7 @@ class _Handlers:
         words = "in the clicked place" if finished.relative else f"at {focus:.3g} m"
         return (
             picture,
-            "Everything in focus." if aperture == 0 else f"Focused {words}, {aperture:g} × the camera's aperture.",
+            "Everything in focus." if aperture == 0 else f"Focused {words}, {aperture:g} times the camera's aperture.",
         )
 
 
@@ -198,7 +201,7 @@ def _blocks(desk: Desk) -> gr.Blocks:
     hours = 3600
     with gr.Blocks(title="sfdfd", analytics_enabled=False, delete_cache=(hours, hours)) as blocks:
         gr.Markdown(
-            "# Photographs that refocus\nGive two or more photographs of **one scene**, each **focused at another distance**. "
+            "# Photographs that refocus\nGive two or more photographs of **one scene**, each **focused elsewhere**. "
             f"Depth and an all-in-focus picture are found from their blur. Everything stays on this computer. {BUSY}"
         )
         kinds = [*IMAGE_SUFFIXES, *(f".{text.rsplit('.', 1)[1]}" for text in TEXTS[:1])]
@@ -263,7 +266,7 @@ def _blocks(desk: Desk) -> gr.Blocks:
         picture.select(_in_words(handlers.click), [aperture], [picture, focused, place], **drawing, **quiet)
         aperture.release(_in_words(handlers.refocus), [aperture, place], [picture, focused], **drawing, **quiet)
         make.click(_in_words(handlers.full_size), [aperture, place], [full], **drawing, **quiet)
-        blocks.unload(lambda request: desk.leave(str(request.session_hash)))
+        blocks.unload(handlers.leave)
     blocks.queue(max_size=32, api_open=False)
     return blocks
 
@@ -280,7 +283,8 @@ def application(desk: Desk, host: str, port: int, hosts: tuple[str, ...]) -> Any
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         app, _blocks(desk), "/", server_name=host, server_port=port, footer_links=[], ssr_mode=False, pwa=False,
-        enable_monitoring=False, mcp_server=False, show_error=True, css=CSS, theme=gr.themes.Base(font=FONTS, font_mono=["monospace"]),
+        enable_monitoring=False, mcp_server=False, show_error=True, css=CSS,
+        theme=gr.themes.Base(font=FONTS, font_mono=["monospace"]),
         max_file_size=int(1e6 * desk.limits.file_mb),
     )  # fmt: skip
     return Guard(app, hosts, desk.root, int(1e6 * desk.limits.total_mb))

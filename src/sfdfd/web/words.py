@@ -64,7 +64,7 @@ def recognised(found: Mapping[str, Any]) -> str:
     if missing:
         lines += ["", f"**Not known:** {', '.join(missing)}. Fill it in below, if you know it; it works without, too."]
     lines += ["", f"**Will it work? {_plain(found['verdict']).capitalize()}.**", ""]
-    lines += [f"- {_plain(reason)}" for reason in found["reasons"]]
+    lines += [f"- {_plain(reason)}" for reason in found["reasons"] if "DEReD" not in reason]
     lines += ["", _plain(facts["statement"])] if facts["camera_source"] != "estimated" else []
     return "\n".join(lines)
 
@@ -119,7 +119,7 @@ def judged(facts: Mapping[str, Any]) -> str:
     mean = facts["left_out_mean"]
     gain = mean["psnr_db"] - mean["nearest_slice_psnr_db"]
     verdict = (
-        f"The photograph that was kept aside was predicted {gain:.1f} dB better than by its nearest neighbour: depth and lens "
+        f"The photograph that was kept aside was predicted {gain:.1f} dB better than by its neighbour: depth and lens "
         "explain the stack."
         if gain > 0
         else "The photograph that was kept aside was predicted no better than by its neighbour: be careful with depth."
