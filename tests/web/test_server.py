@@ -20,14 +20,17 @@ def asked(tmp_path, path="/", method="GET", hosts=LOOPBACK, **headers):
 
     scope = {
         "type": "http", "path": path, "method": method,
-        "headers": [(key.replace("_", "-").encode(), value.encode()) for key, value in {"host": "127.0.0.1:1", **headers}.items()],
+        "headers": [
+            (key.replace("_", "-").encode(), value.encode()) for key, value in {"host": "127.0.0.1:1", **headers}.items()
+        ],
     }  # fmt: skip
     asyncio.run(Guard(app, hosts, tmp_path, 2_000_000)(scope, None, send))
     return sent[0]["status"], dict(sent[0]["headers"])
 
 
 @pytest.mark.parametrize(("host", "status"), [
-    ("127.0.0.1:7860", 200), ("localhost", 200), ("[::1]:7860", 200), ("evil.example", 421), ("127.0.0.1.evil.example", 421), ("", 421),
+    ("127.0.0.1:7860", 200), ("localhost", 200), ("[::1]:7860", 200), ("evil.example", 421),
+    ("127.0.0.1.evil.example", 421), ("", 421),
 ])  # fmt: skip
 def test_only_this_computers_names_are_answered(tmp_path, host, status):
     assert asked(tmp_path, host=host)[0] == status

@@ -49,7 +49,7 @@ HOSTILE = {
     "a PNG for a JPEG": ("a.jpg", lambda path: picture(path, kind="PNG"), "but it is PNG"),
     "nothing": ("a.png", lambda path: path.write_bytes(b""), "empty"),
     "a pickle": ("a.npy", lambda path: np.save(path, np.array([{}], object)), "another kind"),
-    "a description with code": ("stack.yaml", lambda path: path.write_text("!!python/object/apply:os.system [ls]"), "another"),
+    "a description with code": ("stack.yaml", lambda path: path.write_text("!!python/object/apply:os.system"), "another"),
     "too large a file": ("a.png", lambda path: path.write_bytes(bytes(600_000)), "file_mb"),
     "too long a table": ("focus_distance.txt", lambda path: path.write_bytes(b"1 " * 10_000), "bytes"),
     "a TIFF that lies": ("a.tif", lambda path: path.write_bytes(b"II*\0\xff\xff\xff\x7f" + bytes(64)), "not a readable"),
@@ -85,8 +85,10 @@ def test_number_and_sum_are_bounded_and_one_is_too_few(tmp_path):
 @pytest.mark.parametrize(("name", "safe"), [
     ("../../etc/passwd.png", "passwd.png"), ("..\\..\\boot.ini.png", "boot.ini.png"), ("/abs/0.5m.jpg", "0.5m.jpg"),
     (".hidden.png", "hidden.png"), ("-rf.png", "rf.png"), ("a;rm -rf ~$(x)`y`.png", "a_rm_-rf_x_y_.png"),
-    ("zwei\nZeilen\0.png", "zwei_Zeilen_.png"), ("0,35m.jpg", "0,35m.jpg"), ("Äpfel 1.20m.JPG", "Apfel_1.20m.JPG"), ("..", "unnamed"),
-    ("", "unnamed"), ("<img src=x onerror=alert(1)>.png", "_img_src_x_onerror_alert_1_.png"), ("x" * 300 + "1.5m.png", "x" * 72 + "1.5m.png"),
+    ("zwei\nZeilen\0.png", "zwei_Zeilen_.png"), ("0,35m.jpg", "0,35m.jpg"), ("Äpfel 1.20m.JPG", "Apfel_1.20m.JPG"),
+    ("..", "unnamed"),
+    ("", "unnamed"), ("<img src=x onerror=alert(1)>.png", "_img_src_x_onerror_alert_1_.png"),
+    ("x" * 300 + "1.5m.png", "x" * 72 + "1.5m.png"),
 ])  # fmt: skip
 def test_names_are_names_and_distances_in_them_stay(name, safe):
     assert safe_name(name) == safe and "/" not in safe and len(safe) <= 80
