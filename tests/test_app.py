@@ -17,7 +17,8 @@ from tests.commands import inside, one_line
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["port=99999"], "port"), (["uploads.files=0"], "uploads.files"), (["folder=nowhere"], "folder"), (["open=perhaps"], "open"),
+    (["port=99999"], "port"), (["uploads.files=0"], "uploads.files"), (["folder=nowhere"], "folder"),
+    (["open=perhaps"], "open"),
     (["uploads.pixels=3"], "pixels"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(tmp_path, arguments, words):

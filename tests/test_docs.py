@@ -11,15 +11,18 @@ from sfdfd.runs.command import CONF_DIR
 ROOT = Path(__file__).resolve().parents[1]
 
 
-DATASETS, CONFIGURATION = ((ROOT / "docs" / name).read_text() for name in ("datasets.md", "configuration.md"))
+DATASETS, CONFIGURATION, PHOTOGRAPHERS = (
+    (ROOT / "docs" / name).read_text() for name in ("datasets.md", "configuration.md", "photographers.md")
+)
 
 
-def test_the_tests_that_the_data_page_names_exist():
+def test_the_tests_that_the_pages_name_exist():
     existing = {
         name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
     }
-    named = set(re.findall(r"`(test_\w+)`", DATASETS))
-    assert len(named) > 10 and named <= existing, named - existing
+    for page, least in ((DATASETS, 10), (PHOTOGRAPHERS, 9)):
+        named = set(re.findall(r"`(test_\w+)`", page))
+        assert len(named) > least and named <= existing, named - existing
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))

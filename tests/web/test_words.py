@@ -9,8 +9,10 @@ from sfdfd.web.words import judged, recognised, settings_of
 
 
 @pytest.mark.parametrize(("text", "unit", "metres"), [
-    ("0.5 1 2", "m", [0.5, 1, 2]), ("0.5, 1, 2", "m", [0.5, 1, 2]), ("0,5 1,25", "m", [0.5, 1.25]), ("50;120", "cm", [0.5, 1.2]),
-    ("1,2,4", "m", [1, 2, 4]), ("10 100", "inches", [0.254, 2.54]), ("2 0.5 0", "dioptres (1/m)", [0.5, 2, 1e9]), ("1 inf", "m", [1, 1e9]),
+    ("0.5 1 2", "m", [0.5, 1, 2]), ("0.5, 1, 2", "m", [0.5, 1, 2]), ("0,5 1,25", "m", [0.5, 1.25]),
+    ("50;120", "cm", [0.5, 1.2]),
+    ("1,2,4", "m", [1, 2, 4]), ("10 100", "inches", [0.254, 2.54]), ("2 0.5 0", "dioptres (1/m)", [0.5, 2, 1e9]),
+    ("1 inf", "m", [1, 1e9]),
 ])  # fmt: skip
 def test_distances_are_understood(text, unit, metres):
     assert settings_of(text, unit, None, None, None)["focus_distances_m"] == pytest.approx(metres)
