@@ -11,7 +11,7 @@ from sfdfd.web.jobs import Job
 
 
 def test_what_is_wrong_is_said_and_nothing_is_left(tmp_path):
-    job = Job(tmp_path, 60)
+    job = Job(tmp_path, 60.0)
     (job.photographs / "a.jpg").write_bytes(b"no picture")
     (job.photographs / "b.jpg").write_bytes(b"no picture")
     with pytest.raises(InputError, match="not a readable image"):
@@ -32,7 +32,7 @@ def test_a_command_that_takes_too_long_is_ended(tmp_path):
 
 @pytest.mark.slow
 def test_stopping_keeps_the_best_and_everything_is_in_the_archive(tmp_path):
-    job = Job(tmp_path, 300)
+    job = Job(tmp_path, 300.0)
     for image, focus in zip(example_photographs(72, 96).images, (1.0, 1.5, 2.5, 4.0, 6.0), strict=True):
         Image.fromarray(image).save(job.photographs / f"{focus}m.png")
     known = {"camera.focal_length_m": 0.05, "camera.f_number": 8.0, "camera.pixel_pitch_m": 4e-5}

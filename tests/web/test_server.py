@@ -24,7 +24,7 @@ def asked(tmp_path, path="/", method="GET", hosts=LOOPBACK, **headers):
             (key.replace("_", "-").encode(), value.encode()) for key, value in {"host": "127.0.0.1:1", **headers}.items()
         ],
     }  # fmt: skip
-    asyncio.run(Guard(app, hosts, tmp_path, 2_000_000)(scope, None, send))
+    asyncio.run(Guard(app, hosts, tmp_path, 2_000_000)(scope, lambda: None, send))
     return sent[0]["status"], dict(sent[0]["headers"])
 
 
