@@ -11,12 +11,17 @@ from sfdfd.runs.command import CONF_DIR
 ROOT = Path(__file__).resolve().parents[1]
 
 
-DATASETS, CONFIGURATION, OWN_STACK = (
-    (ROOT / "docs" / name).read_text() for name in ("datasets.md", "configuration.md", "your_own_stack.md")
+DATASETS, CONFIGURATION, OWN_STACK, PHOTOGRAPHERS = (
+    (ROOT / "docs" / name).read_text()
+    for name in ("datasets.md", "configuration.md", "your_own_stack.md", "photographers.md")
 )
 
 
-@pytest.mark.parametrize(("page", "least"), [(DATASETS, 10), (OWN_STACK, 8)], ids=["datasets", "formats"])
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [(DATASETS, 10), (OWN_STACK, 8), (PHOTOGRAPHERS, 9)],
+    ids=["datasets", "formats", "photographers"],
+)
 def test_the_tests_that_a_page_names_exist(page, least):
     existing = {
         name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())

@@ -50,6 +50,50 @@ def test_predicting_writes_every_file(trained, photographs_folder, tmp_path, wit
     assert not [path for path in (tmp_path / "p").iterdir() if path.name.startswith(".part")]
 
 
+EXTRA = {"depth.exr", "portrait.jpg", "scene.glb", "slice_index.png", "refocus.webp"}
+
+
+def test_outputs_are_added_where_asked_for_and_go_with_the_next_prediction(photographs_folder, tmp_path, monkeypatch):
+    """Which slice a pixel came from is the one with the smallest blur; maps above the limit are an output like others."""
+    inside("predict", f"stack='{photographs_folder}'", "outputs=all", *QUICK, "output_dir=p", cwd=tmp_path)
+    names = {path.name for path in (tmp_path / "p").iterdir()}
+    assert names >= EXTRA | {"defocus_px.npy"}
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
+    assert {one["file"] for one in facts["outputs"].values()} == EXTRA | {"defocus_px.npy"}
+    index = iio.imread(tmp_path / "p" / "slice_index.png")
+    assert index.dtype == np.uint8 and index.shape == (30, 42)
+    np.testing.assert_array_equal(index, np.abs(np.load(tmp_path / "p" / "defocus_px.npy")).argmin(0))
+    monkeypatch.setattr("sfdfd.report.outputs.LARGEST_MAPS_BYTES", 1000)
+    (tmp_path / "p" / "refocused.png").write_bytes(b"of the earlier prediction")
+    done = inside("predict", f"stack='{photographs_folder}'", *QUICK, "output_dir=p", cwd=tmp_path)
+    names = {path.name for path in (tmp_path / "p").iterdir()}
+    assert not names & (EXTRA | {"defocus_px.npy", "refocused.png"}) and "defocus_px: not written" in done.stdout
+    inside("predict", f"stack='{photographs_folder}'", "outputs=[defocus_px]", *QUICK, "output_dir=p", cwd=tmp_path)
+    assert np.load(tmp_path / "p" / "defocus_px.npy").shape == (3, 30, 42)
+
+
+def test_intrinsics_are_those_of_the_point_cloud(photographs_folder, tmp_path):
+    """In nerfstudio's words and COLMAP's line; x = (column + 0.5 - cx) z / fx."""
+    inside("predict", f"stack='{photographs_folder}'", *QUICK, "output_dir=p", cwd=tmp_path)
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())["intrinsics"]
+    assert facts["fl_x"] == facts["fl_y"] == pytest.approx(0.05 / 1.2e-5)
+    assert (facts["w"], facts["h"], facts["cx"], facts["cy"]) == (42, 30, 21, 15)
+    words = facts["colmap"].split()
+    assert words[1] == "PINHOLE" and [float(one) for one in words[2:]] == pytest.approx(
+        [42, 30, facts["fl_x"], facts["fl_y"], 21, 15]
+    )
+    kinds = [(key, "<f4") for key in "xyz"] + [("colour", "u1", 3)]
+    points = np.frombuffer((tmp_path / "p" / "pointcloud.ply").read_bytes().split(b"end_header\n", 1)[1], kinds)
+    rows, columns = np.mgrid[:30, :42].reshape(2, -1)
+    np.testing.assert_allclose(points["x"], (columns + 0.5 - 21) * points["z"] / facts["fl_x"], rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(points["y"], (rows + 0.5 - 15) * points["z"] / facts["fl_y"], rtol=1e-4, atol=1e-9)
+
+
+def test_a_wrong_output_is_refused_before_anything_is_done(photographs_folder, tmp_path):
+    done = inside("predict", f"stack='{photographs_folder}'", "outputs=[obj]", "output_dir=p", cwd=tmp_path, expect=2)
+    assert "outputs: expected all" in done.stderr and not (tmp_path / "p" / "aif.png").exists()
+
+
 def test_unknown_distances_make_no_metric_file(photographs_folder, tmp_path):
     """And a metric prediction that lay in the folder before goes."""
     (tmp_path / "p").mkdir()
@@ -58,16 +102,21 @@ def test_unknown_distances_make_no_metric_file(photographs_folder, tmp_path):
     for name in "abc":
         shutil.copy(photographs_folder / "1.png", tmp_path / "photos" / f"{name}.png")
     shutil.copy(photographs_folder / "0.png", tmp_path / "photos" / "b.png")
-    done = inside("predict", "stack=photos", *QUICK, "output_dir=p", cwd=tmp_path)
+    done = inside("predict", "stack=photos", "outputs=[exr,glb]", *QUICK, "output_dir=p", cwd=tmp_path)
     relative = np.load(tmp_path / "p" / "relative_depth.npy")
     assert (
         relative.shape == (30, 42) and relative.dtype == np.float32 and -0.3 <= relative.min() <= relative.max() <= 1.3
     )
     names = {path.name for path in (tmp_path / "p").iterdir()}
-    assert not names & {"depth_m.npy", "depth_mm.png", "pointcloud.ply"}
+    assert not names & {"depth_m.npy", "depth_mm.png", "pointcloud.ply", "depth.exr", "scene.glb"}
+    assert "relative_depth.exr" in names and "glb: not written" in done.stdout
     facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
     assert facts["metric"] is False and "RELATIVE" in facts["statement"] and "RELATIVE" in done.stdout
     assert facts["focus_distances_m"] is None and "focus_distances_m" in facts["missing"]
+    inside("refocus", "prediction=p", "focus=0.5", "output_dir=r", cwd=tmp_path)
+    assert iio.imread(tmp_path / "r" / "refocused.png").shape == (30, 42, 3)
+    done = inside("refocus", "prediction=p", "focus_m=1", "output_dir=s", cwd=tmp_path, expect=2)
+    assert "focus=X" in done.stderr
 
 
 @pytest.mark.slow

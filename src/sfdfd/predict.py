@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sfdfd.data.photographs import Photographs
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.refine import Refinement, Refiner
-    from sfdfd.runs.many import Watch
+    from sfdfd.runs.many import Watch as Told
     from sfdfd.stack import FocalStack, Prediction
 
 
@@ -70,12 +70,12 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
         files = [one.source] if one.source.is_file() else sorted(p for p in one.source.iterdir() if p.is_file())
         return [file_identity(file) for file in files if one.files is None or file.name in one.files]
 
-    def work(index: int, folder: Path, watch: Watch) -> dict[str, Any]:
+    def work(index: int, folder: Path, told: Told) -> dict[str, Any]:
         one = found[index]
         files = settings["files"] if one.files is None else list(one.files)
         frames = None if one.source.is_dir() and list_images(one.source) else settings["frames"]  # those are of videos
         of_this = {"stack": str(one.source), "files": files, "frames": frames}
-        facts = _predict_stack({**settings, **of_this}, folder, watch)
+        facts = _predict_stack({**settings, **of_this}, folder, told)
         gc.collect()
         return {} if facts is None else facts_of(facts)
 
@@ -94,10 +94,10 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
         sys.exit(1)
 
 
-def _predict_stack(settings: dict[str, Any], output_dir: Path, watch: Watch | None = None) -> dict[str, Any] | None:
+def _predict_stack(settings: dict[str, Any], output_dir: Path, told: Told | None = None) -> dict[str, Any] | None:
     """One stack into a folder; what ``prediction.json`` says of it, or None where only its alignment was wanted.
 
-    ``watch`` is told the share of the refinement that is done, in place of a progress bar.
+    ``told`` hears the share of the refinement that is done, in place of a progress bar.
     """
     from pathlib import Path
 
@@ -108,11 +108,13 @@ def _predict_stack(settings: dict[str, Any], output_dir: Path, watch: Watch | No
     from sfdfd.data.images import USUAL_PX, working_px_for
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.refine import Refiner
+    from sfdfd.report.outputs import checked_outputs
     from sfdfd.report.prediction import write_prediction
+    from sfdfd.report.watch import Watch
     from sfdfd.training.checkpoints import load_model, photograph_optics
     from sfdfd.training.device import pick_device
 
-    refiner = Refiner(**settings["refine"])
+    refiner, outputs = Refiner(**settings["refine"]), checked_outputs(settings["outputs"])
     photographs = named_photographs(settings["stack"], settings)
     said_optics, described = settings["optics"]["renderer"], f"{settings['stack']}/stack.yaml"
     preferred, optics_sources = photograph_optics(said_optics, photographs.optics, described)
@@ -149,7 +151,9 @@ def _predict_stack(settings: dict[str, Any], output_dir: Path, watch: Watch | No
         say_where_optics_differ(capture.camera.as_dict(), module.run_config["optics"]["camera"])
     working_px = working_px_for(settings["working_px"], capture.largest_blur_px(), max(capture.photographs.size))
     stack = capture.stack(working_px)
-    with _progress(refiner, watch) as progress:
+    with _progress(refiner, told) as progress:
+        if settings["watch"] is not None:
+            progress = Watch(Path(str(settings["watch"])), refiner, progress)
         small, refinement = estimator.solve(stack, progress)
     start = "plane sweep" if module is None else str(settings["checkpoint"])
     said = {
@@ -163,7 +167,10 @@ def _predict_stack(settings: dict[str, Any], output_dir: Path, watch: Watch | No
     predicted.facts["sources"].update(optics_sources)
     judged = (predicted.full, None) if at_full_size else (small, stack.images.shape[-2:])
     left_out = _left_out(capture, aside, *judged, estimator, align)
-    facts = write_prediction(output_dir, predicted, renderer, left_out)
+    facts = write_prediction(output_dir, predicted, renderer, left_out, outputs)
+    for name, one in facts["outputs"].items():
+        if "not_written" in one:
+            print(f"{name}: not written: {one['not_written']}")
     _say_means(facts["left_out_mean"])
     if capture.relative:
         print("relative depth from {min:.3g} to {max:.3g}, median {median:.3g}".format(**facts["relative_depth"]))
@@ -231,7 +238,7 @@ def _predicted(
     import torch
 
     from sfdfd.data.images import to_float
-    from sfdfd.inference.upsampling import enlarged
+    from sfdfd.inference.upsampling import enlarged, sharpest_slice
     from sfdfd.report.prediction import PredictedStack
 
     photographs, full = capture.photographs, small
@@ -249,6 +256,7 @@ def _predicted(
         relative=capture.relative,
         aligned=capture.aligned,
         focal_length_px=capture.focal_length_px,
+        slice_index=sharpest_slice(full.depth_m[0].cpu(), stack.focus_distances_m[0], capture.camera, covered),
         facts={**said, **capture.facts(), "sigma_scale": estimator.renderer.options.get("sigma_scale")},
     )
 
@@ -284,8 +292,8 @@ def _say_means(means: dict[str, float] | None) -> None:
         print(f"left-out slices, mean: {LEFT_OUT}".format(**means))
 
 
-def _progress(refiner: Refiner, watch: Watch | None = None):
-    """A progress bar on a terminal, a line every five seconds elsewhere; or what ``watch`` makes of the share."""
+def _progress(refiner: Refiner, told: Told | None = None):
+    """A progress bar on a terminal, a line every five seconds elsewhere; or what ``told`` makes of the share."""
     import time
     from contextlib import contextmanager
 
@@ -297,8 +305,8 @@ def _progress(refiner: Refiner, watch: Watch | None = None):
         console = Console(stderr=True)
         if not refiner.enabled:
             yield None
-        elif watch is not None:
-            yield lambda share, step, energy: watch(min(share, 0.99))
+        elif told is not None:
+            yield lambda share, step, energy: told(min(share, 0.99))
         elif console.is_terminal:
             columns = (TextColumn("refining (Ctrl-C keeps the best so far)"), BarColumn(), TimeRemainingColumn())
             figures = TextColumn("step {task.fields[step]}, energy {task.fields[energy]:.5f}")

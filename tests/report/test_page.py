@@ -2,7 +2,6 @@
 
 import base64
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.networks.interface import NetworkOutput, rendered
 from sfdfd.optics import DefocusRenderer
 from sfdfd.report.page import Section, gallery, viewer, write_page
+from tests.browser import chromium, sideways_overflow
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 
 RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
@@ -63,20 +63,7 @@ def test_the_viewers_frames_are_renderings_and_the_lookup_is_inverse_depth():
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                 "--disable-dev-shm-usage", f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    browser = chromium(tmp_path_factory.mktemp("profile"), "--disable-gpu")
     yield browser
     browser.quit()
 
@@ -109,10 +96,7 @@ def test_a_click_refocuses_and_the_console_stays_silent(browser, page, width):
     aperture = box.find_element(By.CSS_SELECTOR, ".aperture")
     browser.execute_script("arguments[0].value = 0; arguments[0].dispatchEvent(new Event('input'))", aperture)
     assert box.get_attribute("data-aperture") == "0" and "all in focus" in box.text
-    overflow = browser.execute_script(
-        "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    )
-    assert overflow <= 0  # nothing sticks out sideways, on a phone's width either
+    assert sideways_overflow(browser) <= 0  # nothing sticks out sideways, on a phone's width either
     broken = browser.execute_script(
         "return [...document.images].filter(i => i.complete && i.naturalWidth === 0 && i.loading !== 'lazy').length"
     )

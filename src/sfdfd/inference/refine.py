@@ -80,6 +80,8 @@ class Refiner:
         if unknown:
             raise InputError(f"refine: no such option: {', '.join(sorted(unknown))} (refine.{min(unknown)})")
         self.priors, self.fit = priors, check_fitted(fit or ())
+        self.watch: Callable[[Tensor], None] | None = None
+        """Called after each step, before ``progress``, with (B,h,w) inverse depth so far: 1 at near, 0 at far."""
 
     @property
     def enabled(self) -> bool:
@@ -171,6 +173,8 @@ class Refiner:
                     if step % BENT_EVERY == 0:
                         pyramid.move_to(lens.bent(pyramid.position().detach()))
                     step += 1
+                    if self.watch is not None:
+                        self.watch(position.detach())
                     if progress is not None:
                         progress(share, step, float(energy.detach().mean()))
             except KeyboardInterrupt:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from kornia.color import rgb_to_grayscale
 from kornia.filters import box_blur
 from torch import Tensor
@@ -15,11 +15,14 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import defocus_map_px
 from sfdfd.stack import FocalStack, Prediction
 
-__all__ = ["blend_slices", "enlarged", "guided_upsampling", "mended_aif"]
+__all__ = ["blend_slices", "enlarged", "guided_upsampling", "mended_aif", "sharpest_slice"]
 
 UNEXPLAINED, UNEXPLAINED_BY_OCCLUSION = 0.02, 0.04
 """Residual from which the slices count more than the model, of a range of 1; of a model that spreads light alone, and of one
 that knows occlusion and so is right more often."""
+
+BEHIND_ALL_PX = 1e4
+"""Blur radius larger than any picture's."""
 
 
 def enlarged(
@@ -96,6 +99,24 @@ def _smallest_blur_px(
             radius = torch.where(covered[index] > 0.5, radius, torch.inf)
             shown = radius if shown is None else torch.minimum(shown, radius)
     return anyway if shown is None else torch.where(torch.isfinite(shown), shown, anyway)
+
+
+def sharpest_slice(
+    depth_m: Float[Tensor, "h w"],
+    focus_distances_m: Float[Tensor, "s"],
+    camera: Camera,
+    covered: Sequence[Tensor] | None = None,
+) -> Int[Tensor, "h w"]:
+    """The index of the slice that is sharpest at each pixel among those that show it; among all where none does."""
+    smallest = torch.full_like(depth_m, torch.inf)
+    found = torch.zeros(depth_m.shape, dtype=torch.int32, device=depth_m.device)
+    for index, focus in enumerate(focus_distances_m):
+        radius = camera.blur_radius_px(depth_m, focus)
+        if covered is not None:
+            radius = radius + BEHIND_ALL_PX * (covered[index] <= 0.5)
+        found[radius < smallest] = index
+        smallest = torch.minimum(smallest, radius)
+    return found
 
 
 def mended_aif(stack: FocalStack, prediction: Prediction, unexplained: float = UNEXPLAINED) -> Float[Tensor, "b 3 h w"]:

@@ -179,6 +179,7 @@ def render_slice(
     focus_distance_m: float,
     camera: Camera,
     *,
+    aperture: float = 1.0,
     device: torch.device | str | None = None,
     tile_px: int = TILE_PX,
 ) -> Float[Tensor, "3 h w"]:
@@ -186,7 +187,7 @@ def render_slice(
 
     Args:
         renderer: the model's optics.
-        aif, depth_m, focus_distance_m, camera: as of :class:`sfdfd.optics.render.Renderer`.
+        aif, depth_m, focus_distance_m, camera, aperture: as of :class:`sfdfd.optics.render.Renderer`.
         device: where tiles are rendered; the AIF's by default.
         tile_px: side of a tile.
 
@@ -196,7 +197,7 @@ def render_slice(
     device = aif.device if device is None else device
     height, width = depth_m.shape
     focus = torch.tensor([focus_distance_m], dtype=torch.float32)
-    largest = float(camera.blur_radius_px(depth_m, focus.to(depth_m)).max())
+    largest = aperture * float(camera.blur_radius_px(depth_m, focus.to(depth_m)).max())
     margin = min(_reach_px(renderer, largest), max(height, width))
     side = max(tile_px, 2 * margin)  # else most of the work would be margins
     rendered = torch.empty_like(aif)
@@ -206,7 +207,7 @@ def render_slice(
             rows, columns = slice(above, top + side + margin), slice(before, left + side + margin)
             light, depths = aif[None, :, rows, columns].to(device), depth_m[None, rows, columns].to(device)
             with torch.no_grad():
-                part = renderer(light, depths, focus.to(device), camera)
+                part = renderer(light, depths, focus.to(device), camera, aperture=aperture)
             bottom, right = min(height, top + side), min(width, left + side)
             inner = part[0, 0, :, top - above : bottom - above, left - before : right - before]
             rendered[:, top:bottom, left:right] = inner.clamp(0, 1).to(aif)

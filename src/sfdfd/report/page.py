@@ -25,6 +25,7 @@ from sfdfd.data.images import to_bytes, working_size
 from sfdfd.measures.left_out import FIGURES, Judged
 from sfdfd.optics.render import Renderer
 from sfdfd.report.pictures import colour_confidence, colour_defocus, colour_depth, colour_error, shown_range
+from sfdfd.report.refocus import focus_planes, reduced_scene
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = ["Section", "gallery", "left_out_row", "picture", "viewer", "write_page"]
@@ -123,26 +124,18 @@ def viewer(
         unit: of the distances; "" for relative depth.
     """
     aif, depth_m = prediction.aif[:1].float(), prediction.depth_m[:1].float()
-    height, width = depth_m.shape[-2:]
-    factor = min(1.0, largest_px / max(height, width))
-    camera = stack.camera[0]
-    if factor < 1:
-        size = (round(height * factor), round(width * factor))
-        aif = F.interpolate(aif, size, mode="area")
-        depth_m = 1 / F.interpolate(1 / depth_m[:, None], size, mode="area")[:, 0]
-        camera = camera.resized(factor)
-    inverse = 1 / depth_m
-    low, high = (float(torch.quantile(inverse.flatten()[::7], q)) for q in (0.01, 0.99))
-    planes = torch.linspace(high, low, focuses, device=inverse.device)  # near to far
+    aif, depth_m, camera = reduced_scene(aif, depth_m, stack.camera[0], largest_px)
+    inverse, focus = 1 / depth_m, focus_planes(depth_m, focuses)
+    high, low = float(1 / focus[0]), float(1 / focus[-1])
     frames = []
     for aperture in apertures:
         if aperture == 0:
             frames.append([encoded(_array(aif[0]), largest_px=largest_px)] * focuses)
             continue
         row = []
-        for plane in planes:
+        for distance in focus:
             with torch.no_grad():
-                frame = renderer(aif, depth_m, (1 / plane).reshape(1), camera, aperture=aperture)[0, 0]
+                frame = renderer(aif, depth_m, distance.reshape(1), camera, aperture=aperture)[0, 0]
             row.append(encoded(_array(frame), largest_px=largest_px, quality=82))
         frames.append(row)
     columns = min(160, depth_m.shape[-1])
@@ -152,7 +145,7 @@ def viewer(
     return {
         "frames": [frame if aperture else frame[:1] for frame, aperture in zip(frames, apertures, strict=True)],
         "apertures": list(apertures),
-        "focus": [float(1 / plane) for plane in planes],
+        "focus": focus.tolist(),
         "unit": unit,
         "columns": columns,
         "rows": rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ from sfdfd.data.images import to_bytes, write_image
 from sfdfd.measures.left_out import FIGURES, HOW_TO_READ, Judged, mean_figures
 from sfdfd.measures.metrics import psnr
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.depth import inverse_position
 from sfdfd.optics.render import Renderer
 from sfdfd.report.files import write_point_cloud
+from sfdfd.report.outputs import OUTPUT_FILES, relative_position, write_outputs
 from sfdfd.report.page import Section, gallery, left_out_row, viewer, write_page
 from sfdfd.report.pictures import defocus_figure, depth_figure, map_figure, thinned, to_rgb
 from sfdfd.stack import FocalStack, Prediction
@@ -32,6 +32,8 @@ __all__ = ["PredictedStack", "write_prediction"]
 
 METRIC_FILES = ("depth_m.npy", "depth_mm.png", "pointcloud.ply")
 RELATIVE_FILES = ("relative_depth.npy",)
+REFOCUSED = "refocused.png"
+"""What ``refocus`` makes of a finished prediction."""
 LEFT_OUT = "left_out"
 """The folder of the slices that were kept aside."""
 
@@ -59,6 +61,7 @@ class PredictedStack:
         aligned: whether the slices were moved.
         focal_length_px: and how it is known, in words.
         facts: for ``prediction.json``, with statement, sources, alignment and so on.
+        slice_index: (H,W) which slice is sharpest at a pixel, where ``outputs`` asks for it.
     """
 
     name: str
@@ -71,6 +74,7 @@ class PredictedStack:
     aligned: bool
     focal_length_px: tuple[float, str]
     facts: dict[str, Any]
+    slice_index: Tensor | None = None
 
     @property
     def focus(self) -> Tensor:
@@ -79,7 +83,11 @@ class PredictedStack:
 
 
 def write_prediction(
-    output_dir: Path, predicted: PredictedStack, renderer: Renderer, left_out: Iterable[LeftOutSlice] = ()
+    output_dir: Path,
+    predicted: PredictedStack,
+    renderer: Renderer,
+    left_out: Iterable[LeftOutSlice] = (),
+    outputs: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write everything at full size: the numbers first, whole or not at all, then what is drawn of them.
 
@@ -88,6 +96,7 @@ def write_prediction(
         predicted: the prediction.
         renderer: the model's optics.
         left_out: the slices that were kept aside; each is written and forgotten before the next is asked for.
+        outputs: what to write beside the usual files, see :mod:`sfdfd.report.outputs`.
 
     Returns:
         The content of ``prediction.json``.
@@ -103,13 +112,22 @@ def write_prediction(
         "stack_psnr_db": float(psnr(small.rendered, predicted.stack.images, shown)[0]),
         "confidence": {"mean": float(confidence.mean()), "share_above_half": float((confidence > 0.5).float().mean())},
         "valid_share": float(predicted.covered.float().mean()),
+        "intrinsics": _intrinsics(predicted),
+        "model": {
+            "camera": predicted.camera.as_dict(),
+            "focus_distances": predicted.focus.tolist(),
+            "unit": "order of the slices" if predicted.relative else "m",
+        },
         "left_out": [],
         "left_out_mean": None,
     }
     output_dir.mkdir(parents=True, exist_ok=True)
-    with _aside(output_dir, (*METRIC_FILES, *RELATIVE_FILES, LEFT_OUT)) as part:
+    with _aside(output_dir, (*METRIC_FILES, *RELATIVE_FILES, *OUTPUT_FILES, LEFT_OUT, REFOCUSED)) as part:
         facts.update((_write_relative if predicted.relative else _write_metric)(part, predicted))
         _write_maps(part, predicted)
+        write_json(part / "prediction.json", facts)
+    with _aside(output_dir) as part:
+        facts["outputs"] = write_outputs(part, predicted, renderer, outputs)
         write_json(part / "prediction.json", facts)
     with _aside(output_dir) as part:
         judged, shown_left_out = _write_left_out(part / LEFT_OUT, left_out)
@@ -154,14 +172,24 @@ def _summary(values: Tensor) -> dict[str, float]:
     return {"min": float(values.min()), "median": float(values.median()), "max": float(values.max())}
 
 
-def _position(predicted: PredictedStack) -> Tensor:
-    """Relative depth: 0 in focus in the first slice, 1 in the last."""
-    first, last = predicted.focus[0], predicted.focus[-1]
-    return 1 - inverse_position(predicted.full.depth_m[0].cpu(), float(first), float(last)).float()
+def _intrinsics(predicted: PredictedStack) -> dict[str, Any]:
+    """A pinhole camera in nerfstudio's words (``transforms.json``), and as a line of COLMAP's ``cameras.txt``."""
+    (height, width), (focal_px, how) = predicted.full.depth_m.shape[-2:], predicted.focal_length_px
+    centre = {"cx": width / 2, "cy": height / 2}  # both count from the corner of the first pixel
+    return {
+        "camera_model": "PINHOLE",
+        "w": width,
+        "h": height,
+        "fl_x": focal_px,
+        "fl_y": focal_px,
+        **centre,
+        "focal_length": how,
+        "colmap": f"1 PINHOLE {width} {height} {focal_px:.6f} {focal_px:.6f} {width / 2} {height / 2}",
+    }
 
 
 def _write_relative(folder: Path, predicted: PredictedStack) -> dict[str, Any]:
-    position = _position(predicted)
+    position = relative_position(predicted)
     np.save(folder / "relative_depth.npy", position.numpy().astype(np.float32))
     return {"relative_depth": _summary(position), "pointcloud": "not written: relative depth has no shape"}
 
@@ -187,23 +215,18 @@ def _write_metric(folder: Path, predicted: PredictedStack) -> dict[str, Any]:
 
 
 def _write_maps(folder: Path, predicted: PredictedStack) -> None:
-    """AIF, confidence, validity, and the defocus maps, one slice at a time."""
-    depth_m, confidence = predicted.full.depth_m[0].cpu(), predicted.full.confidence[0].cpu()
+    """AIF, confidence and validity."""
+    confidence = predicted.full.confidence[0].cpu()
     write_image(folder / "aif.png", predicted.full.aif[0].cpu())
     np.save(folder / "confidence.npy", confidence.numpy().astype(np.float32))
     iio.imwrite(folder / "confidence.png", to_bytes(confidence).numpy())
     iio.imwrite(folder / "valid.png", predicted.covered.to(torch.uint8).numpy() * 255)
-    focus = predicted.focus
-    maps = np.lib.format.open_memmap(folder / "defocus_px.npy", "w+", np.float32, (len(focus), *depth_m.shape))
-    for index, distance in enumerate(focus):
-        maps[index] = predicted.camera.blur_radius_px(depth_m, distance, signed=True).numpy()
-    maps.flush()
 
 
 def _write_pictures(folder: Path, predicted: PredictedStack) -> None:
     if predicted.relative:
         title = f"{predicted.name}: relative depth (0 first slice, 1 last)"
-        figure = map_figure(thinned(_position(predicted)), title)
+        figure = map_figure(thinned(relative_position(predicted)), title)
     else:
         figure = depth_figure(thinned(predicted.full.depth_m[0].cpu()), f"{predicted.name}: depth")
     iio.imwrite(folder / "depth.png", to_rgb(figure))

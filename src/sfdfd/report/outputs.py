@@ -1,0 +1,138 @@
+"""What a prediction may leave beside the usual files, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import imageio.v3 as iio
+import numpy as np
+from torch import Tensor
+
+from sfdfd.errors import InputError
+from sfdfd.optics.depth import inverse_position
+from sfdfd.optics.render import Renderer
+from sfdfd.report.exchange import require_exr, require_trimesh, write_depth_exr, write_mesh
+from sfdfd.report.portrait import write_portrait
+from sfdfd.report.refocus import write_focus_pull
+
+if TYPE_CHECKING:
+    from sfdfd.report.prediction import PredictedStack
+
+__all__ = ["OUTPUTS", "OUTPUT_FILES", "checked_outputs", "relative_position", "write_outputs"]
+
+LARGEST_MAPS_BYTES = 500e6
+"""From this size on, the defocus maps are written where they are asked for."""
+
+
+def checked_outputs(value: Any) -> tuple[str, ...]:
+    """The names that ``outputs=`` asks for, in the order of the table.
+
+    Args:
+        value: names, "all", or None for none.
+
+    Raises:
+        InputError: no such output, or the library that writes it is not installed.
+    """
+    asked = list(OUTPUTS) if value == "all" else [] if value is None else value
+    asked = [asked] if isinstance(asked, str) else asked
+    if not isinstance(asked, list) or any(not isinstance(name, str) or name not in OUTPUTS for name in asked):
+        raise InputError(f"outputs: expected all, or a list of {', '.join(OUTPUTS)}, got {value!r}")
+    for name, needed in (("exr", require_exr), ("glb", require_trimesh)):
+        if name in asked:
+            needed()
+    return tuple(name for name in OUTPUTS if name in asked)
+
+
+def write_outputs(folder: Path, predicted: PredictedStack, renderer: Renderer, names: Sequence[str]) -> dict[str, Any]:
+    """Write what was asked for (and the defocus maps, where they are small).
+
+    Returns:
+        For ``prediction.json``: name -> facts, with ``file``, or with ``not_written`` and why.
+    """
+    maps_bytes = 4 * len(predicted.focus) * predicted.full.depth_m[0].numel()
+    facts = {}
+    for name, write in OUTPUTS.items():
+        if name in names or (name == "defocus_px" and maps_bytes <= LARGEST_MAPS_BYTES):
+            facts[name] = write(folder, predicted, renderer)
+        elif name == "defocus_px":
+            facts[name] = {"not_written": f"{maps_bytes / 1e6:.0f} MB; outputs=[defocus_px] writes it all the same"}
+    return facts
+
+
+def relative_position(predicted: PredictedStack) -> Tensor:
+    """(H,W) relative depth: 0 in focus in the first slice, 1 in the last."""
+    first, last = predicted.focus[0], predicted.focus[-1]
+    return 1 - inverse_position(predicted.full.depth_m[0].cpu(), float(first), float(last)).float()
+
+
+def _exr(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
+    if predicted.relative:
+        words = "relative depth: 0 in focus in the first slice, 1 in the last"
+        write_depth_exr(folder / "relative_depth.exr", relative_position(predicted), words)
+        return {"file": "relative_depth.exr", "channel": "Z"}
+    write_depth_exr(folder / "depth.exr", predicted.full.depth_m[0], "metres along the optical axis")
+    return {"file": "depth.exr", "channel": "Z"}
+
+
+def _portrait(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
+    camera = predicted.facts["camera"]
+    ends = write_portrait(
+        folder / "portrait.jpg",
+        predicted.full.depth_m[0].cpu(),
+        predicted.full.aif[0].cpu(),
+        metric=not predicted.relative,
+        focal_length_m=camera["focal_length_m"],
+        f_number=camera["f_number"],
+    )
+    return {"file": "portrait.jpg", **ends}
+
+
+def _glb(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
+    if predicted.relative:
+        return {"not_written": "relative depth has no shape"}
+    depth_m, aif = predicted.full.depth_m[0].cpu(), predicted.full.aif[0].cpu()
+    focal_px, _ = predicted.focal_length_px
+    return {
+        "file": "scene.glb",
+        **write_mesh(folder / "scene.glb", depth_m, aif, focal_px, keep=predicted.covered),
+    }
+
+
+def _slice_index(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
+    values = predicted.slice_index
+    kind = np.uint8 if int(values.max()) < 256 else np.uint16
+    iio.imwrite(folder / "slice_index.png", values.cpu().numpy().astype(kind))
+    return {"file": "slice_index.png"}
+
+
+def _refocus(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
+    small, camera = predicted.small, predicted.stack.camera[0]
+    count = write_focus_pull(folder / "refocus.webp", small.aif, small.depth_m, camera, renderer)
+    return {"file": "refocus.webp", "pictures": count}
+
+
+def _defocus_px(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
+    """One slice at a time."""
+    depth_m = predicted.full.depth_m[0].cpu()
+    shape = (len(predicted.focus), *depth_m.shape)
+    maps = np.lib.format.open_memmap(folder / "defocus_px.npy", "w+", np.float32, shape)
+    for index, distance in enumerate(predicted.focus):
+        maps[index] = predicted.camera.blur_radius_px(depth_m, distance, signed=True).numpy()
+    maps.flush()
+    return {"file": "defocus_px.npy"}
+
+
+OUTPUTS: dict[str, Callable[[Path, PredictedStack, Renderer], dict[str, Any]]] = {
+    "exr": _exr,
+    "portrait": _portrait,
+    "glb": _glb,
+    "slice_index": _slice_index,
+    "refocus": _refocus,
+    "defocus_px": _defocus_px,
+}
+OUTPUT_FILES = (
+    "depth.exr", "relative_depth.exr", "portrait.jpg", "scene.glb", "slice_index.png", "refocus.webp", "defocus_px.npy",
+)  # fmt: skip
+"""Whatever of these an earlier prediction left in the folder would contradict a later one."""

@@ -1,0 +1,184 @@
+"""Refocusing: of a finished prediction, and as a focus pull through a scene."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from sfdfd.data.images import read_image, to_bytes, working_size
+from sfdfd.errors import InputError, checked_number
+from sfdfd.measures.left_out import render_slice
+from sfdfd.optics.camera import Camera
+from sfdfd.optics.depth import depth_at
+from sfdfd.optics.render import DefocusRenderer, Renderer
+
+__all__ = ["FinishedPrediction", "focus_planes", "reduced_scene", "write_focus_pull"]
+
+LARGEST_BLUR = 0.5
+"""Blur radius, as a share of the longer side, beyond which nothing is rendered."""
+PULL_PX, PULL_PLANES, PULL_MS = 480, 20, 90
+"""Longer side of a focus pull, how many focus distances it goes through, and how long it shows each."""
+SCENE_ENDS = 0.01, 0.99
+"""Quantiles of inverse depth between which a scene is shown in focus."""
+TILE_PX = 768
+
+
+def focus_planes(depth_m: Float[Tensor, "b h w"], count: int) -> Float[Tensor, "n"]:
+    """Focus distances from near to far, evenly spaced in inverse distance over what the scene has."""
+    inverse = (1 / depth_m).flatten()
+    low, high = (float(torch.quantile(inverse[:: 1 + len(inverse) // 1_000_000], q)) for q in SCENE_ENDS)
+    return 1 / torch.linspace(high, low, count, device=depth_m.device)
+
+
+def reduced_scene(
+    aif: Float[Tensor, "b 3 h w"], depth_m: Float[Tensor, "b h w"], camera: Camera, longer_px: int
+) -> tuple[Float[Tensor, "b 3 y x"], Float[Tensor, "b y x"], Camera]:
+    """AIF, depth and camera with the longer side at most ``longer_px``; depth is averaged in inverse distance."""
+    height, width = depth_m.shape[-2:]
+    size = working_size(height, width, longer_px)
+    if size == (height, width):
+        return aif, depth_m, camera
+    aif = F.interpolate(aif, size, mode="area")
+    depth_m = 1 / F.interpolate(1 / depth_m[:, None], size, mode="area")[:, 0]
+    return aif, depth_m, camera.resized(math.sqrt(size[0] * size[1] / (height * width)))
+
+
+def write_focus_pull(
+    path: Path,
+    aif: Float[Tensor, "b 3 h w"],
+    depth_m: Float[Tensor, "b h w"],
+    camera: Camera,
+    renderer: Renderer,
+    planes: int = PULL_PLANES,
+) -> int:
+    """Write an animated WebP of a focus pull from the nearest to the farthest of the scene and back, endlessly.
+
+    Args:
+        path: the file.
+        aif, depth_m: (1,3,H,W) and (1,H,W), of one scene.
+        camera: of these pixels.
+        renderer: the optics.
+        planes: how many focus distances.
+
+    Returns:
+        The number of pictures in it.
+    """
+    aif, depth_m, camera = reduced_scene(aif[:1].float(), depth_m[:1].float(), camera, PULL_PX)
+    frames = []
+    for distance in focus_planes(depth_m, planes):
+        with torch.no_grad():
+            frame = renderer(aif, depth_m, distance.reshape(1), camera)[0, 0]
+        frames.append(Image.fromarray(to_bytes(frame.cpu()).permute(1, 2, 0).numpy()))
+    frames += frames[-2:0:-1]
+    durations = [PULL_MS] * len(frames)
+    durations[0] = durations[planes - 1] = 5 * PULL_MS
+    frames[0].save(
+        path, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80, method=2
+    )
+    return len(frames)
+
+
+@dataclass(frozen=True)
+class FinishedPrediction:
+    """What ``predict`` left in a folder, as far as refocusing needs it.
+
+    Attributes:
+        aif: (3,H,W) in [0, 1].
+        depth: (H,W) in metres; where ``relative`` in the unit of ``ends``.
+        camera: of these pixels; nominal where it was not known.
+        renderer: the optics of the prediction.
+        relative: whether depth is a position in the order of the slices.
+        ends: the focus distances of the first and the last slice, in the unit of ``depth``.
+    """
+
+    aif: Float[Tensor, "3 h w"]
+    depth: Float[Tensor, "h w"]
+    camera: Camera
+    renderer: Renderer
+    relative: bool
+    ends: tuple[float, float]
+
+    @classmethod
+    def read(cls, folder: Path) -> FinishedPrediction:
+        """Read a folder.
+
+        Raises:
+            InputError: it holds no finished prediction, or one of another size or age.
+        """
+        path = folder / "prediction.json"
+        if not path.is_file():
+            raise InputError(
+                f"prediction={folder}: expected a folder that predict wrote, but it has no prediction.json"
+            )
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            model, optics, relative = facts["model"], dict(facts["optics"]), not facts["metric"]
+            focus = [float(value) for value in model["focus_distances"]]  # JSON has no infinity, but its name
+            camera, renderer = Camera(**model["camera"]), DefocusRenderer(method="fast", **optics)
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"{path}: not readable ({error})") from None
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise InputError(
+                f"{path}: not what this version of predict writes (model, optics, metric: {error}); predict the stack again"
+            ) from None
+        aif, depth = read_image(folder / "aif.png"), _array(folder, relative)
+        if depth.shape != aif.shape[-2:]:
+            raise InputError(f"{folder}: aif.png and the depth are of two sizes: {tuple(aif.shape)}, {depth.shape}")
+        ends = focus[0], focus[-1]
+        tensor = torch.from_numpy(depth)
+        if relative:
+            tensor = depth_at(1 - tensor, *ends)
+        return cls(aif, tensor, camera, renderer, relative, ends)
+
+    def distance_at(self, relative_focus: float) -> float:
+        """The focus distance, in the unit of ``depth``, of a relative one (0 first slice, 1 last)."""
+        return float(depth_at(1 - relative_focus, *self.ends))
+
+    def refocused(self, focus: float, aperture: float, longer_px: int | None = None) -> Float[Tensor, "3 h w"]:
+        """The picture, rendered in tiles, so that its memory does not grow with the photograph.
+
+        Args:
+            focus: focus distance in the unit of ``depth``, beyond the focal length; inf is allowed.
+            aperture: aperture diameter in units of the camera's own; 0 has everything in focus.
+            longer_px: the longer side at most; that of the prediction by default.
+
+        Raises:
+            InputError: a value is out of range, or the blur would be larger than half the picture.
+        """
+        focus = checked_number(focus, "focus_m", infinite=True)
+        aperture = checked_number(aperture, "aperture", least=0)
+        aif, depth, camera = self.aif, self.depth, self.camera
+        if longer_px is not None:
+            light, depths, camera = reduced_scene(aif[None], depth[None], camera, longer_px)
+            aif, depth = light[0], depths[0]
+        if aperture == 0:
+            return aif
+        radius = aperture * float(camera.blur_radius_px(depth, torch.tensor(focus)).max())
+        if radius > LARGEST_BLUR * max(depth.shape):
+            raise InputError(
+                f"aperture={aperture:g}: the blur radius would reach {radius:.4g} pixels in a picture of "
+                f"{depth.shape[1]} x {depth.shape[0]}; expected half its longer side at most: give a smaller aperture"
+            )
+        return render_slice(self.renderer, aif, depth, focus, camera, aperture=aperture, tile_px=TILE_PX)
+
+
+def _array(folder: Path, relative: bool) -> np.ndarray:
+    path = folder / ("relative_depth.npy" if relative else "depth_m.npy")
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; predict the stack again") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: not a NumPy array ({error})") from None
+    if values.ndim != 2 or values.dtype.kind != "f" or not np.isfinite(values).all():
+        raise InputError(f"{path}: expected (H,W) finite numbers, got {values.dtype} {values.shape}")
+    return values.astype(np.float32, copy=False)

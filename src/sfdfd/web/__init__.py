@@ -1,0 +1,1 @@
+"""The page on which it is done: uploads, jobs, and what is shown of them."""

@@ -1,0 +1,20 @@
+"""Which outputs are asked for."""
+
+import pytest
+
+from sfdfd.errors import InputError
+from sfdfd.report.outputs import OUTPUTS, checked_outputs
+
+
+def test_names_are_taken_in_the_tables_order_and_all_is_all():
+    assert checked_outputs(None) == () == checked_outputs([])
+    assert checked_outputs(["refocus", "exr", "exr"]) == ("exr", "refocus")
+    assert checked_outputs("portrait") == ("portrait",)
+    assert checked_outputs("all") == tuple(OUTPUTS)
+    assert set(OUTPUTS) == {"exr", "portrait", "glb", "slice_index", "refocus", "defocus_px"}
+
+
+@pytest.mark.parametrize("value", ["everything", ["exr", "obj"], 3, {"exr": 1}, [["exr"]], True])
+def test_others_are_refused(value):
+    with pytest.raises(InputError, match=r"outputs: expected all, or a list of exr, .*got"):
+        checked_outputs(value)

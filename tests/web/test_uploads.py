@@ -1,0 +1,110 @@
+"""Uploads by people who mean harm: refused in one line, nothing taken, nothing decoded."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfdfd.errors import InputError
+from sfdfd.web.uploads import Limits, received, safe_name
+
+LIMITS = Limits(files=4, file_mb=0.5, total_mb=1.0, megapixels=1.0)
+
+
+def picture(path, size=(40, 30), kind=None):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(path, kind)
+    return path
+
+
+def png_header(path, width, height):
+    """A PNG of any size by its header, its pixels a bomb: zeros that deflate to nothing."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = zlib.compress(bytes(200_000))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+
+
+def text_bomb(path):
+    """A PNG whose text inflates to 100 MB."""
+    picture(path)
+    data = path.read_bytes()
+    body = b"zTXt" + b"Comment\0\0" + zlib.compress(bytes(100_000_000), 9)
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    path.write_bytes(data[:33] + chunk + data[33:])
+
+
+HOSTILE = {
+    "100,000 pixels by header": ("a.png", lambda path: png_header(path, 100_000, 100_000), "megapixels"),
+    "a bomb just above the bound": ("a.png", lambda path: png_header(path, 1001, 1000), "megapixels"),
+    "text that inflates": ("a.png", text_bomb, "not a readable image"),
+    "a zip for a photograph": ("a.jpg", lambda path: path.write_bytes(b"PK\x03\x04" + bytes(1000)), "not a readable"),
+    "a page for a photograph": ("a.png", lambda path: path.write_text("<script>alert(1)</script>"), "not a readable"),
+    "a drawing with a script": ("a.svg", lambda path: path.write_text("<svg onload='alert(1)'/>"), "another kind"),
+    "a GIF for a JPEG": ("a.jpg", lambda path: picture(path, kind="GIF"), "not a readable image"),
+    "a PNG for a JPEG": ("a.jpg", lambda path: picture(path, kind="PNG"), "but it is PNG"),
+    "nothing": ("a.png", lambda path: path.write_bytes(b""), "empty"),
+    "a pickle": ("a.npy", lambda path: np.save(path, np.array([{}], object)), "another kind"),
+    "a description with code": ("stack.yaml", lambda path: path.write_text("!!python/object/apply:os.system"), "another"),
+    "too large a file": ("a.png", lambda path: path.write_bytes(bytes(600_000)), "file_mb"),
+    "too long a table": ("focus_distance.txt", lambda path: path.write_bytes(b"1 " * 10_000), "bytes"),
+    "a TIFF that lies": ("a.tif", lambda path: path.write_bytes(b"II*\0\xff\xff\xff\x7f" + bytes(64)), "not a readable"),
+    "a checkpoint": ("a.ckpt", lambda path: path.write_bytes(b"PK"), "another kind"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_uploads_are_refused_in_one_line(tmp_path, case):
+    name, make, words = HOSTILE[case]
+    (tmp_path / "up").mkdir()
+    (tmp_path / "into").mkdir()
+    make(tmp_path / "up" / name)
+    good = [picture(tmp_path / "up" / f"good{i}.png") for i in range(2)]
+    with pytest.raises(InputError, match=words) as error:
+        received([*good, tmp_path / "up" / name], tmp_path / "into", LIMITS)
+    assert "\n" not in str(error.value) and name in str(error.value)
+    assert not list((tmp_path / "into").iterdir())
+
+
+def test_number_and_sum_are_bounded_and_one_is_too_few(tmp_path):
+    (tmp_path / "into").mkdir()
+    files = [picture(tmp_path / f"{i}.png", (340, 340)) for i in range(5)]
+    with pytest.raises(InputError, match=r"4 files at most, got 5 \(uploads.files\)"):
+        received(files, tmp_path / "into", LIMITS)
+    with pytest.raises(InputError, match="total_mb"):
+        received(files[:4], tmp_path / "into", LIMITS)
+    with pytest.raises(InputError, match="two or more photographs"):
+        received(files[:1], tmp_path / "into", LIMITS)
+    assert not list((tmp_path / "into").iterdir())
+
+
+@pytest.mark.parametrize(("name", "safe"), [
+    ("../../etc/passwd.png", "passwd.png"), ("..\\..\\boot.ini.png", "boot.ini.png"), ("/abs/0.5m.jpg", "0.5m.jpg"),
+    (".hidden.png", "hidden.png"), ("-rf.png", "rf.png"), ("a;rm -rf ~$(x)`y`.png", "a_rm_-rf_x_y_.png"),
+    ("zwei\nZeilen\0.png", "zwei_Zeilen_.png"), ("0,35m.jpg", "0,35m.jpg"), ("Äpfel 1.20m.JPG", "Apfel_1.20m.JPG"),
+    ("..", "unnamed"),
+    ("", "unnamed"), ("<img src=x onerror=alert(1)>.png", "_img_src_x_onerror_alert_1_.png"),
+    ("x" * 300 + "1.5m.png", "x" * 72 + "1.5m.png"),
+])  # fmt: skip
+def test_names_are_names_and_distances_in_them_stay(name, safe):
+    assert safe_name(name) == safe and "/" not in safe and len(safe) <= 80
+
+
+def test_good_ones_are_taken_whole_and_none_covers_another(tmp_path):
+    for folder in ("one", "two", "into"):
+        (tmp_path / folder).mkdir()
+    files = [picture(tmp_path / "one" / "a.png"), picture(tmp_path / "two" / "A.png", (20, 20))]
+    (tmp_path / "one" / "focus_distance.txt").write_text("1\n2\n")
+    taken = received([*files, tmp_path / "one" / "focus_distance.txt"], tmp_path / "into", LIMITS)
+    assert [path.name for path in taken] == ["a.png", "A_2.png", "focus_distance.txt"]
+    assert [path.read_bytes() for path in taken[:2]] == [path.read_bytes() for path in files]
+
+
+@pytest.mark.parametrize("values", [{"files": 1}, {"files": 2.5}, {"file_mb": 0}, {"megapixels": float("nan")}])
+def test_bounds_are_numbers(values):
+    with pytest.raises(InputError, match=f"uploads.{next(iter(values))}"):
+        Limits(**values)
