@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from sfdfd.errors import InputError
-from sfdfd.inference.energy import energy_of, priors_for
+from sfdfd.inference.energy import Energy, Priors, energy_of, priors_for
+from sfdfd.inference.energy import start_of as position_of
+from sfdfd.inference.methods import RefinedMethod, SweepMethod
 from sfdfd.inference.refine import Refiner
 from sfdfd.inference.sweep import plane_sweep
 from sfdfd.optics import DefocusRenderer
@@ -143,3 +145,36 @@ def test_what_a_foreground_hides_is_worth_a_layer():
     cases = (renderer, {}), (renderer, {"hidden_px": 0}), (source, {})
     errors = [abs_rel(Refiner(steps=60, **options)(stack, one, *start).depth_m, stack) for one, options in cases]
     assert errors == sorted(errors) and errors[0] < 0.95 * errors[1] and errors[0] < 0.8 * abs_rel(start[0], stack)
+
+
+def test_beside_a_jump_and_where_it_is_unsure_a_start_holds_nothing():
+    depth_m = torch.full((1, 32, 40), 4.0)
+    depth_m[..., 20:] = 1.0
+    stack = FocalStack.single(torch.rand(2, 3, 32, 40), [1.0, 3.0], CAMERA, 0.5, 10.0)
+    sure = torch.full_like(depth_m, 1e-4)
+    position, spread = position_of(stack, depth_m, sure)
+    assert float(spread[..., :14].max()) < 1e-3 and float(spread[..., 26:].max()) < 1e-3
+    half = float(position[0, 0, -1] - position[0, 0, 0]) / 2
+    torch.testing.assert_close(spread[..., 14:26], torch.full((1, 32, 12), half))
+    problem = Energy(Priors(least_spread=0.01), stack, RENDERER, (position, spread))
+    assert float(problem.departure(position)) == 0
+    beside, away = position.clone(), position.clone()
+    beside[..., 15] += 0.1
+    away[..., 2] += 0.1
+    assert 0 < 5 * float(problem.departure(beside)) < float(problem.departure(away))
+
+
+def test_a_faint_texture_keeps_the_depth_that_the_start_saw():
+    generator = torch.Generator().manual_seed(1)
+    renderer = DefocusRenderer(weighting="occlusion", psf="disc", linear_light=True)
+    aif = 0.5 + 0.02 * torch.rand(1, 3, 64, 80, generator=generator)
+    truth = 1 / torch.linspace(0.3, 0.7, 80).expand(1, 64, 80)
+    images = renderer(aif, truth, torch.tensor([FOCUS_M]), CAMERA).clamp(0, 1)
+    images = (images * 255).round() / 255
+    stack = FocalStack.single(images[0], list(FOCUS_M), CAMERA, 0.5, 10.0, depth_m=truth[0])
+    start = SweepMethod(renderer)(stack)
+    errors = [
+        abs_rel(RefinedMethod(lambda _: start, Refiner(steps=40, trust=t), renderer)(stack).depth_m, stack)
+        for t in (0.0, 0.003)
+    ]
+    assert errors[1] < 0.7 * errors[0] and errors[1] < 1.5 * abs_rel(start.depth_m, stack)

@@ -1,7 +1,7 @@
 """The energy of an answer: how badly depth and AIF explain a stack through the renderer, and how unlike a scene they are.
 
     E = mean psi(R(I, p) - J) + sum_o mean w_o [alpha_1 rho(p(x+o) - p(x)) + alpha_2 rho(p(x+o) - 2 p(x) + p(x-o))]
-        + gamma mean rho(dI),        w_o = exp(-beta |I(x+o) - I(x)|)
+        + gamma mean rho(dI) + tau mean log(1 + ((p - p_0) / s)^2 / 2),        w_o = exp(-beta |I(x+o) - I(x)|)
     rho(x) = sqrt(x^2 + eps^2),   psi(x) = c log(1 + rho(x) / c)
 
 over the position p of inverse depth between far and near, in which blur is linear, and the AIF I; offsets o of a few lengths
@@ -31,6 +31,8 @@ __all__ = ["Energy", "Priors", "energy_of", "enlarged_to", "priors_for", "start_
 
 HIDING_PX = 1.5
 """Difference in blur radius from which a surface hides another."""
+BESIDE_PX = 6
+"""So far from a jump a start may be on its wrong side."""
 SATURATED = 254.5 / 255
 """From here on a pixel says only "at least so bright"."""
 
@@ -55,13 +57,16 @@ class Priors:
         coarse_share: share of the time spent at half the size.
         hidden_px: how far behind a silhouette the surface that it hides is a second layer of unknown colour, at full size
             (other slices see it through the blurred foreground); 0 for none.
+        trust: weight of the departure from the start where the start says how sure it is,
+            log(1 + ((p - p_0) / s)^2 / 2): a faint texture has too little light to hold its depth against the priors.
+        least_spread: smallest s.
     """
 
-    smoothness: float = 0.04
+    smoothness: float = 0.02
     bending: float = 0.02
     offsets: tuple[int, ...] = (1, 2, 4, 8)
-    early: float = 5.0
-    farness: float = 0.006
+    early: float = 2.0
+    farness: float = 0.002
     edge_sharpness: float = 20.0
     outlier_level: float = 0.02
     aif_smoothness: float = 0.001
@@ -71,8 +76,8 @@ class Priors:
     pyramid: int = 6
     coarse_share: float = 0.5
     hidden_px: int = 6
-    trust: float = 0.0
-    least_spread: float = 0.02
+    trust: float = 0.003
+    least_spread: float = 0.06
 
 
 SPREAD = Priors(
@@ -87,6 +92,7 @@ SPREAD = Priors(
     lr_aif=0.004,
     coarse_share=0.3,
     hidden_px=0,
+    trust=0.0,
 )
 """For models that only spread light (source, target): what they cannot explain beside an edge is given up early."""
 
@@ -249,9 +255,13 @@ class Energy:
 def start_of(
     stack: FocalStack, depth_m: Float[Tensor, "b h w"], depth_std_m: Float[Tensor, "b h w"]
 ) -> tuple[Tensor, Tensor]:
-    """A start and its standard deviation as positions of inverse depth, and the deviation of those, to first order."""
+    """A start and its standard deviation as positions of inverse depth, and the deviation of those, to first order. Beside a
+    jump a start cannot know on which side of it a pixel lies: there the deviation is half the range within ``BESIDE_PX``."""
     span = (1 / stack.near_m - 1 / stack.far_m)[:, None, None]
-    return inverse_position(depth_m, stack.near_m, stack.far_m), depth_std_m / depth_m.square() / span
+    position = inverse_position(depth_m, stack.near_m, stack.far_m)
+    window = 2 * BESIDE_PX + 1
+    high, low = (sign * F.max_pool2d(sign * position[:, None], window, 1, BESIDE_PX)[:, 0] for sign in (1, -1))
+    return position, torch.maximum(depth_std_m / depth_m.square() / span, (high - low) / 2)
 
 
 def energy_of(

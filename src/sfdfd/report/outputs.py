@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -15,10 +15,8 @@ from sfdfd.optics.depth import inverse_position
 from sfdfd.optics.render import Renderer
 from sfdfd.report.exchange import require_exr, require_trimesh, write_depth_exr, write_mesh
 from sfdfd.report.portrait import write_portrait
+from sfdfd.report.predicted import PredictedStack
 from sfdfd.report.refocus import write_focus_pull
-
-if TYPE_CHECKING:
-    from sfdfd.report.prediction import PredictedStack
 
 __all__ = ["OUTPUTS", "OUTPUT_FILES", "checked_outputs", "relative_position", "write_outputs"]
 

@@ -6,27 +6,24 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import imageio.v3 as iio
 import numpy as np
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from sfdfd.data.files import write_json
 from sfdfd.data.images import to_bytes, write_image
 from sfdfd.measures.left_out import FIGURES, HOW_TO_READ, Judged, mean_figures
 from sfdfd.measures.metrics import psnr
-from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.report.files import write_point_cloud
 from sfdfd.report.outputs import OUTPUT_FILES, relative_position, write_outputs
 from sfdfd.report.page import Section, gallery, left_out_row, viewer, write_page
 from sfdfd.report.pictures import defocus_figure, depth_figure, map_figure, thinned, to_rgb
-from sfdfd.stack import FocalStack, Prediction
+from sfdfd.report.predicted import PredictedStack
 
 __all__ = ["PredictedStack", "write_prediction"]
 
@@ -45,41 +42,6 @@ class LeftOutSlice(Protocol):
     index: int
     judged: Judged
     facts: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class PredictedStack:
-    """A prediction and what is to be said about it.
-
-    Attributes:
-        name: of the stack.
-        stack, small: as they were worked on.
-        full: at the size of the photographs.
-        camera: of the photographs.
-        covered: (H,W) where every slice shows something.
-        relative: whether depth is a position in the order of the slices and no metre.
-        aligned: whether the slices were moved.
-        focal_length_px: and how it is known, in words.
-        facts: for ``prediction.json``, with statement, sources, alignment and so on.
-        slice_index: (H,W) which slice is sharpest at a pixel, where ``outputs`` asks for it.
-    """
-
-    name: str
-    stack: FocalStack
-    small: Prediction
-    full: Prediction
-    camera: Camera
-    covered: Bool[Tensor, "h w"]
-    relative: bool
-    aligned: bool
-    focal_length_px: tuple[float, str]
-    facts: dict[str, Any]
-    slice_index: Tensor | None = None
-
-    @property
-    def focus(self) -> Tensor:
-        """(S,) focus distances."""
-        return self.stack.focus_distances_m[0]
 
 
 def write_prediction(

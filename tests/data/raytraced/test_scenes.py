@@ -57,3 +57,10 @@ def test_kinds_are_taken_in_turns_and_a_frame_fills_the_border():
         shares.append(((around < 1.2).mean(), (inside < 1.2).mean()))
     around, inside = np.mean(shares, 0)
     assert around > 0.35 and around > 1.5 * inside
+
+
+def test_where_no_scene_of_its_own_kind_fits_another_of_those_asked_for_is_made():
+    macro, where = Camera(0.05, 4.0, 1.2e-3), (15, 20, 0.24, 0.7)
+    with pytest.raises(InputError, match="widen the range"):
+        random_scene((0, 0), 5, macro, *where, ("walls",))
+    assert random_scene((0, 0), 5, macro, *where, ("tabletop", "walls")).patches

@@ -159,7 +159,7 @@ def random_scene(
         camera: its pixel pitch and focal length set the field of view, which scales the scene's breadth.
         height, width: size in pixels of the images to come; textures have about a texel for each pixel.
         near_m, far_m: every visible depth lies in this range, and depths spread over it.
-        kinds: of ``KINDS``, taken in turns by index.
+        kinds: of ``KINDS``, taken in turns by index; where none of its own fits, one of the others.
 
     Raises:
         InputError: the range is empty, a kind is unknown, or no scene fits.
@@ -172,10 +172,15 @@ def random_scene(
     kind = kinds[index % len(kinds)]
     seeds = [*(seed if isinstance(seed, Sequence) else [seed]), index]
     enough = _ENOUGH_SPREAD_OF_WALLS if kind == "walls" else _ENOUGH_SPREAD
-    for attempt in range(_ATTEMPTS):
+    others = [
+        one for one in kinds if one != kind
+    ]  # where none of its own kind fits, as walls between two near distances
+    for attempt, tried in enumerate([kind] * _ATTEMPTS + [one for one in others for _ in range(_ATTEMPTS)]):
+        if attempt >= _ATTEMPTS and best[1] is not None:
+            break
         builder = Builder(np.random.default_rng([*seeds, attempt]), view, near_m * 1.03, far_m * 0.98)
-        _MAKERS[kind](builder)
-        if kind not in ("walls", "foreground") and builder.rng.random() < 0.4:
+        _MAKERS[tried](builder)
+        if tried not in ("walls", "foreground") and builder.rng.random() < 0.4:
             builder.border()
         bare = tuple(Patch(grid.astype(np.float32), np.zeros((1, 1, 3), np.float32)) for grid, _, _ in builder.faces)
         depth_m = cast_rays(bare, camera.resized(1 / step), max(height // step, 8), max(width // step, 8))[0]
@@ -183,7 +188,7 @@ def random_scene(
         if spread > best[0]:
             depth_m, which, uv = cast_rays(bare, camera, height, width)
             if _spread(depth_m, near_m, far_m) >= 0:
-                best, hits = (spread, builder), (which, uv)
+                best, hits, kind = (spread, builder), (which, uv), tried
         if best[0] > enough:
             break
     if best[1] is None:
