@@ -4,6 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 DEMO := outputs/demo
+PRETRAINED := outputs/pretrained
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format bench bench-refine bench-formats bench-truth docs notebooks clean
@@ -52,6 +53,11 @@ bench-truth: $(STAMP) ## methods on path-traced stacks, by region: make bench-tr
 
 bench-formats: $(STAMP) ## prepare three data sets from files in their official formats, train 200 steps on each
 	$(RUN) benchmarks/formats.py
+
+pretrained: $(STAMP) ## path-trace stacks and distil plane_sweep from them (hours; a second call goes on)
+	test -d $(PRETRAINED)/stacks || $(RUN) -m sfdfd.prepare data=raytraced data.root=$(PRETRAINED)/stacks \
+	    'data.cameras=[dslr,phone]' data.samples=256 data.train_length=14 data.val_length=0 data.test_length=0
+	$(RUN) -m sfdfd.distil data=raytraced data.root=$(PRETRAINED)/stacks output_dir=$(PRETRAINED)
 
 docs: $(STAMP) ## build the documentation into site/
 	$(RUN) -m mkdocs build --quiet --strict

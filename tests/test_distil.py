@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from sfdfd.training.checkpoints import load_run
@@ -13,6 +14,7 @@ SMALL = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_weights_are_distilled_kept_and_read(tmp_path):
     inside("distil", *SMALL, "output_dir=d", cwd=tmp_path)
     run = tmp_path / "d"

@@ -171,6 +171,7 @@ def test_optics_come_from_the_command_line_the_stack_the_default_the_checkpoint(
     assert "optics: psf" in done.stdout and "optics.psf" in (tmp_path / "p" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_left_out_slices_are_predicted_and_give_nothing(tmp_path):
     """Beside the figures, recomputed from the files; and garbage in a left-out slice changes no bit of the depth."""
     photographs = example_photographs(72, 96)

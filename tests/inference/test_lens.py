@@ -59,6 +59,7 @@ def test_curvature_takes_what_the_scene_bends_by_and_changes_nothing_that_is_see
     torch.testing.assert_close(lens.seen(flat), bowl)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["k", "softness", "shift", "exposure"])
 def test_each_is_found_again(wall, fit):
     images = wall.images.clone()

@@ -51,8 +51,8 @@ def test_any_stack_and_image_size(network, slices, size):
 def test_the_order_of_slices_does_not_matter(network):
     images, order = torch.rand(1, 5, 3, 32, 40), torch.tensor([3, 1, 4, 0, 2])
     one, other = network(images, FOCUS), network(images[:, order], FOCUS[order])
-    torch.testing.assert_close(one.depth_m, other.depth_m, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(one.aif, other.aif, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(one.depth_m, other.depth_m, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one.aif, other.aif, atol=1e-4, rtol=1e-4)
 
 
 def test_the_order_of_distances_against_slices_does_matter(network):
