@@ -38,7 +38,7 @@ class Limits:
         InputError: a value is no such number.
     """
 
-    files: int = 60
+    files: float = 60
     file_mb: float = 150.0
     total_mb: float = 2000.0
     megapixels: float = 50.0
