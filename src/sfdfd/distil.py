@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sfdfd.runs.command import command, instantiate, plain, seed_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from omegaconf import DictConfig
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 ANY_CAMERA = dict.fromkeys(("focal_length_m", "f_number", "pixel_pitch_m"))
 """The weights hold for the camera that each stack carries."""
-OPTICS = {"psf": "disc", "linear_light": True, "weighting": "occlusion", "sigma_scale": 0.5}
 
 
 def distil(config: DictConfig) -> None:
@@ -43,8 +42,21 @@ def distil(config: DictConfig) -> None:
     _trained(config, own, made, output_dir)
 
 
-def _stacks(config: DictConfig) -> Iterator[tuple[str, FocalStack]]:
-    """What the teacher answers: the training split, then procedural scenes of random cameras."""
+def _stacks(config: DictConfig) -> Iterator[tuple[str, Callable[[], FocalStack]]]:
+    """What the teacher answers, by name, made when it is asked for: the training split, then procedural scenes."""
+    from functools import partial
+
+    datamodule = instantiate(config.data)
+    datamodule.check()
+    dataset = datamodule.dataset("train")
+    for index in range(len(dataset)):
+        yield f"stack{index:05d}", partial(dataset.__getitem__, index)
+    for index in range(config.teacher.procedural):
+        yield f"procedural{index:05d}", partial(_procedural, config.seed, index)
+
+
+def _procedural(seed: int, index: int) -> FocalStack:
+    """A procedural scene, photographed by a random camera."""
     import numpy as np
     import torch
 
@@ -52,26 +64,19 @@ def _stacks(config: DictConfig) -> Iterator[tuple[str, FocalStack]]:
     from sfdfd.optics.camera import Camera
     from sfdfd.optics.render import DefocusRenderer
     from sfdfd.stack import FocalStack
+    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS
 
-    datamodule = instantiate(config.data)
-    datamodule.check()
-    dataset = datamodule.dataset("train")
-    for index in range(len(dataset)):
-        stack = dataset[index].without_truth()
-        yield stack.name[0] or f"stack{index:05d}", stack
-    renderer = DefocusRenderer(**OPTICS)
-    for index in range(config.teacher.procedural):
-        g = np.random.default_rng([config.seed, index])
-        near_m = float(np.exp(g.uniform(np.log(0.2), 0)))
-        far_m = near_m * float(np.exp(g.uniform(np.log(4), np.log(16))))
-        image, depth = make_scene(config.seed + 77, index, 240, 320, near_m, far_m)
-        f, k = 0.08 * near_m, float(g.uniform(5, 12)) / (1 / near_m - 1 / far_m)
-        camera = Camera(f, 2.0, f * f / (4 * k))
-        focus_m = torch.from_numpy(1 / np.linspace(1 / (0.85 * far_m), 1 / (1.15 * near_m), 5)).float().flip(0)
-        aif, depth_m = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous(), torch.from_numpy(depth)[None]
-        with torch.no_grad():
-            images = (renderer(aif, depth_m, focus_m, camera)[0].clamp(0, 1) * 255).round() / 255
-        yield f"procedural{index:05d}", FocalStack.single(images, focus_m, camera, near_m, far_m)
+    g = np.random.default_rng([seed, index])
+    near_m = float(np.exp(g.uniform(np.log(0.2), 0)))
+    far_m = near_m * float(np.exp(g.uniform(np.log(4), np.log(16))))
+    image, depth = make_scene(seed + 77, index, 240, 320, near_m, far_m)
+    f, k = 0.08 * near_m, float(g.uniform(5, 12)) / (1 / near_m - 1 / far_m)
+    camera = Camera(f, 2.0, f * f / (4 * k))
+    focus_m = torch.from_numpy(1 / np.linspace(1 / (0.85 * far_m), 1 / (1.15 * near_m), 5)).float().flip(0)
+    aif, depth_m = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous(), torch.from_numpy(depth)[None]
+    with torch.no_grad():
+        images = DefocusRenderer(**PHOTOGRAPH_OPTICS)(aif, depth_m, focus_m, camera)[0]
+    return FocalStack.single((images.clamp(0, 1) * 255).round() / 255, focus_m, camera, near_m, far_m)
 
 
 def _answers(config: DictConfig, folder: Path) -> list[Path]:
@@ -82,17 +87,19 @@ def _answers(config: DictConfig, folder: Path) -> list[Path]:
     from sfdfd.inference.methods import RefinedMethod, SweepMethod, with_confidence
     from sfdfd.inference.refine import Refiner
     from sfdfd.optics.render import DefocusRenderer
+    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS
     from sfdfd.training.selfmade import answer_of, own_lesson, packed
 
     folder.mkdir(exist_ok=True)
-    renderer = DefocusRenderer(**OPTICS)
+    renderer = DefocusRenderer(**PHOTOGRAPH_OPTICS)
     teacher = RefinedMethod(SweepMethod(renderer), Refiner(**plain(config.teacher.refine)), renderer)
     found = []
-    for name, stack in _stacks(config):
+    for name, make in _stacks(config):
         path = folder / f"{name}.pt"
         found.append(path)
         if path.is_file():
             continue
+        stack = make().without_truth()
         answer = answer_of(with_confidence(teacher(stack), stack, renderer), stack)
         with torch.no_grad(), written_aside(path) as part:
             torch.save(packed(own_lesson(stack, answer, renderer, config.network.planes)), part)
@@ -127,14 +134,12 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
     import warnings
 
     import lightning
-    import torch
     from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
     from torch.utils.data import DataLoader
 
-    from sfdfd.data.files import written_aside
+    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS, save_weights
     from sfdfd.training.distillation import Distillation
     from sfdfd.training.loggers import ContinuedCSVLogger
-    from sfdfd.training.module import CONFIG_KEY
     from sfdfd.training.selfmade import LessonsOf, together
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -143,7 +148,10 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
     warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")  # Lightning 2.6 on torch 2.13
     run_config = {
         "network": plain(config.network),
-        "optics": {"renderer": {"_target_": "sfdfd.optics.render.DefocusRenderer", **OPTICS}, "camera": ANY_CAMERA},
+        "optics": {
+            "renderer": {"_target_": "sfdfd.optics.render.DefocusRenderer", **PHOTOGRAPH_OPTICS},
+            "camera": ANY_CAMERA,
+        },
         "loss": {"_target_": "sfdfd.measures.losses.SelfSupervisedLoss"},
         "data": {},
     }
@@ -161,9 +169,7 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
     )  # fmt: skip
     last = output_dir / "last.ckpt"
     trainer.fit(module, loader, ckpt_path=last if last.is_file() else None, weights_only=True)
-    weights = {key: value.half() for key, value in module.state_dict().items()}
-    with written_aside(output_dir / "weights.ckpt") as part:
-        torch.save({"state_dict": weights, CONFIG_KEY: run_config}, part)
+    save_weights(output_dir / "weights.ckpt", module.state_dict(), run_config)
     print(f"written to {output_dir / 'weights.ckpt'}; read it as checkpoint=PATH")
 
 

@@ -16,13 +16,10 @@ def export(config: DictConfig) -> None:
     sixth of the size, in half precision, without what only training needs)."""
     from pathlib import Path
 
-    import torch
-
-    from sfdfd.data.files import write_json, written_aside
+    from sfdfd.data.files import write_json
     from sfdfd.errors import InputError, checked_choice
     from sfdfd.networks.onnx import export_onnx
-    from sfdfd.training.checkpoints import load_model
-    from sfdfd.training.module import CONFIG_KEY
+    from sfdfd.training.checkpoints import load_model, save_weights
 
     if config.checkpoint is None:
         raise InputError("give the trained run: checkpoint=PATH (or checkpoint=pretrained)")
@@ -37,11 +34,7 @@ def export(config: DictConfig) -> None:
         print("outputs: depth_m (1,H,W), aif (1,3,H,W)")
     else:
         path = output_dir / "weights.ckpt"
-        weights = {
-            key: value.half() if value.is_floating_point() else value for key, value in module.state_dict().items()
-        }
-        with written_aside(path) as part:
-            torch.save({"state_dict": weights, CONFIG_KEY: module.run_config}, part)
+        save_weights(path, module.state_dict(), module.run_config)
         print("read it as checkpoint=PATH or weights_path=PATH")
     write_json(output_dir / "export.json", {"checkpoint": str(config.checkpoint), "run": run_record()})
     print(f"written to {path}")

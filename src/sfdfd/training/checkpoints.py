@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from sfdfd.data.description import OPTICS_KEYS
+from sfdfd.data.files import written_aside
 from sfdfd.errors import InputError, checked_number
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.options import RenderOptions
@@ -35,6 +36,7 @@ __all__ = [
     "own_camera",
     "photograph_optics",
     "resumable",
+    "save_weights",
     "start_from",
 ]
 
@@ -54,6 +56,13 @@ ROOMS = {"network": "sfdfd.networks", "renderer": "sfdfd.optics", "loss": "sfdfd
 def checkpoint_path(checkpoint: str | Path) -> Path:
     """The file that a user means: a path, or "pretrained"."""
     return PRETRAINED if str(checkpoint) == "pretrained" else Path(str(checkpoint))
+
+
+def save_weights(path: Path, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
+    """Write a checkpoint in half precision without what only training needs."""
+    halved = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+    with written_aside(path) as part:
+        torch.save({"state_dict": halved, CONFIG_KEY: config}, part)
 
 
 def load_checkpoint(checkpoint: str | Path, key: str = "checkpoint") -> dict[str, Any]:

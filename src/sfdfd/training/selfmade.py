@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from sfdfd.networks.cost_volume import defocus_of
 from sfdfd.networks.sweep import sweep_logs
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.depth import depth_at
+from sfdfd.optics.depth import depth_at, inverse_position
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.stack import FocalStack, Prediction
 
@@ -94,12 +94,10 @@ class Lesson(NamedTuple):
 
 def answer_of(prediction: Prediction, stack: FocalStack) -> Answer:
     """The teacher's answer to a batch of one, from its depth, AIF and standard deviation."""
-    inverse, low, high = 1 / prediction.depth_m[0], 1 / stack.far_m[0], 1 / stack.near_m[0]
     assert prediction.depth_std_m is not None
     doubt = prediction.depth_std_m[0] / prediction.depth_m[0]
-    return Answer(
-        ((inverse - low) / (high - low)).clamp(0, 1), prediction.aif[0].clamp(0, 1), 1 / (1 + (10 * doubt) ** 2)
-    )
+    position = inverse_position(prediction.depth_m, stack.near_m, stack.far_m)[0]
+    return Answer(position.clamp(0, 1), prediction.aif[0].clamp(0, 1), 1 / (1 + (10 * doubt) ** 2))
 
 
 def own_lesson(stack: FocalStack, answer: Answer, renderer: Renderer, planes: int = 32) -> Lesson:
@@ -208,10 +206,8 @@ class LessonsOf(Dataset):
     def __init__(self, files: Sequence[Path], length: int, size: int, seed: int) -> None:
         self.lessons = [torch.load(file, weights_only=True) for file in files]
         self.length, self.size, self.seed = length, size, seed
-        order = np.random.default_rng(seed)
-        self.order = np.concatenate([order.permutation(len(files)) for _ in range(-(-length // len(files)))])[
-            :length
-        ].tolist()
+        generator, rounds = np.random.default_rng(seed), -(-length // len(files))
+        self.order = np.concatenate([generator.permutation(len(files)) for _ in range(rounds)]).tolist()
 
     def __len__(self) -> int:
         return self.length

@@ -172,9 +172,8 @@ def random_scene(
     kind = kinds[index % len(kinds)]
     seeds = [*(seed if isinstance(seed, Sequence) else [seed]), index]
     enough = _ENOUGH_SPREAD_OF_WALLS if kind == "walls" else _ENOUGH_SPREAD
-    others = [
-        one for one in kinds if one != kind
-    ]  # where none of its own kind fits, as walls between two near distances
+    # where none of its own kind fits (walls between two near distances), the others are tried
+    others = [one for one in kinds if one != kind]
     for attempt, tried in enumerate([kind] * _ATTEMPTS + [one for one in others for _ in range(_ATTEMPTS)]):
         if attempt >= _ATTEMPTS and best[1] is not None:
             break
