@@ -14,7 +14,7 @@ from sfdfd.training.checkpoints import (
     own_camera,
     resumable,
 )
-from tests.commands import inside, one_line
+from tests.commands import SMALL, inside, one_line
 
 
 def target(name, **arguments):
@@ -118,14 +118,14 @@ def test_the_models_own_camera_is_the_one_that_is_not_the_datas():
 def test_what_cannot_be_continued_is_said(trained, tmp_path):
     last = trained[0] / "checkpoints" / "last.ckpt"
     module = load_run(last)
-    assert resumable(module, str(last), 8) == 6
-    with pytest.raises(InputError, match="made 6 steps already"):
-        resumable(module, str(last), 6)
+    assert resumable(module, str(last)).step == 6
+    again = ["experiment=procedural", *SMALL, "trainer.max_steps=6", f"ckpt_path='{last}'", "output_dir=again"]
+    assert "made 6 steps already" in one_line(inside("train", *again, cwd=tmp_path, expect=2).stderr)
     inside("export", f"checkpoint='{last}'", "format=weights", "output_dir=x", cwd=tmp_path)
     with pytest.raises(InputError, match=r"weights alone.*weights_path"):
-        resumable(module, str(tmp_path / "x" / "weights.ckpt"), 8)
+        resumable(module, str(tmp_path / "x" / "weights.ckpt"))
     with pytest.raises(InputError, match="of another network"):
-        resumable(load_run(PRETRAINED), str(last), 8)
+        resumable(load_run(PRETRAINED), str(last))
 
 
 def test_preferred_options_are_taken_where_the_renderer_knows_them_and_nobody_said_otherwise():
