@@ -94,6 +94,7 @@ def test_a_wrong_output_is_refused_before_anything_is_done(photographs_folder, t
     assert "outputs: expected all" in done.stderr and not (tmp_path / "p" / "aif.png").exists()
 
 
+@pytest.mark.slow
 def test_unknown_distances_make_no_metric_file(photographs_folder, tmp_path):
     """And a metric prediction that lay in the folder before goes."""
     (tmp_path / "p").mkdir()
@@ -220,6 +221,7 @@ def test_the_example_needs_no_photographs(tmp_path):
     assert iio.imread(tmp_path / "d" / "diagnosis.png").std() > 1
 
 
+@pytest.mark.slow
 def test_interrupting_keeps_the_best_so_far(photographs_folder, tmp_path):
     command = [sys.executable, "-u", "-m", "sfdfd.predict", "stack=example", "refine.seconds=300",
                "output_dir=p"]  # fmt: skip

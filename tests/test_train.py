@@ -269,6 +269,7 @@ def test_the_last_checkpoint_is_the_last_step_and_not_the_last_validated_one(tmp
     assert torch.load(tmp_path / "r" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")  # wherever it was
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_asked_to_stop_saves_its_step_and_can_go_on(number, tmp_path):
@@ -290,6 +291,7 @@ def test_a_run_that_is_asked_to_stop_saves_its_step_and_can_go_on(number, tmp_pa
            "output_dir=on", *SMALL, cwd=tmp_path)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_models_own_camera_holds_in_the_test_in_evaluate_and_after_loading(tmp_path):
     """A model that believes in twice the blur renders it wherever it is judged."""
     done = inside("train", "experiment=procedural", "optics.camera.f_number=4", "trainer.max_steps=2", "output_dir=r",

@@ -17,6 +17,7 @@ def scene():
     return procedural_stacks(4, synthesis, seed=0, height=96, width=112)[1]
 
 
+@pytest.mark.slow
 def test_an_unknown_blur_scale_is_found(scene):
     found = estimate_blur_scale(
         scene.images[0], scene.focus_distances_m[0], 0.5, 10.0, RENDERER, focal_length_m=0.05, patches=2, patch_px=48

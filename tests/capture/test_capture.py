@@ -33,6 +33,7 @@ def test_the_example_is_a_stack_of_8_bits():
     assert stack.camera[0].pixel_pitch_m == pytest.approx(2.4e-5)
 
 
+@pytest.mark.slow
 def test_an_unknown_camera_is_estimated_and_said():
     camera = {"focal_length_m": 0.05, "f_number": 8.0, "pixel_pitch_m": None}
     capture = Capture.of(photographs(camera=camera), RENDERER)

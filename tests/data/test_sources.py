@@ -1209,6 +1209,7 @@ def test_lightfield(lightfield, tmp_path):
     assert bool((stack.focus_distances_m[0].diff() > 0).all()) and stack.aif is not None
 
 
+@pytest.mark.slow
 def test_refocused_pictures_become_stacks_whose_optics_nobody_knows(tmp_path):
     for name in ("flower", "street/night"):
         scene = tmp_path / "lytro" / name

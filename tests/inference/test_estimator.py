@@ -39,6 +39,7 @@ def test_a_batch_is_its_stacks_one_by_one(scenes):
         torch.testing.assert_close(together.rendered[index, : stack.images.shape[1]], alone.rendered[0])
 
 
+@pytest.mark.slow
 def test_large_images_come_back_to_their_size_along_edges(scenes):
     """A wall before a wall, worked on at half the size: the depth edge lies where the picture's edge lies."""
     torch.manual_seed(0)

@@ -32,7 +32,7 @@ from tests.commands import inside, one_line, process
     ("predict", ["stack=example", "holdout=[5]"], "holdout"), ("predict", ["stack=example", "holdout=[1,1]"], "twice"),
     ("predict", ["stack=example", "holdout=[0,1,2,3]"], "at least two"),
     ("predict", ["stack=example", "holdout=some"], "holdout"), ("predict", ["stack=example", "holdout=[1.5]"], "holdout"),
-    ("evaluate", ["data.test_length=1", "holdout=[9]"], "holdout"),
+    ("evaluate", ["data.train_length=1", "data.test_length=1", "holdout=[9]"], "holdout"),
     ("evaluate", ["data.slices=3", "holdout=[1]"], "data.slices"),
     ("predict", ["stack=example", "align.mode=maybe"], "align.mode"),
     ("predict", ["stack=example", "align.model=magic"], "align.model"),
@@ -58,6 +58,7 @@ def test_bad_input_ends_with_one_line_and_exit_code_2(command, arguments, messag
     ("predict", ["stack=example", "refine.seconds=long"], "refine.seconds"),
     ("predict", ["stack=example", "working_px=many"], "working_px"),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_a_real_process_does_the_same(command, arguments, message, tmp_path):
     assert message in one_line(process(command, *arguments, cwd=tmp_path, expect=2).stderr)
 

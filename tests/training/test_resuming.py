@@ -186,6 +186,7 @@ def test_workers_go_on_in_the_middle_of_an_epoch(whole, tmp_path):
     {"max_steps": -1, "max_epochs": 3}, {"accumulate_grad_batches": 2, "max_steps": 5},
     {"max_steps": -1, "max_epochs": 3, "val_check_interval": 3}, {"val_check_interval": 3}, {"limit_val_batches": 0},
 ], ids=str)  # fmt: skip
+@pytest.mark.slow
 def test_other_ends_and_rhythms(options, tmp_path):
     """Epochs for an end, gradients of several batches, validation at the end of epochs, none at all."""
     folder = tmp_path / "whole"
