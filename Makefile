@@ -7,7 +7,7 @@ DEMO := outputs/demo
 PRETRAINED := outputs/pretrained
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench bench-refine bench-formats bench-truth docs notebooks clean
+.PHONY: help setup demo test test-slow check lint format bench bench-refine bench-formats bench-truth docs notebooks clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -37,6 +37,10 @@ lint: $(STAMP) ## ruff and the import floors
 	$(RUN) -m ruff format --check .
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()'
 
+check: lint ## lint, types and spelling: what a change has to pass besides the tests
+	$(RUN) -m mypy
+	$(VENV)/bin/codespell
+
 format: $(STAMP) ## rewrite the sources in the house style
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
@@ -59,12 +63,13 @@ pretrained: $(STAMP) ## path-trace stacks and distil plane_sweep from them (hour
 	    'data.cameras=[dslr,phone]' data.samples=256 data.train_length=14 data.val_length=0 data.test_length=0
 	$(RUN) -m sfdfd.distil data=raytraced data.root=$(PRETRAINED)/stacks output_dir=$(PRETRAINED)
 
-docs: $(STAMP) ## build the documentation into site/
-	$(RUN) -m mkdocs build --quiet --strict
+docs: $(STAMP) ## draw the figures anew and build the documentation into site/
+	$(RUN) docs/figures/make.py
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
 
 notebooks: $(STAMP) ## run every notebook from top to bottom
 	$(RUN) notebooks/run.py
 
 clean: ## remove what the targets made, but not your runs in outputs/ and multirun/
-	rm -rf $(VENV) site dist build .pytest_cache .ruff_cache .import_linter_cache $(DEMO)
+	rm -rf $(VENV) site dist build docs/generated .mypy_cache .pytest_cache .ruff_cache .import_linter_cache $(DEMO)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

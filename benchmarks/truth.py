@@ -26,9 +26,9 @@ import imageio.v3 as iio
 import numpy as np
 import torch
 
-from sfdfd.data.fetch import read_manifest
 from sfdfd.data.files import write_json
 from sfdfd.data.images import to_float
+from sfdfd.data.places import read_manifest
 from sfdfd.data.splits import listed_names
 from sfdfd.data.stacks import folders_named, read_stack
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod

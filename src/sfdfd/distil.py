@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+    from sfdfd.optics.render import Renderer
     from sfdfd.stack import FocalStack
 
 ANY_CAMERA = dict.fromkeys(("focal_length_m", "f_number", "pixel_pitch_m"))
@@ -28,7 +29,8 @@ def distil(config: DictConfig) -> None:
     from sfdfd.training.device import use_threads
 
     output_dir = Path(config.output_dir)
-    for key in ("stacks", "size", "crop", "batch_size", "steps"):
+    checked_whole(config.stacks, "stacks", 0)
+    for key in ("size", "crop", "batch_size", "steps", "save_every"):
         checked_whole(config[key], key, 1)
     checked_number(config.own_share, "own_share", least=0, most=1)
     if config.crop > config.size:
@@ -42,17 +44,21 @@ def distil(config: DictConfig) -> None:
     _trained(config, own, made, output_dir)
 
 
-def _stacks(config: DictConfig) -> Iterator[tuple[str, Callable[[], FocalStack]]]:
-    """What the teacher answers, by name, made when it is asked for: the training split, then procedural scenes."""
+def _stacks(config: DictConfig) -> Iterator[tuple[str, Callable[[], FocalStack], Renderer]]:
+    """What the teacher answers, by name, made when it is asked for, and the optics in which it thinks of them: the training
+    split in those of the config, then procedural scenes as photographs."""
     from functools import partial
+
+    from sfdfd.optics.render import DefocusRenderer
+    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS
 
     datamodule = instantiate(config.data)
     datamodule.check()
-    dataset = datamodule.dataset("train")
+    dataset, renderer = datamodule.dataset("train"), instantiate(config.optics.renderer)
     for index in range(len(dataset)):
-        yield f"stack{index:05d}", partial(dataset.__getitem__, index)
+        yield f"stack{index:05d}", partial(dataset.__getitem__, index), renderer
     for index in range(config.teacher.procedural):
-        yield f"procedural{index:05d}", partial(_procedural, config.seed, index)
+        yield f"procedural{index:05d}", partial(_procedural, config.seed, index), DefocusRenderer(**PHOTOGRAPH_OPTICS)
 
 
 def _procedural(seed: int, index: int) -> FocalStack:
@@ -79,6 +85,11 @@ def _procedural(seed: int, index: int) -> FocalStack:
     return FocalStack.single((images.clamp(0, 1) * 255).round() / 255, focus_m, camera, near_m, far_m)
 
 
+def _planes(config: DictConfig) -> int:
+    """Of the sweep that the network is given; 0 for one that takes none."""
+    return int(config.network.get("planes", 0))
+
+
 def _answers(config: DictConfig, folder: Path) -> list[Path]:
     """A file for each stack: what the teacher answered, and that stack as a lesson."""
     import torch
@@ -86,23 +97,20 @@ def _answers(config: DictConfig, folder: Path) -> list[Path]:
     from sfdfd.data.files import written_aside
     from sfdfd.inference.methods import RefinedMethod, SweepMethod, with_confidence
     from sfdfd.inference.refine import Refiner
-    from sfdfd.optics.render import DefocusRenderer
-    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS
     from sfdfd.training.selfmade import answer_of, own_lesson, packed
 
     folder.mkdir(exist_ok=True)
-    renderer = DefocusRenderer(**PHOTOGRAPH_OPTICS)
-    teacher = RefinedMethod(SweepMethod(renderer), Refiner(**plain(config.teacher.refine)), renderer)
-    found = []
-    for name, make in _stacks(config):
+    refiner, found = Refiner(**plain(config.teacher.refine)), []
+    for name, make, renderer in _stacks(config):
         path = folder / f"{name}.pt"
         found.append(path)
         if path.is_file():
             continue
         stack = make().without_truth()
+        teacher = RefinedMethod(SweepMethod(renderer), refiner, renderer)
         answer = answer_of(with_confidence(teacher(stack), stack, renderer), stack)
         with torch.no_grad(), written_aside(path) as part:
-            torch.save(packed(own_lesson(stack, answer, renderer, config.network.planes)), part)
+            torch.save(packed(own_lesson(stack, answer, renderer, _planes(config))), part)
         print(f"answered {name} ({len(found)})", flush=True)
     return found
 
@@ -120,12 +128,22 @@ def _lessons(config: DictConfig, answered: list[Path], folder: Path) -> tuple[li
         if path.is_file():
             continue
         answer = unpacked(torch.load(answered[index % len(answered)], weights_only=True)).answer
-        lesson = random_lesson(answer, (config.seed, index), config.size, config.network.planes)
+        lesson = random_lesson(answer, (config.seed, index), config.size, _planes(config))
         with written_aside(path) as part:
             torch.save(packed(lesson), part)
         if index % 50 == 0:
             print(f"made {index} of {len(made)} stacks", flush=True)
     return answered, made
+
+
+def _optics_of(config: DictConfig) -> dict[str, Any]:
+    """What the weights say of their optics: any camera, and photographs, where the network needs no camera of its own."""
+    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS
+
+    if not _planes(config):
+        return {"renderer": plain(config.optics.renderer), "camera": plain(config.optics.camera)}
+    renderer = {"_target_": "sfdfd.optics.render.DefocusRenderer", **PHOTOGRAPH_OPTICS}
+    return {"renderer": renderer, "camera": ANY_CAMERA}
 
 
 def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: Path) -> None:
@@ -137,7 +155,7 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
     from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
     from torch.utils.data import DataLoader
 
-    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS, save_weights
+    from sfdfd.training.checkpoints import save_weights
     from sfdfd.training.distillation import Distillation
     from sfdfd.training.loggers import ContinuedCSVLogger
     from sfdfd.training.selfmade import LessonsOf, together
@@ -148,10 +166,7 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
     warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")  # Lightning 2.6 on torch 2.13
     run_config = {
         "network": plain(config.network),
-        "optics": {
-            "renderer": {"_target_": "sfdfd.optics.render.DefocusRenderer", **PHOTOGRAPH_OPTICS},
-            "camera": ANY_CAMERA,
-        },
+        "optics": _optics_of(config),
         "loss": {"_target_": "sfdfd.measures.losses.SelfSupervisedLoss"},
         "data": {},
     }
@@ -161,7 +176,9 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
     length = config.steps * config.batch_size
     lessons = LessonsOf([*made, *own * every], length, config.crop, config.seed)
     loader = DataLoader(lessons, config.batch_size, collate_fn=together)
-    saver = ModelCheckpoint(output_dir, filename="last", every_n_train_steps=200, enable_version_counter=False)
+    saver = ModelCheckpoint(
+        output_dir, filename="last", every_n_train_steps=config.save_every, enable_version_counter=False
+    )
     trainer = lightning.Trainer(
         default_root_dir=output_dir, accelerator="cpu", max_steps=config.steps, max_epochs=1, precision=config.precision,
         gradient_clip_val=1.0, callbacks=[saver, EMAWeightAveraging(decay=config.ema_decay)],

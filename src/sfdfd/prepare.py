@@ -21,7 +21,7 @@ def prepare(config: DictConfig) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from sfdfd.data.fetch import agreed, check_vacant, finish, read_manifest
+    from sfdfd.data.places import agreed, check_vacant, finish, read_manifest
     from sfdfd.data.sources import SOURCES
     from sfdfd.errors import InputError
 
@@ -62,7 +62,7 @@ def prepare(config: DictConfig) -> None:
 
 def _convert(source, root: Path, given: str | None, record: dict, reporter) -> int:
     """Fetch what is converted, convert it; the number of samples."""
-    from sfdfd.data.fetch import aside
+    from sfdfd.data.places import aside
 
     paths = _files(source, root, given, reporter)
     record |= {

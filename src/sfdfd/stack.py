@@ -48,6 +48,14 @@ class FocalStack:
         size_px: B (height, width) of the real images, which lie at the top left of padded ones; None: nothing is padded.
         draw: B numbers in [0, 2^63), of what training draws at random about each sample (crop, flip, light, noise), from
             seed, epoch and sample alone (:mod:`sfdfd.data.sampling`); None: nothing was drawn.
+
+    Examples:
+        >>> camera = Camera(focal_length_m=0.05, f_number=8.0, pixel_pitch_m=1.2e-5)
+        >>> stack = FocalStack.single(torch.rand(3, 3, 24, 32), [1.0, 2.0, 4.0], camera, near_m=0.5, far_m=10.0)
+        >>> len(stack), stack.images.shape
+        (1, torch.Size([1, 3, 3, 24, 32]))
+        >>> len(FocalStack.collate([stack, stack]))
+        2
     """
 
     images: Float[Tensor, "b s 3 h w"]
@@ -277,6 +285,15 @@ class Prediction:
         rendered: (B,S,3,H,W) the stack that this depth and AIF would have produced; None where it was not rendered.
         confidence: (B,H,W) in (0, 1], see :mod:`sfdfd.inference.confidence`; None where nobody asked.
         depth_std_m: (B,H,W) standard deviation of the depth in metres; the same.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.inference.methods import SweepMethod
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> prediction = SweepMethod(DefocusRenderer(sigma_scale=0.5))(stack)
+        >>> prediction.depth_m.shape, prediction.defocus_px.shape
+        (torch.Size([1, 48, 64]), torch.Size([1, 5, 48, 64]))
     """
 
     depth_m: Float[Tensor, "b h w"]
@@ -312,7 +329,15 @@ class Prediction:
 @runtime_checkable
 class Method(Protocol):
     """Whatever turns focal stacks into predictions: a network with a renderer, classical depth from focus, a constant,
-    refinement from any of them (:mod:`sfdfd.inference`). Commands, API and benchmarks all call the same objects."""
+    refinement from any of them (:mod:`sfdfd.inference`). Commands, API and benchmarks all call the same objects.
+
+    Examples:
+        >>> from sfdfd.inference.methods import NetworkMethod
+        >>> from sfdfd.networks import classical_network
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> isinstance(NetworkMethod(classical_network, DefocusRenderer()), Method)
+        True
+    """
 
     def __call__(self, stack: FocalStack) -> Prediction:
         """Predict; truth, where the stack has any, is not looked at."""

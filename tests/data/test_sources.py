@@ -23,19 +23,11 @@ from PIL import Image
 
 from sfdfd.capture.datamodule import RecordedDataModule
 from sfdfd.data import sources
+from sfdfd.data.archives import extract, opened
 from sfdfd.data.datamodule import StacksDataModule
-from sfdfd.data.fetch import (
-    MANIFEST,
-    RemoteFile,
-    aside,
-    check_vacant,
-    download,
-    extract,
-    finish,
-    opened,
-    read_manifest,
-)
+from sfdfd.data.fetch import RemoteFile, download
 from sfdfd.data.photographs import read_photographs
+from sfdfd.data.places import MANIFEST, aside, check_vacant, finish, read_manifest
 from sfdfd.data.sources import SOURCES
 from sfdfd.data.sources.base import write_depth, write_rgbd, write_stack
 from sfdfd.data.sources.ddff12 import BASELINE_M, FOCAL_PX, depth_of_disparity_m
@@ -452,7 +444,7 @@ def test_a_zip_in_a_tar_file_is_a_file(tmp_path):
 
 def test_archives_of_more_than_there_is_room_for_are_refused(tmp_path, monkeypatch):
     archive = packed(tmp_path, "zip")
-    monkeypatch.setattr("sfdfd.data.fetch.MOST_MEMBERS", 2)
+    monkeypatch.setattr("sfdfd.data.archives.MOST_MEMBERS", 2)
     for one in (archive, packed(tmp_path, "tar.gz")):
         with pytest.raises(InputError, match=r"at most 2 members"):
             extract(one, tmp_path / "inside")

@@ -28,7 +28,12 @@ SCENE = (0, 2_000_013)
 
 def example_photographs(height: int = 240, width: int = 320) -> Photographs:
     """A small stack of a procedural scene, as a camera would have saved it: f/8, 50 mm, five slices, a disc in linear light
-    with occlusion, 8 bits."""
+    with occlusion, 8 bits.
+
+    Examples:
+        >>> example_photographs(48, 64).as_tensor().shape
+        torch.Size([5, 3, 48, 64])
+    """
     camera, near_m, far_m = Camera(0.05, 8.0, 1.2e-5), 0.5, 10.0
     focus = (1.0, 1.5, 2.5, 4.0, 6.0)
     aif, depth_m = make_scene(*SCENE, height, width, near_m, far_m)

@@ -17,7 +17,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sfdfd.data.cache import CachedStacks
-from sfdfd.data.fetch import Report, read_manifest
+from sfdfd.data.files import Report
+from sfdfd.data.places import read_manifest
 from sfdfd.data.sampling import EpochBatches, Share
 from sfdfd.data.splits import SPLITS, limited, listed_names, split_names
 from sfdfd.data.stacks import StackFolders, read_stack, stack_folders

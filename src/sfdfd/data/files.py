@@ -6,11 +6,16 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["as_json", "readable", "write_json", "written_aside"]
+__all__ = ["BLOCK", "Report", "as_json", "readable", "write_json", "written_aside"]
+
+BLOCK = 1 << 20
+"""Bytes that are copied at a time."""
+Report = Callable[[int, "int | None"], None]
+"""Called with what is done and what there is in all (None where nobody knows)."""
 
 
 @contextlib.contextmanager

@@ -57,8 +57,8 @@ def focal_length_in_names(files: Sequence[Path]) -> float | None:
 
 def _counters_explain(stems: Sequence[str]) -> bool:
     """Whether the digits before every underscore can be the files' own numbers: all names have them, all differ."""
-    found = [UNDERSCORED.search(stem) or COUNTED_INFINITE.search(stem) for stem in stems]
-    return all(found) and len({int(match[1]) for match in found}) == len(found)
+    found = [match for stem in stems if (match := UNDERSCORED.search(stem) or COUNTED_INFINITE.search(stem))]
+    return len({int(match[1]) for match in found}) == len(stems)
 
 
 def ambiguous_distances(files: Sequence[Path]) -> str | None:

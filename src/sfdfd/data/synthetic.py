@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sfdfd.data.datamodule import FocalStackDataModule
-from sfdfd.data.fetch import read_manifest
+from sfdfd.data.places import read_manifest
 from sfdfd.data.sampling import random_for
 from sfdfd.data.scenes.prepared import PreparedScenes
 from sfdfd.data.scenes.procedural import ProceduralScenes

@@ -41,6 +41,13 @@ def depth_std_m(
 
     Returns:
         (B,H,W) in metres, positive.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> depth_std_m(stack, DefocusRenderer(sigma_scale=0.5), stack.depth_m, stack.aif).shape
+        torch.Size([1, 48, 64])
     """
     inverse = 1 / depth_m
     span = (1 / stack.near_m - 1 / stack.far_m)[:, None, None]
@@ -76,6 +83,11 @@ def confidence_of(std_m: Float[Tensor, "b h w"], depth_m: Float[Tensor, "b h w"]
     """Standard deviation in metres -> confidence in (0, 1]: 1 / (1 + std / (5 % of the image's median depth)).
 
     The order of the pixels within an image is that of their standard deviations in metres.
+
+    Examples:
+        >>> depth_m = torch.full((1, 2, 2), 2.0)
+        >>> confidence_of(torch.full((1, 2, 2), 0.1), depth_m)[0, 0, 0].item()  # 5 % of the depth
+        0.5
     """
     unit = 0.05 * depth_m.flatten(1).median(1).values[:, None, None]
     return 1 / (1 + std_m / unit)

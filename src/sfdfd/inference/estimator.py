@@ -44,6 +44,14 @@ class DefocusEstimator:
             :func:`sfdfd.data.images.working_px_for`.
         device: where.
         camera: the model's own camera, where it is not the one that each stack carries.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> estimator = DefocusEstimator.from_checkpoint("pretrained")
+        >>> prediction = estimator.predict(stack)
+        >>> prediction.depth_m.shape, prediction.confidence.shape
+        (torch.Size([1, 48, 64]), torch.Size([1, 48, 64]))
     """
 
     def __init__(

@@ -33,6 +33,14 @@ class NetworkMethod:
         renderer: the model's optics.
         camera: the model's own camera, where it is not the one that each stack carries.
         device: where a module goes.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> from sfdfd.networks import classical_network
+        >>> NetworkMethod(classical_network, DefocusRenderer(sigma_scale=0.5))(stack).depth_m.shape
+        torch.Size([1, 48, 64])
     """
 
     def __init__(
@@ -55,6 +63,13 @@ class SweepMethod:
 
     Args:
         renderer, camera: as of :class:`NetworkMethod`.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> SweepMethod(DefocusRenderer(sigma_scale=0.5))(stack).depth_std_m.shape
+        torch.Size([1, 48, 64])
     """
 
     def __init__(self, renderer: Renderer, camera: Camera | None = None) -> None:
@@ -74,6 +89,15 @@ class RefinedMethod:
         refiner: how, and for how long.
         renderer: the model's optics.
         camera: the model's own, as of :class:`NetworkMethod`.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> renderer = DefocusRenderer(sigma_scale=0.5, method="fast")
+        >>> prediction, refinement = RefinedMethod(SweepMethod(renderer), Refiner(steps=3), renderer).solve(stack)
+        >>> refinement.steps, refinement.objective <= refinement.objective_start
+        (3, True)
     """
 
     def __init__(self, start: Method, refiner: Refiner, renderer: Renderer, camera: Camera | None = None) -> None:
@@ -103,7 +127,17 @@ class RefinedMethod:
 
 def with_confidence(prediction: Prediction, stack: FocalStack, renderer: Renderer) -> Prediction:
     """The prediction with its standard deviation and confidence: the network's own where it has one, else see
-    :mod:`sfdfd.inference.confidence`."""
+    :mod:`sfdfd.inference.confidence`.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> renderer = DefocusRenderer(sigma_scale=0.5)
+        >>> found = with_confidence(SweepMethod(renderer)(stack), stack, renderer)
+        >>> bool((found.confidence > 0).all() and (found.confidence <= 1).all())
+        True
+    """
     std = prediction.depth_std_m
     if std is None:
         std = depth_std_m(stack, renderer, prediction.depth_m, prediction.aif, prediction.rendered)
@@ -111,7 +145,18 @@ def with_confidence(prediction: Prediction, stack: FocalStack, renderer: Rendere
 
 
 def baselines(datamodule: FocalStackDataModule, split: str, renderer: Renderer, **options: Any) -> Mapping[str, Method]:
-    """Those that stand in every table: "constant", where the split has depth and a constant is known, and "classical"."""
+    """Those that stand in every table: "constant", where the split has depth and a constant is known, and "classical".
+
+    Examples:
+        >>> from sfdfd.data.synthetic import ProceduralDataModule
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> renderer, camera = DefocusRenderer(sigma_scale=0.5), Camera(0.05, 8.0, 1.2e-5)
+        >>> scenes = {"train_length": 2, "val_length": 1, "test_length": 1, "height": 48, "width": 64}
+        >>> synthesis = {"renderer": renderer, "camera": camera, "focus_distances_m": [1, 2, 4], "near_m": 0.5, "far_m": 10.0}
+        >>> data = ProceduralDataModule(**scenes, **synthesis)
+        >>> sorted(baselines(data, "test", renderer))
+        ['classical', 'constant']
+    """
     found: dict[str, Method] = {}
     if datamodule.dataset(split)[0].depth_m is not None and (constant := datamodule.constant_baseline_m()) is not None:
         found["constant"] = NetworkMethod(constant_network(constant), renderer, **options)

@@ -69,6 +69,16 @@ class Refiner:
 
     Raises:
         InputError: a value is wrong.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> from sfdfd.inference.sweep import plane_sweep
+        >>> renderer = DefocusRenderer(sigma_scale=0.5, method="fast")
+        >>> start = plane_sweep(stack, renderer)
+        >>> Refiner(steps=3)(stack, renderer, start.depth_m, start.aif).depth_m.shape
+        torch.Size([1, 48, 64])
     """
 
     def __init__(

@@ -116,6 +116,12 @@ def diagnose(
 
     Raises:
         InputError: near_m and far_m are no range.
+
+    Examples:
+        >>> diagnose(Camera(0.05, 8.0, 1.2e-5), [1, 1.5, 2.5, 4, 6], near_m=0.5, far_m=10.0).verdict  # DEReD's generator
+        'good'
+        >>> diagnose(Camera(0.0029, 0.5, 5.6e-6), [1, 3, 5, 7, 9], near_m=0.5, far_m=10.0).verdict  # DEReD's loader
+        'no signal'
     """
     if not (0 < near_m < far_m < np.inf):
         raise InputError(f"expected 0 < near_m < far_m, got near_m {near_m} and far_m {far_m}")

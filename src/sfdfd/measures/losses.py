@@ -37,6 +37,11 @@ def photometric_error(
         image, target: (N,3,H,W) RGB in [0, 1].
         ssim_weight: w in [0, 1].
         border_px: pixels at each border that do not count (light from beyond a crop's border is missing there).
+
+    Examples:
+        >>> image = torch.rand(2, 3, 16, 16)
+        >>> photometric_error(image, image).abs().max().item() < 1e-6
+        True
     """
     ssim = kornia.metrics.ssim(image, target, window_size=11)
     error = ssim_weight * (1 - ssim) + (1 - ssim_weight) * (image - target).abs()
@@ -138,6 +143,17 @@ class SelfSupervisedLoss(nn.Module):
             tens of metres, as released).
         smoothness_factor: 2.5 in the released code, in front of the mean of both directions.
         border_px: see :func:`photometric_error`.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.networks import DAIFNet
+        >>> from sfdfd.networks.interface import predict_stack
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> prediction = predict_stack(DAIFNet(), DefocusRenderer(sigma_scale=0.5), stack)
+        >>> terms = SelfSupervisedLoss()(prediction, stack.without_truth())
+        >>> terms["total"].shape
+        torch.Size([1])
     """
 
     def __init__(

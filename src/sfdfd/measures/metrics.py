@@ -63,6 +63,12 @@ def depth_metrics(
     Returns:
         (B,) float64 each: abs_rel, sq_rel (m), rmse (m), rmse_log (natural logarithm), log10, delta1..3 (shares in
         [0, 1]); NaN for an image without valid pixels.
+
+    Examples:
+        >>> truth = torch.full((1, 2, 2), 2.0)
+        >>> found = depth_metrics(1.1 * truth, truth, torch.ones(1, 2, 2, dtype=torch.bool))
+        >>> round(found["abs_rel"].item(), 3), round(found["rmse"].item(), 3), found["delta1"].item()
+        (0.1, 0.2, 1.0)
     """
     sums, count = _sums(prediction_m, truth_m, valid)
     return {key: _finish(key, value / count) for key, value in sums.items()}
@@ -76,6 +82,10 @@ def psnr(
     Args:
         image, truth: (B,...) in [0, 1].
         weight: (B,...) how much each value counts, >= 0; all alike by default.
+
+    Examples:
+        >>> round(psnr(torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.6)).item(), 2)
+        20.0
     """
     error = (image.cpu().double() - truth.cpu().double()).square().flatten(1)
     if weight is None:
@@ -87,7 +97,13 @@ def psnr(
 
 
 def ssim(image: Float[Tensor, "b c h w"], truth: Float[Tensor, "b c h w"]) -> Float[Tensor, "b"]:
-    """Structural similarity of each image, 11x11 Gaussian window with sigma 1.5, data range 1 (torchmetrics)."""
+    """Structural similarity of each image, 11x11 Gaussian window with sigma 1.5, data range 1 (torchmetrics).
+
+    Examples:
+        >>> image = torch.rand(1, 3, 16, 16)
+        >>> round(ssim(image, image).item(), 3)
+        1.0
+    """
     value = structural_similarity_index_measure(image.float(), truth.float(), data_range=1.0, reduction="none")
     return value.reshape(image.shape[0])
 
@@ -108,7 +124,19 @@ class ImageMetrics(NamedTuple):
 
 
 def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
-    """Every metric of every image of a batch, as far as the stack carries truth."""
+    """Every metric of every image of a batch, as far as the stack carries truth.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.networks import classical_network
+        >>> from sfdfd.networks.interface import predict_stack
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> prediction = predict_stack(classical_network, DefocusRenderer(sigma_scale=0.5), stack)
+        >>> row = image_metrics(prediction, stack).as_dicts()[0]
+        >>> 0 < row["depth/abs_rel"] < 1 and row["stack/psnr"] > 20
+        True
+    """
     batch = len(stack)
     rows = torch.full((batch, len(KEYS)), torch.nan, dtype=torch.float64)
     sums = torch.zeros(batch, len(DEPTH_KEYS) + 1, dtype=torch.float64)
@@ -141,6 +169,17 @@ class EvaluationMetrics(Metric):
     """Accumulates :func:`image_metrics`; computes their unweighted means over images and the pooled depth metrics.
 
     A metric that no image has is left out. ``options`` are those of :class:`torchmetrics.Metric`.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.networks import classical_network
+        >>> from sfdfd.networks.interface import predict_stack
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> metrics = EvaluationMetrics()
+        >>> metrics.update(image_metrics(predict_stack(classical_network, DefocusRenderer(sigma_scale=0.5), stack), stack))
+        >>> metrics.compute()["samples"]
+        1
     """
 
     full_state_update = False

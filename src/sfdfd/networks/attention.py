@@ -41,6 +41,13 @@ class FocusAttentionNet(nn.Module):
         depth: number of encoder blocks.
         power: exponent of the relative sharpness at the start; learned from there.
         near_m, far_m: depth range in metres where the call does not give one.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> output = FocusAttentionNet()(stack.images, stack.focus_distances_m, near_m=0.5, far_m=10.0)
+        >>> output.depth_m.shape, output.aif.shape
+        (torch.Size([1, 48, 64]), torch.Size([1, 3, 48, 64]))
     """
 
     def __init__(

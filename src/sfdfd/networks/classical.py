@@ -70,12 +70,28 @@ def depth_from_focus(
 
 
 def classical_network(images, focus_distances_m, *, near_m, far_m, slice_mask=None) -> NetworkOutput:
-    """Classical depth from focus."""
+    """Classical depth from focus.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> output = classical_network(stack.images, stack.focus_distances_m, near_m=stack.near_m, far_m=stack.far_m)
+        >>> output.depth_m.shape
+        torch.Size([1, 48, 64])
+    """
     return NetworkOutput(*depth_from_focus(images, focus_distances_m, near_m, far_m, slice_mask))
 
 
 def constant_network(depth_m: float) -> Network:
-    """The same depth everywhere, and the mean of the slices as AIF."""
+    """The same depth everywhere, and the mean of the slices as AIF.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> output = constant_network(2.5)(stack.images, stack.focus_distances_m, near_m=stack.near_m, far_m=stack.far_m)
+        >>> output.depth_m.unique()
+        tensor([2.5000])
+    """
 
     def network(images, focus_distances_m, *, near_m, far_m, slice_mask=None) -> NetworkOutput:
         depth = images.new_full((images.shape[0], *images.shape[-2:]), depth_m)

@@ -33,7 +33,13 @@ __all__ = [
 
 class NetworkOutput(NamedTuple):
     """depth_m (B,H,W) in metres, aif (B,3,H,W) in [0, 1], and where a network knows it spread (B,H,W): the standard
-    deviation of the position of inverse depth between far (0) and near (1)."""
+    deviation of the position of inverse depth between far (0) and near (1).
+
+    Examples:
+        >>> output = NetworkOutput(torch.ones(1, 2, 2), torch.zeros(1, 3, 2, 2))
+        >>> output.spread is None
+        True
+    """
 
     depth_m: Float[Tensor, "b h w"]
     aif: Float[Tensor, "b 3 h w"]
@@ -43,7 +49,13 @@ class NetworkOutput(NamedTuple):
 @runtime_checkable
 class Network(Protocol):
     """A focal stack and its focus distances in, depth and an all-in-focus image out: any number of slices, in any order,
-    any image size. An :class:`torch.nn.Module`, or a function such as :func:`sfdfd.networks.classical.classical_network`."""
+    any image size. An :class:`torch.nn.Module`, or a function such as :func:`sfdfd.networks.classical.classical_network`.
+
+    Examples:
+        >>> from sfdfd.networks import DAIFNet, classical_network
+        >>> isinstance(DAIFNet(), Network), isinstance(classical_network, Network)
+        (True, True)
+    """
 
     def __call__(
         self,
@@ -119,6 +131,14 @@ def predict_stack(
         network: one with ``needs_defocus`` true is told how the slices are blurred, as ``defocus``
             (:class:`sfdfd.networks.cost_volume.Defocus`).
         forward: called in the network's place (the same, compiled).
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> from sfdfd.networks import classical_network
+        >>> predict_stack(classical_network, DefocusRenderer(sigma_scale=0.5), stack).rendered.shape
+        torch.Size([1, 5, 3, 48, 64])
     """
     known = {"defocus": defocus_of(stack, renderer)} if getattr(network, "needs_defocus", False) else {}
     output = (forward or network)(

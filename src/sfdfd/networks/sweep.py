@@ -33,6 +33,14 @@ class PlaneSweepNet(nn.Module):
         depth: number of resolutions, at least 3.
         planes: number of inverse depths.
         near_m, far_m: depth range in metres where the call does not give one.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> from sfdfd.networks.interface import predict_stack
+        >>> predict_stack(PlaneSweepNet(), DefocusRenderer(sigma_scale=0.5), stack).depth_std_m.shape
+        torch.Size([1, 48, 64])
     """
 
     needs_defocus = True

@@ -31,6 +31,13 @@ class Camera:
 
     Raises:
         InputError: a value is not a positive finite number.
+
+    Examples:
+        >>> camera = Camera(focal_length_m=0.05, f_number=8.0, pixel_pitch_m=1.2e-5)
+        >>> round(camera.blur_radius_px(5.0, 1.0), 3)  # depth 5 m, focus 1 m
+        10.965
+        >>> camera.resized(0.5).pixel_pitch_m
+        2.4e-05
     """
 
     focal_length_m: float

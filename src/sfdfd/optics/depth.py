@@ -22,6 +22,10 @@ def inverse_position(distance_m: Any, near_m: Any, far_m: Any) -> Any:
     Args:
         distance_m: metres > 0, inf is allowed; number, array or tensor (B, ...).
         near_m, far_m: metres, numbers or (B,).
+
+    Examples:
+        >>> inverse_position(1.0, near_m=0.5, far_m=2.0)
+        0.333...
     """
     near_m, far_m = _beside(near_m, distance_m), _beside(far_m, distance_m)
     lowest = 1 / far_m
@@ -29,7 +33,12 @@ def inverse_position(distance_m: Any, near_m: Any, far_m: Any) -> Any:
 
 
 def depth_at(position: Any, near_m: Any, far_m: Any) -> Any:
-    """The distance in metres at a position between far (0) and near (1): the inverse of :func:`inverse_position`."""
+    """The distance in metres at a position between far (0) and near (1): the inverse of :func:`inverse_position`.
+
+    Examples:
+        >>> depth_at(1.0, near_m=0.5, far_m=2.0), depth_at(0.0, near_m=0.5, far_m=2.0)
+        (0.5, 2.0)
+    """
     near_m, far_m = _beside(near_m, position), _beside(far_m, position)
     lowest = 1 / far_m
     return 1 / (lowest + (1 / near_m - lowest) * position)

@@ -70,6 +70,10 @@ class GaussianPSF:
     """K_s(q) = exp(-q^2 / (2 s^2)) / s^2, the slides' Gaussian up to the constant 1/(2 pi); s is its standard deviation.
 
     The neighbours' weight at the floor is exp(-1 / (2 * 0.2^2)) = 4e-6: in focus, rendering is the identity to 2e-5.
+
+    Examples:
+        >>> GaussianPSF().size_px(6.0, sigma_scale=0.5)  # the standard deviation
+        3.0
     """
 
     floor_px: float = 0.2
@@ -99,6 +103,11 @@ class DiscPSF:
 
     The rim is the edge of a disc blurred by a Gaussian of std w = 0.22 px: about the area sampling of a pixel, smooth in
     s and in q. The size is the blur radius itself; sigma_scale does not enter.
+
+    Examples:
+        >>> disc = DiscPSF()
+        >>> round(float(disc.weight(36.0, np.float64(6.0)) / disc.weight(0.0, np.float64(6.0))), 3)  # half at the rim
+        0.5
     """
 
     rim_px: float = 0.22
@@ -137,6 +146,10 @@ class PowerPSF:
 
     Args:
         power: p >= 1.
+
+    Examples:
+        >>> PowerPSF(4.0).size_px(6.0, sigma_scale=0.5)
+        6.0
     """
 
     power: float = 4.0
@@ -176,7 +189,12 @@ class PowerPSF:
 
 
 def get_psf(psf: str | PSF) -> PSF:
-    """The PSF family by name: "gaussian", "disc", "power:P" with an exponent P; a family is returned as it is."""
+    """The PSF family by name: "gaussian", "disc", "power:P" with an exponent P; a family is returned as it is.
+
+    Examples:
+        >>> get_psf("power:4")
+        PowerPSF(power=4.0)
+    """
     if not isinstance(psf, str):
         return psf
     name, _, parameter = psf.partition(":")

@@ -59,7 +59,17 @@ def checkpoint_path(checkpoint: str | Path) -> Path:
 
 
 def save_weights(path: Path, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
-    """Write a checkpoint in half precision without what only training needs."""
+    """Write a checkpoint in half precision without what only training needs.
+
+    Examples:
+        >>> import tempfile
+        >>> module, _ = load_model("pretrained", {})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(Path(folder, "mine.ckpt"), module.state_dict(), module.run_config)
+        ...     again, _ = load_model(Path(folder, "mine.ckpt"), {})
+        >>> type(again.network).__name__
+        'FocusAttentionNet'
+    """
     halved = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     with written_aside(path) as part:
         torch.save({"state_dict": halved, CONFIG_KEY: config}, part)
@@ -244,6 +254,11 @@ def load_model(
         checkpoint: a path, "pretrained" (the weights that the package carries), or None.
         optics: options of the renderer; None and ``_target_`` say nothing.
         preferred: options in place of the checkpoint's or the default, where the renderer knows them.
+
+    Examples:
+        >>> module, renderer = load_model("pretrained", {})
+        >>> type(module.network).__name__, renderer.options["sigma_scale"]
+        ('FocusAttentionNet', 0.5)
     """
     said = {key: value for key, value in optics.items() if value is not None and key != "_target_"}
     if checkpoint is None:

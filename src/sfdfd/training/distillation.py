@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from sfdfd.networks.cost_volume import Defocus
-from sfdfd.networks.sweep import PlaneSweepNet
 from sfdfd.optics.depth import inverse_position
 from sfdfd.optics.psf import GaussianPSF
 from sfdfd.training.module import CONFIG_KEY
@@ -24,9 +23,9 @@ LEAST_SPREAD = 3e-3
 
 
 def distillation_terms(
-    depth_m: Tensor, aif: Tensor, spread: Tensor, lesson: Lesson, weights: dict[str, float]
+    depth_m: Tensor, aif: Tensor, spread: Tensor | None, lesson: Lesson, weights: dict[str, float]
 ) -> dict[str, Tensor]:
-    """What the answer costs, per image (B,), and the weighted sum as "total".
+    """What the answer costs, per image (B,), and the weighted sum as "total"; without a spread, no term of it.
 
     log_depth and position are mean absolute errors of log depth (relative errors) and of the position of inverse depth,
     weighed by how sure the teacher is; aif the AIF's; spread is |error| / s + log s, the negative log-likelihood of a
@@ -36,13 +35,14 @@ def distillation_terms(
     position = inverse_position(depth_m, lesson.near_m, lesson.far_m)
     low, high = (1 / end[:, None, None] for end in (lesson.far_m, lesson.near_m))
     error = (position - known).abs()
-    s = spread.clamp_min(LEAST_SPREAD)
     values = {
         "log_depth": (sure * (torch.log(depth_m * (low + known * (high - low)))).abs()).mean((1, 2)),
         "position": (sure * error).mean((1, 2)),
         "aif": (aif - image).abs().mean((1, 2, 3)),
-        "spread": (sure * (error.detach() / s + torch.log(s))).mean((1, 2)),
     }
+    if spread is not None:
+        s = spread.clamp_min(LEAST_SPREAD)
+        values["spread"] = (sure * (error.detach() / s + torch.log(s))).mean((1, 2))
     return {**values, "total": sum(weights[key] * value for key, value in values.items())}
 
 
@@ -50,7 +50,7 @@ class Distillation(lightning.LightningModule):
     """Trains a network on lessons.
 
     Args:
-        network: see :class:`sfdfd.networks.sweep.PlaneSweepNet`.
+        network: any; one that ``needs_defocus`` is told the blur and the sweep's costs.
         optimizer: called with the parameters.
         weights: of the terms, see :func:`distillation_terms`.
         warmup_steps, final_lr_share: linear warm-up, then a cosine to this share of the learning rate.
@@ -59,7 +59,7 @@ class Distillation(lightning.LightningModule):
 
     def __init__(
         self,
-        network: PlaneSweepNet,
+        network: torch.nn.Module,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
         weights: dict[str, float],
         warmup_steps: int = 100,
@@ -73,11 +73,17 @@ class Distillation(lightning.LightningModule):
         self.run_config = run_config or {}
 
     def terms(self, lesson: Lesson) -> dict[str, Tensor]:
-        focus = lesson.ends_px.new_ones(lesson.ends_px.shape[:2])  # in ends_px already
+        known: dict[str, Any] = {}
+        if getattr(self.network, "needs_defocus", False):
+            known = {"defocus": Defocus(lesson.ends_px, GaussianPSF()), "costs": lesson.costs}
         output = self.network(
-            lesson.images, focus, near_m=lesson.near_m, far_m=lesson.far_m, slice_mask=lesson.slice_mask,
-            defocus=Defocus(lesson.ends_px, GaussianPSF()), costs=lesson.costs,
-        )  # fmt: skip
+            lesson.images,
+            lesson.focus_m,
+            near_m=lesson.near_m,
+            far_m=lesson.far_m,
+            slice_mask=lesson.slice_mask,
+            **known,
+        )
         return distillation_terms(output.depth_m, output.aif, output.spread, lesson, self.weights)
 
     def training_step(self, lesson: Lesson, index: int) -> Tensor:

@@ -54,6 +54,16 @@ class DepthFromDefocus(lightning.LightningModule):
             its batch saved as ``nonfinite_STEP.pt`` in the run folder.
         camera: the model's camera where it is not the data's; None takes the camera that each stack carries.
         run_config: the resolved configuration, plain Python; kept in every checkpoint.
+
+    Examples:
+        >>> from sfdfd.data.scenes.example import example_stack
+        >>> stack = example_stack()
+        >>> from sfdfd.measures.losses import SelfSupervisedLoss
+        >>> from sfdfd.networks import DAIFNet
+        >>> from sfdfd.optics import DefocusRenderer
+        >>> module = DepthFromDefocus(DAIFNet(), DefocusRenderer(sigma_scale=0.5), SelfSupervisedLoss())
+        >>> module(stack).depth_m.shape
+        torch.Size([1, 48, 64])
     """
 
     def __init__(

@@ -62,14 +62,16 @@ class Lesson(NamedTuple):
     Attributes:
         images: (S,3,H,W) in [0, 1].
         slice_mask: (S,) true for real slices.
+        focus_m: (S,) focus distances in metres.
         ends_px: (S,2) signed blur radius at near and far.
-        costs: (2,D,H,W) of :func:`sfdfd.networks.sweep.sweep_logs`.
+        costs: (2,D,H,W) of :func:`sfdfd.networks.sweep.sweep_logs`; D is 0 for networks that need none.
         near_m, far_m: () depth range.
         answer: position, AIF, weight.
     """
 
     images: Tensor
     slice_mask: Bool[Tensor, "*b s"]
+    focus_m: Tensor
     ends_px: Tensor
     costs: Tensor
     near_m: Tensor
@@ -77,10 +79,11 @@ class Lesson(NamedTuple):
     answer: Answer
 
     def cropped(self, size: int, generator: np.random.Generator) -> Lesson:
-        """A random square of it, mirrored and turned at random: what stays true."""
+        """A random square of it, mirrored, turned and its colours exchanged at random: what stays true."""
         height, width = self.costs.shape[-2:]
         top, left = (int(generator.integers(0, max(n - size, 0) + 1)) for n in (height, width))
         flips, turned = generator.random(2) < (0.5, 0.3), generator.random() < 0.3
+        colours = torch.from_numpy(generator.permutation(3))
 
         def moved(values: Tensor) -> Tensor:
             values = values[..., top : top + size, left : left + size]
@@ -88,8 +91,9 @@ class Lesson(NamedTuple):
                 values = values.flip(axis) if flip else values
             return values.transpose(-1, -2) if turned else values
 
-        answer = Answer(*(moved(value) for value in self.answer))
-        return self._replace(images=moved(self.images), costs=moved(self.costs), answer=answer)
+        position, aif, weight = (moved(value) for value in self.answer)
+        images, answer = moved(self.images)[:, colours], Answer(position, aif[colours], weight)
+        return self._replace(images=images, costs=moved(self.costs), answer=answer)
 
 
 def answer_of(prediction: Prediction, stack: FocalStack) -> Answer:
@@ -101,12 +105,16 @@ def answer_of(prediction: Prediction, stack: FocalStack) -> Answer:
 
 
 def own_lesson(stack: FocalStack, answer: Answer, renderer: Renderer, planes: int = 32) -> Lesson:
-    """The stack that was answered, as it is."""
+    """The stack that was answered, as it is; ``planes`` 0: without a sweep."""
     defocus = defocus_of(stack, renderer)
-    costs = sweep_logs(stack.images[0], stack.shown()[0], defocus, planes)
+    if planes:
+        costs = sweep_logs(stack.images[0], stack.shown()[0], defocus, planes)
+    else:
+        costs = stack.images.new_zeros(2, 0, *stack.images.shape[-2:])
     return Lesson(
-        stack.images[0], stack.slice_mask[0], defocus.ends_px[0], costs, stack.near_m[0], stack.far_m[0], answer
-    )
+        stack.images[0], stack.slice_mask[0], stack.focus_distances_m[0], defocus.ends_px[0], costs,
+        stack.near_m[0], stack.far_m[0], answer,
+    )  # fmt: skip
 
 
 def random_lesson(answer: Answer, seed: Sequence[int], size: int = 160, planes: int = 32) -> Lesson:
@@ -222,6 +230,7 @@ def packed(lesson: Lesson) -> dict[str, Any]:
     position, aif, weight = lesson.answer
     return {
         "images": (lesson.images * 255).round().byte(),
+        "focus_m": lesson.focus_m,
         "ends_px": lesson.ends_px,
         "costs": lesson.costs.half(),
         "near_m": lesson.near_m,
@@ -237,11 +246,14 @@ def unpacked(values: dict[str, Any]) -> Lesson:
     answer = Answer(values["position"].float(), values["aif"].float() / 255, values["weight"].float())
     images = values["images"].float() / 255
     there = torch.ones(len(images), dtype=torch.bool)
-    return Lesson(images, there, values["ends_px"], values["costs"].float(), values["near_m"], values["far_m"], answer)
+    return Lesson(
+        images, there, values["focus_m"], values["ends_px"], values["costs"].float(),
+        values["near_m"], values["far_m"], answer,
+    )  # fmt: skip
 
 
 def together(lessons: Sequence[Lesson]) -> Lesson:
-    """A batch of lessons of one size, slices padded with zeros."""
+    """A batch of lessons of one size, slices padded with zeros, focus distances with the last."""
     longest = max(len(one.images) for one in lessons)
 
     def padded(values: Tensor) -> Tensor:
@@ -250,6 +262,9 @@ def together(lessons: Sequence[Lesson]) -> Lesson:
     columns = {
         key: torch.stack([padded(getattr(one, key)) for one in lessons]) for key in ("images", "slice_mask", "ends_px")
     }
+    columns["focus_m"] = torch.stack(
+        [torch.cat([one.focus_m, one.focus_m[-1:].expand(longest - len(one.focus_m))]) for one in lessons]
+    )
     columns |= {key: torch.stack([getattr(one, key) for one in lessons]) for key in ("costs", "near_m", "far_m")}
     answer = Answer(*(torch.stack(values) for values in zip(*(one.answer for one in lessons), strict=True)))
     return Lesson(**columns, answer=answer)

@@ -74,7 +74,8 @@ def maker_distances(files: Sequence[Path]) -> list[Bounds] | None:
     if reader is None:
         return None
     found = _by_exiftool(files) if reader == "exiftool" else [_by_exifread(file) for file in files]
-    return None if None in found else found
+    known = [one for one in found if one is not None]
+    return known if len(known) == len(found) else None
 
 
 def _by_exifread(path: Path) -> Bounds | None:
@@ -110,6 +111,7 @@ def _by_exiftool(files: Sequence[Path]) -> list[Bounds | None]:
 def _bounds(row: Mapping[str, Any]) -> Bounds | None:
     known = {tag: value for tag in EXIFTOOL_TAGS if (value := positive(row.get(tag), infinite=True)) is not None}
     if "FocusDistanceLower" in known and "FocusDistanceUpper" in known:
-        return tuple(sorted((known["FocusDistanceLower"], known["FocusDistanceUpper"])))
+        nearest, farthest = sorted((known["FocusDistanceLower"], known["FocusDistanceUpper"]))
+        return nearest, farthest
     metres = next(iter(known.values()), None)
     return None if metres is None else (metres, metres)

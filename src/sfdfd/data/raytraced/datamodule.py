@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from sfdfd.data.datamodule import StacksDataModule
-from sfdfd.data.fetch import read_manifest
+from sfdfd.data.places import read_manifest
 from sfdfd.data.raytraced.making import Making
 from sfdfd.data.raytraced.scenes import KINDS
 from sfdfd.data.raytraced.setups import Setup

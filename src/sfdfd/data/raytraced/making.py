@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfdfd.data.fetch import Report, agreed, continued, half_made
+from sfdfd.data.files import Report
+from sfdfd.data.places import agreed, continued, half_made
 from sfdfd.data.raytraced.scenes import KINDS, random_scene
 from sfdfd.data.raytraced.setups import Setup
 from sfdfd.data.raytraced.tracer import best_variant, trace_stack

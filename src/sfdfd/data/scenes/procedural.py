@@ -112,6 +112,11 @@ def make_scene(
 
     Returns:
         aif (H,W,3) float32 in [0, 1] and depth_m (H,W) float32 in [near_m, far_m].
+
+    Examples:
+        >>> aif, depth_m = make_scene(seed=0, index=3, height=24, width=32, near_m=0.5, far_m=10.0)
+        >>> aif.shape, depth_m.shape, bool(depth_m.min() >= 0.5)
+        ((24, 32, 3), (24, 32), True)
     """
     rng = np.random.default_rng([seed, index])
     scene = _random_scene(rng, near_m, far_m)

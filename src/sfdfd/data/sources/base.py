@@ -18,8 +18,9 @@ import imageio.v3 as iio
 import numpy as np
 import yaml
 
-from sfdfd.data.fetch import RemoteFile, Report, is_archive, opened
-from sfdfd.data.files import readable
+from sfdfd.data.archives import is_archive, opened
+from sfdfd.data.fetch import RemoteFile
+from sfdfd.data.files import Report, readable
 from sfdfd.errors import InputError, checked_number, one_line
 
 __all__ = [

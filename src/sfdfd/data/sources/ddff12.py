@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sfdfd.data.fetch import RemoteFile, Report
+from sfdfd.data.fetch import RemoteFile
+from sfdfd.data.files import Report
 from sfdfd.data.sources.base import SCRATCH, DataSource, dataset, frame, opened_hdf5, write_splits, write_stack
 from sfdfd.errors import InputError
 

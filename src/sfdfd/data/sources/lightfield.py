@@ -10,7 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sfdfd.data.fetch import RemoteFile, Report, opened
+from sfdfd.data.archives import opened
+from sfdfd.data.fetch import RemoteFile
+from sfdfd.data.files import Report
 from sfdfd.data.images import list_images, natural_key, read_photograph
 from sfdfd.data.sources.base import (
     SCRATCH,

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sfdfd.data.fetch import RemoteFile, Report, opened
+from sfdfd.data.archives import opened
+from sfdfd.data.fetch import RemoteFile
+from sfdfd.data.files import Report
 from sfdfd.data.images import natural_key, read_photograph
 from sfdfd.data.sources.base import (
     SCRATCH,

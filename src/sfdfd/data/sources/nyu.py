@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sfdfd.data.fetch import RemoteFile, Report
+from sfdfd.data.fetch import RemoteFile
+from sfdfd.data.files import Report
 from sfdfd.data.sources.base import (
     SCRATCH,
     DataSource,

@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sfdfd.data.fetch import RemoteFile, Report, opened
-from sfdfd.data.files import written_aside
+from sfdfd.data.archives import opened
+from sfdfd.data.fetch import RemoteFile
+from sfdfd.data.files import Report, written_aside
 from sfdfd.data.images import natural_key, read_photograph
 from sfdfd.data.sources.base import (
     SCRATCH,

@@ -1,0 +1,68 @@
+"""The rooms and who imports whom, drawn from the imports themselves (grimp) and the floors of .importlinter."""
+
+from __future__ import annotations
+
+import configparser
+from collections import Counter
+from pathlib import Path
+
+import grimp
+import numpy as np
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parents[2]
+DOORS = "doors"
+
+
+def floors() -> list[str]:
+    """The rooms from top to bottom, as the import contract has them, with the commands above all."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / ".importlinter")
+    layers = parser["importlinter:contract:floors"]["layers"].split()
+    return [DOORS, *(layer.removeprefix("sfdfd.") for layer in layers)]
+
+
+def arrows() -> tuple[Counter, Counter]:
+    """(importing room, imported room) -> how many imports between their files; room -> how many files."""
+    graph = grimp.build_graph("sfdfd")
+    rooms_ = floors()
+
+    def room(module: str) -> str:
+        first = module.split(".")[1] if "." in module else DOORS
+        return first if first in rooms_ else DOORS
+
+    counted, files = Counter(), Counter()
+    for module in graph.modules:
+        files[room(module)] += 1
+        for imported in graph.find_modules_directly_imported_by(module):
+            if room(module) != room(imported):
+                counted[room(module), room(imported)] += 1
+    return counted, files
+
+
+def rooms(palette: dict[str, str]) -> Figure:
+    """Rooms as floors, an arc from each to those below that it imports, as thick as it imports often."""
+    names, (counted, files) = floors(), arrows()
+    figure = Figure(figsize=(7.2, 5.4), layout="constrained")
+    axis = figure.subplots()
+    place = {name: -index for index, name in enumerate(names)}
+    for name, y in place.items():
+        axis.text(0, y, name, ha="right", va="center", fontsize=10, color=palette["ink"], fontweight="bold")
+        axis.text(
+            -1.75, y, f"{files[name]} file{'s' * (files[name] != 1)}", ha="right", va="center", color=palette["soft"]
+        )
+        axis.plot([0.12], [y], "o", color=palette["far"], markersize=5)
+    for (above, below), count in sorted(counted.items()):
+        top, bottom = place[above], place[below]
+        down = top > bottom
+        middle, half = (top + bottom) / 2, abs(top - bottom) / 2
+        angle = np.linspace(-np.pi / 2, np.pi / 2, 60)
+        colour = palette["near"] if above == DOORS else palette["far"] if down else palette["mark"]
+        axis.plot(
+            0.2 + 0.62 * half * np.cos(angle), middle + half * np.sin(angle), color=colour,
+            linewidth=0.5 + 0.28 * np.sqrt(count), alpha=0.55,
+        )  # fmt: skip
+    axis.text(4.2, 0.5, "imports only point down;\norange: commands", ha="right", va="top", color=palette["soft"])
+    axis.set(xlim=(-2.7, 4.5), ylim=(-len(names) + 0.4, 0.6))
+    axis.set_axis_off()
+    return figure

@@ -1,0 +1,57 @@
+"""A small focal stack with its truth, made on the spot: for examples, notebooks and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from sfdfd.data.scenes.procedural import make_scene
+from sfdfd.optics.camera import Camera
+from sfdfd.optics.render import render_focal_stack
+from sfdfd.stack import FocalStack
+
+__all__ = ["example_stack"]
+
+
+def example_stack(
+    index: int = 3,
+    height: int = 48,
+    width: int = 64,
+    focus_distances_m: Sequence[float] = (1.0, 1.5, 2.5, 4.0, 6.0),
+    camera: Camera | None = None,
+    near_m: float = 0.5,
+    far_m: float = 10.0,
+    **optics: float | str | bool,
+) -> FocalStack:
+    """A procedural scene as its focal stack, rounded to 8 bits, with true depth and all-in-focus image.
+
+    Args:
+        index: which scene (of seed 0).
+        height, width: in pixels.
+        focus_distances_m: of the slices, in metres.
+        camera: DEReD's generator (50 mm, f/8, 12 um) where none is given.
+        near_m, far_m: depth range in metres.
+        optics: options of :func:`sfdfd.optics.render.render_focal_stack`; ``sigma_scale`` is 0.5 unless given.
+
+    Returns:
+        A batch of one.
+
+    Examples:
+        >>> stack = example_stack()
+        >>> stack.images.shape, stack.focus_distances_m.tolist()
+        (torch.Size([1, 5, 3, 48, 64]), [[1.0, 1.5, 2.5, 4.0, 6.0]])
+        >>> float(stack.images.max()) <= 1 and stack.depth_m is not None
+        True
+    """
+    image, depth = make_scene(0, index, height, width, near_m, far_m)
+    aif, depth_m = torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(depth)
+    camera = camera or Camera(focal_length_m=0.05, f_number=8.0, pixel_pitch_m=1.2e-5)
+    focus = torch.tensor(list(focus_distances_m))
+    with torch.no_grad():
+        images = render_focal_stack(aif[None], depth_m[None], focus, camera, **{"sigma_scale": 0.5, **optics})[0]
+    images = (images.clamp(0, 1) * 255).round() / 255
+    valid = (depth_m >= near_m) & (depth_m <= far_m)
+    return FocalStack.single(
+        images, focus, camera, near_m, far_m, name=f"example {index}", depth_m=depth_m, aif=aif, valid=valid
+    )
