@@ -20,11 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP) ## train on embedded scenes (about 5 minutes), evaluate, show where the pictures are
+demo: $(STAMP) ## train on embedded scenes for four minutes, then a page with what came of it
 	rm -rf $(DEMO)
-	$(RUN) -m sfdfd.train experiment=procedural trainer.max_time=00:00:06:00 output_dir=$(DEMO)
-	@echo
-	@echo 'Open the pictures: $(DEMO)/pictures/network_*.png (input, reconstruction, error, depth, AIF, truth)'
+	$(RUN) -m sfdfd.demo output_dir=$(DEMO) $(DEMO_ARGS)
 
 test: $(STAMP) ## quick tests
 	$(RUN) -m pytest -n auto -m 'not slow'
