@@ -10,7 +10,7 @@ from tests.commands import SMALL, inside
 @pytest.mark.slow
 def test_a_page_comes_of_a_few_steps(tmp_path):
     few = ",".join(f'"{one}"' for one in ("trainer.max_steps=2", *SMALL))
-    done = inside("demo", f"train=[{few}]", "scenes=1", "refine={steps: 1}", "open=false", "output_dir=d", cwd=tmp_path)
+    done = inside("demo", f"train=[{few}]", "scenes=1", "refine.steps=1", "open=false", "output_dir=d", cwd=tmp_path)
     page = (tmp_path / "d" / "index.html").read_text()
     assert "The page: " in done.stdout and 'class="viewer"' in page
     for method in ("trained just now", "weights in the package", "classical", "refinement"):

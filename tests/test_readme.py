@@ -1,14 +1,47 @@
-"""The README's Python runs as it stands."""
+"""The README's Python runs as it stands, and so does every command in it (the long ones with fewer steps)."""
 
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+from sfdfd.capture.example import example_photographs
+from tests.commands import QUIET, SMALL
 
-
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+LINES = [
+    line.split("  #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip() and not line.startswith("#")
+]
+INLINE = [
+    found
+    for found in re.findall(r"`(python -m sfdfd\.[^`]+|make [a-z-]+)`", README)
+    if found not in LINES and "COMMAND" not in found
+]
+FEWER = {
+    # command -> what makes it short, after the line's own arguments
+    "train": ["trainer.max_steps=2", *SMALL],
+    "train -m": ["trainer.max_steps=1", *SMALL],
+    "train experiment=nyu_synth": ["trainer.max_steps=2", "data.batch_size=2", "module.augmentation.crop=32",
+                                   "network.width=8", "network.depth=2", "pictures=0", "threads=1"],
+    "prepare": ["data.cameras=[dslr]", "data.train_length=0", "data.val_length=0", "data.test_length=1", "data.height=48",
+                "data.width=64", "data.samples=4"],
+    "evaluate": ["refine.seconds=1", "pictures=0"],
+    "predict": ["refine.seconds=1"],
+    "diagnose": [],
+    "app": ["--help"],
+}  # fmt: skip
+TARGETS = {"make demo", "make docs", "make notebooks", "make check", "make test"}
+"""Each has its own way of being run: demo below, docs and test by .ci/run and here, notebooks by tests/test_notebooks.py."""
 
 
 @pytest.mark.parametrize("index", range(len(BLOCKS)))
@@ -20,4 +53,87 @@ def test_python_blocks_run(index):
 
 
 def test_there_are_blocks():
-    assert len(BLOCKS) >= 2
+    assert len(BLOCKS) >= 2 and len(LINES) >= 8
+
+
+def test_the_readme_is_two_screens():
+    assert len(README.splitlines()) <= 110
+
+
+def key_of(words):
+    """Of the table above: command, and what of its line makes another treatment necessary."""
+    name = words[2].removeprefix("sfdfd.")
+    if name == "train":
+        return (
+            "train -m"
+            if "-m" in words[3:]
+            else "train experiment=nyu_synth"
+            if "experiment=nyu_synth" in words
+            else name
+        )
+    return name
+
+
+def test_every_command_of_the_readme_is_known():
+    for line in (*LINES, *INLINE):
+        assert line in TARGETS or key_of(shlex.split(line)) in FEWER, line
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Folders that the lines call DIR: photographs, RGB-D frames, path-traced stacks (prepared by the README's own line)."""
+    import imageio.v3 as iio
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("readme")
+    photographs = example_photographs(48, 64)
+    (folder / "photographs").mkdir()
+    for name, image in zip(photographs.files, photographs.images, strict=True):
+        iio.imwrite(folder / "photographs" / name.name, image)
+    rng = np.random.default_rng(0)
+    for name in ("rgb", "depth"):
+        (folder / "frames" / name).mkdir(parents=True)
+    for index in range(12):
+        iio.imwrite(folder / "frames" / "rgb" / f"{index:02d}.png", rng.integers(0, 255, (40, 48, 3), dtype=np.uint8))
+        iio.imwrite(folder / "frames" / "depth" / f"{index:02d}.png", np.full((40, 48), 2000 + index, np.uint16))
+    return folder
+
+
+def given(words, place):
+    """The line's words with folders for DIR."""
+    traced = {"data=raytraced"} & set(words)
+    where = (
+        "traced" if traced else "frames" if any(word.startswith("experiment=nyu") for word in words) else "photographs"
+    )
+    return [word.replace("=DIR", f"={place / where}") for word in words]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in (*LINES, *INLINE) if line.startswith("python")])
+def test_commands_of_the_readme_run(line, place):
+    words = shlex.split(line)
+    if "data=raytraced" in words:
+        pytest.importorskip("mitsuba")
+    command = [sys.executable, *given(words, place)[1:], *FEWER[key_of(words)]]
+    if "diagnose" not in line and "--help" not in command and "prepare" not in line:
+        command.append(f"output_dir={place / ('out' + str(abs(hash(line))))}")
+    done = subprocess.run(
+        command, cwd=place, env={**os.environ, **QUIET}, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.slow
+def test_make_demo_ends_in_a_page(tmp_path):
+    if shutil.which("make") is None or not (ROOT / ".venv").exists():
+        pytest.skip("needs make and the .venv that it set up")
+    few = ",".join(f'"{one}"' for one in ("trainer.max_steps=2", *SMALL))
+    line = [
+        "make",
+        "demo",
+        f"DEMO={tmp_path / 'demo'}",
+        f"DEMO_ARGS='train=[{few}]' scenes=1 refine.steps=1 open=false",
+    ]
+    done = subprocess.run(line, cwd=ROOT, env={**os.environ, **QUIET}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "demo" / "index.html").is_file()

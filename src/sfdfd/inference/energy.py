@@ -58,15 +58,16 @@ class Priors:
         hidden_px: how far behind a silhouette the surface that it hides is a second layer of unknown colour, at full size
             (other slices see it through the blurred foreground); 0 for none.
         trust: weight of the departure from the start where the start says how sure it is,
-            log(1 + ((p - p_0) / s)^2 / 2): a faint texture has too little light to hold its depth against the priors.
+            log(1 + ((p - p_0) / s)^2 / 2): a faint texture has too little light to hold its depth against the priors. It
+            fades to 0 over the last stage.
         least_spread: smallest s.
     """
 
-    smoothness: float = 0.02
+    smoothness: float = 0.04
     bending: float = 0.02
     offsets: tuple[int, ...] = (1, 2, 4, 8)
-    early: float = 2.0
-    farness: float = 0.002
+    early: float = 5.0
+    farness: float = 0.006
     edge_sharpness: float = 20.0
     outlier_level: float = 0.02
     aif_smoothness: float = 0.001
@@ -186,16 +187,23 @@ class Energy:
         return F.avg_pool2d(colours, 3, 1, 1, count_include_pad=False)
 
     def energy(
-        self, position: Tensor, aif: Tensor, lens: Lens, ease: float = 0.0, hidden: Tensor | None = None
+        self,
+        position: Tensor,
+        aif: Tensor,
+        lens: Lens,
+        ease: float = 0.0,
+        hidden: Tensor | None = None,
+        hold: float = 1.0,
     ) -> Tensor:
-        """(B,); ``ease`` from 1 to 0 is the share of the beginning's extra smoothness and farness."""
+        """(B,); ``ease`` from 1 to 0 is the share of the beginning's extra smoothness and farness, ``hold`` the share of the
+        trust in the start."""
         priors = self.priors
         residual = self.render(position, aif, lens, hidden) - self.stack.images
         residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
         level = priors.outlier_level
         energy = (self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean((1, 2, 3, 4))
         if self.start is not None and priors.trust:
-            energy = energy + priors.trust * self.departure(position)
+            energy = energy + hold * priors.trust * self.departure(position)
         if hidden is not None:
             energy = energy + self.variation(hidden)
         return energy + self.variation(aif) + self.prior(position, aif, ease)

@@ -154,7 +154,7 @@ class Refiner:
             elif below is not None:
                 variables = level.detailed(variables, below)
             below = level
-            begin = gone()
+            begin, hold = gone(), 1.0
             pyramid = _Pyramid(variables[0], priors.pyramid)
             image, lens = variables[1].clone().requires_grad_(), variables[2].clone()
             groups = [{"params": pyramid.images, "rate": priors.lr_depth}, {"params": [image], "rate": priors.lr_aif}]
@@ -174,7 +174,8 @@ class Refiner:
                     with torch.enable_grad():
                         position = pyramid.position()
                         ease = max(0.0, 1 - local / 0.8) if level is levels[0] and level is not problem else 0.0
-                        energy = level.energy(position, image, lens, ease, hidden)
+                        hold = 1.0 if level is not problem else 1 - local
+                        energy = level.energy(position, image, lens, ease, hidden, hold)
                         energy.sum().backward()
                     if level is problem:
                         best.offer(energy.detach(), (position.detach(), image.detach(), lens))
@@ -193,7 +194,7 @@ class Refiner:
             with torch.no_grad():
                 whole = variables if level is problem else problem.detailed(variables, level)
                 behind = hidden if level is problem else None
-                best.offer(problem.energy(*whole, hidden=behind), whole)
+                best.offer(problem.energy(*whole, hidden=behind, hold=hold), whole)
         energy, (position, image, lens) = best.energy, best.variables
         with torch.no_grad():
             shown = problem.render(position, image, lens, hidden if below is problem else None)
