@@ -63,10 +63,10 @@ class Priors:
         least_spread: smallest s.
     """
 
-    smoothness: float = 0.04
+    smoothness: float = 0.03
     bending: float = 0.02
     offsets: tuple[int, ...] = (1, 2, 4, 8)
-    early: float = 5.0
+    early: float = 7.0
     farness: float = 0.006
     edge_sharpness: float = 20.0
     outlier_level: float = 0.02

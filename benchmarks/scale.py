@@ -1,0 +1,237 @@
+"""What a training step, a synthesis and a prediction cost, over slices, resolution, batch and width, and a formula.
+
+``python benchmarks/scale.py`` (ten minutes on two quiet cores): writes benchmarks/results/scale.json and .md, and the tables
+between the marks of docs/scale.md. A time is the median of its repeats after one that does not count. The formula
+(seconds = fixed + rate x pixels of all slices) is fitted to two points of each row and checked at the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sfdfd import Camera, FocalStack
+from sfdfd.data.files import write_json
+from sfdfd.data.scenes.example import example_stack
+from sfdfd.measures.losses import SelfSupervisedLoss
+from sfdfd.networks import DAIFNet, FocusAttentionNet
+from sfdfd.networks.interface import NetworkOutput, predict_stack
+from sfdfd.optics import DefocusRenderer
+
+HERE = Path(__file__).resolve().parent
+CAMERA = Camera(0.05, 8.0, 1.2e-5)
+REPEATS = 3
+
+
+def median_s(work: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    work()
+    times = []
+    for _ in range(REPEATS):
+        begun = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def batch_of(batch: int, slices: int, size: int) -> FocalStack:
+    """Crops of procedural scenes."""
+    focus = [float(v) for v in 1 / torch.linspace(1.0, 1 / 6, slices)]
+    one = example_stack(3, size, size, focus)
+    return FocalStack.collate([one] * batch)
+
+
+def step_shares(network: torch.nn.Module, stack: FocalStack) -> dict[str, float]:
+    """Seconds of a training step, and of its parts."""
+    renderer, loss = DefocusRenderer(sigma_scale=0.5, method="fast"), SelfSupervisedLoss()
+    network = network.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    blind = stack.without_truth()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss(predict_stack(network, renderer, blind), blind)["total"].sum().backward()
+        optimizer.step()
+
+    aif, depth_m = stack.aif.clone().requires_grad_(), stack.depth_m.clone().requires_grad_()
+
+    def render() -> None:
+        renderer(aif, depth_m, stack.focus_distances_m, stack.camera).square().sum().backward()
+
+    def learn() -> None:
+        optimizer.zero_grad()
+        output: NetworkOutput = network(
+            stack.images, stack.focus_distances_m, near_m=stack.near_m, far_m=stack.far_m, slice_mask=stack.slice_mask
+        )
+        (output.depth_m.sum() + output.aif.sum()).backward()
+        optimizer.step()
+
+    found = {"step": median_s(step), "network": median_s(learn), "renderer": median_s(render)}
+    found["loss"] = max(0.0, found["step"] - found["network"] - found["renderer"])
+    return found
+
+
+def steps() -> list[dict[str, float | str]]:
+    rows = []
+    for name, make in (
+        ("focus_attention", FocusAttentionNet),
+        ("daif", DAIFNet),
+        ("daif, width 32", lambda: DAIFNet(width=32)),
+    ):
+        for batch, slices, size in ((8, 5, 64), (8, 3, 64), (8, 10, 64), (4, 5, 128), (2, 5, 192)):
+            shares = step_shares(make(), batch_of(batch, slices, size))
+            rows.append({"network": name, "batch": batch, "slices": slices, "size": size, **shares})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def synthesis() -> list[dict[str, float]]:
+    """Seconds for a stack of DEReD's protocol (exact) and of light (occlusion)."""
+    rows = []
+    for height, width in ((120, 160), (240, 320), (480, 640)):
+        stack = example_stack(3, height, width)
+        row: dict[str, float] = {"height": height, "width": width}
+        for key, options in (
+            ("source, exact", {"sigma_scale": 0.5}),
+            ("occlusion, disc", {"psf": "disc", "linear_light": True, "weighting": "occlusion"}),
+        ):
+            renderer = DefocusRenderer(**options)
+            with torch.no_grad():
+                row[key] = median_s(lambda r=renderer, s=stack: r(s.aif, s.depth_m, s.focus_distances_m, s.camera))
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+PREDICT = """
+import resource, sys, time, torch
+from sfdfd import DefocusEstimator
+from sfdfd.data.scenes.example import example_stack
+height, width, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+small = example_stack(3, 240, 320, psf="disc", linear_light=True, weighting="occlusion")
+stack = small.resized(height, width).without_truth()
+optics = {"psf": "disc", "linear_light": True, "weighting": "occlusion"}
+estimator = DefocusEstimator.from_checkpoint(None, refine_seconds=seconds, **optics)
+begun = time.perf_counter()
+estimator.predict(stack)
+print(time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
+"""
+
+
+def predictions(seconds: float) -> list[dict[str, float]]:
+    """Seconds and peak memory of :meth:`DefocusEstimator.predict`, each in a process of its own, five slices."""
+    rows = []
+    for height, width in ((240, 320), (480, 640), (960, 1280), (1920, 2560), (3000, 4000)):
+        line = [sys.executable, "-c", PREDICT, str(height), str(width), str(seconds)]
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
+        spent, memory = map(float, done.stdout.split()[-2:])
+        rows.append({"height": height, "width": width, "seconds": spent, "peak_gib": memory})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def fitted(rows: list[dict]) -> list[dict]:
+    """Per network: fixed and rate from the smallest and the largest step, checked at the rest (measured / predicted)."""
+    found = []
+    for name in dict.fromkeys(row["network"] for row in rows):
+        mine = sorted(
+            (
+                {**row, "pixels": row["batch"] * row["slices"] * row["size"] ** 2}
+                for row in rows
+                if row["network"] == name
+            ),
+            key=lambda row: row["pixels"],
+        )
+        low, high = mine[0], mine[-1]
+        rate = (high["step"] - low["step"]) / (high["pixels"] - low["pixels"])
+        fixed = low["step"] - rate * low["pixels"]
+        checks = [row["step"] / (fixed + rate * row["pixels"]) for row in mine[1:-1]]
+        found.append({"network": name, "fixed_s": fixed, "ns_per_pixel": 1e9 * rate, "checks": checks})
+    return found
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)])
+
+
+def markdown(result: dict) -> str:
+    """The tables of docs/scale.md."""
+    machine, seconds = result["machine"], result["refine_seconds"]
+    parts = ("step", "network", "renderer", "loss")
+    steps = [
+        [row["network"], f"{row['batch']} x {row['slices']} x {row['size']}²", *(f"{row[key]:.2f}" for key in parts)]
+        for row in result["steps"]
+    ]
+    formula = [
+        [
+            row["network"],
+            f"{row['fixed_s']:.2f}",
+            f"{row['ns_per_pixel']:.0f}",
+            ", ".join(f"{c:.2f}" for c in row["checks"]),
+        ]
+        for row in result["formula"]
+    ]
+    keys = [key for key in result["synthesis"][0] if key not in ("height", "width")]
+    synthesis = [[f"{r['width']} x {r['height']}", *(f"{r[k]:.2f}" for k in keys)] for r in result["synthesis"]]
+    predict = [
+        [
+            f"{r['width']} x {r['height']}",
+            f"{r['width'] * r['height'] / 1e6:.1f}",
+            f"{r['seconds']:.1f}",
+            f"{r['peak_gib']:.1f}",
+        ]
+        for r in result["predict"]
+    ]
+    return "\n\n".join(
+        [
+            f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, {machine['threads']} threads; "
+            f"load before: {machine['load']}.",
+            "**A training step** (forward, renderer, loss, backward, optimizer), seconds:",
+            table(["network", "batch x slices x size", "step", "network", "renderer", "loss and rest"], steps),
+            "**The formula**: seconds = fixed + rate x (batch x slices x height x width), from the smallest and the largest "
+            "row; the checks are what the others measure over what it says:",
+            table(["network", "fixed s", "ns a pixel", "checks"], formula),
+            "**Synthesis** of a stack of five slices, seconds:",
+            table(["size", *keys], synthesis),
+            f"**A prediction** (plane sweep, {seconds:g} s of refinement, full-size outputs in memory), five slices:",
+            table(["size", "megapixels", "seconds", "peak memory GiB"], predict),
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--refine-seconds", type=float, default=10.0)
+    arguments = parser.parse_args()
+    load = [round(value, 2) for value in os.getloadavg()]
+    result = {"command": "python benchmarks/scale.py", "refine_seconds": arguments.refine_seconds}
+    result["machine"] = {
+        "processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__,
+        "threads": torch.get_num_threads(), "load": load,
+    }  # fmt: skip
+    result["steps"] = steps()
+    result["formula"] = fitted(result["steps"])
+    result["synthesis"] = synthesis()
+    result["predict"] = predictions(arguments.refine_seconds)
+    result["peak_gib_of_training"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    write_json(HERE / "results" / "scale.json", json.loads(json.dumps(result)))
+    text = markdown(result)
+    (HERE / "results" / "scale.md").write_text(text + "\n")
+    page = HERE.parent / "docs" / "scale.md"
+    before, rest = page.read_text().split("<!-- scale:begin -->\n")
+    page.write_text(f"{before}<!-- scale:begin -->\n{text}\n<!-- scale:end -->{rest.split('<!-- scale:end -->')[1]}")
+
+
+if __name__ == "__main__":
+    main()
