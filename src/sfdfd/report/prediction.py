@@ -39,9 +39,12 @@ LEFT_OUT = "left_out"
 class LeftOutSlice(Protocol):
     """A slice that was kept aside, its pictures, and what ``prediction.json`` says of it."""
 
-    index: int
-    judged: Judged
-    facts: dict[str, Any]
+    @property
+    def index(self) -> int: ...
+    @property
+    def judged(self) -> Judged: ...
+    @property
+    def facts(self) -> dict[str, Any]: ...
 
 
 def write_prediction(
