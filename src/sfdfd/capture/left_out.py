@@ -99,13 +99,13 @@ def left_out_slices(
         nearest, pair = neighbours(focus, capture.focus_distances_m)
         loaded = {one: inputs[one] for one in {nearest, *pair}}
         moved, covered, motion = registered_onto(image, loaded[nearest], align_mode, align_model)
-        loaded = {one: to_float(reduced(array, size)) for one, array in loaded.items()}
-        first, second = (loaded[one] for one in pair)
+        inputs_at_size = {one: to_float(reduced(array, size)) for one, array in loaded.items()}
+        first, second = (inputs_at_size[one] for one in pair)
         covered = reduced(covered.astype(np.float32), size) > 0.999
         judged = judge(
             to_float(reduced(moved, size)),
             rendered,
-            loaded[nearest],
+            inputs_at_size[nearest],
             (first, second),
             _mask(covered),
             exposure=exposure,
@@ -138,7 +138,7 @@ def whole_stack(
         align_mode: as of :meth:`sfdfd.capture.capture.Capture.of`.
     """
     stack = capture.stack(longer_px)
-    size = stack.images.shape[-2:]
+    size = stack.images.shape[-2], stack.images.shape[-1]
     focus = focus_of_places(aside)
     images, covered = [], []
     for image, distance in zip(aside.images, focus, strict=True):

@@ -58,7 +58,7 @@ class Photographs:
     name: str
     files: tuple[Path, ...]
     images: Sequence[np.ndarray]
-    camera: dict[str, float | None]
+    camera: Mapping[str, float | None]
     focus_distances_m: tuple[float, ...] | None
     near_m: float | None = None
     far_m: float | None = None
