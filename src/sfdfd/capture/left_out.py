@@ -97,15 +97,15 @@ def left_out_slices(
     ):
         rendered = render_slice(renderer, prediction.aif[0], prediction.depth_m[0], focus, camera, device=device).cpu()
         nearest, pair = neighbours(focus, capture.focus_distances_m)
-        loaded = {one: inputs[one] for one in {nearest, *pair}}
+        loaded: dict[int, Any] = {one: inputs[one] for one in {nearest, *pair}}
         moved, covered, motion = registered_onto(image, loaded[nearest], align_mode, align_model)
-        inputs_at_size = {one: to_float(reduced(array, size)) for one, array in loaded.items()}
-        first, second = (inputs_at_size[one] for one in pair)
+        loaded = {one: to_float(reduced(array, size)) for one, array in loaded.items()}
+        first, second = (loaded[one] for one in pair)
         covered = reduced(covered.astype(np.float32), size) > 0.999
         judged = judge(
             to_float(reduced(moved, size)),
             rendered,
-            inputs_at_size[nearest],
+            loaded[nearest],
             (first, second),
             _mask(covered),
             exposure=exposure,

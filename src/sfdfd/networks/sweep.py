@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -116,9 +116,11 @@ class PlaneSweepNet(nn.Module):
         numbers = torch.stack([torch.log2(span.clamp_min(0.1)) / 4, there.sum(1) / 8], 1)
         guide = self._sharpest(images, self._position(start), defocus, shown)
         maps = numbers[:, :, None, None].expand(-1, -1, height, width)
-        plain, matched = ([0.5 * r, (low + 8) / 4] for r, low in zip(relative, least, strict=True))
-        fine = pad_to_multiple(torch.cat([*plain, guide], 1), self.multiple)
-        coarse = F.avg_pool2d(pad_to_multiple(torch.cat([*matched, maps], 1), self.multiple), 2)
+        fine: Any
+        coarse: Any
+        fine, coarse = ([0.5 * r, (low + 8) / 4] for r, low in zip(relative, least, strict=True))
+        fine = pad_to_multiple(torch.cat([*fine, guide], 1), self.multiple)
+        coarse = F.avg_pool2d(pad_to_multiple(torch.cat([*coarse, maps], 1), self.multiple), 2)
         features, skips = fine.contiguous(memory_format=torch.channels_last), []
         for number, block in enumerate(self.encoder):
             if number:

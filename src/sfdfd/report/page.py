@@ -89,16 +89,16 @@ def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[
 
 def left_out_row(title: str, judged: Judged) -> dict[str, Any]:
     """A row of a gallery: the slice that was predicted, the photograph, and what differs."""
-    difference = (judged.rendered - judged.photograph).abs().mean(0)
+    difference: Any = (judged.rendered - judged.photograph).abs().mean(0)
     size = working_size(*difference.shape, longer_px=640)
-    error = F.interpolate(difference[None, None], size, mode="area")[0, 0].numpy()
+    difference = F.interpolate(difference[None, None], size, mode="area")[0, 0].numpy()
     words = {FIGURES[key]: value for key, value in judged.figures.as_dict().items()}
     return {
         "title": f"{title}: " + ", ".join(f"{name} {value:.2f} dB" for name, value in words.items()),
         "pictures": [
             picture("Rendered from the other slices", judged.rendered),
             picture("The photograph", judged.photograph),
-            picture("|rendered - photograph|, black is 0, white is 0.06 of the range", colour_error(error)),
+            picture("|rendered - photograph|, black is 0, white is 0.06 of the range", colour_error(difference)),
         ],
     }
 

@@ -46,11 +46,8 @@ class RaytracedDataModule(StacksDataModule):
         super().__init__(root, **common)
         self.size, self.cameras = (height, width), cameras
         self.lengths = {"train": train_length, "val": val_length, "test": test_length}
-        self.tracing: dict[str, Any] = {
-            "kinds": KINDS if kinds is None else kinds,
-            "samples": samples,
-            "variant": variant,
-        }
+        kinds = KINDS if kinds is None else kinds
+        self.tracing: dict[str, Any] = {"kinds": kinds, "samples": samples, "variant": variant}
 
     @cached_property
     def maker(self) -> Making:  # type: ignore[override] # of the class above it is None, here made when first asked
