@@ -87,7 +87,7 @@ class FocalStack:
         valid: Bool[Tensor, "h w"] | None = None,
         covered: Float[Tensor, "s h w"] | None = None,
     ) -> FocalStack:
-        """A batch of one, checked.
+        """A batch of one, checked. A depth without ``valid`` counts where it is finite and in range.
 
         Raises:
             InputError: the number of distances is not the number of slices, a distance lies inside the focal length, or
@@ -101,6 +101,8 @@ class FocalStack:
         if not 0 < near_m < far_m:
             raise InputError(f"expected 0 < near_m < far_m, got {near_m} and {far_m} (near_m, far_m)")
         camera.blur_radius_px(1.0, focus)  # refuses focus distances inside the focal length
+        if depth_m is not None and valid is None:
+            valid = torch.isfinite(depth_m) & (depth_m >= near_m) & (depth_m <= far_m)
         return cls(
             images=images[None],
             focus_distances_m=focus[None],
