@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sfdfd.stack import FocalStack
+from sfdfd.measures.metrics import image_metrics
+from sfdfd.stack import FocalStack, Prediction
 from tests.conftest import CAMERA
 
 
@@ -86,3 +87,12 @@ def test_the_extremes_of_blur_are_those_of_the_depth_range():
     focus = stack.focus_distances_m[0]
     expected = [stack.camera[0].blur_radius_px(end[0], focus, signed=True) for end in (stack.near_m, stack.far_m)]
     torch.testing.assert_close(blur, torch.stack(expected, -1)[None])
+
+
+def test_a_depth_without_a_mask_counts_where_it_is_known_and_in_range():
+    depth_m = torch.full((16, 16), 2.0)
+    depth_m[0, :3] = torch.tensor([torch.nan, 0.0, 20.0])
+    stack = FocalStack.single(torch.rand(2, 3, 16, 16), [1.0, 2.0], CAMERA, 0.5, 10.0, depth_m=depth_m)
+    assert (~stack.valid).nonzero().tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2]]
+    prediction = Prediction(torch.full((1, 16, 16), 3.0), torch.rand(1, 3, 16, 16), torch.zeros(1, 2, 16, 16), None)
+    assert image_metrics(prediction, stack).as_dicts()[0]["depth/abs_rel"] == pytest.approx(0.5)

@@ -87,7 +87,8 @@ def _curves(rows: Sequence[Mapping[str, Any]], base: str) -> list[dict[str, Any]
             axes.set(xlabel="step", title=key)
             axes.legend(fontsize=7)
             figure.canvas.draw()
-            pictures.append(picture(key, np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()))
+            pixels = np.asarray(figure.canvas.buffer_rgba())  # type: ignore[attr-defined] # the canvas is Agg's
+            pictures.append(picture(key, pixels[..., :3].copy()))
         pyplot.close(figure)
     return pictures
 

@@ -92,6 +92,7 @@ def _say(found: Diagnosis, unit: str) -> None:
 def _rough(capture: Capture) -> str:
     if capture.relative:
         return capture.statement
+    assert capture.blur_scale is not None  # the camera is not known
     return (
         "the camera is not known; its blur scale was only guessed here, to a factor of about two "
         f"(k = {capture.blur_scale.value_px_m:.3g} px m); predict estimates it"

@@ -10,6 +10,8 @@ from sfdfd.runs.record import run_record
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from sfdfd.stack import Method
+
 
 def evaluate_command(config: DictConfig) -> dict[str, Any]:
     """Evaluate a checkpoint, or the baselines alone, as configured; returns the content of ``metrics.json``."""
@@ -35,7 +37,8 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     datamodule = instantiate(config.data)
     datamodule.keep_aside(plain(config)["holdout"])
     datamodule.check()
-    methods, protocol, camera = {}, {"checkpoint": config.checkpoint}, None
+    methods: dict[str, Method] = {}
+    protocol, camera = {"checkpoint": config.checkpoint}, None
     if module is not None:
         camera, data = module.camera, datamodule.protocol()
         methods[MAIN] = NetworkMethod(module.network, renderer, camera, device)

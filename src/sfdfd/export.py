@@ -25,6 +25,7 @@ def export(config: DictConfig) -> None:
         raise InputError("give the trained run: checkpoint=PATH (or checkpoint=pretrained)")
     checked_choice(config.format, "format", ("onnx", "weights"))
     module, _ = load_model(config.checkpoint, {})
+    assert module is not None  # there is a checkpoint
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     if config.format == "onnx":

@@ -165,8 +165,8 @@ def _predict_stack(settings: dict[str, Any], output_dir: Path, told: Told | None
     }
     predicted = _predicted(capture, estimator, stack, small, {**said, **_refined(refinement)})
     predicted.facts["sources"].update(optics_sources)
-    judged = (predicted.full, None) if at_full_size else (small, stack.images.shape[-2:])
-    left_out = _left_out(capture, aside, *judged, estimator, align)
+    size = None if at_full_size else (stack.images.shape[-2], stack.images.shape[-1])
+    left_out = _left_out(capture, aside, predicted.full if at_full_size else small, size, estimator, align)
     facts = write_prediction(output_dir, predicted, renderer, left_out, outputs)
     for name, one in facts["outputs"].items():
         if "not_written" in one:

@@ -54,8 +54,9 @@ def prepare(config: DictConfig) -> None:
             record |= {"title": maker.title, "licence": maker.licence, "layout": "stacks"}
             samples, title = maker.write(root, record, reporter("tracing")), maker.title
         else:
+            assert source is not None
             samples, title = _convert(source, root, config.source, record, reporter), source.title
-    print(f"{samples} samples of {title} in {root}\nlicence: {(maker or source).licence}")
+    print(f"{samples} samples of {title} in {root}\nlicence: {record['licence']}")
     if source is not None:
         print(f"cite: {source.citation}")
 

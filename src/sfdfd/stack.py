@@ -7,9 +7,9 @@ Shapes: B batch, S slice, H height, W width. Images are RGB floats in [0, 1], le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,7 @@ class FocalStack:
         valid: Bool[Tensor, "h w"] | None = None,
         covered: Float[Tensor, "s h w"] | None = None,
     ) -> FocalStack:
-        """A batch of one, checked.
+        """A batch of one, checked. A depth without ``valid`` counts where it is finite and in range.
 
         Raises:
             InputError: the number of distances is not the number of slices, a distance lies inside the focal length, or
@@ -101,6 +101,8 @@ class FocalStack:
         if not 0 < near_m < far_m:
             raise InputError(f"expected 0 < near_m < far_m, got {near_m} and {far_m} (near_m, far_m)")
         camera.blur_radius_px(1.0, focus)  # refuses focus distances inside the focal length
+        if depth_m is not None and valid is None:
+            valid = torch.isfinite(depth_m) & (depth_m >= near_m) & (depth_m <= far_m)
         return cls(
             images=images[None],
             focus_distances_m=focus[None],
@@ -133,13 +135,17 @@ class FocalStack:
         real = self.slice_mask[index]
         return one if bool(real.all()) else one._with(SLICEWISE, lambda value: value[:, real])
 
+    if TYPE_CHECKING:  # iteration goes by index; were this there, Lightning would look for batches within a batch
+
+        def __iter__(self) -> Iterator[FocalStack]: ...
+
     def _with(self, keys: Sequence[str], change) -> FocalStack:
         """The tensors of these fields changed, those that are there."""
         return replace(self, **{key: change(value) for key in keys if (value := getattr(self, key)) is not None})
 
     def _chosen(self, indices: Sequence[int]) -> FocalStack:
         """These samples, padded as they are."""
-        values = {}
+        values: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, tuple):
@@ -157,8 +163,8 @@ class FocalStack:
         """
         if any(stack.size_px is not None for stack in stacks):
             stacks = [one for stack in stacks for one in stack]
-        sizes = [tuple(stack.images.shape[-2:]) for stack in stacks for _ in range(len(stack))]
-        size_px = None
+        sizes = [(stack.images.shape[-2], stack.images.shape[-1]) for stack in stacks for _ in range(len(stack))]
+        size_px: tuple[tuple[int, int], ...] | None = None
         if len(set(sizes)) > 1:
             largest = tuple(max(size[axis] for size in sizes) for axis in (0, 1))
             size_px, stacks = tuple(sizes), [stack._padded(*largest) for stack in stacks]
@@ -178,13 +184,13 @@ class FocalStack:
                 values = [_with_slices_up_to(longest, value, repeat=key == "focus_distances_m") for value in values]
             return torch.cat(values)
 
-        values = {field.name: joined(field.name) for field in fields(cls) if field.name != "size_px"}
+        values: dict[str, Any] = {field.name: joined(field.name) for field in fields(cls) if field.name != "size_px"}
         return cls(**values, size_px=size_px)
 
     def _padded(self, height: int, width: int) -> FocalStack:
         """Edges repeated down and to the right; depth there is not valid and nothing is covered."""
         bottom, right = height - self.images.shape[-2], width - self.images.shape[-1]
-        changes = {}
+        changes: dict[str, Any] = {}
         for key in PIXELWISE:
             value = getattr(self, key)
             if value is not None and key in ("valid", "covered"):
@@ -305,7 +311,8 @@ class Prediction:
 
     def to(self, *args, **kwargs) -> Prediction:
         """The same prediction with every tensor moved."""
-        return Prediction(**{k: None if v is None else v.to(*args, **kwargs) for k, v in vars(self).items()})
+        moved: dict[str, Any] = {k: None if v is None else v.to(*args, **kwargs) for k, v in vars(self).items()}
+        return Prediction(**moved)
 
     @classmethod
     def collate(cls, predictions: Sequence[Prediction]) -> Prediction:
@@ -313,7 +320,7 @@ class Prediction:
         padding slices 0; a field that one of them lacks is None."""
         height, width = (max(one.depth_m.shape[axis] for one in predictions) for axis in (-2, -1))
         longest = max(one.defocus_px.shape[1] for one in predictions)
-        values: dict[str, Tensor | None] = {}
+        values: dict[str, Any] = {}
         for field in fields(cls):
             pieces = [getattr(one, field.name) for one in predictions]
             if any(piece is None for piece in pieces):

@@ -67,7 +67,8 @@ def train(config: DictConfig) -> dict[str, Any]:
         steps = _steps_taken(trainer, first_step, complete=0 <= config.trainer.max_steps <= first_step)
         if not trainer.is_global_zero:
             return {}
-        saver = next((one for one in trainer.callbacks if isinstance(one, ModelCheckpoint)), None)
+        callbacks = trainer.callbacks  # type: ignore[attr-defined] # set by Lightning without a type
+        saver = next((one for one in callbacks if isinstance(one, ModelCheckpoint)), None)
         if isinstance(saver, RunCheckpoint) and saver.stopped_by is not None:
             _stop(saver, steps)
         result, best = _test(module, untrained, datamodule, saver, steps, output_dir, resolved)
@@ -156,12 +157,13 @@ def _continued(
     path = Path(str(given))
     if given == "last":
         folder = Path(resolved["output_dir"]) / "checkpoints"
-        path, broken = newest_checkpoint(folder)
+        newest, broken = newest_checkpoint(folder)
         for one in broken:
             say(f"not continued from {one}")
-        if path is None:
+        if newest is None:
             say(f"{folder}: no whole checkpoint; this run starts from the beginning (ckpt_path=last)")
             return None, 0
+        path = newest
     place = resumable(module, path)
     if given == "last":
         say(f"continuing from {path}, step {place.step}")
@@ -213,6 +215,7 @@ def _stop(saver: RunCheckpoint, steps: int) -> None:
     """End a run that was asked to stop, as the shell expects it."""
     import sys
 
+    assert saver.stopped_by is not None
     print(
         f"sfdfd: stopped by {saver.stopped_by.name} after step {steps}; continue with ckpt_path={saver.last_model_path}",
         file=sys.stderr,
@@ -241,7 +244,7 @@ def _test(
     if best and Path(best).is_file():
         module = load_run(best)
     device, renderer = pick_device("auto"), module.renderer
-    options = {"renderer": renderer, "camera": module.camera, "device": device}
+    options: dict[str, Any] = {"renderer": renderer, "camera": module.camera, "device": device}
     methods = {
         MAIN: NetworkMethod(module.network, **options),
         **baselines(datamodule, "test", renderer, device=device),

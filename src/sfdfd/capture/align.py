@@ -128,7 +128,7 @@ def _register(fixed: Array, moving: Array, model: str) -> tuple[Array, float | N
         start = (guess if kind == cv2.MOTION_HOMOGRAPHY else guess[:2]).astype(np.float32)
         criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-6)
         try:
-            _, result = cv2.findTransformECC(pair[0], pair[1], start, kind, criteria, None, 5)
+            _, result = cv2.findTransformECC(pair[0], pair[1], start, kind, criteria, None, 5)  # type: ignore[call-overload] # None is no mask
         except cv2.error:
             continue  # no texture at this size
         full = np.eye(3)
@@ -162,7 +162,7 @@ def _residual_px(fixed: Array, moving: Array) -> float:
             tiles = [cv2.GaussianBlur(i[top : top + side, left : left + side], (0, 0), 1.5) for i in (fixed, moving)]
             if min(float(tile.std()) for tile in tiles) < 0.01:
                 continue
-            (dx, dy), response = cv2.phaseCorrelate(*tiles, window)
+            (dx, dy), response = cv2.phaseCorrelate(tiles[0], tiles[1], window)
             if response > 0.1:
                 found.append(math.hypot(dx, dy))
     return float(np.median(found)) if found else math.nan
@@ -244,7 +244,8 @@ def align(images: Sequence[Array], alignment: Alignment) -> tuple[Slices, Slices
     Returns:
         The slices, of their type, edges repeated where a slice does not reach, and (H,W) bool each: where it does.
     """
-    size = images.shape[:2] if isinstance(images, Slices) else images[0].shape[:2]
+    height, width = images.shape[:2] if isinstance(images, Slices) else images[0].shape[:2]
+    size = height, width
     lies = [
         index == alignment.reference or np.allclose(matrix, np.eye(3))
         for index, matrix in enumerate(alignment.matrices)

@@ -80,10 +80,11 @@ def load_alignment(path: Path, photographs: Photographs) -> Alignment:
     if reference not in names:
         raise InputError(f"{where}: its reference {reference} is not among the slices; align anew")
     chosen = np.stack([matrices[name] for name in names])
+    measured: dict[str, Any] = motions(chosen, *photographs.size)
     return Alignment(
         reference=names.index(reference),
         matrices=chosen,
-        **motions(chosen, *photographs.size),
+        **measured,
         residual_px=np.array([residuals[name] for name in names]),
     )
 

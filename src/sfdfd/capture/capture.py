@@ -74,6 +74,7 @@ class Capture:
                 "(order of the files); whether first is near or far is not known."
             )
         if self.camera_source == "estimated":
+            assert self.blur_scale is not None
             percent = 100 * self.blur_scale.relative_std
             trust = f"+- {percent:.2g} % (spread between image patches)" if math.isfinite(percent) else "undetermined"
             return (

@@ -97,7 +97,7 @@ def left_out_slices(
     ):
         rendered = render_slice(renderer, prediction.aif[0], prediction.depth_m[0], focus, camera, device=device).cpu()
         nearest, pair = neighbours(focus, capture.focus_distances_m)
-        loaded = {one: inputs[one] for one in {nearest, *pair}}
+        loaded: dict[int, Any] = {one: inputs[one] for one in {nearest, *pair}}
         moved, covered, motion = registered_onto(image, loaded[nearest], align_mode, align_model)
         loaded = {one: to_float(reduced(array, size)) for one, array in loaded.items()}
         first, second = (loaded[one] for one in pair)
@@ -138,7 +138,7 @@ def whole_stack(
         align_mode: as of :meth:`sfdfd.capture.capture.Capture.of`.
     """
     stack = capture.stack(longer_px)
-    size = stack.images.shape[-2:]
+    size = stack.images.shape[-2], stack.images.shape[-1]
     focus = focus_of_places(aside)
     images, covered = [], []
     for image, distance in zip(aside.images, focus, strict=True):

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from sfdfd.data.files import written_aside
 from sfdfd.data.images import to_bytes
+from sfdfd.data.interface import IdentifiedDataset
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
@@ -41,7 +42,9 @@ class CachedStacks(Dataset):
         bytes_are_exact: images were rounded to 8 bits, and are stored so.
     """
 
-    def __init__(self, dataset: Dataset, folder: str | Path, protocol: dict[str, Any], bytes_are_exact: bool) -> None:
+    def __init__(
+        self, dataset: IdentifiedDataset, folder: str | Path, protocol: dict[str, Any], bytes_are_exact: bool
+    ) -> None:
         self.dataset, self.folder, self.bytes_are_exact = dataset, Path(folder), bytes_are_exact
         self.protocol = json.dumps([VERSION, protocol], sort_keys=True, default=str)
         try:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import lightning
 import numpy as np
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sfdfd.data.cache import CachedStacks
 from sfdfd.data.files import Report
+from sfdfd.data.interface import IdentifiedDataset, SizedDataset
 from sfdfd.data.places import read_manifest
 from sfdfd.data.sampling import EpochBatches, Share
 from sfdfd.data.splits import SPLITS, limited, listed_names, split_names
@@ -106,10 +107,10 @@ class FocalStackDataModule(lightning.LightningDataModule):
         self.slices, self.slice_choice = slices, slice_choice
         self.batch_size, self.workers, self.seed, self.split = batch_size, workers, seed, split
         self.in_memory, self.constant_depth_m = in_memory, constant_depth_m
-        self._datasets: dict[str, Dataset] = {}
+        self._datasets: dict[str, SizedDataset] = {}
         self._survivors: dict[str, Survivor] = {}
 
-    def make_dataset(self, split: str) -> Dataset:
+    def make_dataset(self, split: str) -> SizedDataset:
         """The data set of "train", "val", "test" or "all", without memory."""
         raise NotImplementedError
 
@@ -149,18 +150,19 @@ class FocalStackDataModule(lightning.LightningDataModule):
             **({} if self.mask_m == (None, None) else {"depth_mask_m": [low or 0.0, high or math.inf]}),
         }
 
-    def dataset(self, split: str) -> Dataset:
+    def dataset(self, split: str) -> SizedDataset:
         """The data set of a split, made once; validation and test raise where the split is empty."""
         if split not in self._datasets:
             dataset = self.make_dataset(split)
             if len(dataset) == 0:
                 raise InputError(f"the {split} split is empty (data)")
             if self.cache is not None:
-                dataset = CachedStacks(dataset, self.cache, self.protocol(), self.rounded_to_8_bits)
+                identified = cast(IdentifiedDataset, dataset)
+                dataset = CachedStacks(identified, self.cache, self.protocol(), self.rounded_to_8_bits)
             self._datasets[split] = self._served(dataset, split, self.rounded_to_8_bits)
         return self._datasets[split]
 
-    def _served(self, dataset: Dataset, split: str, bytes_are_exact: bool) -> Dataset:
+    def _served(self, dataset: SizedDataset, split: str, bytes_are_exact: bool) -> SizedDataset:
         """Read past what is broken, kept in memory, sparse, masked, as configured; training's with its draws."""
         learnt_from = split in ("train", "val")  # the others are seen once, and judged
         if self.on_error == "skip" and learnt_from:
@@ -201,9 +203,9 @@ class FocalStackDataModule(lightning.LightningDataModule):
                 medians.append(stack.depth_m[stack.valid].median())
         return float(torch.stack(medians).median()) if medians else None
 
-    def _loader(self, dataset: Dataset, **batches: Any) -> DataLoader:
+    def _loader(self, dataset: SizedDataset, **batches: Any) -> DataLoader:
         return DataLoader(
-            dataset,
+            cast(Dataset, dataset),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             timeout=self.worker_timeout_s if self.workers else 0,
@@ -216,12 +218,12 @@ class FocalStackDataModule(lightning.LightningDataModule):
         """This process's number, and how many there are."""
         return getattr(self.trainer, "global_rank", 0), getattr(self.trainer, "world_size", 1)
 
-    def _training_loader(self, dataset: Dataset) -> DataLoader:
+    def _training_loader(self, dataset: SizedDataset) -> DataLoader:
         batches = EpochBatches(len(dataset), self.batch_size, self.seed, *self._rank())
         batches.continue_at(*self._first)
         return self._loader(dataset, batch_sampler=batches)
 
-    def _judging_loader(self, dataset: Dataset) -> DataLoader:
+    def _judging_loader(self, dataset: SizedDataset) -> DataLoader:
         return self._loader(dataset, batch_size=1, sampler=Share(len(dataset), *self._rank()))
 
     def train_dataloader(self) -> DataLoader:
@@ -261,7 +263,7 @@ class StacksDataModule(FocalStackDataModule):
     ) -> None:
         super().__init__(**common)
         self.root, self.limit = Path(root), limit
-        self.overrides = {
+        self.overrides: dict[str, Any] = {
             "camera": camera,
             "focus_distances_m": focus_distances_m,
             "focus_distance_unit_m": focus_distance_unit_m,
@@ -277,7 +279,7 @@ class StacksDataModule(FocalStackDataModule):
     def check(self) -> None:
         stack_folders(self.root)
 
-    def make_dataset(self, split: str) -> Dataset:
+    def make_dataset(self, split: str) -> SizedDataset:
         names = listed_names(self.root, split)
         if names is None:
             names = [folder.name for folder in stack_folders(self.root)]

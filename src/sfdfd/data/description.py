@@ -129,14 +129,16 @@ class Description:
         dioptres = checked_choice(kind or "metre", f"{where}: focus_unit", ("metre", "dioptre")) == "dioptre"
         if dioptres and unit_m is not None:
             raise InputError(f"{where}: focus_unit=dioptre and focus_distance_unit_m={unit_m:g} contradict each other")
-        bounds, origins = {}, {}
+        bounds: dict[str, float | None] = {}
+        origins: dict[str, str] = {}
         for key in ("near_m", "far_m"):
             value, where = said(key)
             bounds[key] = None if value is None else checked_number(value, f"{where}: {key}")
             if value is not None:
                 origins[key] = where
-        if None not in bounds.values() and bounds["near_m"] >= bounds["far_m"]:
-            raise InputError(f"{where}: expected near_m < far_m, got {bounds['near_m']:g} and {bounds['far_m']:g}")
+        near_m, far_m = bounds["near_m"], bounds["far_m"]
+        if near_m is not None and far_m is not None and near_m >= far_m:
+            raise InputError(f"{where}: expected near_m < far_m, got {near_m:g} and {far_m:g}")
         return cls(
             folder=folder,
             files=files,

@@ -41,8 +41,8 @@ def _from_description(said: Description, facts: Sequence[PhotoFacts]) -> FocusDi
 
 
 def _from_exif(said: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
-    subject = [fact.subject_distance_m for fact in facts]
-    if not subject or None in subject or len(set(subject)) == 1:
+    subject = [metres for fact in facts if (metres := fact.subject_distance_m) is not None]
+    if not subject or len(subject) < len(facts) or len(set(subject)) == 1:
         return None
     return FocusDistances(tuple(subject), "EXIF subject distance")
 

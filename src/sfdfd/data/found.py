@@ -54,7 +54,9 @@ def stacks_below(
     """
     if not root.is_dir():
         raise InputError(f"stacks={root}: no such folder")
-    found, passed, seen = [], [], {folder.resolve() for folder in apart_from}
+    found: list[FoundStack] = []
+    passed: list[str] = []
+    seen = {folder.resolve() for folder in apart_from}
     for folder in _folders(root, seen):
         name = "" if folder == root else folder.relative_to(root).as_posix()
         images = without_twins(list_images(folder))
@@ -67,9 +69,9 @@ def stacks_below(
         elif any((folder / one).is_file() for one in DESCRIPTIONS):
             found.append(FoundStack(name or root.resolve().name, folder))
         else:
-            of_folder, alone = _of_photographs(folder, name, images, root, gap_s)
+            of_folder, singles = _of_photographs(folder, name, images, root, gap_s)
             found += of_folder
-            passed += alone
+            passed += singles
     if not found:
         raise InputError(
             f"stacks={root}: no folder with two or more photographs, no burst (two within {gap_s:g} s: burst_gap_s) and no "

@@ -144,7 +144,7 @@ def _read_usual(data: bytes, path: Path, check_size: Callable[[int, int], None])
                 tags = image.getexif()
                 exif = {**tags, **tags.get_ifd(ExifTags.IFD.Exif)}
                 deep = (data[:4] == b"\x89PNG" and data[24] == 16) or (
-                    is_tiff and any(bits > 8 for bits in image.tag_v2.get(258, (1,)))
+                    is_tiff and any(bits > 8 for bits in image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined] # a TIFF's
                 )  # Pillow reduces deep colour to 8 bits
                 image.load()
                 exif[ExifTags.Base.Orientation] = image.getexif().get(

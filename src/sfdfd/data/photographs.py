@@ -58,7 +58,7 @@ class Photographs:
     name: str
     files: tuple[Path, ...]
     images: Sequence[np.ndarray]
-    camera: dict[str, float | None]
+    camera: Mapping[str, float | None]
     focus_distances_m: tuple[float, ...] | None
     near_m: float | None = None
     far_m: float | None = None
@@ -78,11 +78,13 @@ class Photographs:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         images = self.images
-        return (images.shape if isinstance(images, Slices) else images[0].shape)[:2]
+        height, width = (images.shape if isinstance(images, Slices) else images[0].shape)[:2]
+        return height, width
 
     def known_camera(self) -> Camera | None:
         """The camera, if all of it is known."""
-        return None if None in self.camera.values() else Camera(**self.camera)
+        known = {key: value for key, value in self.camera.items() if value is not None}
+        return Camera(**known) if len(known) == len(self.camera) else None
 
     def as_tensor(self) -> Tensor:
         """(S,3,H,W) float32 in [0, 1]."""
@@ -169,9 +171,9 @@ def read_photographs(
         missing["focus_distances_m"] = how_to_give_distances(said, facts)
     else:
         sources["focus_distances_m"] = focus.origin + said.unit_in_words
-        if values["focal_length_m"] is not None and min(focus_distances_m) <= values["focal_length_m"]:
+        if values["focal_length_m"] is not None and min(focus.values_m) <= values["focal_length_m"]:
             raise InputError(
-                f"{focus.origin}: focus distance {min(focus_distances_m):.6g} m lies inside the focal length "
+                f"{focus.origin}: focus distance {min(focus.values_m):.6g} m lies inside the focal length "
                 f"{values['focal_length_m']:.6g} m (focus_distances_m; camera.focal_length_m from "
                 f"{sources['focal_length_m']})"
             )
@@ -252,7 +254,7 @@ def depth_range_m(
     return near_m, far_m
 
 
-def _truth(said: Description, size: tuple[int, int], part: tuple[slice, slice]) -> dict[str, np.ndarray]:
+def _truth(said: Description, size: tuple[int, int], part: tuple[slice, slice]) -> dict[str, Any]:
     """The files that ``stack.yaml`` names under truth: ``depth_m`` (.npy, metres, 0 unknown) and ``aif`` (an image)."""
     named, described = said.truth, said.yaml
     if named is None:

@@ -149,8 +149,10 @@ def half_made(root: Path) -> dict[str, Any] | None:
         InputError: there is one, but it is not readable.
     """
     half = _half(Path(os.path.realpath(root)))
+    if half is None:
+        return None
     try:
-        return None if half is None else dict(json.loads((half / PLAN).read_text(encoding="utf-8")))
+        return dict(json.loads((half / PLAN).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{half / PLAN}: not readable ({one_line(error)}); remove {half}") from None
 

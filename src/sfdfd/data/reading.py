@@ -98,6 +98,7 @@ def _cut(part: tuple[slice, slice], image: np.ndarray) -> np.ndarray:
 def _of_video(said: Description) -> tuple[Description, list[np.ndarray], str]:
     """The frames, and what is to be said of their choice."""
     video, number = said.video, len(said.files)
+    assert video is not None
 
     def check_size(width: int, height: int) -> None:
         if width * height > LARGEST_PIXELS:

@@ -38,6 +38,7 @@ def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None, h
         raise InputError(f"{Path(folder) / 'stack.yaml'}: {key} is missing; give it: {remedy}")
     camera = photographs.known_camera()
     kept, _ = photographs.parted()
+    assert camera is not None and kept.focus_distances_m is not None and photographs.focus_distances_m is not None
     near_m, far_m = depth_range_m(kept.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m)
     truth: dict[str, Tensor] = {}
     if photographs.depth_m is not None:
@@ -62,8 +63,8 @@ def stack_folders(root: str | Path) -> list[Path]:
         raise InputError(f"{root}: no such folder (data.root)")
     if (root / "stack.yaml").exists() or list_images(root):
         return [root]
-    folders = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    folders = [path for path in folders if (path / "stack.yaml").exists() or len(list_images(path)) > 1]
+    below = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    folders = [path for path in below if (path / "stack.yaml").exists() or len(list_images(path)) > 1]
     if not folders:
         raise InputError(f"{root}: neither slices nor folders with a stack.yaml (data.root)")
     return folders

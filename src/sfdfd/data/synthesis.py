@@ -93,6 +93,7 @@ class StackSynthesis:
         """
         if len(stack) > 1:
             return FocalStack.collate([self.rendered(one, generator) for one in stack])
+        assert stack.depth_m is not None  # of unrendered stacks it is known
         depth_m = stack.depth_m.clamp(self.near_m, self.far_m)
         images = self.renderer(stack.aif, depth_m, stack.focus_distances_m, stack.camera)
         images = self.sensor(images[0], generator)[None].clamp(0.0, 1.0)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from sfdfd.data.datamodule import FocalStackDataModule
+from sfdfd.data.interface import IdentifiedDataset
 from sfdfd.data.places import read_manifest
 from sfdfd.data.sampling import random_for
 from sfdfd.data.scenes.prepared import PreparedScenes
@@ -41,6 +42,8 @@ class SynthesisDataModule(FocalStackDataModule):
         resize: factor by which the scenes' images are smaller than those that the camera means.
         common: :class:`FocalStackDataModule`.
     """
+
+    camera: Camera
 
     def __init__(
         self,
@@ -79,11 +82,11 @@ class SynthesisDataModule(FocalStackDataModule):
             self.seed,
         )
 
-    def scenes(self, split: str) -> Dataset:
+    def scenes(self, split: str) -> IdentifiedDataset:
         """The scenes of a split; see :class:`sfdfd.data.scenes.scene.Scene`."""
         raise NotImplementedError
 
-    def make_dataset(self, split: str) -> Dataset:
+    def make_dataset(self, split: str) -> IdentifiedDataset:
         return RenderedStacks(self.scenes(split), self.synthesis)
 
     def train_dataloader(self) -> DataLoader:
@@ -115,7 +118,9 @@ class SynthesisDataModule(FocalStackDataModule):
             scene = scenes[int(index)]
             seen = scene.depth_m[scene.known & (scene.depth_m >= span[0]) & (scene.depth_m <= span[1])]
             ends += [(float(seen.min()), float(seen.max()))] if len(seen) else []
-        span = tuple(float(value) for value in np.median(ends, axis=0)) if ends else span
+        if ends:
+            low, high = np.median(ends, axis=0)
+            span = float(low), float(high)
         return self.camera, np.linspace(*span, number).tolist(), span, f"{note}; judged for the median image"
 
     def protocol(self) -> dict[str, Any]:
@@ -163,7 +168,7 @@ class ProceduralDataModule(SynthesisDataModule):
         self.height, self.width = height, width
         self.lengths = {"train": train_length, "val": val_length, "test": test_length}
 
-    def scenes(self, split: str) -> Dataset:
+    def scenes(self, split: str) -> IdentifiedDataset:
         first = {"train": 0, "val": 1_000_000, "test": 2_000_000, "all": 2_000_000}[split]
         length = self.lengths["test" if split == "all" else split]
         near_m, far_m = self.synthesis.near_m, self.synthesis.far_m
@@ -199,7 +204,7 @@ class RGBDDataModule(SynthesisDataModule):
         **synthesis: Any,
     ) -> None:
         super().__init__(**synthesis)
-        self.cut = {"crop": tuple(crop), "evaluation_crop": evaluation_crop, "mask_folder": mask_folder}
+        self.cut: dict[str, Any] = {"crop": tuple(crop), "evaluation_crop": evaluation_crop, "mask_folder": mask_folder}
         self.root, self.depth_unit_m, self.holes = Path(root), depth_unit_m, tuple(holes)
         self.split_files = {key: value for key, value in (split_files or {}).items() if value}
         self.limit = limit
@@ -207,7 +212,7 @@ class RGBDDataModule(SynthesisDataModule):
     def check(self) -> None:
         RGBDFolder.pairs(self.root)
 
-    def scenes(self, split: str) -> Dataset:
+    def scenes(self, split: str) -> IdentifiedDataset:
         if split in self.split_files:
             chosen = names_in(Path(self.split_files[split]))
         else:
@@ -242,7 +247,7 @@ class RerenderedDataModule(SynthesisDataModule):
     def check(self) -> None:
         stack_folders(self.root)
 
-    def scenes(self, split: str) -> Dataset:
+    def scenes(self, split: str) -> IdentifiedDataset:
         names = listed_names(self.root, split)
         if names is None:
             names = split_names([folder.name for folder in stack_folders(self.root)], split)

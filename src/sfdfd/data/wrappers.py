@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from sfdfd.data.images import to_bytes
+from sfdfd.data.interface import IdentifiedDataset, SizedDataset
 from sfdfd.data.sampling import random_for
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError, one_line
@@ -27,7 +28,7 @@ class RenderedStacks(Dataset):
         on_device: leave the rendering to whoever has the batch on its device (:meth:`StackSynthesis.rendered`).
     """
 
-    def __init__(self, scenes: Dataset, synthesis: StackSynthesis, on_device: bool = False) -> None:
+    def __init__(self, scenes: IdentifiedDataset, synthesis: StackSynthesis, on_device: bool = False) -> None:
         self.scenes = scenes
         self.make = synthesis.unrendered if on_device else synthesis
 
@@ -45,7 +46,7 @@ class RenderedStacks(Dataset):
 class Remembered(Dataset):
     """Keeps each stack in memory after its first use, images as bytes where they were rounded to 8 bits."""
 
-    def __init__(self, dataset: Dataset, bytes_are_exact: bool) -> None:
+    def __init__(self, dataset: SizedDataset, bytes_are_exact: bool) -> None:
         self.dataset, self.bytes_are_exact = dataset, bytes_are_exact
         self.kept: dict[int, dict[str, Any]] = {}
 
@@ -76,7 +77,7 @@ class Sparse(Dataset):
             (:class:`sfdfd.data.sampling.Sample`), torch's own generator for a bare index.
     """
 
-    def __init__(self, dataset: Dataset, slices: int, choice: str, seed: int | None) -> None:
+    def __init__(self, dataset: SizedDataset, slices: int, choice: str, seed: int | None) -> None:
         self.dataset, self.slices, self.choice, self.seed = dataset, slices, choice, seed
 
     def __len__(self) -> int:
@@ -100,7 +101,7 @@ class Sparse(Dataset):
 class Masked(Dataset):
     """Stacks whose truth counts only where it lies between two depths."""
 
-    def __init__(self, dataset: Dataset, near_m: float | None, far_m: float | None) -> None:
+    def __init__(self, dataset: SizedDataset, near_m: float | None, far_m: float | None) -> None:
         self.dataset, self.near_m, self.far_m = dataset, near_m or 0.0, far_m or float("inf")
 
     def __len__(self) -> int:
@@ -116,7 +117,7 @@ class Masked(Dataset):
 class Drawn(Dataset):
     """Stacks that carry what they draw their random numbers from (``FocalStack.draw``), where the index does."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: SizedDataset) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -135,7 +136,7 @@ class Survivor(Dataset):
         dataset: whose samples raise :class:`sfdfd.errors.InputError` or OSError where they cannot be read.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: SizedDataset) -> None:
         self.dataset = dataset
         self.broken = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
 

@@ -12,7 +12,7 @@ one or the other (both render alike); the wall's colour farther away can.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -134,7 +134,7 @@ class Energy:
 
     def halved(self) -> Energy:
         stack = self.stack
-        start = None if self.start is None else tuple(_halve(value[:, None])[:, 0] for value in self.start)
+        start: Any = None if self.start is None else tuple(_halve(value[:, None])[:, 0] for value in self.start)
         images = self.halved_light(stack.images)
         return Energy(self.priors, stack.scaled(images, _halve(stack.shown())), self.renderer, start)
 
@@ -170,7 +170,8 @@ class Energy:
         behind, _ = self.behind(position.detach())
         cover = (position.detach() - behind > self.jump[:, None, None]).to(aif)
         layer = (hidden, self.depth_m(lens.seen(behind).detach()), cover)
-        return lens.applied(self.renderer(aif, depth_m, focus, camera, aperture=factor, hidden=layer))
+        stack = self.renderer(aif, depth_m, focus, camera, aperture=factor, hidden=layer)  # type: ignore[call-arg] # occludes
+        return lens.applied(stack)
 
     def behind(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """(B,H,W) the farthest position within ``hidden_px``, and where it is (indices of flattened pixels)."""
@@ -219,7 +220,8 @@ class Energy:
     def variation(self, image: Tensor) -> Tensor:
         """(B,) total variation of an image, weighed."""
         steps = (torch.diff(image, dim=axis) for axis in (-1, -2))
-        return sum(self.priors.aif_smoothness * torch.sqrt(step * step + 1e-5).mean((1, 2, 3)) for step in steps)
+        level = self.priors.aif_smoothness
+        return cast(Tensor, sum(level * torch.sqrt(step * step + 1e-5).mean((1, 2, 3)) for step in steps))
 
     @staticmethod
     def plainness(image: Tensor, window_px: int = 7, level: float = 0.02) -> Tensor:
@@ -278,7 +280,7 @@ def energy_of(
     """The energy that :class:`Refiner` minimises, of a given answer, without its priors' options changed: (B,)."""
     problem = Energy(priors_for(renderer, {}), stack.without_truth(), with_gradient(renderer))
     with torch.no_grad():
-        return problem.energy(*problem.unknowns(depth_m, aif, Lens((), *stack.images.shape[:2], aif)))
+        return problem.energy(*problem.unknowns(depth_m, aif, Lens((), *stack.images.shape[:2], like=aif)))
 
 
 def with_gradient(renderer: Renderer) -> Renderer:

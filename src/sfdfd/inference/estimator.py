@@ -145,7 +145,7 @@ class DefocusEstimator:
         """The stack at the working size; itself where it is no larger."""
         size = tuple(stack.images.shape[-2:])
         largest = float(stack.blur_at_ends_px().abs().max())
-        return stack.resized(*working_size(*size, working_px_for(self.working_px, largest, max(size))))
+        return stack.resized(*working_size(*size, longer_px=working_px_for(self.working_px, largest, max(size))))
 
     def solve(
         self, stack: FocalStack, progress: Callable[[float, int, float], None] | None = None

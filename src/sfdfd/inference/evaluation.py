@@ -90,14 +90,16 @@ def evaluate(
     console = Console(stderr=True)
     for index in track(range(len(dataset)), description="evaluating", console=console, disable=not console.is_terminal):
         stack, aside, places = _parted(dataset[index].to(device), datamodule.holdout)
-        resolution.add(tuple(stack.images.shape[-2:]))
+        resolution.add((stack.images.shape[-2], stack.images.shape[-1]))
         for name, method in methods.items():
             prediction = method(stack)
             measured = image_metrics(prediction, stack)
             metrics[name].update(measured)
             rows.append({"name": stack.name[0], "method": name, **measured.as_dicts()[0]})
             judged = (
-                judged_slices(stack, prediction, renderer, aside, getattr(method, "camera", None)) if places else []
+                judged_slices(stack, prediction, renderer, aside, getattr(method, "camera", None))
+                if aside is not None
+                else []
             )
             if judged:
                 means = mean_figures([one.figures for one in judged])

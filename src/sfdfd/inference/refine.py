@@ -133,7 +133,7 @@ class Refiner:
         last = len(levels) - 1
         shares = [priors.coarse_share * (number + 1) / max(last, 1) for number in range(last)] + [1.0]
         fitted = {*self.fit, "k"} if fit_blur else self.fit
-        unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], aif))
+        unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], like=aif))
         started = time.monotonic() - spent_s
         with torch.no_grad():
             first = problem.energy(*unknown)

@@ -42,6 +42,7 @@ def enlarged(
         covered: (H,W) each, 0 where a slice shows nothing.
         defocus: whether to keep the (1,S,H,W) defocus maps, S times the depth's memory.
     """
+    assert prediction.depth_std_m is not None and prediction.confidence is not None
     focus = stack.focus_distances_m[0]
     low, high = float(1 / stack.far_m), float(1 / stack.near_m)
     size = (slices[0]() if callable(slices[0]) else slices[0]).shape[-2:]
@@ -74,7 +75,8 @@ def blend_slices(
     Weights exp(-(r^2 - r_min^2) / (2 t^2)), r the blur radius in pixels and t = 0.7 px.
     """
     smallest = _smallest_blur_px(depth_m, focus_distances_m, camera, covered)
-    total, weights = None, None
+    total: Tensor | None = None
+    weights: Tensor | None = None
     for index, (item, focus) in enumerate(zip(slices, focus_distances_m, strict=True)):
         image = item() if callable(item) else item
         radius = camera.blur_radius_px(depth_m, focus)
@@ -84,6 +86,7 @@ def blend_slices(
             weight = weight * (covered[index] + 1e-12)
         total = weight * image if total is None else total.addcmul_(weight.expand_as(image), image)
         weights = weight if weights is None else weights.add_(weight)
+    assert total is not None and weights is not None  # there are slices
     return total / weights
 
 
@@ -91,13 +94,15 @@ def _smallest_blur_px(
     depth_m: Tensor, focus_distances_m: Tensor, camera: Camera, covered: Sequence[Tensor] | None
 ) -> Tensor:
     """(H,W) of the sharpest slice that shows a pixel; of all slices where none does."""
-    anyway, shown = None, None
+    anyway: Tensor | None = None
+    shown: Tensor | None = None
     for index, focus in enumerate(focus_distances_m):
         radius = camera.blur_radius_px(depth_m, focus)
         anyway = radius if anyway is None else torch.minimum(anyway, radius)
         if covered is not None:
             radius = torch.where(covered[index] > 0.5, radius, torch.inf)
             shown = radius if shown is None else torch.minimum(shown, radius)
+    assert anyway is not None  # there are slices
     return anyway if shown is None else torch.where(torch.isfinite(shown), shown, anyway)
 
 
@@ -125,6 +130,7 @@ def mended_aif(stack: FocalStack, prediction: Prediction, unexplained: float = U
 
     The share of the slices is m / (m + unexplained^2), m the mean square of the residual in a window of 5 pixels.
     """
+    assert prediction.rendered is not None
     shown = stack.shown()
     residual = (shown[:, :, None] * (prediction.rendered - stack.images).square()).sum((1, 2), keepdim=False)
     residual = box_blur((residual / (3 * shown.sum(1).clamp_min(1e-6)))[:, None], 5, separable=True)

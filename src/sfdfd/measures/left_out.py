@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import cast
 
 import numpy as np
 import torch
@@ -128,7 +129,7 @@ def judge(
     Returns:
         See :class:`Judged`; NaN where the photograph shows nothing.
     """
-    gain = (1.0, 1.0, 1.0)
+    gain: tuple[float, ...] = (1.0, 1.0, 1.0)
     if exposure:
         photograph, gain = _evened(photograph, nearest, covered)
     height, width = photograph.shape[-2:]
@@ -140,7 +141,7 @@ def judge(
 
     def error(channel: Callable[[int], Tensor]) -> Tensor:
         """Sum of squares over what counts, one colour after the other: photographs are large."""
-        return sum(channel(c)[counted].square().sum(dtype=torch.float64) for c in range(3))
+        return cast(Tensor, sum(channel(c)[counted].square().sum(dtype=torch.float64) for c in range(3)))
 
     def of(image: Tensor) -> float:
         return _psnr_db(error(lambda c: (image[c] - photograph[c]).cpu()), 3 * int(counted.sum()))

@@ -5,6 +5,8 @@ Every function returns one number per image, (B,). Ground truth has no place her
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import kornia
 import torch
 import torch.nn.functional as F
@@ -187,8 +189,9 @@ class SelfSupervisedLoss(nn.Module):
 
     def forward(self, prediction: Prediction, stack: FocalStack) -> dict[str, Float[Tensor, "b"]]:
         """All terms, unweighted, per image, and their weighted sum as ``total``; the batch is not padded."""
-        photometric = {"ssim_weight": self.ssim_weight, "border_px": self.border_px}
-        rendered, images, aif, mask = prediction.rendered, stack.images, prediction.aif, stack.slice_mask
+        photometric: dict[str, Any] = {"ssim_weight": self.ssim_weight, "border_px": self.border_px}
+        rendered = cast(Tensor, prediction.rendered)  # whoever trains has rendered
+        images, aif, mask = stack.images, prediction.aif, stack.slice_mask
         coarse = coarse_aif(images, prediction.defocus_px, mask).detach()
 
         def smooth() -> Tensor:
@@ -207,5 +210,5 @@ class SelfSupervisedLoss(nn.Module):
             "coarse_blur": lambda: aif_blur(coarse, normalisation=self.blur_normalisation),
         }
         values = {name: terms[name]() for name, weight in self.weights.items() if weight}
-        values["total"] = sum(self.weights[name] * value for name, value in values.items())
+        values["total"] = cast(Tensor, sum(self.weights[name] * value for name, value in values.items()))
         return values

@@ -105,6 +105,7 @@ def ssim(image: Float[Tensor, "b c h w"], truth: Float[Tensor, "b c h w"]) -> Fl
         1.0
     """
     value = structural_similarity_index_measure(image.float(), truth.float(), data_range=1.0, reduction="none")
+    assert isinstance(value, Tensor)
     return value.reshape(image.shape[0])
 
 
@@ -142,6 +143,7 @@ def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
     sums = torch.zeros(batch, len(DEPTH_KEYS) + 1, dtype=torch.float64)
     column = {key: index for index, key in enumerate(KEYS)}
     if stack.depth_m is not None:
+        assert stack.valid is not None  # it goes with the depth
         totals, count = _sums(prediction.depth_m, stack.depth_m, stack.valid)
         for index, key in enumerate(DEPTH_KEYS):
             rows[:, column[f"depth/{key}"]] = _finish(key, totals[key] / count)
@@ -183,6 +185,8 @@ class EvaluationMetrics(Metric):
     """
 
     full_state_update = False
+    rows: list[Tensor]
+    sums: list[Tensor]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

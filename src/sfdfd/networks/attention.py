@@ -102,14 +102,15 @@ class FocusAttentionNet(nn.Module):
         features = F.pixel_unshuffle(torch.cat([images, cues], dim=2).flatten(0, 1), 2)
         features = features.contiguous(memory_format=torch.channels_last)
 
-        skips, first = [], None
-        for level, block in enumerate(self.encoder):
+        skips: list[Tensor] = []
+        first: Tensor | None = None
+        for number, block in enumerate(self.encoder):
             features = block(features)
             fused = max_over_slices(features.unflatten(0, (batch, slices)), slice_mask)
             skips.append(fused)
-            if level == 0:
+            if number == 0:
                 first = features
-            if level < len(self.encoder) - 1:
+            if number < len(self.encoder) - 1:
                 pooled = F.max_pool2d(features, 2)
                 shared = F.max_pool2d(fused, 2)
                 features = torch.cat([pooled, shared.repeat_interleave(slices, 0)], dim=1)
@@ -118,6 +119,7 @@ class FocusAttentionNet(nn.Module):
                 fused = F.interpolate(fused, size=skip.shape[-2:], mode="bilinear", align_corners=False)
             fused = block(torch.cat([skip, fused], dim=1))
 
+        assert first is not None
         per_slice = torch.cat([first, fused.repeat_interleave(slices, 0)], dim=1)
         logits = F.pixel_shuffle(self.slice_head(per_slice), 2).unflatten(0, (batch, slices)).float()
         logits = logits + self.power[:, None, None] * torch.stack([relative[1], relative[0]], dim=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -75,7 +77,8 @@ class DAIFNet(nn.Module):
         self.joint = nn.ModuleList(nn.Sequential(convolution(2 * w, w), convolution(w, w)) for w in reversed(widths))
         self.head = nn.Sequential(convolution(width, width), nn.Conv2d(width, 4, 3, padding=1))
         if head == "inverse_depth":
-            nn.init.constant_(self.head[-1].bias[3], -1.5)  # start in the middle of the range in depth, not at near
+            bias = cast(Tensor, self.head[-1].bias)
+            nn.init.constant_(bias[3], -1.5)  # start in the middle of the range in depth, not at near
 
     def forward(
         self,

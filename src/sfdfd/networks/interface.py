@@ -62,8 +62,8 @@ class Network(Protocol):
         images: Float[Tensor, "b s 3 h w"],
         focus_distances_m: Float[Tensor, "b s"] | Float[Tensor, "s"],
         *,
-        near_m: float | Tensor | None = None,
-        far_m: float | Tensor | None = None,
+        near_m: float | Tensor,
+        far_m: float | Tensor,
         slice_mask: Bool[Tensor, "b s"] | None = None,
     ) -> NetworkOutput:
         """Predict from (B,S,3,H,W) images in [0, 1] and (B,S) distances in metres; ``slice_mask``: true for real slices."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -63,8 +64,8 @@ class PlaneSweepNet(nn.Module):
         self.head = nn.Conv2d(widths[0], planes, 3, padding=1)
         self.coarse_head = nn.Conv2d(widths[1], planes, 3, padding=1)
         self.image_head = nn.Sequential(convolution(widths[0] + 3, widths[0]), nn.Conv2d(widths[0], 3, 3, padding=1))
-        for last in (self.head, self.coarse_head, self.image_head[-1]):
-            nn.init.zeros_(last.bias)
+        for last in (self.head, self.coarse_head, cast(nn.Conv2d, self.image_head[-1])):
+            nn.init.zeros_(cast(Tensor, last.bias))
             nn.init.normal_(last.weight, std=1e-3)
         self.trust = nn.Parameter(torch.tensor(8.0))
 
@@ -115,6 +116,8 @@ class PlaneSweepNet(nn.Module):
         numbers = torch.stack([torch.log2(span.clamp_min(0.1)) / 4, there.sum(1) / 8], 1)
         guide = self._sharpest(images, self._position(start), defocus, shown)
         maps = numbers[:, :, None, None].expand(-1, -1, height, width)
+        fine: Any
+        coarse: Any
         fine, coarse = ([0.5 * r, (low + 8) / 4] for r, low in zip(relative, least, strict=True))
         fine = pad_to_multiple(torch.cat([*fine, guide], 1), self.multiple)
         coarse = F.avg_pool2d(pad_to_multiple(torch.cat([*coarse, maps], 1), self.multiple), 2)

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -92,7 +93,8 @@ def level_grid(inverse: Tensor, in_focus: Float[Tensor, "s"], step: float, most:
 def share_levels(inverse: Float[Tensor, "h w"], levels: Float[Tensor, "l"]) -> Float[Tensor, "l h w"]:
     """Hat weights of every pixel over ascending levels that span them; they sum to 1. Their gradient on a level is the mean
     of those on both sides."""
-    index, weights = torch.arange(len(levels), device=inverse.device)[:, None, None], 0.0
+    index = torch.arange(len(levels), device=inverse.device)[:, None, None]
+    weights: Any = 0.0
     for right in (True, False):
         upper = torch.searchsorted(levels.detach(), inverse.detach().contiguous(), right=right)
         upper = upper.clamp(1, len(levels) - 1)
@@ -241,7 +243,7 @@ class _Box:
             return torch.fft.rfft2(image, s=self.shape)
         padded = image.new_zeros(*image.shape[:-2], *self.shape)  # the source at its place within the target
         rows, columns = (slice(o, o + s.stop - s.start) for o, s in zip(self.offset, self.source, strict=True))
-        padded[..., rows, columns] = image[(..., *self.source)]
+        padded[..., rows, columns] = image[..., self.source[0], self.source[1]]
         return torch.fft.rfft2(padded)
 
     def blurred(self, image: Tensor, kernels: Tensor) -> Tensor:
@@ -272,9 +274,9 @@ class _Box:
 
 def _boxes(touched: Tensor, sizes: Float[Tensor, "s l"], psf: PSF) -> list[_Box | None]:
     """A box around each level's pixels; none for an empty level."""
-    extent = touched.shape[-2:]
+    extent = touched.shape[-2], touched.shape[-1]
     reaches = [reach_px(psf, size) for size in sizes.amax(0).tolist()]
-    ends = []
+    ends: list[tuple[Any, Any, Any]] = []
     for axis, n in ((2, extent[0]), (1, extent[1])):
         present = touched.any(axis).cpu().numpy()
         low, high = present.argmax(1), n - present[:, ::-1].argmax(1)

@@ -44,10 +44,16 @@ def floored_size_px(size_px: Tensor, floor_px: float) -> Tensor:
 class PSF(Protocol):
     """A family of point spread functions K_s(q); sizes and distances in pixels."""
 
-    floor_px: float
-    """Smallest size; there the neighbours' weight is negligible, so that rendering in focus is the identity."""
-    mass: float
-    """The integral of K_s over the plane, the same for every size."""
+    @property
+    def floor_px(self) -> float:
+        """Smallest size; there the neighbours' weight is negligible, so that rendering in focus is the identity."""
+
+    @property
+    def mass(self) -> float:
+        """The integral of K_s over the plane, the same for every size."""
+
+    def __hash__(self) -> int:
+        """Of its parameters: bases are kept."""
 
     def size_px(self, radius_px, sigma_scale: float):
         """The size s of a blur radius."""

@@ -38,10 +38,13 @@ Hidden = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b h w"], Float[Tensor, "
 class Renderer(Protocol):
     """AIF + depth + focus distances -> focal stack. Whatever has it can synthesise stacks, train and refine."""
 
-    options: Mapping[str, Any]
-    """What it was made with, as plain values, for protocols and checkpoints."""
-    differentiable: bool
-    """Whether its stacks have a gradient in depth, so that it can train and refine."""
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What it was made with, as plain values, for protocols and checkpoints."""
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether its stacks have a gradient in depth, so that it can train and refine."""
 
     def __call__(
         self,

@@ -39,7 +39,7 @@ def spread_in_window(
     height, width = light.shape[-2:]
     light = F.pad(torch.cat([light, torch.ones_like(light[:, :1])], 1), (half,) * 4)  # ones count what lies inside
     spread_size = F.pad(size_px, (half,) * 4, mode="constant", value=1.0) if weighting == "source" else None
-    total = None
+    total: Tensor | None = None
     for row in range(window_px):
         for column in range(window_px):
             part = (..., slice(row, row + height), slice(column, column + width))
@@ -47,4 +47,5 @@ def spread_in_window(
             weight = psf.weight(distance_sq, size_px if spread_size is None else spread_size[part])
             term = weight[:, :, None] * light[part][:, None]
             total = term if total is None else total + term
+    assert total is not None  # a window has pixels
     return total[:, :, :-1] / total[:, :, -1:]

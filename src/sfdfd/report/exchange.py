@@ -149,7 +149,7 @@ def _triangles(depth: np.ndarray, shown: np.ndarray, pixel: float) -> np.ndarray
 
 def _texture(aif: Tensor) -> Image.Image:
     """A JPEG, which trimesh hands on as it is."""
-    size = working_size(*aif.shape[-2:], TEXTURE_PX)
+    size = working_size(*aif.shape[-2:], longer_px=TEXTURE_PX)
     shown = aif if size == tuple(aif.shape[-2:]) else F.interpolate(aif[None], size, mode="area")[0]
     file = io.BytesIO()
     Image.fromarray(to_bytes(shown.float().cpu()).permute(1, 2, 0).numpy()).save(file, "JPEG", quality=92)

@@ -100,6 +100,7 @@ def _glb(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[st
 
 def _slice_index(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
     values = predicted.slice_index
+    assert values is not None  # made where it is asked for
     kind = np.uint8 if int(values.max()) < 256 else np.uint16
     iio.imwrite(folder / "slice_index.png", values.cpu().numpy().astype(kind))
     return {"file": "slice_index.png"}

@@ -66,9 +66,9 @@ def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[
         ),
     ]
     if prediction.confidence is not None:
-        shown = colour_confidence(prediction.confidence[0].cpu().numpy())
-        first.append(picture("Confidence: bright is sure", shown))
-    rows = [{"title": "Result", "pictures": first}]
+        sure = colour_confidence(prediction.confidence[0].cpu().numpy())
+        first.append(picture("Confidence: bright is sure", sure))
+    rows: list[dict[str, Any]] = [{"title": "Result", "pictures": first}]
     names = [f"focus {value:.3g} {unit}" if unit else f"slice {i + 1}" for i, value in enumerate(focus)]
     images = stack.images[0].cpu()
     slices = [picture(name, image, largest_px=360) for name, image in zip(names, images, strict=True)]
@@ -89,8 +89,8 @@ def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[
 
 def left_out_row(title: str, judged: Judged) -> dict[str, Any]:
     """A row of a gallery: the slice that was predicted, the photograph, and what differs."""
-    difference = (judged.rendered - judged.photograph).abs().mean(0)
-    size = working_size(*difference.shape, 640)
+    difference: Any = (judged.rendered - judged.photograph).abs().mean(0)
+    size = working_size(*difference.shape, longer_px=640)
     difference = F.interpolate(difference[None, None], size, mode="area")[0, 0].numpy()
     words = {FIGURES[key]: value for key, value in judged.figures.as_dict().items()}
     return {

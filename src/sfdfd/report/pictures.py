@@ -76,7 +76,7 @@ def shown_range(depth_m: np.ndarray) -> tuple[float, float]:
 def _axes_for_scale(figure: Figure, axis, near: float, far: float, label: str) -> None:
     inverse = matplotlib.colors.Normalize(1 / far, 1 / near)
     bar = figure.colorbar(matplotlib.cm.ScalarMappable(inverse, DEPTH_COLOURS), ax=axis, fraction=0.046, pad=0.02)
-    ticks = np.linspace(1 / far, 1 / near, 6)
+    ticks = np.linspace(1 / far, 1 / near, 6).tolist()
     bar.set_ticks(ticks, labels=[f"{1 / tick:.3g}" for tick in ticks])
     bar.set_label(label)
 
@@ -102,10 +102,10 @@ def thinned(values: Tensor, largest: int = 1200) -> Tensor:
 
 def map_figure(values: Float[Tensor, "h w"], title: str) -> Figure:
     """A map of values in [0, 1] (confidence, relative depth) in colour, with its scale."""
-    values = values.detach().cpu().numpy()
-    figure = Figure(figsize=(1.6 + 5 * values.shape[1] / values.shape[0], 5), layout="constrained")
+    array = values.detach().cpu().numpy()
+    figure = Figure(figsize=(1.6 + 5 * array.shape[1] / array.shape[0], 5), layout="constrained")
     axis = figure.subplots()
-    shown = axis.imshow(values, cmap="viridis", vmin=0, vmax=1)
+    shown = axis.imshow(array, cmap="viridis", vmin=0, vmax=1)
     titled(axis, title)
     axis.set_axis_off()
     figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02)
@@ -124,6 +124,7 @@ def defocus_figure(
     for axis, value, title in zip(axes, values, titles, strict=False):
         shown = axis.imshow(value, cmap="coolwarm", vmin=-limit, vmax=limit)
         titled(axis, title, fontsize=9)
+    assert shown is not None  # there are slices
     figure.colorbar(shown, ax=axes, fraction=0.02, pad=0.01, label="blur radius in pixels")
     return figure
 
@@ -141,9 +142,9 @@ def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figur
     """One sample on one page: the stack, its reconstruction, the error, depth and AIF, with truth where it is known."""
     keep = stack.slice_mask[index].cpu()
     images = stack.images[index].cpu()[keep].permute(0, 2, 3, 1).numpy()
-    rendered = prediction.rendered
-    if rendered is not None:
-        rendered = rendered[index].detach().float().cpu()[keep].permute(0, 2, 3, 1).numpy()
+    rendered: np.ndarray | None = None
+    if prediction.rendered is not None:
+        rendered = prediction.rendered[index].detach().float().cpu()[keep].permute(0, 2, 3, 1).numpy()
     focus = stack.focus_distances_m[index].cpu()[keep].tolist()
     height, width = images.shape[1:3]
     columns = max(len(images), 4)

@@ -39,9 +39,12 @@ LEFT_OUT = "left_out"
 class LeftOutSlice(Protocol):
     """A slice that was kept aside, its pictures, and what ``prediction.json`` says of it."""
 
-    index: int
-    judged: Judged
-    facts: dict[str, Any]
+    @property
+    def index(self) -> int: ...
+    @property
+    def judged(self) -> Judged: ...
+    @property
+    def facts(self) -> dict[str, Any]: ...
 
 
 def write_prediction(
@@ -63,7 +66,9 @@ def write_prediction(
     Returns:
         The content of ``prediction.json``.
     """
-    small, confidence = predicted.small, predicted.full.confidence[0].cpu()
+    small = predicted.small
+    assert predicted.full.confidence is not None and small.rendered is not None  # an estimator's answer
+    confidence = predicted.full.confidence[0].cpu()
     scale = predicted.camera.blur_scale_px_m / predicted.stack.camera[0].blur_scale_px_m
     shown = predicted.stack.shown()[:, :, None].expand_as(predicted.stack.images)
     facts = {
@@ -178,6 +183,7 @@ def _write_metric(folder: Path, predicted: PredictedStack) -> dict[str, Any]:
 
 def _write_maps(folder: Path, predicted: PredictedStack) -> None:
     """AIF, confidence and validity."""
+    assert predicted.full.confidence is not None
     confidence = predicted.full.confidence[0].cpu()
     write_image(folder / "aif.png", predicted.full.aif[0].cpu())
     np.save(folder / "confidence.npy", confidence.numpy().astype(np.float32))

@@ -57,7 +57,9 @@ def run_many(
         InputError: ``output_dir`` holds something else's index.
     """
     before = _read_index(output_dir)
-    rows = [{"name": job.name, "status": "waiting", "seconds": None, "error": None, "facts": {}} for job in jobs]
+    rows: list[dict[str, Any]] = [
+        {"name": job.name, "status": "waiting", "seconds": None, "error": None, "facts": {}} for job in jobs
+    ]
     output_dir.mkdir(parents=True, exist_ok=True)
     with _bar(len(jobs)) as say:
         for index, job in enumerate(jobs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class StackAugmentation(nn.Module):
             index = order.reshape(len(stack), *(1,) * (values.ndim - 4), 3, 1, 1).expand_as(values)
             return values.gather(-3, index)
 
-        changes = {"images": relit(moved.images, gain)}
+        changes: dict[str, Any] = {"images": relit(moved.images, gain)}
         if moved.aif is not None:
             changes["aif"] = relit(moved.aif, gain[:, 0])
         return replace(moved, **changes)

@@ -23,7 +23,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sfdfd.errors import checked_number
 from sfdfd.report.pictures import overview, to_rgb
 from sfdfd.stack import FocalStack
-from sfdfd.training.module import DepthFromDefocus
 
 __all__ = ["CollapseDetector", "PictureLogger", "RunCheckpoint", "StepProgress"]
 
@@ -84,7 +83,9 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.strategy.reduce_boolean_decision(self.stopped_by is not None, all=False):
             self.stopped_by = self.stopped_by or signal.SIGTERM
             loop = trainer.fit_loop.epoch_loop
-            if not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            fetcher = trainer.fit_loop._data_fetcher
+            assert fetcher is not None  # a batch came from it
+            if not loop._should_check_val_fx(fetcher):
                 loop._skip_next_val = True  # stopping would bring one that an uninterrupted run does not have
             trainer.should_stop = True
 
@@ -106,7 +107,7 @@ class RunCheckpoint(ModelCheckpoint):
     def _accumulates(trainer: lightning.Trainer) -> bool:
         """Whether gradients of a step that is not made yet would be lost."""
         batch = trainer.fit_loop.epoch_loop.batch_progress
-        done = batch.current.processed
+        done = batch.current.processed  # type: ignore[attr-defined] # Lightning names the tracker's base class
         return done % trainer.accumulate_grad_batches != 0 and not (batch.is_last_batch and batch.current.ready == done)
 
     def _write_validated(self, trainer: lightning.Trainer) -> None:
@@ -140,7 +141,7 @@ class RunCheckpoint(ModelCheckpoint):
             rank_zero_warn(f"{best}, the best checkpoint so far, is gone: the best of the steps to come is kept")
             return
         mine = here / best.name
-        if rank_zero_only.rank == 0:
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined] # an attribute that Lightning puts on the function
             here.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(best, mine)
         self.best_model_path = self.kth_best_model_path = str(mine)
@@ -188,22 +189,22 @@ class PictureLogger(lightning.Callback):
         self.folder, self.every_n_epochs, self.samples = Path(folder), every_n_epochs, samples
         self.drawn_epoch, self.drawn_step = -every_n_epochs, -1
 
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, module: DepthFromDefocus) -> None:
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if trainer.sanity_checking or trainer.current_epoch - self.drawn_epoch < self.every_n_epochs:
             return
         self.drawn_epoch = trainer.current_epoch
         self.write(trainer, module)
 
-    def on_train_end(self, trainer: lightning.Trainer, module: DepthFromDefocus) -> None:
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if trainer.global_step != self.drawn_step:
             self.write(trainer, module)
 
     @rank_zero_only
-    def write(self, trainer: lightning.Trainer, module: DepthFromDefocus) -> None:
+    def write(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Write the pages now and hand them to the loggers that take pictures."""
         self.drawn_step = trainer.global_step
         self.folder.mkdir(parents=True, exist_ok=True)
-        dataset = trainer.datamodule.dataset("val")
+        dataset = trainer.datamodule.dataset("val")  # type: ignore[attr-defined] # set by Lightning without a type
         was_training = module.training
         module.eval()
         for index in range(min(self.samples, len(dataset))):

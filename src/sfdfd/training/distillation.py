@@ -67,7 +67,7 @@ class Distillation(lightning.LightningModule):
         run_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
         self.make_optimizer, self.weights = optimizer, weights
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.run_config = run_config or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -83,13 +83,16 @@ class DepthFromDefocus(lightning.LightningModule):
         run_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        if channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
+        self.network = network
         self.renderer, self.loss = renderer, loss
         self.make_optimizer, self.augmentation = optimizer, augmentation
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.log_truth_metrics = log_truth_metrics
         self.skip_nonfinite = checked_whole(skip_nonfinite, "skip_nonfinite (module.skip_nonfinite)", 0)
-        self.nonfinite_steps, self._last_batch = 0, None
+        self.nonfinite_steps = 0
+        self._last_batch: tuple[FocalStack, Tensor] | None = None
         self.camera = camera
         self.run_config = run_config or {}
         # a function, not a module: state_dict must not hold the network twice. Static shapes: the crop's is always the same
@@ -128,6 +131,7 @@ class DepthFromDefocus(lightning.LightningModule):
         Raises:
             InputError: it is one more than ``skip_nonfinite``.
         """
+        assert self._last_batch is not None
         stack, losses = self._last_batch
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         fine = torch.isfinite(losses).all()
@@ -158,14 +162,17 @@ class DepthFromDefocus(lightning.LightningModule):
         self.log("steps", float(self.trainer.global_step), logger=False)  # all that spawned processes hand back
 
     def validation_step(self, batch: FocalStack, batch_index: int) -> None:
-        common = {"on_step": False, "on_epoch": True, "batch_size": len(batch), "sync_dist": True}
+        common: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(batch), "sync_dist": True}
         predicted = self.predicted(batch)
         for name, value in self.compare(predicted).items():
             self.log(f"val/{name}", value.mean(), prog_bar=name == "reconstruction", **common)
         spread = [depth_spread(prediction.depth_m, part.near_m, part.far_m) for _, part, prediction in predicted]
         self.log("health/depth_std", torch.cat(spread).mean(), **common)
         if self.log_truth_metrics and batch.depth_m is not None:
-            measured = [depth_metrics(one.depth_m, part.depth_m, part.valid)["abs_rel"] for _, part, one in predicted]
+            measured = [
+                depth_metrics(one.depth_m, cast(Tensor, part.depth_m), cast(Tensor, part.valid))["abs_rel"]
+                for _, part, one in predicted
+            ]
             self.log("truth/depth_abs_rel", torch.cat(measured).mean().float(), prog_bar=True, **common)
 
     def configure_optimizers(self):
@@ -190,10 +197,11 @@ class DepthFromDefocus(lightning.LightningModule):
         if math.isfinite(total):
             warmup = min(self.warmup_steps, int(total) // 10)
             return (lambda step: (step - warmup) / max(1, total - warmup)), warmup
-        timer = next((one for one in self.trainer.callbacks if isinstance(one, Timer)), None)
-        if timer is None or timer.time_remaining() is None:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined] # set by Lightning without a type
+        timer = next((one for one in callbacks if isinstance(one, Timer)), None)
+        if timer is None or (remaining := timer.time_remaining()) is None:
             raise InputError("the cosine needs an end: give trainer.max_steps, trainer.max_epochs or trainer.max_time")
-        seconds = timer.time_elapsed() + timer.time_remaining()
+        seconds = timer.time_elapsed() + remaining
         return (lambda step: timer.time_elapsed() / seconds), self.warmup_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

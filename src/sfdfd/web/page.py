@@ -249,11 +249,9 @@ def _blocks(desk: Desk) -> gr.Blocks:
             parts = gr.File(label="Or one by one", file_count="multiple", interactive=False, elem_id="parts")
         place = gr.State(None)
 
-        quiet = {"api_visibility": "private"}
-        one, drawing = (
-            {"concurrency_limit": 1, "concurrency_id": "work"},
-            {"concurrency_limit": 1, "concurrency_id": "draw"},
-        )
+        quiet: dict[str, Any] = {"api_visibility": "private"}
+        one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "work"}
+        drawing: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "draw"}
         files.change(_in_words(handlers.take), [files], [found, go, results], **one, **quiet)
         example.click(_in_words(handlers.example), [], [files, found, go, results], **one, **quiet)
         go.click(

@@ -89,7 +89,7 @@ class Builder:
         half = z * self.view.tan[0] * np.exp(rng.uniform(np.log(0.05), np.log(0.32))) * rng.uniform(0.5, 1.3, 3)
         half *= min(1.0, 0.35 * z / half.max(), 0.9 * (z / self.near_m - 1) * self.near_m / half.max())
         turn = rotation((2, rng.normal(0, 0.5)), (1, rng.uniform(-0.9, 0.9)), (0, rng.normal(0, 0.4)))
-        self.thing(self.view.at(*rng.uniform(-0.95, 0.95, 2), z), half, turn)
+        self.thing(self.view.at(*rng.uniform(-0.95, 0.95, 2), z=z), half, turn)
 
     def standing(self, floor_y: float, low: float, high: float, top: tuple[float, float] | None = None) -> None:
         """Something on the floor (level coordinates), as tall as wide, or with its top at a screen height in ``top``."""
@@ -120,7 +120,7 @@ class Builder:
         else:
             grids = [resample(face, 17, 2) for face in box(np.array([radius, length, 0.4 * radius]))]
         texture = self.texture(("wood", "plain", "gradient", "speckle", "fabric"), z)
-        self.add(grids, texture, self.view.at(*rng.uniform(-0.9, 0.9, 2), z), turn)
+        self.add(grids, texture, self.view.at(*rng.uniform(-0.9, 0.9, 2), z=z), turn)
 
     def card(self, low: float, high: float) -> None:
         """A thin, slanted board: depth runs along it."""
@@ -131,7 +131,7 @@ class Builder:
         half = np.array([*(size * fits), 0.004 * z])
         turn = rotation((2, rng.normal(0, 0.4)), (int(rng.integers(2)), slant))
         texture = self.texture(("poster", "text", "leaves", *OBJECT), z)
-        self.add(box(half), texture, self.view.at(*rng.uniform(-0.8, 0.8, 2), z), turn, 0.3 * float(size.min()))
+        self.add(box(half), texture, self.view.at(*rng.uniform(-0.8, 0.8, 2), z=z), turn, 0.3 * float(size.min()))
 
     def border(self, side: float | None = None) -> None:
         """Something close that comes in over the border of the image, and is out of focus in most slices; ``side`` is an

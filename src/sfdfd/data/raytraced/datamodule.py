@@ -46,10 +46,11 @@ class RaytracedDataModule(StacksDataModule):
         super().__init__(root, **common)
         self.size, self.cameras = (height, width), cameras
         self.lengths = {"train": train_length, "val": val_length, "test": test_length}
-        self.tracing = {"kinds": KINDS if kinds is None else kinds, "samples": samples, "variant": variant}
+        kinds = KINDS if kinds is None else kinds
+        self.tracing: dict[str, Any] = {"kinds": kinds, "samples": samples, "variant": variant}
 
     @cached_property
-    def maker(self) -> Making:
+    def maker(self) -> Making:  # type: ignore[override] # of the class above it is None, here made when first asked
         keys = ("camera", "focus_distances_m", "near_m", "far_m")
         one = {key: self.overrides[key] for key in keys if self.overrides[key] is not None}
         height, width = self.size

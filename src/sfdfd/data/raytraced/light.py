@@ -63,7 +63,8 @@ def texels(grid: Array, view: View) -> tuple[int, int]:
         ends = np.stack([np.delete(inside, -1, axis), np.delete(inside, 0, axis)]).any(0)
         counts.append(1.3 * (dense.shape[axis] - 1) * (step[ends].max() if ends.any() else 0))
     shrink = min(1.0, np.sqrt(0.5e6 / max(counts[0] * counts[1], 1)))
-    return tuple(int(np.clip(count * shrink, 6, 2500)) for count in counts)
+    rows, columns = (int(np.clip(count * shrink, 6, 2500)) for count in counts)
+    return rows, columns
 
 
 def baked(grid: Array, texture: Texture, owner: int, light: Light, texels: tuple[int, int]) -> Patch:
@@ -72,6 +73,7 @@ def baked(grid: Array, texture: Texture, owner: int, light: Light, texels: tuple
     fine = texture.oversampling
     width = np.linalg.norm(np.diff(grid, axis=1), axis=-1).sum(1).max()
     height = np.linalg.norm(np.diff(grid, axis=0), axis=-1).sum(0).max()
+    start: Array | tuple[float, float]
     if owner < 0:  # bands of one floor continue each other
         start = grid[0, 0] @ unit(grid[0, -1] - grid[0, 0]), grid[0, 0] @ unit(grid[-1, 0] - grid[0, 0])
     else:

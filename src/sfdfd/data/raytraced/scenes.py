@@ -168,7 +168,8 @@ def random_scene(
         raise InputError(f"scene: expected 0 < near_m < far_m, got {near_m} and {far_m} (near_m, far_m)")
     for kind in kinds:
         checked_choice(kind, "kinds (data.kinds)", KINDS)
-    view, best, step = View(camera, height, width), (-1.0, None), 4
+    view, step = View(camera, height, width), 4
+    best: tuple[float, Builder | None] = (-1.0, None)
     kind = kinds[index % len(kinds)]
     seeds = [*(seed if isinstance(seed, Sequence) else [seed]), index]
     enough = _ENOUGH_SPREAD_OF_WALLS if kind == "walls" else _ENOUGH_SPREAD

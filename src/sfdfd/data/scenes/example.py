@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -48,8 +49,9 @@ def example_stack(
     aif, depth_m = torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(depth)
     camera = camera or Camera(focal_length_m=0.05, f_number=8.0, pixel_pitch_m=1.2e-5)
     focus = torch.tensor(list(focus_distances_m))
+    options: dict[str, Any] = {"sigma_scale": 0.5, **optics}
     with torch.no_grad():
-        images = render_focal_stack(aif[None], depth_m[None], focus, camera, **{"sigma_scale": 0.5, **optics})[0]
+        images = render_focal_stack(aif[None], depth_m[None], focus, camera, **options)[0]
     images = (images.clamp(0, 1) * 255).round() / 255
     valid = (depth_m >= near_m) & (depth_m <= far_m)
     return FocalStack.single(

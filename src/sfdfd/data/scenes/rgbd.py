@@ -117,6 +117,7 @@ class RGBDFolder(Dataset):
         return [name, index, options, [file_identity(file) for file in files]]
 
     def _mask_file(self, name: str) -> Path:
+        assert self.mask_folder is not None
         found = [path for path in (self.root / self.mask_folder).glob(f"{name}.*") if path.stem == name]
         if not found:
             raise InputError(f"{self.root / self.mask_folder}: no depth of the name {name} (data.mask_folder)")

@@ -47,8 +47,8 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
     splits: dict[str, list[str]] = {}
     with opened_hdf5(paths, folder / SCRATCH, report, "ddff-dataset-trainval.h5 or DFV's my_ddff_trainVal.h5") as file:
         source = file.filename
-        data = {split: (dataset(file, f"stack_{split}"), dataset(file, f"disp_{split}")) for split in SPLITS}
-        data = {split: (stacks, disparities) for split, (stacks, disparities) in data.items() if stacks is not None}
+        found = {split: (dataset(file, f"stack_{split}"), dataset(file, f"disp_{split}")) for split in SPLITS}
+        data = {split: (stacks, disparities) for split, (stacks, disparities) in found.items() if stacks is not None}
         if "train" not in data:
             raise InputError(f"source={source}: expected stack_train and disp_train, found {sorted(data)}")
         for split, (stacks, disparities) in data.items():

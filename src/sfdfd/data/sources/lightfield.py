@@ -45,7 +45,7 @@ def refocused(views: np.ndarray, disparity: float) -> np.ndarray:
     total = np.zeros(views.shape[2:], np.float64)
     for row in range(views.shape[0]):
         for column in range(views.shape[1]):
-            shift = np.float32([[1, 0, disparity * (middle - column)], [0, 1, disparity * (middle - row)]])
+            shift = np.array([[1, 0, disparity * (middle - column)], [0, 1, disparity * (middle - row)]], np.float32)
             total += cv2.warpAffine(
                 views[row, column].astype(np.float32), shift, views.shape[3:1:-1],
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
