@@ -30,7 +30,7 @@ def composed(overrides, command="train"):
         return compose(command, overrides=["output_dir=unused", *overrides])
 
 
-@pytest.mark.parametrize("group", ["network", "loss", "optimizer", "data", "optics/camera"])
+@pytest.mark.parametrize("group", ["network", "loss", "optimizer", "data", "optics", "optics/camera"])
 def test_every_option_of_every_group_composes(group):
     for file in (CONF_DIR / group).glob("*.yaml"):
         if group == "optics/camera":
@@ -61,6 +61,15 @@ def test_doors_are_entered_by_nobody():
     doors = {f"sfdfd.{path.stem}" for path in CONF_DIR.glob("*.yaml")} | {"sfdfd.compare"}
     for door in doors:
         assert not graph.find_modules_that_directly_import(door), door
+
+
+def test_every_command_has_its_door_its_help_its_script_and_its_test():
+    commands = {path.stem for path in CONF_DIR.glob("*.yaml")}
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {f"sfdfd-{name}": f"sfdfd.{name}:main" for name in {*commands, "compare"}}
+    for name in commands:
+        assert (ROOT / "src" / "sfdfd" / f"{name}.py").is_file() and (ROOT / "tests" / f"test_{name}.py").is_file()
+        assert f"python -m sfdfd.{name}" in OmegaConf.load(CONF_DIR / f"{name}.yaml").hydra.help.header, name
 
 
 def test_every_option_says_what_it_is():

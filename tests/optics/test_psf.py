@@ -7,10 +7,11 @@ from scipy.integrate import quad
 
 from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer, render_focal_stack
-from sfdfd.optics.psf import DiscPSF, GaussianPSF, PowerPSF, floored_size_px, get_psf, psf_basis
+from sfdfd.optics import psf as psfs
+from sfdfd.optics.psf import GaussianPSF, floored_size_px, get_psf, psf_basis
 from tests.conftest import CAMERA
 
-FAMILIES = {"gaussian": GaussianPSF(), "disc": DiscPSF(), "power:2": PowerPSF(2.0), "power:6": PowerPSF(6.0)}
+FAMILIES = {name: get_psf(name) for name in (*psfs.FAMILIES, "power:2", "power:6")}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -86,7 +87,7 @@ def test_constant_depth_disc_is_a_pillbox(weighting):
     assert np.abs(stack[0, 0, 0].numpy() - expected).max() < 4e-3
 
 
-@pytest.mark.parametrize("name", ["disc", "power:3", "power:8"])
+@pytest.mark.parametrize("name", [*psfs.FAMILIES, "power:3", "power:8"])
 @pytest.mark.parametrize("weighting", ["source", "target"])
 def test_gradcheck_through_focus_and_identity_in_it(name, weighting):
     aif = torch.rand(1, 2, 5, 6, dtype=torch.float64).requires_grad_()
@@ -100,6 +101,13 @@ def test_gradcheck_through_focus_and_identity_in_it(name, weighting):
     flat = torch.full((1, 5, 6), 1.5, dtype=torch.float64)
     stack = render_focal_stack(aif.detach(), flat, focus, CAMERA, psf=name, weighting=weighting)
     torch.testing.assert_close(stack[:, 0], aif.detach(), atol=2e-4, rtol=0)
+
+
+def test_a_name_that_is_in_the_table_is_a_family_and_is_named_in_the_refusal(monkeypatch):
+    monkeypatch.setitem(psfs.FAMILIES, "another", GaussianPSF)
+    assert get_psf("another") == GaussianPSF() and DefocusRenderer(psf="another").options["psf"] == "another"
+    with pytest.raises(InputError, match="'gaussian', 'disc', 'another' or 'power:P'"):
+        get_psf("square")
 
 
 def test_the_floor_joins_smoothly():
