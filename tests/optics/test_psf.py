@@ -31,7 +31,7 @@ def test_slope_is_the_derivative_and_torch_is_numpy(name):
         np.testing.assert_allclose(weight, psf.weight(distance_sq, sizes.numpy()), rtol=1e-12, atol=1e-300)
         step = 1e-6
         numeric = (psf.weight(distance_sq, sizes + step) - psf.weight(distance_sq, sizes - step)) / (2 * step)
-        torch.testing.assert_close(psf.slope(distance_sq, sizes, weight), numeric, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(psf.slope(distance_sq, sizes, weight), numeric, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -46,7 +46,7 @@ def test_a_basis_reproduces_every_member_to_its_tolerance(name, tolerance, limit
     square = (offsets[:, None] ** 2 + offsets[None, :] ** 2).astype(float)
     copies = np.where(offsets > 0, 2, 1)[:, None] * np.where(offsets > 0, 2, 1)[None, :]
     copies[0, 0] = 0  # the centre is applied exactly
-    for size in np.random.default_rng(0).uniform(psf.floor_px, limit, 40):
+    for size in np.random.default_rng(0).uniform(psf.floor_px, max(limit, 2 * psf.floor_px), 40):
         coefficients = psf.weight(basis.distances_sq, size)
         error = np.abs(np.einsum("l,lij->ij", coefficients, basis.quadrants) - psf.weight(square, size)) * copies
         assert error.sum() / psf.mass < 1.5 * tolerance
@@ -106,7 +106,7 @@ def test_gradcheck_through_focus_and_identity_in_it(name, weighting):
 def test_a_name_that_is_in_the_table_is_a_family_and_is_named_in_the_refusal(monkeypatch):
     monkeypatch.setitem(psfs.FAMILIES, "another", GaussianPSF)
     assert get_psf("another") == GaussianPSF() and DefocusRenderer(psf="another").options["psf"] == "another"
-    with pytest.raises(InputError, match="'gaussian', 'disc', 'another' or 'power:P'"):
+    with pytest.raises(InputError, match="'gaussian', .*'another' or 'power:P'"):
         get_psf("square")
 
 
