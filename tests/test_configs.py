@@ -1,7 +1,7 @@
 """What every experiment composes to is written down: moving a key from file to file changes no run unnoticed.
 
-``python -m tests.test_configs`` writes ``tests/composed.json`` anew, after a change that is meant. A new data set or experiment
-is held against nothing until it stands there.
+``python -m tests.test_configs`` writes ``tests/composed.json`` anew, after a change that is meant. A new data set or
+experiment is held against nothing until it stands there.
 """
 
 import json

@@ -106,7 +106,7 @@ def test_gradcheck_through_focus_and_identity_in_it(name, weighting):
 def test_a_name_that_is_in_the_table_is_a_family_and_is_named_in_the_refusal(monkeypatch):
     monkeypatch.setitem(psfs.FAMILIES, "another", GaussianPSF)
     assert get_psf("another") == GaussianPSF() and DefocusRenderer(psf="another").options["psf"] == "another"
-    with pytest.raises(InputError, match="'gaussian', .*'another' or 'power:P'"):
+    with pytest.raises(InputError, match=r"'gaussian', .*'another' or 'power:P'"):
         get_psf("square")
 
 
