@@ -11,7 +11,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 
+from sfdfd.optics import Renderer
 from sfdfd.runs.command import CONF_DIR
+from sfdfd.training.checkpoints import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +43,13 @@ def test_every_option_of_every_group_composes(group):
         config = composed(override)
         OmegaConf.to_container(config.data, resolve=True)
         OmegaConf.to_container(config.optics, resolve=True)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+def test_every_renderer_serves_every_command(command):
+    for file in (CONF_DIR / "optics").glob("*.yaml"):
+        node = OmegaConf.to_container(composed([f"optics={file.stem}"], command).optics, resolve=True)["renderer"]
+        assert isinstance(load_model(None, node)[1], Renderer), file
 
 
 def test_the_models_camera_follows_the_datas_and_can_be_given_apart():
