@@ -39,7 +39,9 @@ class Renderer(Protocol):
     """AIF + depth + focus distances -> focal stack. Whatever has it can synthesise stacks, train and refine."""
 
     options: Mapping[str, Any]
-    """What it was made with, as plain values, for protocols and checkpoints."""
+    """What it was made with, as plain values, for protocols and checkpoints: ``type(renderer)(**options)`` is its like.
+    Where they are there, others read ``psf``, ``sigma_scale`` and ``linear_light`` (the plane sweep), and ``weighting``:
+    if that is "occlusion", refinement gives ``hidden=``, as :class:`DefocusRenderer` takes it."""
     differentiable: bool
     """Whether its stacks have a gradient in depth, so that it can train and refine."""
 
