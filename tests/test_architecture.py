@@ -11,7 +11,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 
+from sfdfd.optics import Renderer
 from sfdfd.runs.command import CONF_DIR
+from sfdfd.training.checkpoints import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,7 +32,7 @@ def composed(overrides, command="train"):
         return compose(command, overrides=["output_dir=unused", *overrides])
 
 
-@pytest.mark.parametrize("group", ["network", "loss", "optimizer", "data", "optics/camera"])
+@pytest.mark.parametrize("group", ["network", "loss", "optimizer", "data", "optics", "optics/camera"])
 def test_every_option_of_every_group_composes(group):
     for file in (CONF_DIR / group).glob("*.yaml"):
         if group == "optics/camera":
@@ -41,6 +43,13 @@ def test_every_option_of_every_group_composes(group):
         config = composed(override)
         OmegaConf.to_container(config.data, resolve=True)
         OmegaConf.to_container(config.optics, resolve=True)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+def test_every_renderer_serves_every_command(command):
+    for file in (CONF_DIR / "optics").glob("*.yaml"):
+        node = OmegaConf.to_container(composed([f"optics={file.stem}"], command).optics, resolve=True)["renderer"]
+        assert isinstance(load_model(None, node)[1], Renderer), file
 
 
 def test_the_models_camera_follows_the_datas_and_can_be_given_apart():
@@ -61,6 +70,15 @@ def test_doors_are_entered_by_nobody():
     doors = {f"sfdfd.{path.stem}" for path in CONF_DIR.glob("*.yaml")} | {"sfdfd.compare"}
     for door in doors:
         assert not graph.find_modules_that_directly_import(door), door
+
+
+def test_every_command_has_its_door_its_help_its_script_and_its_test():
+    commands = {path.stem for path in CONF_DIR.glob("*.yaml")}
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {f"sfdfd-{name}": f"sfdfd.{name}:main" for name in {*commands, "compare"}}
+    for name in commands:
+        assert (ROOT / "src" / "sfdfd" / f"{name}.py").is_file() and (ROOT / "tests" / f"test_{name}.py").is_file()
+        assert f"python -m sfdfd.{name}" in OmegaConf.load(CONF_DIR / f"{name}.yaml").hydra.help.header, name
 
 
 def test_every_option_says_what_it_is():

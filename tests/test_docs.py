@@ -1,11 +1,17 @@
 """What the pages name exists, and what exists is named."""
 
+import os
 import re
+import runpy
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sfdfd.data.sources import SOURCES
+from sfdfd.data.sources import FIRST, SOURCES
 from sfdfd.runs.command import CONF_DIR
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,6 +21,10 @@ DATASETS, CONFIGURATION, OWN_STACK, PHOTOGRAPHERS = (
     (ROOT / "docs" / name).read_text()
     for name in ("datasets.md", "configuration.md", "your_own_stack.md", "photographers.md")
 )
+
+
+SETS = runpy.run_path(str(ROOT / "docs" / "figures" / "sets.py"))
+"""What mkdocs adds to the page of data sets."""
 
 
 @pytest.mark.parametrize(
@@ -32,32 +42,49 @@ def test_the_tests_that_a_page_names_exist(page, least):
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_every_source_has_its_section(name):
-    source = SOURCES[name]
-    for fact in (source.licence, source.home, source.citation, source.uncertain, source.size, f"`data={name}`"):
-        assert fact in DATASETS, fact
+    assert all(fact in SETS["with_sections"](DATASETS) for fact in facts_of(SOURCES[name]))
+    assert name not in FIRST or all(fact in DATASETS for fact in facts_of(SOURCES[name]))
 
 
+def facts_of(source):
+    return source.licence, source.home, source.citation, source.uncertain, source.size, f"`data={source.name}`"
+
+
+def test_a_source_that_the_page_does_not_name_says_the_same_of_itself(monkeypatch):
+    assert SETS["with_sections"](DATASETS).startswith(DATASETS)
+    another = replace(SOURCES["zedd"], name="another", licence="theirs", home="https://another.org")
+    monkeypatch.setitem(SOURCES, "another", another)
+    added = SETS["with_sections"](DATASETS).removeprefix(DATASETS)
+    assert all(fact in added for fact in facts_of(another)) and "`ZEDD.zip`, fetched by hand" in added
+
+
+FIGURES = (ROOT / "docs" / "figures" / "make.py").read_text()
 GROUPS = ["experiment", "data", "network", "loss", "optimizer", "trainer", "logger", "optics"]
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_options_of_a_group_are_explained(group):
-    """What the table names exists; experiments and data sets, which carry figures, are all named."""
+    """What the table names exists; experiments and data sets, which carry figures, are all named (published sets that came
+    later on their own page)."""
     row = next(line for line in CONFIGURATION.splitlines() if line.startswith(f"| `{group}` |"))
     named = set(re.findall(r"`([a-z]\w+)`", row.split("|")[2]))
     names = {file.stem for file in (CONF_DIR / group).glob("*.yaml")}
     assert named & names
     if group in ("experiment", "data"):
-        missing = {name.removesuffix("_paper") for name in names} - named
+        missing = {name.removesuffix("_paper") for name in names} - named - ({*SOURCES} - {*FIRST})
         assert not missing, missing
     if group == "data":
-        assert not [name for name in names if f"`{name}`" not in DATASETS and f"`data={name}`" not in DATASETS]
+        page = SETS["with_sections"](DATASETS)
+        assert not [name for name in names if f"`{name}`" not in page and f"`data={name}`" not in page]
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
 def test_links_and_pictures_of_the_pages_exist(page):
+    """Figures that ``make docs`` draws need not be drawn yet."""
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
-        if "://" not in target:
+        if "generated/" in target:
+            assert f'"{Path(target).name.split(".")[0]}": ' in FIGURES, target
+        elif "://" not in target:
             assert (page.parent / target).exists(), target
 
 
@@ -66,3 +93,72 @@ def test_the_readme_names_experiments_and_data_that_exist():
     named = set(re.findall(r"experiment=(\w+)", readme))
     assert named and all((CONF_DIR / "experiment" / f"{name}.yaml").is_file() for name in named)
     assert all((CONF_DIR / "data" / f"{name}.yaml").is_file() for name in re.findall(r"(?<![.\w])data=(\w+)", readme))
+
+
+# ---------------------------------------------------------------- the diffs of "Add a part"
+
+ADD_A_PART = (ROOT / "docs" / "howto" / "add_a_part.md").read_text()
+PARTS = {
+    "A PSF": ["tests/optics", "-k", "cosine"],
+    "A renderer": ["tests/optics/test_laws.py", "-k", "supersampled"],
+    "A loss term": ["tests/measures/test_losses.py", "tests/test_configs.py", "-k", "curvature or down[train]"],
+    "A data set": ["tests/data/test_sources.py", "tests/test_docs.py", "-k", "seven_scenes"],
+    "A network": ["tests/networks/test_networks.py", "-k", "shallow"],
+    "A method": ["tests/inference/test_methods.py", "tests/test_evaluate.py", "-k", "smoothed or closed_forms"],
+    "A metric": ["tests/measures/test_metrics.py"],
+    "A command": ["tests/test_describe.py", "tests/test_architecture.py", "-k", "describe or door"],
+}
+"""Heading -> what of the tests, diff applied, is its own."""
+
+
+def diff_of(heading):
+    section = ADD_A_PART.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    (diff,) = re.findall(r"```diff\n(.*?)```", section, re.DOTALL)
+    return diff
+
+
+def git(*arguments, cwd, text=""):
+    if shutil.which("git") is None:
+        pytest.skip("git is not here")
+    env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(cwd.parent)}
+    return subprocess.run(
+        ["git", *arguments], cwd=cwd, input=text, env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_diffs_of_the_pages_apply():
+    assert re.findall(r"^## (.*)$", ADD_A_PART, re.MULTILINE) == list(PARTS)
+    assert len(re.findall(r"^```diff$", ADD_A_PART, re.MULTILINE)) == len(PARTS)
+    where = git("rev-parse", "--show-toplevel", cwd=ROOT)
+    if where.returncode or Path(where.stdout.strip()).resolve() != ROOT:
+        pytest.skip("this is no git checkout")
+    for heading in PARTS:
+        assert diff_of(heading).splitlines()[-1].strip(), (
+            f"{heading}: the site loses a blank last line, and git wants it"
+        )
+        done = git("apply", "--check", cwd=ROOT, text=diff_of(heading))
+        assert done.returncode == 0, f"{heading}: {done.stderr}"
+
+
+@pytest.mark.parametrize("heading", PARTS)
+def test_a_part_changes_few_files_beside_its_test(heading):
+    """Docs are counted, too; what the tests wrote down is theirs."""
+    files = re.findall(r"^diff --git a/(\S+) b/", diff_of(heading), re.MULTILINE)
+    assert len([name for name in files if not name.startswith("tests/")]) <= (3 if heading == "A command" else 2)
+    assert any(name.startswith("tests/") for name in files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heading", PARTS)
+def test_a_part_that_is_added_passes_its_tests(heading, tmp_path):
+    copy = tmp_path / "copy"
+    passed_over = shutil.ignore_patterns("__pycache__", "generated", "assets")
+    for folder in ("src", "conf", "tests", "docs"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=passed_over)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    done = git("apply", cwd=copy, text=diff_of(heading))
+    assert done.returncode == 0, done.stderr
+    run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-m", "not slow", *PARTS[heading]]
+    env = {**os.environ, "PYTHONPATH": str(copy / "src")}
+    done = subprocess.run(run, cwd=copy, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -36,7 +36,7 @@ def scene(batch=1, height=19, width=27, dtype=torch.float64):
 def test_it_is_a_renderer_that_says_what_it_is(name):
     renderer = RENDERERS[name]
     assert isinstance(renderer, Renderer) and isinstance(renderer.differentiable, bool)
-    again = DefocusRenderer(**renderer.options)
+    again = type(renderer)(**renderer.options)
     aif, depth_m = scene()
     assert torch.equal(again(aif, depth_m, FOCUS, CAMERA), renderer(aif, depth_m, FOCUS, CAMERA))
 
@@ -76,7 +76,7 @@ def test_light_is_neither_made_nor_lost(name):
 def test_it_is_the_identity_in_focus(name, distance):
     aif, _ = scene(2, 17, 23)
     renderer = RENDERERS[name]
-    if renderer.options["smallest_radius_px"]:
+    if renderer.options.get("smallest_radius_px"):
         pytest.skip("a floor of the radius blurs what is in focus")
     depth_m = torch.full((2, 17, 23), distance, dtype=torch.float64)
     stack = renderer(aif, depth_m, torch.tensor([distance], dtype=torch.float64), CAMERA)
@@ -90,7 +90,7 @@ def test_a_batch_is_its_samples_and_slices_have_no_order(name):
     focus = torch.tensor([[1.0, 2.0], [1.5, 4.0], [3.0, torch.inf]], dtype=torch.float64)
     renderer = RENDERERS[name]
     together = renderer(aif, depth_m, focus, cameras)
-    tolerance = 5e-3 if renderer.options["method"] == "fast" else 3e-5  # a basis is chosen for the widest blur
+    tolerance = 5e-3 if renderer.options.get("method") == "fast" else 3e-5  # a basis is chosen for the widest blur
     for i in range(3):
         alone = renderer(aif[i : i + 1], depth_m[i : i + 1], focus[i], cameras[i])
         torch.testing.assert_close(together[i : i + 1], alone, atol=tolerance, rtol=0)
@@ -111,7 +111,7 @@ def test_gradcheck(name):
     """On both sides of a focus distance and exactly at it: in the AIF, and where the renderer says so in depth, focus
     distances and aperture."""
     generator = torch.Generator().manual_seed(3)
-    channels = 3 if RENDERERS[name].options["linear_light"] else 2
+    channels = 3 if RENDERERS[name].options.get("linear_light") else 2
     aif = (0.1 + 0.8 * torch.rand(1, channels, 4, 5, generator=generator, dtype=torch.float64)).requires_grad_()
     depth_m = torch.linspace(1.4, 1.62, 20, dtype=torch.float64).reshape(1, 4, 5)
     depth_m[0, 2, 2] = 1.5

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sfdfd.errors import InputError
-from sfdfd.optics.camera import Camera
+from sfdfd.optics import Camera, DefocusRenderer
+from sfdfd.parts import PARTS
 from sfdfd.training.checkpoints import (
     OLD_NAMES,
     PRETRAINED,
@@ -134,3 +135,18 @@ def test_preferred_options_are_taken_where_the_renderer_knows_them_and_nobody_sa
         for said in ({}, {"method": "auto"})
     ]
     assert options == ["exact", "auto"]
+
+
+def test_without_a_checkpoint_the_renderer_is_the_one_that_the_command_line_names(monkeypatch):
+    class Another(DefocusRenderer):
+        def __init__(self, factor=2, sigma_scale=1.0):
+            super().__init__(sigma_scale=sigma_scale)
+            self.options = {"factor": factor, "sigma_scale": sigma_scale}
+
+    monkeypatch.setitem(PARTS, "sfdfd.optics.another.Another", Another)
+    said = {"_target_": "sfdfd.optics.another.Another", "factor": 3, "sigma_scale": None}
+    _, renderer = load_model(None, said, preferred={"psf": "disc"})
+    assert type(renderer) is Another and renderer.options == {"factor": 3, "sigma_scale": 0.5}
+    assert load_model(None, {}, preferred={"psf": "disc"})[1].options["psf"] == "disc"
+    with pytest.raises(InputError, match=r"optics\.renderer.*no renderer of sfdfd"):
+        load_model(None, {"_target_": "os.system"})

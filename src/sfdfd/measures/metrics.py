@@ -21,6 +21,7 @@ __all__ = ["DEPTH_KEYS", "KEYS", "EvaluationMetrics", "ImageMetrics", "depth_met
 
 DEPTH_KEYS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "delta1", "delta2", "delta3")
 ROOTED = ("rmse", "rmse_log")
+"""Those that are the root of a mean."""
 
 
 def _pixel_errors(prediction_m: Tensor, truth_m: Tensor) -> dict[str, Tensor]:
@@ -114,7 +115,8 @@ KEYS = (*(f"depth/{key}" for key in DEPTH_KEYS), *REGION_KEYS, "aif/psnr", "aif/
 
 
 class ImageMetrics(NamedTuple):
-    """Metrics of a batch: ``rows`` (B, len(KEYS)), NaN where there is no truth; ``sums`` (B, 9), what pooling needs."""
+    """Metrics of a batch: ``rows`` (B, len(KEYS)), NaN where there is no truth; ``sums`` (B,
+    len(DEPTH_KEYS) + 1), what pooling needs."""
 
     rows: Tensor
     sums: Tensor

@@ -15,6 +15,7 @@ all pixels. docs/renderer.md shows the accuracy and the cost.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
@@ -27,7 +28,17 @@ from torch import Tensor
 
 from sfdfd.errors import InputError, checked_number
 
-__all__ = ["PSF", "DiscPSF", "GaussianPSF", "PSFBasis", "PowerPSF", "floored_size_px", "get_psf", "psf_basis"]
+__all__ = [
+    "FAMILIES",
+    "PSF",
+    "DiscPSF",
+    "GaussianPSF",
+    "PSFBasis",
+    "PowerPSF",
+    "floored_size_px",
+    "get_psf",
+    "psf_basis",
+]
 
 
 def floored_size_px(size_px: Tensor, floor_px: float) -> Tensor:
@@ -194,8 +205,12 @@ class PowerPSF:
         return np.geomspace(self.floor_px, limit_px, 160 + math.ceil(8 * self.power * math.log(limit_px / 0.1)))
 
 
+FAMILIES: dict[str, Callable[[], PSF]] = {"gaussian": GaussianPSF, "disc": DiscPSF}
+"""Name -> family, of those without a parameter."""
+
+
 def get_psf(psf: str | PSF) -> PSF:
-    """The PSF family by name: "gaussian", "disc", "power:P" with an exponent P; a family is returned as it is.
+    """The PSF family by name: one of :data:`FAMILIES`, or "power:P" with an exponent P; a family is returned as it is.
 
     Examples:
         >>> get_psf("power:4")
@@ -209,9 +224,9 @@ def get_psf(psf: str | PSF) -> PSF:
             return PowerPSF(float(parameter or 4.0))
         except ValueError:
             raise InputError(f"psf: expected 'power:NUMBER', got {psf!r} (optics.psf)") from None
-    if psf not in ("gaussian", "disc"):
-        raise InputError(f"psf: expected 'gaussian', 'disc' or 'power:P', got {psf!r} (optics.psf)")
-    return GaussianPSF() if psf == "gaussian" else DiscPSF()
+    if psf not in FAMILIES:
+        raise InputError(f"psf: expected {', '.join(map(repr, FAMILIES))} or 'power:P', got {psf!r} (optics.psf)")
+    return FAMILIES[psf]()
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,7 +40,9 @@ class Renderer(Protocol):
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What it was made with, as plain values, for protocols and checkpoints."""
+        """What it was made with, as plain values, for protocols and checkpoints: ``type(renderer)(**options)`` is its like.
+        Where they are there, others read ``psf``, ``sigma_scale`` and ``linear_light`` (the plane sweep), and ``weighting``:
+        if that is "occlusion", refinement gives ``hidden=``, as :class:`DefocusRenderer` takes it."""
 
     @property
     def differentiable(self) -> bool:

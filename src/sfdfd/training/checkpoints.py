@@ -50,6 +50,7 @@ PHOTOGRAPH_OPTICS = {"psf": "disc", "linear_light": True, "weighting": "occlusio
 covers (``conf/data/recorded.yaml`` says the same). ``sigma_scale`` counts where the PSF is no disc."""
 OLD_NAMES = {"sfdfd.losses.SelfSupervisedLoss": "sfdfd.measures.losses.SelfSupervisedLoss"}
 """What classes were called when older checkpoints were written."""
+OURS = f"{DefocusRenderer.__module__}.{DefocusRenderer.__name__}"
 ROOMS = {"network": "sfdfd.networks", "renderer": "sfdfd.optics", "loss": "sfdfd.measures"}
 
 
@@ -167,8 +168,7 @@ def load_run(
 
 def _knows(renderer: Mapping[str, Any], option: str) -> bool:
     """Whether a renderer of a checkpoint takes an option: one that it was made with, or any of ours if it is ours."""
-    ours = renderer.get("_target_") == f"{DefocusRenderer.__module__}.{DefocusRenderer.__name__}"
-    return option in renderer or (ours and option in RenderOptions.__dataclass_fields__)
+    return option in renderer or (renderer.get("_target_") == OURS and option in RenderOptions.__dataclass_fields__)
 
 
 def _check_fit(shapes: Mapping[str, torch.Size], weights: Mapping[str, torch.Tensor], where: str) -> None:
@@ -248,11 +248,11 @@ def load_model(
     checkpoint: str | Path | None, optics: Mapping[str, Any], preferred: Mapping[str, Any] | None = None
 ) -> tuple[DepthFromDefocus | None, Renderer]:
     """The trained module and its renderer, with what the command line says of the optics; without a checkpoint, none and
-    a renderer with ``DEFAULT_OPTICS``.
+    the renderer that the command line names (ours where it names none), with ``DEFAULT_OPTICS``.
 
     Args:
         checkpoint: a path, "pretrained" (the weights that the package carries), or None.
-        optics: options of the renderer; None and ``_target_`` say nothing.
+        optics: options of the renderer; None says nothing, and of a checkpoint ``_target_`` neither.
         preferred: options in place of the checkpoint's or the default, where the renderer knows them.
 
     Examples:
@@ -262,7 +262,12 @@ def load_model(
     """
     said = {key: value for key, value in optics.items() if value is not None and key != "_target_"}
     if checkpoint is None:
-        return None, DefocusRenderer(**{**DEFAULT_OPTICS, **(preferred or {}), **said})
+        node = {"_target_": OURS, **optics}
+        cls = parts_of(ROOMS["renderer"]).get(node["_target_"])
+        if cls is None:
+            raise InputError(f"optics.renderer: {node['_target_']!r} is no renderer of sfdfd")
+        known = {key: value for key, value in {**DEFAULT_OPTICS, **(preferred or {})}.items() if _knows(node, key)}
+        return None, cls(**{**known, **said})
     module = load_run(checkpoint, said, preferred)
     return module, module.renderer
 

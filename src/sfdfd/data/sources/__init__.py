@@ -11,7 +11,7 @@ import pkgutil
 
 from sfdfd.data.sources.base import DataSource
 
-__all__ = ["SOURCES", "DataSource"]
+__all__ = ["FIRST", "SOURCES", "DataSource"]
 
 FIRST = ("nyu", "defocusnet", "ddff12", "mobile_depth", "middlebury", "zedd", "lightfield")
 """Of the table, as docs/datasets.md has them; others follow by name."""
