@@ -32,7 +32,7 @@ __all__ = [
     "to_rgb",
 ]
 
-DEPTH_COLOURS = "turbo"
+DEPTH_COLOURS = "plasma"
 
 
 def to_rgb(figure: Figure) -> np.ndarray:
@@ -43,7 +43,8 @@ def to_rgb(figure: Figure) -> np.ndarray:
 
 
 def colour_depth(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
-    """(H,W) metres -> (H,W,3) in [0, 1]; linear in inverse depth, near is red, far is blue."""
+    """(H,W) metres -> (H,W,3) in [0, 1]; linear in inverse depth, perceptually uniform: near is bright
+    yellow, far is dark blue."""
     share = np.clip(inverse_position(depth_m, near_m, far_m), 0, 1)
     return matplotlib.colormaps[DEPTH_COLOURS](share)[..., :3]
 
