@@ -152,8 +152,8 @@ def baselines(datamodule: FocalStackDataModule, split: str, renderer: Renderer, 
         >>> from sfdfd.optics import DefocusRenderer
         >>> renderer, camera = DefocusRenderer(sigma_scale=0.5), Camera(0.05, 8.0, 1.2e-5)
         >>> scenes = {"train_length": 2, "val_length": 1, "test_length": 1, "height": 48, "width": 64}
-        >>> synthesis = {"renderer": renderer, "camera": camera, "focus_distances_m": [1, 2, 4], "near_m": 0.5, "far_m": 10.0}
-        >>> data = ProceduralDataModule(**scenes, **synthesis)
+        >>> optics = {"renderer": renderer, "camera": camera, "focus_distances_m": [1, 2, 4]}
+        >>> data = ProceduralDataModule(**scenes, **optics, near_m=0.5, far_m=10.0)
         >>> sorted(baselines(data, "test", renderer))
         ['classical', 'constant']
     """
