@@ -181,12 +181,17 @@ def diagnosis_figure(found: Diagnosis, title: str, unit: str = "m") -> Figure:
     for focus, radius in zip(found.focus_distances_m, found.blur_radius_px, strict=True):
         left.plot(found.depth_m, radius, label=f"focus {focus:.3g} {unit}".strip())
     left.axhline(0.5, color="0.6", linestyle=":", linewidth=1)
-    left.set(xscale="log", xlabel=f"depth {unit}".strip(), ylabel="blur radius in pixels")
+    left.set(ylabel="blur radius in pixels")
     titled(left, title)
     left.legend(fontsize=8)
     finite = np.isfinite(found.depth_step_m)
     right.plot(found.depth_m[finite], 100 * (found.depth_step_m / found.depth_m)[finite], color="C3")
-    right.set(xscale="log", xlabel=f"depth {unit}".strip(), ylabel="depth step of one 8-bit level, % of depth")
+    right.set(ylabel="depth step of one 8-bit level, % of depth")
     titled(right, f"verdict: {found.verdict}")
     right.set_ylim(bottom=0)
+    for axis in (left, right):
+        axis.set(xscale="log", xlabel=f"depth in {unit}" if unit else "depth")
+        axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     return figure
