@@ -82,6 +82,15 @@ def test_captured_stacks_train(photographs_folder, tmp_path):
     assert len(list((tmp_path / "r" / "pictures").glob("step_000002_*.png"))) == 1
 
 
+def test_colours_that_are_forced_make_no_terminal(photographs_folder, tmp_path, monkeypatch):
+    """A notebook's kernel sets FORCE_COLOR, and so do some CI systems: what is no terminal gets lines, not a live bar."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    done = inside("train", "experiment=procedural", "trainer.max_steps=2", "output_dir=r", *SMALL, cwd=tmp_path)
+    assert "step 2/2" in done.stderr and "\x1b[2K" not in done.stderr
+    done = inside("predict", f"stack='{photographs_folder}'", "refine.steps=2", "output_dir=p", cwd=tmp_path)
+    assert "\x1b[2K" not in done.stderr
+
+
 def test_a_multirun_ends_in_a_table(tmp_path):
     done = inside("train", "-m", "experiment=procedural", "optics.sigma_scale=0.5,1.0", "trainer.max_steps=1",
                   "output_dir=sweep", *SMALL, cwd=tmp_path)  # fmt: skip

@@ -294,6 +294,7 @@ def _say_means(means: dict[str, float] | None) -> None:
 
 def _progress(refiner: Refiner, told: Told | None = None):
     """A progress bar on a terminal, a line every five seconds elsewhere; or what ``told`` makes of the share."""
+    import sys
     import time
     from contextlib import contextmanager
 
@@ -302,7 +303,7 @@ def _progress(refiner: Refiner, told: Told | None = None):
 
     @contextmanager
     def reporting() -> Iterator[Callable[[float, int, float], None] | None]:
-        console = Console(stderr=True)
+        console = Console(stderr=True, force_terminal=sys.stderr.isatty())  # FORCE_COLOR makes no terminal
         if not refiner.enabled:
             yield None
         elif told is not None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def prepare(config: DictConfig) -> None:
     """Bring a data set of the field into one of our two layouts, or make one; does nothing where it is already there."""
+    import sys
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
@@ -43,7 +44,7 @@ def prepare(config: DictConfig) -> None:
         print(f"{root} is already there ({manifest.get('samples')} samples)")
         return
     check_vacant(root)
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=Console(stderr=True, force_terminal=sys.stderr.isatty())) as progress:
 
         def reporter(title: str):
             task = progress.add_task(title, total=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,7 @@ def evaluate(
     drawn = {round(i) for i in torch.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).tolist()}
     folder = output_dir / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    console = Console(stderr=True)
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())  # FORCE_COLOR makes no terminal
     for index in track(range(len(dataset)), description="evaluating", console=console, disable=not console.is_terminal):
         stack, aside, places = _parted(dataset[index].to(device), datamodule.holdout)
         resolution.add((stack.images.shape[-2], stack.images.shape[-1]))

@@ -62,7 +62,8 @@ def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[
     first = [
         picture("All-in-focus image", prediction.aif[0]),
         picture(
-            f"Depth: red is near, blue is far ({scale})" if unit else "Relative depth", colour_depth(depth, near, far)
+            f"Depth: yellow is near, blue is far ({scale})" if unit else "Relative depth",
+            colour_depth(depth, near, far),
         ),
     ]
     if prediction.confidence is not None:

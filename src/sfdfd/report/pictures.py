@@ -32,7 +32,7 @@ __all__ = [
     "to_rgb",
 ]
 
-DEPTH_COLOURS = "turbo"
+DEPTH_COLOURS = "plasma"
 
 
 def to_rgb(figure: Figure) -> np.ndarray:
@@ -43,7 +43,8 @@ def to_rgb(figure: Figure) -> np.ndarray:
 
 
 def colour_depth(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
-    """(H,W) metres -> (H,W,3) in [0, 1]; linear in inverse depth, near is red, far is blue."""
+    """(H,W) metres -> (H,W,3) in [0, 1]; linear in inverse depth, perceptually uniform: near is bright
+    yellow, far is dark blue."""
     share = np.clip(inverse_position(depth_m, near_m, far_m), 0, 1)
     return matplotlib.colormaps[DEPTH_COLOURS](share)[..., :3]
 
@@ -181,12 +182,17 @@ def diagnosis_figure(found: Diagnosis, title: str, unit: str = "m") -> Figure:
     for focus, radius in zip(found.focus_distances_m, found.blur_radius_px, strict=True):
         left.plot(found.depth_m, radius, label=f"focus {focus:.3g} {unit}".strip())
     left.axhline(0.5, color="0.6", linestyle=":", linewidth=1)
-    left.set(xscale="log", xlabel=f"depth {unit}".strip(), ylabel="blur radius in pixels")
+    left.set(ylabel="blur radius in pixels")
     titled(left, title)
     left.legend(fontsize=8)
     finite = np.isfinite(found.depth_step_m)
     right.plot(found.depth_m[finite], 100 * (found.depth_step_m / found.depth_m)[finite], color="C3")
-    right.set(xscale="log", xlabel=f"depth {unit}".strip(), ylabel="depth step of one 8-bit level, % of depth")
+    right.set(ylabel="depth step of one 8-bit level, % of depth")
     titled(right, f"verdict: {found.verdict}")
     right.set_ylim(bottom=0)
+    for axis in (left, right):
+        axis.set(xscale="log", xlabel=f"depth in {unit}" if unit else "depth")
+        axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     return figure

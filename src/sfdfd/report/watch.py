@@ -22,7 +22,7 @@ EVERY_S = 1.0
 
 class Watch:
     """A ``progress`` of :class:`sfdfd.inference.refine.Refiner` that also writes ``progress.json`` (share, step, energy) and
-    ``depth.png`` (inverse depth; red is near), each whole, at most every second.
+    ``depth.png`` (inverse depth; bright is near), each whole, at most every second.
 
     Args:
         folder: where to.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -120,7 +121,7 @@ def _read_index(output_dir: Path) -> dict[str, dict[str, Any]]:
 @contextlib.contextmanager
 def _bar(number: int):
     """One progress bar on a terminal, a line for each stack elsewhere."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())  # FORCE_COLOR makes no terminal
     if not console.is_terminal:
         yield _say_line
         return

@@ -247,7 +247,7 @@ class StepProgress(ProgressBar):
         self.printed = self.first_step
         total = trainer.estimated_stepping_batches
         self.total = int(total) if math.isfinite(total) else None
-        console = Console(stderr=True)
+        console = Console(stderr=True, force_terminal=sys.stderr.isatty())  # FORCE_COLOR makes no terminal
         if console.is_terminal:
             columns = (BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self.progress = Progress(*columns, TextColumn("{task.fields[values]}"), console=console)
