@@ -128,7 +128,7 @@ def _row(stack: FocalStack, found: Mapping[str, Prediction]) -> dict[str, Any]:
     near_m, far_m = float(stack.depth_m.min()), float(stack.depth_m.max())
     best = found[list(found)[-1]]
     pictures = [picture("the nearest photograph", stack.images[0, 0]), picture("all in focus", best.aif[0])]
-    pictures += [_depth(name, one.depth_m[0], near_m, far_m) for name, one in reversed(found.items())]
+    pictures += [_depth(name, one.depth_m[0], near_m, far_m) for name, one in reversed(list(found.items()))]
     pictures.append(_depth("the truth, which nobody saw", stack.depth_m[0], near_m, far_m))
     return {"title": f"{near_m:.2g} m (bright) to {far_m:.2g} m (dark), linear in inverse depth", "pictures": pictures}
 

@@ -63,10 +63,10 @@ class Priors:
         least_spread: smallest s.
     """
 
-    smoothness: float = 0.03
+    smoothness: float = 0.02
     bending: float = 0.02
     offsets: tuple[int, ...] = (1, 2, 4, 8)
-    early: float = 7.0
+    early: float = 10.0
     farness: float = 0.006
     edge_sharpness: float = 20.0
     outlier_level: float = 0.02
@@ -77,7 +77,7 @@ class Priors:
     pyramid: int = 6
     coarse_share: float = 0.5
     hidden_px: int = 6
-    trust: float = 0.003
+    trust: float = 0.004
     least_spread: float = 0.06
 
 

@@ -61,6 +61,7 @@ def write_video(path, frames, codec="libx264", **options):
 def exif_with(**tags):
     """EXIF with tags such as ``x829D=8.0``."""
     exif = Image.Exif()
+    exif.endian = "<"  # Pillow 12.3 writes big-endian unless told; the notes within are little-endian
     sub = exif.get_ifd(0x8769)
     for tag, value in tags.items():
         sub[int(tag[1:], 16)] = value
