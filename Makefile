@@ -7,7 +7,7 @@ DEMO := outputs/demo
 PRETRAINED := outputs/pretrained
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint format bench bench-refine bench-formats bench-truth docs notebooks clean
+.PHONY: help setup demo test test-slow check lint format bench bench-refine bench-formats bench-truth bench-scale results docs notebooks clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -52,6 +52,12 @@ bench-refine: $(STAMP) ## refinement, confidence, calibration on RGB-D frames (h
 
 bench-truth: $(STAMP) ## methods on path-traced stacks, by region: make bench-truth ROOT=DIR (without: SFDFD_REAL_DATA/raytraced)
 	$(RUN) benchmarks/truth.py $(ROOT)
+
+results: $(STAMP) ## the tables of README and docs from benchmarks/results/
+	$(RUN) benchmarks/tables.py
+
+bench-scale: $(STAMP) ## what steps, synthesis and predictions cost by size; writes docs/scale.md
+	$(RUN) benchmarks/scale.py
 
 bench-formats: $(STAMP) ## prepare three data sets from files in their official formats, train 200 steps on each
 	$(RUN) benchmarks/formats.py
