@@ -36,7 +36,7 @@
       const canvas = document.createElement("canvas"), c = canvas.getContext("2d"), place = document.createElement("div");
       Object.assign(canvas, { width: scene.width, height: scene.height });
       canvas.style.cursor = "crosshair";
-      const image = c.createImageData(scene.width, scene.height), values = { focus: 2, aperture: packed.k };
+      const image = c.createImageData(scene.width, scene.height), middle = Math.sqrt(packed.near_m * packed.far_m), values = { focus: middle, aperture: packed.k };
       const outputs = {};
       const draw = () => { render(scene, values.focus, values.aperture, image); c.putImageData(image, 0, 0); };
       const slider = (key, text, min, max, step, value, said) => {
@@ -50,7 +50,7 @@
         place.append(label);
       };
       place.className = "controls";
-      slider("focus", "focus distance", packed.near_m, packed.far_m, 0.01, 2, (v) => `${v.toFixed(2)} m`);
+      slider("focus", "focus distance", packed.near_m, packed.far_m, 0.01, middle, (v) => `${v.toFixed(2)} m`);
       slider("aperture", "aperture (k)", 0, 3 * packed.k, 0.1, packed.k, (v) => `${v.toFixed(1)} px·m`);
       canvas.addEventListener("click", (event) => {
         const rect = canvas.getBoundingClientRect();
