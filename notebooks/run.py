@@ -6,6 +6,7 @@ python notebooks/run.py 01_optics    # some
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,7 +37,10 @@ def run(path: Path) -> None:
     """
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=600, kernel_manager_class=SameInterpreter, resources=resources).execute()
+    client = NotebookClient(notebook, timeout=600, kernel_manager_class=SameInterpreter, resources=resources)
+    client.execute(
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )  # what cells print is theirs, not the terminal's
 
 
 def main(names: list[str]) -> None:

@@ -1,6 +1,7 @@
 """The notebooks: stored without output, each opens with its question and runs from top to bottom."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
+import sfdfd
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
@@ -20,6 +23,13 @@ each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 def read(path):
     return nbformat.read(path, as_version=4)
+
+
+def run_py(folder, *names):
+    """``run.py`` as a command. Under pytest's own variable a kernel would not catch what its commands print."""
+    env = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
+    command = [sys.executable, folder / "run.py", *names]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
 def test_there_are_six():
@@ -75,13 +85,25 @@ def test_the_page_has_every_question():
 def test_an_error_in_a_cell_ends_the_run(tmp_path):
     """With the cell's own error; and what is not there is said."""
     (tmp_path / "run.py").write_text((FOLDER / "run.py").read_text())
-    cells = [nbformat.v4.new_code_cell("print('before')"), nbformat.v4.new_code_cell("assert 1 == 2, 'no such number'")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "broken.ipynb")
-    for arguments, said in (([], "no such number"), (["nowhere"], "no such notebook: nowhere; there are broken")):
-        done = subprocess.run(
-            [sys.executable, tmp_path / "run.py", *arguments], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 1 and said in done.stderr, done.stderr
+    command = (
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'sfdfd.diagnose', 'stack=gone'], check=True)"
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(command)]), tmp_path / "broken.ipynb")
+    done = run_py(tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("broken.ipynb: failed"), done.stderr
+    assert "CalledProcessError" in done.stderr and "gone: no such folder" in done.stderr, (
+        done.stderr
+    )  # and the command's own words
+    done = run_py(tmp_path, "nowhere")
+    assert done.returncode == 1 and "no such notebook: nowhere; there are broken" in done.stderr, done.stderr
+
+
+def test_kernels_are_of_this_interpreter_and_this_package(tmp_path):
+    (tmp_path / "run.py").write_text((FOLDER / "run.py").read_text())
+    same = f"import sys, sfdfd\nassert (sys.executable, sfdfd.__file__) == {(sys.executable, sfdfd.__file__)!r}"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(same)]), tmp_path / "same.ipynb")
+    done = run_py(tmp_path, "same")
+    assert done.returncode == 0 and done.stdout.startswith("same.ipynb: "), done.stderr
 
 
 @pytest.mark.slow
@@ -89,8 +111,6 @@ def test_an_error_in_a_cell_ends_the_run(tmp_path):
 def test_it_runs(path):
     """As ``make notebooks`` runs it; nothing is left in the repository."""
     before = {file: file.stat().st_mtime_ns for file in FOLDER.rglob("*")}
-    done = subprocess.run(
-        [sys.executable, FOLDER / "run.py", path.stem], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_py(FOLDER, path.stem)
     assert done.returncode == 0 and path.name in done.stdout, done.stdout + done.stderr
     assert {file: file.stat().st_mtime_ns for file in FOLDER.rglob("*")} == before
