@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from sfdfd.data.files import written_aside
 from sfdfd.errors import InputError, checked_whole
@@ -93,6 +94,7 @@ class DepthFromDefocus(lightning.LightningModule):
         self.skip_nonfinite = checked_whole(skip_nonfinite, "skip_nonfinite (module.skip_nonfinite)", 0)
         self.nonfinite_steps = 0
         self._last_batch: tuple[FocalStack, Tensor] | None = None
+        self.means = nn.ModuleDict()  # of validation, over images: ranks may have unequal numbers of them
         self.camera = camera
         self.run_config = run_config or {}
         # a function, not a module: state_dict must not hold the network twice. Static shapes: the crop's is always the same
@@ -162,18 +164,23 @@ class DepthFromDefocus(lightning.LightningModule):
         self.log("steps", float(self.trainer.global_step), logger=False)  # all that spawned processes hand back
 
     def validation_step(self, batch: FocalStack, batch_index: int) -> None:
-        common: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(batch), "sync_dist": True}
         predicted = self.predicted(batch)
-        for name, value in self.compare(predicted).items():
-            self.log(f"val/{name}", value.mean(), prog_bar=name == "reconstruction", **common)
+        found = {f"val/{name}": value for name, value in self.compare(predicted).items()}
         spread = [depth_spread(prediction.depth_m, part.near_m, part.far_m) for _, part, prediction in predicted]
-        self.log("health/depth_std", torch.cat(spread).mean(), **common)
+        found["health/depth_std"] = torch.cat(spread)
         if self.log_truth_metrics and batch.depth_m is not None:
             measured = [
                 depth_metrics(one.depth_m, cast(Tensor, part.depth_m), cast(Tensor, part.valid))["abs_rel"]
                 for _, part, one in predicted
             ]
-            self.log("truth/depth_abs_rel", torch.cat(measured).mean().float(), prog_bar=True, **common)
+            found["truth/depth_abs_rel"] = torch.cat(measured).float()
+        for name in set(found) - set(self.means):
+            self.means[name] = MeanMetric(nan_strategy=float("nan")).to(self.device)
+        for name, value in found.items():
+            mean = cast(MeanMetric, self.means[name])
+            mean.update(value.detach().to(self.device))
+            shown = name in ("val/reconstruction", "truth/depth_abs_rel")
+            self.log(name, mean, on_step=False, on_epoch=True, batch_size=len(batch), prog_bar=shown)
 
     def configure_optimizers(self):
         if self.make_optimizer is None:
