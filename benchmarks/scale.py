@@ -77,8 +77,8 @@ def step_shares(network: torch.nn.Module, stack: FocalStack) -> dict[str, float]
         (output.depth_m.sum() + output.aif.sum()).backward()
         optimizer.step()
 
-    found = {"step": median_s(step), "network": median_s(learn), "renderer": median_s(render)}
-    found["loss"] = max(0.0, found["step"] - found["network"] - found["renderer"])
+    found = {"step": median_s(step), "learning": median_s(learn), "renderer": median_s(render)}
+    found["loss"] = max(0.0, found["step"] - found["learning"] - found["renderer"])
     return found
 
 
@@ -168,7 +168,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def markdown(result: dict) -> str:
     """The tables of docs/scale.md."""
     machine, seconds = result["machine"], result["refine_seconds"]
-    parts = ("step", "network", "renderer", "loss")
+    parts = ("step", "learning", "renderer", "loss")
     steps = [
         [row["network"], f"{row['batch']} x {row['slices']} x {row['size']}²", *(f"{row[key]:.2f}" for key in parts)]
         for row in result["steps"]

@@ -16,8 +16,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 NAMES = {
     "raytraced/dslr": "path-traced, 50 mm f/1.2",
     "raytraced/phone": "path-traced, phone macro",
-    "judge/dslr": "the same camera, our generator",
-    "judge/phone": "the same phone, our generator",
+    "ours/dslr": "the same camera, our generator",
+    "ours/phone": "the same phone, our generator",
 }
 FIXED = [
     # docs/refinement.md#the-lens; docs/results.md, with their commands
