@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from sfdfd import Camera, FocalStack
+from sfdfd.data.example import example_stack
 from sfdfd.data.files import write_json
-from sfdfd.data.scenes.example import example_stack
 from sfdfd.measures.losses import SelfSupervisedLoss
 from sfdfd.networks import DAIFNet, FocusAttentionNet
 from sfdfd.networks.interface import NetworkOutput, predict_stack
@@ -117,7 +117,7 @@ def synthesis() -> list[dict[str, float]]:
 PREDICT = """
 import resource, sys, time, torch
 from sfdfd import DefocusEstimator
-from sfdfd.data.scenes.example import example_stack
+from sfdfd.data.example import example_stack
 height, width, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 small = example_stack(3, 240, 320, psf="disc", linear_light=True, weighting="occlusion")
 stack = small.resized(height, width).without_truth()

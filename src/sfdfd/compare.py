@@ -11,6 +11,7 @@ from typing import Any
 
 from sfdfd.data.files import written_aside
 from sfdfd.runs.command import ERROR_FILE, failed_jobs
+from sfdfd.runs.record import logged
 
 __all__ = ["CompareRuns", "collect", "main"]
 
@@ -77,12 +78,8 @@ def _curves(rows: Sequence[Mapping[str, Any]], base: str) -> list[dict[str, Any]
     for key in CURVES:
         figure, axes = pyplot.subplots(figsize=(7, 4), dpi=100, layout="constrained")
         for row in rows:
-            file = Path(row["run"]) / "csv" / "metrics.csv"
-            if file.is_file():
-                with file.open(newline="") as lines:
-                    points = [(float(one["step"]), float(one[key])) for one in csv.DictReader(lines) if one.get(key)]
-                if points:
-                    axes.plot(*zip(*points, strict=True), label=row["run"].removeprefix(base), linewidth=1)
+            if points := logged(Path(row["run"]), key):
+                axes.plot(*zip(*points, strict=True), label=row["run"].removeprefix(base), linewidth=1)
         if axes.lines:
             axes.set(xlabel="step", title=key)
             axes.legend(fontsize=7)

@@ -83,7 +83,7 @@ def _methods(checkpoint: Path, refine: Mapping[str, Any]) -> tuple[dict[str, Met
 
 def _write(output_dir: Path, checkpoint: Path, scenes: int, refine: Mapping[str, Any]) -> Path:
     """``index.html``: a scene that refocuses, depth by every method, figures, and how the training went."""
-    from sfdfd.data.scenes.example import example_stack
+    from sfdfd.data.example import example_stack
     from sfdfd.measures.metrics import image_metrics
     from sfdfd.report.page import Section, viewer, write_page
 
@@ -127,7 +127,7 @@ def _row(stack: FocalStack, found: Mapping[str, Prediction]) -> dict[str, Any]:
     assert stack.depth_m is not None
     near_m, far_m = float(stack.depth_m.min()), float(stack.depth_m.max())
     best = found[list(found)[-1]]
-    pictures = [picture("the nearest photograph", stack.images[0, 0]), picture("all in focus", best.aif[0])]
+    pictures = [picture("the photograph focused nearest", stack.images[0, 0]), picture("all in focus", best.aif[0])]
     pictures += [_depth(name, one.depth_m[0], near_m, far_m) for name, one in reversed(list(found.items()))]
     pictures.append(_depth("the truth, which nobody saw", stack.depth_m[0], near_m, far_m))
     return {"title": f"{near_m:.2g} m (bright) to {far_m:.2g} m (dark), linear in inverse depth", "pictures": pictures}
@@ -142,21 +142,18 @@ def _depth(title: str, depth_m: torch.Tensor, near_m: float, far_m: float) -> di
 
 def _curves(run: Path) -> list[dict[str, str]]:
     """The reconstruction error, which trained it, and the depth error, which nothing looked at."""
-    import csv
-
     from matplotlib.figure import Figure
 
     from sfdfd.report.page import picture
     from sfdfd.report.pictures import to_rgb
+    from sfdfd.runs.record import logged
 
-    with (run / "csv" / "metrics.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
     pictures = []
     for key, said in (
         ("val/reconstruction", "reconstruction error of unseen stacks: the only teacher"),
         ("truth/depth_abs_rel", "relative depth error: logged, never looked at"),
     ):
-        points = [(int(float(line["step"])) + 1, float(line[key])) for line in lines if line.get(key)]
+        points = [(step + 1, value) for step, value in logged(run, key)]
         if not points:
             continue
         figure = Figure(figsize=(6, 3.2), dpi=110, layout="constrained")

@@ -64,25 +64,18 @@ def _stacks(config: DictConfig) -> Iterator[tuple[str, Callable[[], FocalStack],
 def _procedural(seed: int, index: int) -> FocalStack:
     """A procedural scene, photographed by a random camera."""
     import numpy as np
-    import torch
 
-    from sfdfd.data.scenes.procedural import make_scene
+    from sfdfd.data.example import example_stack
     from sfdfd.optics.camera import Camera
-    from sfdfd.optics.render import DefocusRenderer
-    from sfdfd.stack import FocalStack
     from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS
 
     g = np.random.default_rng([seed, index])
     near_m = float(np.exp(g.uniform(np.log(0.2), 0)))
     far_m = near_m * float(np.exp(g.uniform(np.log(4), np.log(16))))
-    image, depth = make_scene(seed + 77, index, 240, 320, near_m, far_m)
     f, k = 0.08 * near_m, float(g.uniform(5, 12)) / (1 / near_m - 1 / far_m)
     camera = Camera(f, 2.0, f * f / (4 * k))
-    focus_m = torch.from_numpy(1 / np.linspace(1 / (0.85 * far_m), 1 / (1.15 * near_m), 5)).float().flip(0)
-    aif, depth_m = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous(), torch.from_numpy(depth)[None]
-    with torch.no_grad():
-        images = DefocusRenderer(**PHOTOGRAPH_OPTICS)(aif, depth_m, focus_m, camera)[0]
-    return FocalStack.single((images.clamp(0, 1) * 255).round() / 255, focus_m, camera, near_m, far_m)
+    focus_m = 1 / np.linspace(1 / (1.15 * near_m), 1 / (0.85 * far_m), 5)
+    return example_stack(index, 240, 320, focus_m.tolist(), camera, near_m, far_m, seed + 77, **PHOTOGRAPH_OPTICS)
 
 
 def _planes(config: DictConfig) -> int:

@@ -293,7 +293,7 @@ class Prediction:
         depth_std_m: (B,H,W) standard deviation of the depth in metres; the same.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.inference.methods import SweepMethod
         >>> from sfdfd.optics import DefocusRenderer

@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from sfdfd.data.example import example_stack
 from sfdfd.data.holdout import held_out
 from sfdfd.data.images import to_bytes
 from sfdfd.data.photographs import STACK_KEYS, Photographs, read_photographs
-from sfdfd.data.scenes.procedural import make_scene
-from sfdfd.data.scenes.scene import Scene
-from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.render import DefocusRenderer
 
 __all__ = ["example_photographs", "named_photographs"]
 
@@ -36,10 +32,10 @@ def example_photographs(height: int = 240, width: int = 320) -> Photographs:
     """
     camera, near_m, far_m = Camera(0.05, 8.0, 1.2e-5), 0.5, 10.0
     focus = (1.0, 1.5, 2.5, 4.0, 6.0)
-    aif, depth_m = make_scene(*SCENE, height, width, near_m, far_m)
-    renderer = DefocusRenderer(weighting="occlusion", psf="disc", linear_light=True)
-    synthesis = StackSynthesis(renderer, camera, focus, near_m, far_m)
-    stack = synthesis(Scene(torch.from_numpy(aif).permute(2, 0, 1).contiguous(), torch.from_numpy(depth_m)))
+    seed, index = SCENE
+    stack = example_stack(
+        index, height, width, focus, camera, near_m, far_m, seed, weighting="occlusion", psf="disc", linear_light=True
+    )
     images = to_bytes(stack.images[0]).permute(0, 2, 3, 1).numpy()
     return Photographs(
         name="example",

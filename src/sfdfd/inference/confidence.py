@@ -43,7 +43,7 @@ def depth_std_m(
         (B,H,W) in metres, positive.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> depth_std_m(stack, DefocusRenderer(sigma_scale=0.5), stack.depth_m, stack.aif).shape

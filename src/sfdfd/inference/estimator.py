@@ -46,7 +46,7 @@ class DefocusEstimator:
         camera: the model's own camera, where it is not the one that each stack carries.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> estimator = DefocusEstimator.from_checkpoint("pretrained")
         >>> prediction = estimator.predict(stack)

@@ -35,7 +35,7 @@ class NetworkMethod:
         device: where a module goes.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> from sfdfd.networks import classical_network
@@ -65,7 +65,7 @@ class SweepMethod:
         renderer, camera: as of :class:`NetworkMethod`.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> SweepMethod(DefocusRenderer(sigma_scale=0.5))(stack).depth_std_m.shape
@@ -91,7 +91,7 @@ class RefinedMethod:
         camera: the model's own, as of :class:`NetworkMethod`.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> renderer = DefocusRenderer(sigma_scale=0.5, method="fast")
@@ -130,7 +130,7 @@ def with_confidence(prediction: Prediction, stack: FocalStack, renderer: Rendere
     :mod:`sfdfd.inference.confidence`.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> renderer = DefocusRenderer(sigma_scale=0.5)

@@ -71,7 +71,7 @@ class Refiner:
         InputError: a value is wrong.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> from sfdfd.inference.sweep import plane_sweep

@@ -48,7 +48,7 @@ def plane_sweep(
         deviation of the position of inverse depth if the unexplained were the logarithm of a likelihood.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> depth_m, aif, spread = plane_sweep(stack, DefocusRenderer(sigma_scale=0.5))

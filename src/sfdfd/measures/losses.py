@@ -147,7 +147,7 @@ class SelfSupervisedLoss(nn.Module):
         border_px: see :func:`photometric_error`.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.networks import DAIFNet
         >>> from sfdfd.networks.interface import predict_stack

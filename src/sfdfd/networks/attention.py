@@ -43,7 +43,7 @@ class FocusAttentionNet(nn.Module):
         near_m, far_m: depth range in metres where the call does not give one.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> output = FocusAttentionNet()(stack.images, stack.focus_distances_m, near_m=0.5, far_m=10.0)
         >>> output.depth_m.shape, output.aif.shape

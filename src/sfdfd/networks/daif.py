@@ -42,7 +42,7 @@ class DAIFNet(nn.Module):
         near_m, far_m: depth range in metres where the call does not give one.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> network = DAIFNet()
         >>> sum(p.numel() for p in network.parameters())  # as published, with the depth head of one channel

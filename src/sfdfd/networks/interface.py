@@ -133,7 +133,7 @@ def predict_stack(
         forward: called in the network's place (the same, compiled).
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> from sfdfd.networks import classical_network

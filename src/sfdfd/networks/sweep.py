@@ -36,7 +36,7 @@ class PlaneSweepNet(nn.Module):
         near_m, far_m: depth range in metres where the call does not give one.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> from sfdfd.networks.interface import predict_stack

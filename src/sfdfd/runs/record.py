@@ -1,7 +1,8 @@
-"""What a figure needs beside its config."""
+"""What a figure needs beside its config, and what a run logged."""
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import subprocess
@@ -10,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-__all__ = ["run_record"]
+__all__ = ["logged", "run_record"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -49,3 +50,12 @@ def run_record() -> dict[str, Any]:
         "processor_cores": os.cpu_count(),
         "versions": versions,
     }
+
+
+def logged(run: Path, key: str) -> list[tuple[float, float]]:
+    """(step, value) of a quantity in a run's ``csv/metrics.csv``; none where it was not logged, or there is no log."""
+    file = run / "csv" / "metrics.csv"
+    if not file.is_file():
+        return []
+    with file.open(newline="") as lines:
+        return [(float(one["step"]), float(one[key])) for one in csv.DictReader(lines) if one.get(key)]

@@ -57,7 +57,7 @@ class DepthFromDefocus(lightning.LightningModule):
         run_config: the resolved configuration, plain Python; kept in every checkpoint.
 
     Examples:
-        >>> from sfdfd.data.scenes.example import example_stack
+        >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.measures.losses import SelfSupervisedLoss
         >>> from sfdfd.networks import DAIFNet

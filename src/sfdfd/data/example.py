@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from sfdfd.data.scenes.procedural import make_scene
+from sfdfd.data.scenes.scene import Scene
+from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.render import render_focal_stack
+from sfdfd.optics.render import DefocusRenderer
 from sfdfd.stack import FocalStack
 
 __all__ = ["example_stack"]
@@ -23,16 +25,18 @@ def example_stack(
     camera: Camera | None = None,
     near_m: float = 0.5,
     far_m: float = 10.0,
-    **optics: float | str | bool,
+    seed: int = 0,
+    **optics: Any,
 ) -> FocalStack:
     """A procedural scene as its focal stack, rounded to 8 bits, with true depth and all-in-focus image.
 
     Args:
-        index: which scene (of seed 0).
+        index: which scene (of the seed).
         height, width: in pixels.
         focus_distances_m: of the slices, in metres.
         camera: DEReD's generator (50 mm, f/8, 12 um) where none is given.
         near_m, far_m: depth range in metres.
+        seed: of the scenes.
         optics: options of :func:`sfdfd.optics.render.render_focal_stack`; ``sigma_scale`` is 0.5 unless given.
 
     Returns:
@@ -45,15 +49,9 @@ def example_stack(
         >>> float(stack.images.max()) <= 1 and stack.depth_m is not None
         True
     """
-    image, depth = make_scene(0, index, height, width, near_m, far_m)
+    image, depth = make_scene(seed, index, height, width, near_m, far_m)
     aif, depth_m = torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(depth)
     camera = camera or Camera(focal_length_m=0.05, f_number=8.0, pixel_pitch_m=1.2e-5)
-    focus = torch.tensor(list(focus_distances_m))
     options: dict[str, Any] = {"sigma_scale": 0.5, **optics}
-    with torch.no_grad():
-        images = render_focal_stack(aif[None], depth_m[None], focus, camera, **options)[0]
-    images = (images.clamp(0, 1) * 255).round() / 255
-    valid = (depth_m >= near_m) & (depth_m <= far_m)
-    return FocalStack.single(
-        images, focus, camera, near_m, far_m, name=f"example {index}", depth_m=depth_m, aif=aif, valid=valid
-    )
+    synthesis = StackSynthesis(DefocusRenderer(**options), camera, focus_distances_m, near_m, far_m)
+    return synthesis(Scene(aif, depth_m, name=f"example {index}"))
