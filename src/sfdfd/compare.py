@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from sfdfd.data.files import written_aside
-from sfdfd.runs.command import ERROR_FILE, failed_jobs
+from sfdfd.runs.command import ASIDE, ERROR_FILE, failed_jobs
 from sfdfd.runs.record import logged
 
-__all__ = ["CompareRuns", "collect", "main"]
+__all__ = ["CompareRuns", "collect", "main", "write_comparison"]
 
 SHOWN = ("depth/abs_rel", "depth/rmse", "depth/delta1", "aif/psnr", "stack/psnr")
 CURVES = ("train/total", "val/reconstruction", "truth/depth_abs_rel", "health/depth_std")
-ASIDE = ("sweep.", "ckpt_path", "hydra.", "output_dir", "data.root", "logger")
 
 
 def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -124,7 +123,8 @@ def _natural(path: Path) -> tuple:
     return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in path.parts)
 
 
-def _write(rows: list[dict[str, Any]], folder: Path) -> None:
+def write_comparison(rows: list[dict[str, Any]], folder: Path) -> None:
+    """``comparison.csv``, ``.md`` and ``.html`` of what :func:`collect` found, in ``folder``; the table on the terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -164,7 +164,7 @@ class CompareRuns:
         folder = Path(config.hydra.sweep.dir)
         rows = collect([folder]) if folder.is_dir() else []
         if rows:
-            _write(rows, folder)
+            write_comparison(rows, folder)
         failed_jobs.extend(row["run"] for row in rows if row.get("error"))
 
 
@@ -186,7 +186,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    _write(rows, folders[0])
+    write_comparison(rows, folders[0])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from sfdfd.runs.command import (
     command,
     instantiate,
     plain,
+    run_words,
     say,
     say_where_optics_differ,
     seed_everything,
@@ -62,7 +63,7 @@ def train(config: DictConfig) -> dict[str, Any]:
         OmegaConf.save(OmegaConf.create(resolved), output_dir / "config.yaml")
     try:
         for logger in trainer.loggers:
-            logger.log_hyperparams(_flat(resolved))
+            logger.log_hyperparams({**_flat(resolved), **{f"run.{k}": v for k, v in _flat(run_record()).items()}})
         _fit(trainer, module, datamodule, ckpt_path)
         steps = _steps_taken(trainer, first_step, complete=0 <= config.trainer.max_steps <= first_step)
         if not trainer.is_global_zero:
@@ -74,6 +75,8 @@ def train(config: DictConfig) -> dict[str, Any]:
         result, best = _test(module, untrained, datamodule, saver, steps, output_dir, resolved)
         for logger in trainer.loggers:
             logger.log_metrics({f"test/{k}": v for k, v in result.items() if isinstance(v, (int, float))}, step=steps)
+        _tell_test(trainer.loggers, result, best, output_dir, steps)
+        for logger in trainer.loggers:
             logger.save()
     finally:
         _finish_loggers()
@@ -180,17 +183,24 @@ def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
     """The trainer; ``first_step`` is that of a run that is continued."""
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from sfdfd.training.loggers import ContinuedCSVLogger
+    from sfdfd.training.loggers import ContinuedCSVLogger, LastingWandbLogger
     from sfdfd.training.resuming import WholeCheckpoints
 
-    loggers = [instantiate(node) for node in (config.logger or {}).values()]
+    loggers = [instantiate(node, **_called(node)) for node in (config.logger or {}).values()]
     for logger in loggers:
-        if isinstance(logger, ContinuedCSVLogger) and first_step is not None:
+        if isinstance(logger, (ContinuedCSVLogger, LastingWandbLogger)) and first_step is not None:
             logger.continue_from(first_step)
     callbacks = [instantiate(node) for node in (config.callbacks or {}).values()]
     if not loggers:  # who has nobody to tell refuses to watch
         callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
     return instantiate(config.trainer, logger=loggers or False, callbacks=callbacks, plugins=[WholeCheckpoints()])
+
+
+def _called(node: DictConfig) -> dict[str, Any]:
+    """Name, group and tags of a W&B run, where the config leaves them open."""
+    if not str(node.get("_target_", "")).endswith("wandb_logger"):
+        return {}
+    return {key: value for key, value in run_words().items() if node.get(key) is None and value}
 
 
 def _steps_taken(trainer: lightning.Trainer, first_step: int, complete: bool) -> int:
@@ -269,6 +279,20 @@ def _test(
         },
     )
     return result, best
+
+
+def _tell_test(loggers: list[Any], result: dict[str, Any], best: str, output_dir: Any, steps: int) -> None:
+    """The test's frames as a table to sort, with the pictures that were drawn, and the best checkpoint."""
+    from pathlib import Path
+
+    from sfdfd.inference.evaluation import read_rows
+    from sfdfd.training.dashboards import tell_model, tell_table
+
+    pictures = {file.stem: file for file in (Path(output_dir) / "pictures").glob("*.png")}
+    tell_table(loggers, "test/frames", read_rows(Path(output_dir) / "metrics.csv"), pictures, steps)
+    if best and Path(best).is_file():
+        facts = {key: result[key] for key in ("depth/abs_rel", "depth/rmse", "stack/psnr") if key in result}
+        tell_model(loggers, best, {**facts, "steps": steps})
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -97,36 +97,47 @@ def test_a_data_set_of_which_nothing_is_left_is_an_error():
 
 
 class Spoils(torch.nn.Module):
-    """A network whose gradient is NaN at some calls."""
+    """A network whose AIF, or depth, is NaN at some calls."""
 
-    def __init__(self, at):
+    def __init__(self, at, key="aif"):
         super().__init__()
         from sfdfd.networks import FocusAttentionNet
 
-        self.inner, self.at, self.calls = FocusAttentionNet(width=8, depth=2), at, 0
+        self.inner, self.at, self.calls, self.key = FocusAttentionNet(width=8, depth=2), at, 0, key
 
     def forward(self, *arguments, **options):
         out = self.inner(*arguments, **options)
         if self.training:
             self.calls += 1
             if self.calls in self.at:
-                out = out._replace(aif=out.aif * torch.nan)
+                out = out._replace(**{self.key: getattr(out, self.key) * torch.nan})
         return out
 
 
 @pytest.mark.filterwarnings("ignore:step")
-def test_steps_without_a_finite_loss_move_no_weight(tmp_path):
-    model = module(Spoils({2, 3}), skip_nonfinite=2)
+@pytest.mark.parametrize("key", ["aif", "depth_m"])  # depth that is no number cannot even be rendered
+def test_steps_without_a_finite_loss_move_no_weight(key):
+    model = module(Spoils({2, 3}, key), skip_nonfinite=2)
     train(model, stacks(4), stacks(1), steps=4)
     assert model.nonfinite_steps == 2 and all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
-def test_one_too_many_ends_the_run_with_its_batch_saved(tmp_path, monkeypatch):
+@pytest.mark.parametrize("key", ["aif", "depth_m"])
+def test_one_too_many_ends_the_run_with_its_batch_saved(key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model = module(Spoils({2}))
+    model = module(Spoils({2}, key))
     with pytest.raises(InputError, match=r"step 1: the loss is not finite .*module\.skip_nonfinite"):
         train(model, stacks(4), stacks(1), steps=4)
     content = torch.load(tmp_path / "nonfinite_1.pt", weights_only=True)
     assert content["batch"]["images"].shape[0] == 2 and not bool(torch.isfinite(content["loss"]).all())
     assert all(bool(torch.isfinite(value).all()) for value in content["state_dict"].values())
     assert np.isfinite(content["batch"]["images"].numpy()).all()
+
+
+def test_a_network_that_is_beyond_numbers_at_validation_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = module()
+    for parameter in model.parameters():
+        parameter.data.fill_(torch.inf)
+    with pytest.raises(InputError, match="depth is not finite: .* optimizer.lr"):
+        model.validation_step(stacks(1)[0], 0)

@@ -27,7 +27,7 @@ from sfdfd.report.page import Section, left_out_row, picture, viewer, write_page
 from sfdfd.report.pictures import overview, to_rgb
 from sfdfd.stack import FocalStack, Method, Prediction
 
-__all__ = ["MAIN", "evaluate", "print_metrics"]
+__all__ = ["MAIN", "evaluate", "print_metrics", "read_rows"]
 
 MAIN = "network"
 """The method whose figures stand in front; the others are ``baselines/NAME/...``."""
@@ -176,6 +176,18 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of ``metrics.csv``: one per image and method, figures as numbers, None where there is none."""
+    with path.open(newline="", errors="backslashreplace") as file:
+        return [
+            {
+                key: value if key in ("name", "method") else float(value) if value else None
+                for key, value in row.items()
+            }
+            for row in csv.DictReader(file)
+        ]
 
 
 @dataclass

@@ -14,14 +14,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy.integrate import trapezoid
+from torch import Tensor
 
 from sfdfd.errors import InputError
 from sfdfd.networks.classical import focus_measure
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
-__all__ = ["Diagnosis", "blur_sensitivity", "diagnose"]
+__all__ = ["Diagnosis", "blur_sensitivity", "diagnose", "textured_share"]
 
 LEVEL = 1 / 255
 TEXTURE_CHANGE = 0.75 / 255, 0.25
@@ -135,7 +137,7 @@ def diagnose(
         blur_radius_px=np.abs(radius),
         depth_step_m=_depth_steps_m(radius, depth, sigma_scale),
         focus_distances_m=tuple(focus.tolist()),
-        textured_share=None if stack is None else _textured_share(stack),
+        textured_share=None if stack is None else float(textured_share(stack)[0]),
         unblurred_share=float((np.abs(radius).max(0) < 1.0).mean()),
         saturated_share=float((np.abs(radius) > DEREDS_WINDOW_PX).mean()),
         covered_share=float(max(0.0, high - low) / (1 / near_m - 1 / far_m)),
@@ -156,11 +158,19 @@ def _depth_steps_m(radius_px: np.ndarray, depth_m: np.ndarray, sigma_scale: floa
         return np.where(step_u < inverse, depth_m**2 * step_u, np.inf)
 
 
-def _textured_share(stack: FocalStack) -> float:
-    sharpness = focus_measure(stack.images, 15)
-    highest = sharpness.amax(1)
-    difference = highest - sharpness.amin(1)
-    return float(((difference > TEXTURE_CHANGE[0]) & (difference > TEXTURE_CHANGE[1] * highest)).float().mean())
+def textured_share(stack: FocalStack) -> Float[Tensor, "b"]:
+    """(B,) the share of each image's pixels whose sharpness changes over its slices: where blur says something of depth.
+
+    Examples:
+        >>> from sfdfd.data.example import example_stack
+        >>> 0.5 < float(textured_share(example_stack())) <= 1
+        True
+    """
+    sharpness, missing = focus_measure(stack.images, 15), ~stack.slice_mask[:, :, None, None]
+    highest = sharpness.masked_fill(missing, -math.inf).amax(1)
+    difference = highest - sharpness.masked_fill(missing, math.inf).amin(1)
+    textured = (difference > TEXTURE_CHANGE[0]) & (difference > TEXTURE_CHANGE[1] * highest)
+    return textured.float().mean((1, 2))
 
 
 def _judged(found: Diagnosis) -> Diagnosis:

@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 DEPTH_COLOURS = "plasma"
+DEPTH_ERROR_SHOWN = 0.25
+"""The share of the true depth at which the error of depth is drawn white."""
 
 
 def to_rgb(figure: Figure) -> np.ndarray:
@@ -140,7 +142,8 @@ def _grid(number: int, columns: int, aspect: float) -> tuple[Figure, list]:
 
 
 def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figure:
-    """One sample on one page: the stack, its reconstruction, the error, depth and AIF, with truth where it is known."""
+    """One sample on one page: the stack, its reconstruction, the error, depth, AIF and confidence, with truth and the error of
+    depth where they are known."""
     keep = stack.slice_mask[index].cpu()
     images = stack.images[index].cpu()[keep].permute(0, 2, 3, 1).numpy()
     rendered: np.ndarray | None = None
@@ -149,7 +152,8 @@ def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figur
     focus = stack.focus_distances_m[index].cpu()[keep].tolist()
     height, width = images.shape[1:3]
     columns = max(len(images), 4)
-    figure, axes = _grid(4 * columns, columns, width / height)
+    rows = 4 if stack.depth_m is None and stack.aif is None else 5
+    figure, axes = _grid(rows * columns, columns, width / height)
 
     def show(row: int, column: int, picture: np.ndarray, title: str) -> None:
         axis = axes[row * columns + column]
@@ -166,10 +170,16 @@ def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figur
     near, far = shown_range(depth if truth is None else truth)
     show(3, 0, colour_depth(depth, near, far), f"depth, {near:.2f} to {far:.2f} m")
     show(3, 1, prediction.aif[index].detach().float().cpu().permute(1, 2, 0).numpy(), "AIF")
+    if prediction.confidence is not None:
+        show(3, 2, colour_confidence(prediction.confidence[index].detach().float().cpu().numpy()), "confidence")
     if truth is not None:
-        show(3, 2, colour_depth(truth, near, far), "true depth")
+        show(4, 0, colour_depth(truth, near, far), "true depth")
+        relative = np.abs(depth - truth) / np.maximum(truth, 1e-6)
+        if stack.valid is not None:
+            relative = np.where(stack.valid[index].cpu().numpy(), relative, 0.0)
+        show(3, 3, colour_error(relative, DEPTH_ERROR_SHOWN), f"|depth error|, white is {100 * DEPTH_ERROR_SHOWN:g} %")
     if stack.aif is not None:
-        show(3, 3, stack.aif[index].cpu().permute(1, 2, 0).numpy(), "true AIF")
+        show(4, 1, stack.aif[index].cpu().permute(1, 2, 0).numpy(), "true AIF")
     if stack.name[index]:
         figure.suptitle(stack.name[index], fontsize=9, parse_math=False)
     return figure

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 __all__ = [
+    "ASIDE",
     "CONF_DIR",
     "ERROR_FILE",
     "command",
     "failed_jobs",
     "instantiate",
     "plain",
+    "run_words",
     "say",
     "say_where_optics_differ",
     "seed_everything",
@@ -44,6 +46,8 @@ CONF_DIR = next(
 """The configuration: beside the package in a wheel, at the top of a checkout."""
 
 
+ASIDE = ("sweep.", "ckpt_path", "hydra.", "output_dir", "data.root", "logger")
+"""Overrides that tell no run from another."""
 ERROR_FILE = "error.json"
 """What a job of a multirun that failed leaves."""
 failed_jobs: list[str] = []
@@ -56,6 +60,46 @@ def several_jobs() -> bool:
     from hydra.types import RunMode
 
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def run_words() -> dict[str, Any]:
+    """What this run is called where many are shown side by side: ``name`` (the experiment and what was varied), ``group`` (the
+    sweep's folder; None outside a sweep) and ``tags`` (the choices of experiment, data, network and loss)."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return {"name": None, "group": None, "tags": []}
+    hydra = HydraConfig.get()
+    choices = {key.lstrip("/"): value for key, value in hydra.runtime.choices.items()}
+    known = [choices.get(key) for key in ("experiment", "data", "network", "loss")]
+    given = [one for one in hydra.overrides.task if not one.startswith(ASIDE)]
+    if several_jobs():
+        given = [one for one in given if one.split("=", 1)[0] in _swept(Path(hydra.sweep.dir))] or given
+    words = [one.split("=", 1)[-1] if one.startswith("experiment=") else _short(one) for one in given]
+    if not any(one.startswith("experiment=") for one in given) and known[0]:
+        words.insert(0, known[0])
+    group = Path(hydra.sweep.dir).name if several_jobs() else None
+    tags = list(dict.fromkeys(str(one)[:64] for one in known if one))  # W&B takes no longer ones
+    return {"name": " ".join(words)[:128] or "train", "group": group, "tags": tags}
+
+
+def _short(override: str) -> str:
+    """``optimizer.lr=1e-3`` -> ``lr=1e-3``."""
+    key, equals, value = override.lstrip("+").partition("=")
+    return f"{key.rsplit('.', 1)[-1]}{equals}{value}"
+
+
+def _swept(folder: Path) -> set[str]:
+    """The keys that a multirun varies, by what Hydra has written into its folder."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    file = folder / "multirun.yaml"
+    if not file.is_file():
+        return set()
+    overrides = OmegaConf.load(file).hydra.overrides.task  # type: ignore[union-attr] # a mapping
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return {str(one.input_line).split("=", 1)[0] for one in parsed if one.is_sweep_override()}
 
 
 def say(message: str) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ import imageio.v3 as iio
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sfdfd.errors import checked_number
+from sfdfd.optics.render import Renderer
 from sfdfd.report.pictures import overview, to_rgb
-from sfdfd.stack import FocalStack
+from sfdfd.stack import FocalStack, Prediction
+from sfdfd.training.dashboards import tell_alert, tell_pictures
 
 __all__ = ["CollapseDetector", "PictureLogger", "RunCheckpoint", "StepProgress"]
 
@@ -174,19 +176,34 @@ class CollapseDetector(lightning.Callback):
                 "camera whose blur stays under a pixel never shows a signal.",
                 category=UserWarning,
             )
+            tell_alert(
+                trainer.loggers,
+                "depth has collapsed",
+                f"health/depth_std {float(spread):.2g} after step {trainer.global_step}: the depth map is constant",
+                trainer.global_step,
+            )
 
 
 class PictureLogger(lightning.Callback):
-    """One page per sample every few epochs: stack, reconstruction, depth, AIF, error.
+    """One page per sample every few epochs, always of the same samples: stack, reconstruction, its error, depth, confidence, AIF,
+    truth beside.
 
     Args:
         folder: where the PNG files go, ``step_NNNNNN_NAME.png``.
         every_n_epochs: how often, at the next validation, and once at the end of training.
         samples: how many of the validation set's first samples.
+        finish: what a prediction is given before it is drawn: (prediction, stack, renderer) -> prediction
+            (:func:`sfdfd.inference.methods.with_confidence`).
     """
 
-    def __init__(self, folder: str, every_n_epochs: int = 1, samples: int = 2) -> None:
-        self.folder, self.every_n_epochs, self.samples = Path(folder), every_n_epochs, samples
+    def __init__(
+        self,
+        folder: str,
+        every_n_epochs: int = 1,
+        samples: int = 2,
+        finish: Callable[[Prediction, FocalStack, Renderer], Prediction] | None = None,
+    ) -> None:
+        self.folder, self.every_n_epochs, self.samples, self.finish = Path(folder), every_n_epochs, samples, finish
         self.drawn_epoch, self.drawn_step = -every_n_epochs, -1
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -210,13 +227,12 @@ class PictureLogger(lightning.Callback):
         for index in range(min(self.samples, len(dataset))):
             stack: FocalStack = dataset[index].to(module.device)
             with torch.no_grad():
-                picture = to_rgb(overview(stack, module(stack)))
+                prediction = module(stack)
+            if self.finish is not None:
+                prediction = self.finish(prediction, stack.seen_by(module.camera), module.renderer)
+            picture = to_rgb(overview(stack, prediction))
             iio.imwrite(self.folder / f"step_{trainer.global_step:06d}_{stack.name[0] or index}.png", picture)
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image(f"val/{index}", [picture], step=trainer.global_step)
-                elif isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(f"val/{index}", picture, trainer.global_step, dataformats="HWC")
+            tell_pictures(trainer.loggers, f"scenes/{index}", picture, trainer.global_step)
         module.train(was_training)
 
 

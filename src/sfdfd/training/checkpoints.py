@@ -21,6 +21,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.parts import parts_of
+from sfdfd.training.artifacts import PREFIX, downloaded
 from sfdfd.training.module import CONFIG_KEY, DepthFromDefocus
 from sfdfd.training.place import Place, place_in
 
@@ -55,7 +56,9 @@ ROOMS = {"network": "sfdfd.networks", "renderer": "sfdfd.optics", "loss": "sfdfd
 
 
 def checkpoint_path(checkpoint: str | Path) -> Path:
-    """The file that a user means: a path, or "pretrained"."""
+    """The file that a user means: a path, "pretrained", or an artifact of W&B (:mod:`sfdfd.training.artifacts`)."""
+    if str(checkpoint).startswith(PREFIX):
+        return downloaded(str(checkpoint))
     return PRETRAINED if str(checkpoint) == "pretrained" else Path(str(checkpoint))
 
 

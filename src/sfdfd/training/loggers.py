@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import netrc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -12,12 +14,12 @@ from urllib.parse import urlparse
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from sfdfd.data.files import written_aside
-from sfdfd.errors import checked_choice
+from sfdfd.errors import checked_choice, one_line
 
-__all__ = ["ContinuedCSVLogger", "wandb_logger"]
+__all__ = ["ContinuedCSVLogger", "LastingWandbLogger", "lasting", "wandb_logger"]
 
 
 class _WholeTable(ExperimentWriter):
@@ -94,13 +96,87 @@ def _is_before(row: dict[str, str], step: int) -> bool:
         return False
 
 
-def wandb_logger(save_dir: str, mode: str = "auto", **options: Any) -> WandbLogger:
-    """A W&B logger that needs no account.
+class LastingWandbLogger(WandbLogger):
+    """Lightning's WandbLogger, which never stops a training: where W&B cannot be reached, or fails later, it says so once and
+    goes on, offline or without.
+
+    Args:
+        keeps_model: whether the best checkpoint becomes an artifact (:func:`sfdfd.training.dashboards.tell_model`).
+        options: those of :class:`lightning.pytorch.loggers.WandbLogger`.
+    """
+
+    def __init__(self, keeps_model: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.keeps_model = keeps_model
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            self._experiment = self._begun()
+        return self._experiment
+
+    def _begun(self) -> Any:
+        """The run: as it was asked for, else offline, else one that drops everything."""
+        import wandb
+
+        if self._wandb_init["mode"] == "online":
+            try:
+                return super().experiment
+            except Exception as error:  # no network, a wrong key, no such project: whatever W&B raises
+                _warn(error, "the run goes on offline; `wandb sync` sends it later")
+            self._wandb_init["mode"] = "offline"
+        try:
+            return super().experiment
+        except Exception as error:  # a full disk
+            _warn(error, "nothing is logged there")
+        self._wandb_init["mode"] = "disabled"
+        return wandb.init(mode="disabled")
+
+    def continue_from(self, step: int) -> None:
+        """Go on with the W&B run that lies in the run folder, from ``step``; begin one where there is none."""
+        runs = sorted(Path(str(self.save_dir)).glob("wandb/*run-*-*"))
+        if runs and self._experiment is None:
+            self._id = self._wandb_init["id"] = runs[-1].name.rsplit("-", 1)[1]
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        with lasting():
+            super().log_metrics(metrics, step)
+
+    def log_hyperparams(self, params: Any) -> None:
+        with lasting():
+            super().log_hyperparams(params)
+
+    def save(self) -> None:
+        with lasting():
+            super().save()
+
+    def finalize(self, status: str) -> None:
+        with lasting():
+            super().finalize(status)
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """What fails inside is said, and stops nothing."""
+    try:
+        yield
+    except Exception as error:  # no dashboard is worth a training
+        _warn(error, "the training goes on")
+
+
+def _warn(error: BaseException, what_then: str) -> None:
+    rank_zero_warn(f"W&B: {one_line(error) or type(error).__name__}; {what_then}", category=UserWarning)
+
+
+def wandb_logger(save_dir: str, mode: str = "auto", log_model: bool = True, **options: Any) -> LastingWandbLogger:
+    """A W&B logger that needs no account, no network and no line of code.
 
     Args:
         save_dir: the run folder; the W&B run lies in ``save_dir/wandb``.
         mode: "online", "offline" or "disabled"; "auto" is online with a key (WANDB_API_KEY, ``wandb login``), offline
             without; the environment variable WANDB_MODE takes precedence over "auto".
+        log_model: whether the best checkpoint becomes an artifact.
         options: what :class:`lightning.pytorch.loggers.WandbLogger` and ``wandb.init`` take.
     """
     if mode == "auto":
@@ -108,7 +184,9 @@ def wandb_logger(save_dir: str, mode: str = "auto", **options: Any) -> WandbLogg
     else:
         checked_choice(mode, "mode (logger.wandb.mode)", ("online", "offline", "disabled", "auto"))
     Path(save_dir).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(save_dir=save_dir, mode=mode, offline=mode == "offline", **options)
+    return LastingWandbLogger(
+        save_dir=save_dir, mode=mode, offline=mode == "offline", keeps_model=bool(log_model), **options
+    )
 
 
 def _has_wandb_key() -> bool:

@@ -17,13 +17,14 @@ from torchmetrics import MeanMetric
 from sfdfd.data.files import written_aside
 from sfdfd.errors import InputError, checked_whole
 from sfdfd.measures.metrics import depth_metrics
-from sfdfd.networks.interface import predict_stack
+from sfdfd.networks.interface import NetworkOutput, predict_stack
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
+from sfdfd.training.dashboards import tell_alert
 from sfdfd.training.place import settle_place
 
-__all__ = ["CONFIG_KEY", "DepthFromDefocus", "depth_spread"]
+__all__ = ["CONFIG_KEY", "DepthFromDefocus", "NotFiniteError", "depth_spread"]
 
 CONFIG_KEY = "sfdfd_config"
 """Where a checkpoint carries the run's resolved configuration, as plain Python."""
@@ -32,6 +33,20 @@ CONFIG_KEY = "sfdfd_config"
 def depth_spread(depth_m: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
     """(B,) standard deviation of inverse depth over each image, as a share of the range [1/far, 1/near]."""
     return (1 / depth_m).flatten(1).std(1) / (1 / near_m - 1 / far_m)
+
+
+class NotFiniteError(InputError):
+    """The network's depth is no number: its weights, or what it was given, are beyond what it can hold.
+
+    Attributes:
+        output: what it returned.
+    """
+
+    def __init__(self, output: NetworkOutput) -> None:
+        super().__init__(
+            "the network's depth is not finite: its weights have grown without bound; a lower optimizer.lr usually mends it"
+        )
+        self.output = output
 
 
 class DepthFromDefocus(lightning.LightningModule):
@@ -101,9 +116,19 @@ class DepthFromDefocus(lightning.LightningModule):
         self.compiled = torch.compile(self.network.forward, dynamic=False) if compile else None
 
     def forward(self, stack: FocalStack) -> Prediction:
-        """Predict and render an unpadded batch; see :class:`sfdfd.stack.Prediction`."""
-        forward = self.compiled if self.training else None
-        return predict_stack(self.network, self.renderer, stack.seen_by(self.camera), forward)
+        """Predict and render an unpadded batch; see :class:`sfdfd.stack.Prediction`.
+
+        Raises:
+            NotFiniteError: the network's depth is no number somewhere.
+        """
+        return predict_stack(self.network, self.renderer, stack.seen_by(self.camera), self._finite_output)
+
+    def _finite_output(self, *arguments: Any, **known: Any) -> NetworkOutput:
+        network = self.compiled if self.training and self.compiled is not None else self.network
+        output = network(*arguments, **known)
+        if not bool(torch.isfinite(output.depth_m).all()):
+            raise NotFiniteError(output)
+        return output
 
     def predicted(self, stack: FocalStack) -> list[tuple[list[int], FocalStack, Prediction]]:
         """The batch size by size, so that padding counts nowhere: (indices, their stacks, their predictions)."""
@@ -120,7 +145,11 @@ class DepthFromDefocus(lightning.LightningModule):
         if self.augmentation is not None:
             parts = [self.augmentation(part) for _, part in stack.parts()]
             stack = parts[0] if len(parts) == 1 else FocalStack.collate(parts)
-        terms = self.compare(self.predicted(stack))
+        try:
+            terms = self.compare(self.predicted(stack))
+        except NotFiniteError as error:  # nothing to render; its gradient says so to every rank
+            total = (error.output.depth_m.sum() + error.output.aif.sum()) * math.nan
+            terms = {"total": total.expand(len(stack))}
         self._last_batch = (stack, terms["total"].detach())
         values = {f"train/{name}": value.mean() for name, value in terms.items()}
         self.log_dict({key: value.detach() for key, value in values.items()}, batch_size=len(stack))
@@ -155,6 +184,7 @@ class DepthFromDefocus(lightning.LightningModule):
                 kept = {key: value for key, value in vars(stack).items() if isinstance(value, (Tensor, tuple))}
                 kept["camera"] = tuple(one.as_dict() for one in stack.camera)
                 torch.save({"batch": kept, "loss": losses, "state_dict": self.state_dict()}, part)
+        tell_alert(self.trainer.loggers, "the loss is not finite", f"step {step}; the batch lies in {path}", step)
         raise InputError(
             f"step {step}: the loss is not finite ({', '.join(stack.name)}); the batch lies in {path}; a lower optimizer.lr "
             "usually mends it, module.skip_nonfinite=N leaves so many steps out"
@@ -163,17 +193,19 @@ class DepthFromDefocus(lightning.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: FocalStack, batch_index: int) -> None:
         self.log("steps", float(self.trainer.global_step), logger=False)  # all that spawned processes hand back
 
-    def validation_step(self, batch: FocalStack, batch_index: int) -> None:
+    def validation_step(self, batch: FocalStack, batch_index: int) -> dict[str, Any]:
+        """The parts of the batch with their predictions, as "predicted", for whoever watches."""
         predicted = self.predicted(batch)
         found = {f"val/{name}": value for name, value in self.compare(predicted).items()}
         spread = [depth_spread(prediction.depth_m, part.near_m, part.far_m) for _, part, prediction in predicted]
         found["health/depth_std"] = torch.cat(spread)
         if self.log_truth_metrics and batch.depth_m is not None:
             measured = [
-                depth_metrics(one.depth_m, cast(Tensor, part.depth_m), cast(Tensor, part.valid))["abs_rel"]
+                depth_metrics(one.depth_m, cast(Tensor, part.depth_m), cast(Tensor, part.valid))
                 for _, part, one in predicted
             ]
-            found["truth/depth_abs_rel"] = torch.cat(measured).float()
+            for key in ("abs_rel", "rmse"):
+                found[f"truth/depth_{key}"] = torch.cat([one[key] for one in measured]).float()
         for name in set(found) - set(self.means):
             self.means[name] = MeanMetric(nan_strategy=float("nan")).to(self.device)
         for name, value in found.items():
@@ -181,6 +213,7 @@ class DepthFromDefocus(lightning.LightningModule):
             mean.update(value.detach().to(self.device))
             shown = name in ("val/reconstruction", "truth/depth_abs_rel")
             self.log(name, mean, on_step=False, on_epoch=True, batch_size=len(batch), prog_bar=shown)
+        return {"predicted": predicted}
 
     def configure_optimizers(self):
         if self.make_optimizer is None:

@@ -1,0 +1,209 @@
+"""Callbacks that measure a training: where its time goes, how large its gradients are, what validation has to be held
+against."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from typing import Any, cast
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from sfdfd.measures.diagnosis import textured_share
+from sfdfd.measures.metrics import depth_metrics
+from sfdfd.networks.classical import classical_network, constant_network
+from sfdfd.networks.interface import Network
+from sfdfd.stack import FocalStack
+from sfdfd.training.dashboards import tell_histogram
+
+__all__ = ["StepMonitor", "ValidationMonitor"]
+
+PARTS = ("data", "network", "renderer", "loss", "backward", "optimizer")
+
+
+class StepMonitor(lightning.Callback):
+    """Logs, every ``trainer.log_every_n_steps`` steps, what a step costs and how large its gradient is.
+
+    - ``gradient/norm``: of all parameters together, before clipping.
+    - ``time/step_s``: the mean since the last log, without validation and checkpoints.
+    - ``time/share_*``: of one step, what went into data (waiting for the loader), network (with augmentation), renderer,
+      loss (all three forward), backward and optimizer; the device is waited for in such a step alone.
+    - ``throughput/stacks_per_s``, ``throughput/megapixels_per_s`` (of all slices), over all processes.
+    - ``memory/peak_gib``: of this process, or of its GPU.
+    """
+
+    def __init__(self) -> None:
+        self._hooks: list[Any] = []
+        self._measuring, self._interrupted = False, True
+        self._spent: dict[str, float] = {}
+        self._mark = self._ended = 0.0
+        self._sum_s, self._steps, self._stacks, self._pixels = 0.0, 0, 0, 0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._ended, self._interrupted = time.perf_counter(), True
+        renderer, loss = cast(Any, module.renderer), cast(Any, module.loss)
+        self._hooks = [
+            renderer.register_forward_pre_hook(lambda *_: self._lap("network", module)),
+            renderer.register_forward_hook(lambda *_: self._lap("renderer", module)),
+            loss.register_forward_pre_hook(lambda *_: self._lap("network", module)),  # between the two: next to nothing
+            loss.register_forward_hook(lambda *_: self._lap("loss", module)),
+        ]
+
+    def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._interrupted = True
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: FocalStack, batch_index: int) -> None:
+        interval = trainer.log_every_n_steps  # type: ignore[attr-defined] # set by Lightning without a type
+        self._measuring = bool(interval) and (trainer.global_step + 1) % interval == 0
+        if self._measuring:
+            self._spent = dict.fromkeys(PARTS, 0.0)
+            self._mark = self._ended
+            self._lap("data", module)
+            if self._interrupted:
+                self._spent["data"] = 0.0
+
+    def _lap(self, part: str, module: lightning.LightningModule) -> None:
+        """The time since the last lap went into this part."""
+        if self._measuring and module.training:
+            if module.device.type == "cuda":
+                torch.cuda.synchronize(module.device)
+            now = time.perf_counter()
+            self._spent[part] += now - self._mark
+            self._mark = now
+
+    def on_before_backward(self, trainer: lightning.Trainer, module: lightning.LightningModule, loss: Tensor) -> None:
+        self._lap("loss", module)
+
+    def on_after_backward(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._lap("backward", module)
+
+    def on_before_optimizer_step(self, trainer: lightning.Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:
+        if self._measuring:
+            gradients = [p.grad for p in module.parameters() if p.grad is not None]
+            if gradients:
+                module.log("gradient/norm", torch.nn.utils.get_total_norm(gradients))
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: FocalStack, batch_index: int
+    ) -> None:
+        now = time.perf_counter()
+        if not self._interrupted:
+            self._sum_s += now - self._ended
+            self._steps += 1
+            self._stacks += len(batch) * trainer.world_size
+            self._pixels += batch.images[:, :, 0].numel() * trainer.world_size
+        if self._measuring:
+            self._lap("optimizer", module)
+            self._log(module)
+        self._ended, self._interrupted, self._measuring = time.perf_counter(), False, False
+
+    def _log(self, module: lightning.LightningModule) -> None:
+        total = sum(self._spent.values())
+        values = {f"time/share_{part}": spent / total for part, spent in self._spent.items()}
+        if self._steps:
+            values["time/step_s"] = self._sum_s / self._steps
+            values["throughput/stacks_per_s"] = self._stacks / self._sum_s
+            values["throughput/megapixels_per_s"] = self._pixels / self._sum_s / 1e6
+        if module.device.type == "cuda":
+            values["memory/peak_gib"] = torch.cuda.max_memory_allocated(module.device) / 2**30
+        else:
+            unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+            values["memory/peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+        module.log_dict(values)
+        self._sum_s, self._steps, self._stacks, self._pixels = 0.0, 0, 0, 0
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def on_exception(self, trainer: lightning.Trainer, module: Any, exception: BaseException) -> None:
+        self.on_train_end(trainer, module)
+
+
+class ValidationMonitor(lightning.Callback):
+    """Logs at each validation what its figures have to be held against, and how blurred the network thinks its scenes are.
+
+    - ``truth/constant_abs_rel``, ``truth/constant_rmse``, ``truth/classical_abs_rel``, ``truth/classical_rmse``, of the same
+      images, where truth is there: a network that stays at the constant's level has learnt nothing. Made once; they steer
+      nothing.
+    - ``health/blur_radius_px``: a histogram of the predicted blur radius over all slices and pixels; its median and 95th
+      percentile as ``health/blur_radius_median_px`` and ``health/blur_radius_p95_px``.
+    - ``health/no_signal_share``: pixels whose sharpness does not change over the slices (too little texture, or too little
+      blur), where depth is anybody's guess.
+
+    Args:
+        largest_px: the histogram's end; what is blurred more counts there.
+        bins: of the histogram.
+    """
+
+    def __init__(self, largest_px: float = 32.0, bins: int = 64) -> None:
+        self.largest_px, self.bins = largest_px, bins
+        self._counts = torch.zeros(bins)
+        self._means: dict[str, MeanMetric] = {}
+        self._beside: dict[str, Network] = {}
+        self._known: dict[str, float] = {}
+
+    def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._counts, self._means = torch.zeros(self.bins, device=module.device), {}
+        if trainer.sanity_checking or self._known:
+            return
+        constant_m = trainer.datamodule.constant_baseline_m()  # type: ignore[attr-defined] # set by Lightning without a type
+        self._beside = {"classical": classical_network}
+        if constant_m is not None:
+            self._beside["constant"] = constant_network(constant_m)
+
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: FocalStack, batch_index: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        if trainer.sanity_checking:
+            return
+        for _, part, prediction in outputs["predicted"]:
+            radius = prediction.defocus_px.abs().float()[part.slice_mask].clamp_max(self.largest_px)
+            self._counts += torch.histc(radius, self.bins, 0.0, self.largest_px)
+            self._add("health/no_signal_share", 1 - textured_share(part))
+            if not self._known and part.depth_m is not None and module.log_truth_metrics:
+                for name, network in self._beside.items():
+                    seen = part.without_truth()
+                    found = network(
+                        seen.images,
+                        seen.focus_distances_m,
+                        near_m=seen.near_m,
+                        far_m=seen.far_m,
+                        slice_mask=seen.slice_mask,
+                    )
+                    measured = depth_metrics(found.depth_m, part.depth_m, cast(Tensor, part.valid))
+                    for key in ("abs_rel", "rmse"):
+                        self._add(f"truth/{name}_{key}", measured[key])
+
+    def _add(self, key: str, values: Tensor) -> None:
+        if key not in self._means:
+            self._means[key] = MeanMetric(nan_strategy="ignore").to(self._counts.device)
+        self._means[key].update(values.detach().float().to(self._counts.device))
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        found = {key: float(mean.compute()) for key, mean in self._means.items()}  # over all processes
+        self._known |= {key: value for key, value in found.items() if key.startswith("truth/")}
+        counts = cast(Tensor, trainer.strategy.reduce(self._counts, reduce_op="sum")).cpu().numpy()
+        edges = np.linspace(0, self.largest_px, self.bins + 1)
+        for share, name in ((0.5, "median"), (0.95, "p95")):
+            found[f"health/blur_radius_{name}_px"] = _quantile(counts, edges, share)
+        values = {key: value for key, value in {**found, **self._known}.items() if math.isfinite(value)}
+        module.log_dict(values, rank_zero_only=False, sync_dist=False)
+        tell_histogram(trainer.loggers, "health/blur_radius_px", counts, edges, trainer.global_step)
+
+
+def _quantile(counts: np.ndarray, edges: np.ndarray, share: float) -> float:
+    """Of a histogram, linear within a bin; NaN of an empty one."""
+    total = counts.sum()
+    if not total > 0:
+        return math.nan
+    return float(np.interp(share, np.concatenate([[0.0], np.cumsum(counts) / total]), edges))

@@ -1,0 +1,74 @@
+"""The search: trials are trainings, what is worse is stopped, what was killed goes on."""
+
+import csv
+import json
+
+import optuna
+import pytest
+import yaml
+
+from tests.commands import SMALL, inside, one_line
+
+TRAIN = ["experiment=procedural", *SMALL, "trainer.max_steps=4", "trainer.val_check_interval=2", "pictures=0"]
+CALL = [f"train={json.dumps(TRAIN)}", "space=default", "output_dir=found", "prune=false"]
+
+
+@pytest.mark.slow
+def test_a_search_finds_the_best_of_its_trials_and_goes_on(tmp_path):
+    done = inside("tune", *CALL, "trials=2", cwd=tmp_path)
+    assert "2 trials (2 complete)" in done.stdout
+    inside("tune", *CALL, "trials=3", cwd=tmp_path)  # one more
+    study = optuna.load_study(study_name="sfdfd", storage=f"sqlite:///{tmp_path}/found/study.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    assert len({json.dumps(trial.params) for trial in study.trials}) == 3, "the search began anew"
+    best = yaml.safe_load((tmp_path / "found" / "best.yaml").read_text())
+    values = {}
+    for trial in study.trials:
+        with (tmp_path / "found" / str(trial.number) / "csv" / "metrics.csv").open() as file:
+            values[trial.number] = min(float(row["val/reconstruction"]) for row in csv.DictReader(file) if row["val/reconstruction"])
+        assert trial.value == values[trial.number]
+    assert best["trial"] == min(values, key=values.get) and best["overrides"][: len(TRAIN)] == TRAIN
+    assert 1e-4 <= float(best["overrides"][-3].removeprefix("optimizer.lr=")) <= 5e-3
+    with (tmp_path / "found" / "comparison.csv").open() as file:
+        assert len({row["optimizer.lr"] for row in csv.DictReader(file)}) == 3
+    done = inside("tune", 'train=["experiment=procedural"]', "output_dir=found", "trials=4", expect=2, cwd=tmp_path)
+    assert "the study of another search" in one_line(done.stderr)
+
+
+@pytest.mark.slow
+def test_a_trial_that_was_killed_is_made_again_in_its_folder(tmp_path):
+    inside("tune", *CALL, "trials=1", cwd=tmp_path)
+    storage = f"sqlite:///{tmp_path}/found/study.db"
+    study = optuna.load_study(study_name="sfdfd", storage=storage)
+    left = study.ask()  # as a call that was killed leaves it
+    left.suggest_float("optimizer.lr", 1e-4, 5e-3, log=True)
+    left.suggest_float("loss.smoothness", 1e-3, 1e-1, log=True)
+    left.suggest_float("loss.aif_consistency", 1e-2, 1.0, log=True)
+    left.set_user_attr("folder", "found/1")
+    inside("tune", *CALL, "trials=2", cwd=tmp_path)
+    again = optuna.load_study(study_name="sfdfd", storage=storage).trials
+    assert [trial.state.name for trial in again] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert again[2].params == left.params and again[2].user_attrs["folder"] == "found/1"
+    assert (tmp_path / "found" / "1" / "metrics.json").is_file() and not (tmp_path / "found" / "2").exists()
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_said_and_the_others_go_on(tmp_path):
+    done = inside("tune", f"train={json.dumps(TRAIN)}", "~space", "+space={network.width: {choices: [-1]}}", "output_dir=f",
+                  "trials=2", expect=2, cwd=tmp_path)  # fmt: skip
+    assert done.stderr.count("failed: width (network.width)") == 2
+    assert "no trial has ended: width (network.width)" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("space", "words"), [
+    ("{optimizer.lr: {low: 1}}", "space.optimizer.lr: expected {low, high}"),
+    ("{optimizer.lr: {low: 2, high: 1}}", "expected low <= high"),
+    ("{optimizer.lr: {low: 0, high: 1, log: true}}", "low > 0 with log"),
+    ("{optimizer.lr: {low: a, high: 1}}", "low and high are numbers"),
+    ("{optimizer.lr: {choices: []}}", "expected {low, high}"),
+    ("{optimizer.lr: 3}", "expected {low, high}"),
+    ("{}", "nothing to vary"),
+])  # fmt: skip
+def test_a_space_that_is_none_is_one_line(space, words, tmp_path):
+    done = inside("tune", "~space", f"+space={space}", "output_dir=o", expect=2, cwd=tmp_path)
+    assert words in one_line(done.stderr)
