@@ -115,3 +115,26 @@ def test_left_out_photographs_give_nothing_to_a_recorded_stack(photographs_folde
     module = StacksDataModule(str(folder), camera=camera)
     module.keep_aside([2])
     assert float(module.dataset("all")[0].far_m) == pytest.approx(1.7 * 2)
+
+
+def test_processes_share_the_images_and_find_what_one_finds(trained, tmp_path):
+    """Three images on two processes, one of each with pictures and a report: bit for bit what one process writes."""
+    common = [f"checkpoint='{trained[0]}/checkpoints/best.ckpt'", "data.test_length=3", "data.height=32", "data.width=40",
+              "data.split=test", "pictures=2", "threads=1", "refine.steps=2", "holdout=1"]  # fmt: skip
+    for number in (1, 2):
+        inside("evaluate", *common, f"processes={number}", f"output_dir=by{number}", cwd=tmp_path)
+    one, two = (json.loads((tmp_path / f"by{number}" / "metrics.json").read_text()) for number in (1, 2))
+    assert two["protocol"].pop("processes") == 2 and one == two
+    rows = [(tmp_path / f"by{number}" / "metrics.csv").read_text() for number in (1, 2)]
+    assert rows[0] == rows[1] and len(rows[0].splitlines()) == 1 + 3 * 4
+    pictures = [sorted(path.name for path in (tmp_path / f"by{number}" / "pictures").iterdir()) for number in (1, 2)]
+    assert pictures[0] == pictures[1] and len(pictures[0]) == 2 * 3
+    pages = [(tmp_path / f"by{number}" / "report.html").read_text() for number in (1, 2)]
+    assert [page.count("best by") for page in pages] == [2, 2] and pages[0].count("<img") == pages[1].count("<img")
+
+
+def test_what_another_process_cannot_use_is_one_line(trained, tmp_path):
+    done = inside("evaluate", "data=rgbd", "data.root=nowhere", "processes=2", "output_dir=e", expect=2, cwd=tmp_path)
+    assert "nowhere" in one_line(done.stderr)
+    done = inside("evaluate", "processes=0", "output_dir=e", expect=2, cwd=tmp_path)
+    assert "processes: expected a whole number of 1 or more" in one_line(done.stderr)

@@ -154,11 +154,19 @@ def test_wandb_really_writes_a_run_offline_and_tensorboard_beside_it(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_an_epoch_into_one_run_folder(tmp_path):
-    process("train", "experiment=procedural", "trainer=ddp_cpu", "trainer.max_steps=1", *SMALL, cwd=tmp_path)
+    process("train", "experiment=procedural", "trainer=ddp_cpu", "trainer.max_steps=1", *SMALL, "data.test_length=3",
+            cwd=tmp_path)  # fmt: skip
     folders = list((tmp_path / "outputs" / "train").iterdir())
     assert len(folders) == 1 and (folders[0] / "metrics.json").is_file()
     assert len(list(folders[0].rglob("last.ckpt"))) == 1
-    assert json.loads((folders[0] / "metrics.json").read_text())["samples"] == 2
+    shared = json.loads((folders[0] / "metrics.json").read_text())
+    assert shared["samples"] == 3 and shared["protocol"]["processes"] == 2
+    data = [one for one in SMALL if one.startswith("data.") and "train" not in one and "batch" not in one]
+    inside("evaluate", f"checkpoint='{folders[0]}/checkpoints/best.ckpt'", "output_dir=e", *data, "data.test_length=3",
+           "pictures=0", cwd=tmp_path)  # fmt: skip
+    alone = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    for key in ("depth/abs_rel", "pooled/depth/rmse", "aif/ssim", "stack/psnr", "baselines/classical/depth/abs_rel"):
+        assert shared[key] == pytest.approx(alone[key], rel=1e-5), key
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything, settle_optics
@@ -10,6 +12,7 @@ from sfdfd.runs.record import run_record
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from sfdfd.inference.evaluation import Share
     from sfdfd.stack import Method
 
 
@@ -20,15 +23,41 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from sfdfd.data.files import write_json
-    from sfdfd.inference.evaluation import MAIN, evaluate, print_metrics
+    from sfdfd.errors import checked_whole
+    from sfdfd.inference.evaluation import evaluate, print_metrics
+
+    processes = checked_whole(config.processes, "processes", 1)
+    asked = OmegaConf.to_container(config, resolve=True)
+    prepared = _prepared(config, 0, processes)
+    output_dir = Path(config.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(output_dir / "run.json", run_record())
+    OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
+    with _others(asked, processes) as gather:
+        result = evaluate(output_dir=output_dir, **prepared, world=processes, gather=gather)
+    print_metrics(result, f"{config.data._target_.rsplit('.', 1)[-1]}, split {config.data.split}")
+    print(f"metrics: {output_dir / 'metrics.json'}\nreport:  {output_dir / 'report.html'}")
+    return result
+
+
+def _prepared(config: DictConfig, rank: int, processes: int) -> dict[str, Any]:
+    """The arguments of :func:`sfdfd.inference.evaluation.evaluate`, in each of several processes alike."""
+    import os
+
+    from sfdfd.inference.evaluation import MAIN
     from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, baselines
     from sfdfd.inference.refine import Refiner
     from sfdfd.training.checkpoints import DEFAULT_OPTICS, UNWINDOWED, load_model
     from sfdfd.training.device import pick_device, use_threads
 
-    use_threads(config.threads)
+    share = max(1, (os.cpu_count() or 1) // processes) if processes > 1 else None
+    use_threads(share if config.threads is None else config.threads)
     seed_everything(config.seed)
     device, refiner = pick_device(config.device), Refiner(**plain(config.refine))
+    if device.type == "cuda" and processes > 1:
+        import torch
+
+        device = torch.device("cuda", rank % torch.cuda.device_count())
     preferred = UNWINDOWED if settle_optics(config) else None  # photographs: what a checkpoint learnt from is no lens
     module, renderer = load_model(config.checkpoint, config.optics.renderer, preferred)
     if config.data.get("renderer") is not None and config.data.renderer.sigma_scale is None:
@@ -44,34 +73,69 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
         methods[MAIN] = NetworkMethod(module.network, renderer, camera, device)
         trained = module.run_config["optics"]["camera"]
         protocol["model_camera"] = trained if camera is None else camera.as_dict()
-        say_where_optics_differ(
-            data.get("camera"),
-            protocol["model_camera"],
-            data.get("synthesis_sigma_scale"),
-            renderer.options.get("sigma_scale"),
-        )
+        if rank == 0:
+            say_where_optics_differ(
+                data.get("camera"),
+                protocol["model_camera"],
+                data.get("synthesis_sigma_scale"),
+                renderer.options.get("sigma_scale"),
+            )
     methods |= baselines(datamodule, config.data.split, renderer, device=device)
     protocol["constant_depth_m"] = None if "constant" not in methods else datamodule.constant_baseline_m()
     if refiner.enabled:
         start = methods.get(MAIN, SweepMethod(renderer))
         methods["refined"] = RefinedMethod(start, refiner, renderer, camera)
-    output_dir = Path(config.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    write_json(output_dir / "run.json", run_record())
-    OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
-    result = evaluate(
-        methods,
-        datamodule,
-        config.data.split,
-        output_dir,
-        renderer=renderer,
-        device=device,
-        pictures=config.pictures,
-        protocol=protocol,
-    )
-    print_metrics(result, f"{config.data._target_.rsplit('.', 1)[-1]}, split {config.data.split}")
-    print(f"metrics: {output_dir / 'metrics.json'}\nreport:  {output_dir / 'report.html'}")
-    return result
+    return {
+        "methods": methods,
+        "datamodule": datamodule,
+        "split": config.data.split,
+        "renderer": renderer,
+        "device": device,
+        "pictures": config.pictures,
+        "protocol": protocol,
+    }
+
+
+@contextmanager
+def _others(config: Any, processes: int) -> Iterator[Callable[[Share], list[Share]] | None]:
+    """Processes that evaluate the shares 1, 2, ... meanwhile; what gathers them, None where there is one process alone."""
+    if processes == 1:
+        yield None
+        return
+    import multiprocessing
+    import pickle
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    from sfdfd.errors import InputError
+
+    with ProcessPoolExecutor(processes - 1, multiprocessing.get_context("spawn")) as pool:
+        shares = [pool.submit(_share, config, rank, processes) for rank in range(1, processes)]
+
+        def gather(mine: Share) -> list[Share]:
+            try:
+                return [mine, *(pickle.loads(one.result()) for one in shares)]  # from our own processes
+            except BrokenProcessPool:
+                raise InputError("a process of the evaluation died (out of memory?); fewer processes=N need less") from None
+
+        try:
+            yield gather
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _share(config: Any, rank: int, processes: int) -> bytes:
+    """What process ``rank`` of several finds, pickled."""
+    import pickle
+    from pathlib import Path
+
+    from omegaconf import OmegaConf
+
+    from sfdfd.inference.evaluation import evaluate_share
+
+    prepared = _prepared(OmegaConf.create(config), rank, processes)
+    del prepared["protocol"]
+    return pickle.dumps(evaluate_share(output_dir=Path(config["output_dir"]), **prepared, rank=rank, world=processes))
 
 
 main = command("evaluate")(evaluate_command)

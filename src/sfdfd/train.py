@@ -66,13 +66,15 @@ def train(config: DictConfig) -> dict[str, Any]:
             logger.log_hyperparams({**_flat(resolved), **{f"run.{k}": v for k, v in _flat(run_record()).items()}})
         _fit(trainer, module, datamodule, ckpt_path)
         steps = _steps_taken(trainer, first_step, complete=0 <= config.trainer.max_steps <= first_step)
-        if not trainer.is_global_zero:
-            return {}
         callbacks = trainer.callbacks  # type: ignore[attr-defined] # set by Lightning without a type
         saver = next((one for one in callbacks if isinstance(one, ModelCheckpoint)), None)
         if isinstance(saver, RunCheckpoint) and saver.stopped_by is not None:
+            if not trainer.is_global_zero:
+                return {}
             _stop(saver, steps)
-        result, best = _test(module, untrained, datamodule, saver, steps, output_dir, resolved)
+        result, best = _test(trainer, module, untrained, datamodule, saver, steps, output_dir, resolved)
+        if not trainer.is_global_zero:
+            return {}
         for logger in trainer.loggers:
             logger.log_metrics({f"test/{k}": v for k, v in result.items() if isinstance(v, (int, float))}, step=steps)
         _tell_test(trainer.loggers, result, best, output_dir, steps)
@@ -234,6 +236,7 @@ def _stop(saver: RunCheckpoint, steps: int) -> None:
 
 
 def _test(
+    trainer: lightning.Trainer,
     module: DepthFromDefocus,
     untrained: Any,
     datamodule: FocalStackDataModule,
@@ -242,7 +245,8 @@ def _test(
     output_dir: Any,
     resolved: dict[str, Any],
 ) -> tuple[dict[str, Any], str]:
-    """Evaluate the best checkpoint, the baselines and the untrained network; the figures, and the checkpoint's path."""
+    """Evaluate the best checkpoint, the baselines and the untrained network; the figures, and the checkpoint's path. Launched
+    processes share the images; spawned ones have ended by now."""
     from pathlib import Path
 
     from sfdfd.inference.evaluation import MAIN, evaluate
@@ -251,9 +255,11 @@ def _test(
     from sfdfd.training.device import pick_device
 
     best = getattr(saver, "best_model_path", "") or getattr(saver, "last_model_path", "")
+    trainer.strategy.barrier()  # whoever writes it has written it
     if best and Path(best).is_file():
         module = load_run(best)
-    device, renderer = pick_device("auto"), module.renderer
+    sharing, renderer = _sharing(trainer), module.renderer
+    device = trainer.strategy.root_device if sharing else pick_device("auto")
     options: dict[str, Any] = {"renderer": renderer, "camera": module.camera, "device": device}
     methods = {
         MAIN: NetworkMethod(module.network, **options),
@@ -277,8 +283,24 @@ def _test(
             "optics": None if camera is None else camera.as_dict(),
             "selection": f"best {saver.monitor}" if saver is not None and saver.monitor else "last",
         },
+        **sharing,
     )
     return result, best
+
+
+def _sharing(trainer: lightning.Trainer) -> dict[str, Any]:
+    """How this process shares an evaluation with the others of a training, where there are any."""
+    import torch
+
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return {}
+
+    def gather(mine: Any) -> list[Any] | None:
+        shares: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(shares, mine)
+        return shares if trainer.is_global_zero else None
+
+    return {"rank": trainer.global_rank, "world": trainer.world_size, "gather": gather}
 
 
 def _tell_test(loggers: list[Any], result: dict[str, Any], best: str, output_dir: Any, steps: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from sfdfd.data.files import write_json, written_aside
 from sfdfd.data.holdout import held_out, remaining
 from sfdfd.errors import InputError
 from sfdfd.measures.left_out import HOW_TO_READ, Judged, judged_slices, mean_figures
-from sfdfd.measures.metrics import EvaluationMetrics, image_metrics
+from sfdfd.measures.metrics import EvaluationMetrics, ImageMetrics, image_metrics
 from sfdfd.optics.render import Renderer
 from sfdfd.report.page import Section, left_out_row, picture, viewer, write_page
 from sfdfd.report.pictures import overview, to_rgb
 from sfdfd.stack import FocalStack, Method, Prediction
 
-__all__ = ["MAIN", "evaluate", "print_metrics", "read_rows"]
+__all__ = ["MAIN", "Share", "evaluate", "evaluate_share", "print_metrics", "read_rows"]
 
 MAIN = "network"
 """The method whose figures stand in front; the others are ``baselines/NAME/...``."""
@@ -62,6 +62,9 @@ def evaluate(
     device: torch.device | str = "cpu",
     pictures: int = 4,
     protocol: Mapping[str, Any] | None = None,
+    rank: int = 0,
+    world: int = 1,
+    gather: Callable[[Share], Sequence[Share] | None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate methods on one split, each sample once; write all that was found.
 
@@ -74,29 +77,96 @@ def evaluate(
         device: where the stacks go.
         pictures: number of samples to draw; with 0 the report shows no cases either.
         protocol: added to the data's protocol in ``metrics.json``.
+        rank, world: this process, and how many share the images; the figures are those of one, bit for bit.
+        gather: called with this process's :class:`Share`; returns all of them, or None where another process writes.
 
     Returns:
         The content of ``metrics.json``: a flat object of means over images, ``pooled/...``, ``baselines/...``,
-        "samples", and the object "protocol".
+        "samples", and the object "protocol"; an empty one where another process writes.
     """
-    dataset = datamodule.dataset(split)
-    metrics = {name: EvaluationMetrics(sync_on_compute=False) for name in methods}  # one process evaluates
-    reported = next((name for name in REPORTED if name in methods), next(iter(methods)))
-    rows: list[dict[str, Any]] = []
-    cases = _Cases()
-    resolution: set[tuple[int, int]] = set()
+    shares: Sequence[Share] | None = [
+        evaluate_share(
+            methods, datamodule, split, output_dir, renderer=renderer, device=device, pictures=pictures, rank=rank, world=world
+        )
+    ]
+    if gather is not None:
+        shares = gather(shares[0])
+    if shares is None:
+        return {}
+    images = sorted((one for share in shares for one in share.images), key=lambda one: one[0])
+    metrics = {name: EvaluationMetrics(sync_on_compute=False) for name in methods}  # what others measured is here
+    rows = [row for _, _, found in images for row in found.values()]
+    for _, measured, _ in images:
+        for name, one in measured.items():
+            metrics[name].update(one)
+    result = {
+        **_flat(metrics, rows),
+        "protocol": {
+            **datamodule.protocol(),
+            "split": split,
+            "resolution": sorted({size for share in shares for size in share.resolution}),
+            "model_sigma_scale": renderer.options.get("sigma_scale"),
+            "model_renderer": dict(renderer.options),
+            "average": "per image over valid pixels, then the unweighted mean over images; pooled/... over all pixels",
+            **_left_out_protocol(datamodule.holdout),
+            **({"processes": world} if world > 1 else {}),
+            **(protocol or {}),
+        },
+    }
+    result["protocol"]["resolution"] = [list(size) for size in result["protocol"]["resolution"]]
+    write_json(output_dir / "metrics.json", result)
+    _write_rows(output_dir / "metrics.csv", rows)
+    _report(output_dir / "report.html", result, _reported(methods), _Cases.joined(shares), renderer)
+    return result
+
+
+@dataclass
+class Share:
+    """What one of several processes found; plain, so that it can be sent.
+
+    Attributes:
+        images: (index, what was measured by method, rows by method) of each image.
+        cases: its best and worst.
+        resolution: (height, width) that occurred.
+    """
+
+    images: list[tuple[int, dict[str, ImageMetrics], dict[str, dict[str, Any]]]] = field(default_factory=list)
+    cases: _Cases = field(default_factory=lambda: _Cases())
+    resolution: set[tuple[int, int]] = field(default_factory=set)
+
+
+def _reported(methods: Mapping[str, Method]) -> str:
+    return next((name for name in REPORTED if name in methods), next(iter(methods)))
+
+
+def evaluate_share(
+    methods: Mapping[str, Method],
+    datamodule: FocalStackDataModule,
+    split: str,
+    output_dir: Path,
+    *,
+    renderer: Renderer,
+    device: torch.device | str = "cpu",
+    pictures: int = 4,
+    rank: int = 0,
+    world: int = 1,
+) -> Share:
+    """Every ``world``-th image from ``rank`` on; draws the pictures of those. Arguments as :func:`evaluate`."""
+    dataset, share, reported = datamodule.dataset(split), Share(), _reported(methods)
     drawn = {round(i) for i in torch.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).tolist()}
     folder = output_dir / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True, force_terminal=sys.stderr.isatty())  # FORCE_COLOR makes no terminal
-    for index in track(range(len(dataset)), description="evaluating", console=console, disable=not console.is_terminal):
+    silent = rank > 0 or not console.is_terminal
+    for index in track(range(rank, len(dataset), world), description="evaluating", console=console, disable=silent):
         stack, aside, places = _parted(dataset[index].to(device), datamodule.holdout)
-        resolution.add((stack.images.shape[-2], stack.images.shape[-1]))
+        share.resolution.add((stack.images.shape[-2], stack.images.shape[-1]))
+        measured: dict[str, ImageMetrics] = {}
+        rows: dict[str, dict[str, Any]] = {}
         for name, method in methods.items():
             prediction = method(stack)
-            measured = image_metrics(prediction, stack)
-            metrics[name].update(measured)
-            rows.append({"name": stack.name[0], "method": name, **measured.as_dicts()[0]})
+            measured[name] = image_metrics(prediction, stack)
+            rows[name] = {"name": stack.name[0], "method": name, **measured[name].as_dicts()[0]}
             judged = (
                 judged_slices(stack, prediction, renderer, aside, getattr(method, "camera", None))
                 if aside is not None
@@ -104,28 +174,13 @@ def evaluate(
             )
             if judged:
                 means = mean_figures([one.figures for one in judged])
-                rows[-1].update({LEFT_OUT[key]: value for key, value in means.items()})
+                rows[name].update({LEFT_OUT[key]: value for key, value in means.items()})
             if name == reported and pictures:
-                cases.offer(rows[-1], index, stack, prediction, _left_out_rows(places, judged))
+                share.cases.offer(rows[name], index, stack, prediction, _left_out_rows(places, judged))
             if index in drawn and name in DRAWN:
                 iio.imwrite(folder / f"{name}_{stack.name[0] or index}.png", to_rgb(overview(stack, prediction)))
-    result = {
-        **_flat(metrics, rows),
-        "protocol": {
-            **datamodule.protocol(),
-            "split": split,
-            "resolution": sorted(list(size) for size in resolution),
-            "model_sigma_scale": renderer.options.get("sigma_scale"),
-            "model_renderer": dict(renderer.options),
-            "average": "per image over valid pixels, then the unweighted mean over images; pooled/... over all pixels",
-            **_left_out_protocol(datamodule.holdout),
-            **(protocol or {}),
-        },
-    }
-    write_json(output_dir / "metrics.json", result)
-    _write_rows(output_dir / "metrics.csv", rows)
-    _report(output_dir / "report.html", result, reported, cases, renderer)
-    return result
+        share.images.append((index, measured, rows))
+    return share
 
 
 def _parted(stack: FocalStack, holdout: Any) -> tuple[FocalStack, FocalStack | None, tuple[int, ...]]:
@@ -211,8 +266,19 @@ class _Cases:
         value = row[self.key] if self.key == "depth/abs_rel" else -row[self.key]
         if math.isfinite(value):
             self.kept.append((value, index, stack.to("cpu"), prediction.to("cpu"), left_out))
-            self.kept.sort(key=lambda one: one[:2])
-            del self.kept[2:-2]
+            self._thin()
+
+    def _thin(self) -> None:
+        self.kept.sort(key=lambda one: one[:2])
+        del self.kept[2:-2]
+
+    @classmethod
+    def joined(cls, shares: Sequence[Share]) -> _Cases:
+        """Those of all shares whose key is the first's."""
+        key = next((share.cases.key for share in shares if share.cases.key), "")
+        found = cls([one for share in shares if share.cases.key == key for one in share.cases.kept], key)
+        found._thin()
+        return found
 
     def labelled(self) -> list[tuple[str, int, FocalStack, Prediction, list[dict[str, Any]]]]:
         best = min(2, len(self.kept))
