@@ -8,7 +8,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from tests.commands import inside
+from tests.commands import inside, one_line
 
 
 def test_evaluating_a_checkpoint_on_an_rgbd_folder(trained, rgbd_folder, tmp_path):
@@ -130,7 +130,9 @@ def test_processes_share_the_images_and_find_what_one_finds(trained, tmp_path):
     pictures = [sorted(path.name for path in (tmp_path / f"by{number}" / "pictures").iterdir()) for number in (1, 2)]
     assert pictures[0] == pictures[1] and len(pictures[0]) == 2 * 3
     pages = [(tmp_path / f"by{number}" / "report.html").read_text() for number in (1, 2)]
-    assert [page.count("best by") for page in pages] == [2, 2] and pages[0].count("<img") == pages[1].count("<img")
+    assert pages[0].count("best by") == pages[1].count("best by") > 0 and pages[0].count("<img") == pages[1].count(
+        "<img"
+    )
 
 
 def test_what_another_process_cannot_use_is_one_line(trained, tmp_path):

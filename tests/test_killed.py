@@ -165,7 +165,9 @@ def test_a_file_that_vanishes_while_training(tmp_path, rgbd_folder):
             (splits / f"{split}.txt").write_text(names)
         running = start(*data, f"data.root={folder}/data", f"data.on_error={choice}", cwd=folder)
         log, deadline = folder / "r" / "csv" / "metrics.csv", time.monotonic() + 120
-        while not (log.is_file() and log.stat().st_size > 300) and time.monotonic() < deadline and running.poll() is None:
+        while (
+            not (log.is_file() and log.stat().st_size > 300) and time.monotonic() < deadline and running.poll() is None
+        ):
             time.sleep(0.2)
         (folder / "data" / "rgb" / "1.png").unlink()
         err = running.communicate(timeout=120)[1]

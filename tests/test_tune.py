@@ -25,7 +25,9 @@ def test_a_search_finds_the_best_of_its_trials_and_goes_on(tmp_path):
     values = {}
     for trial in study.trials:
         with (tmp_path / "found" / str(trial.number) / "csv" / "metrics.csv").open() as file:
-            values[trial.number] = min(float(row["val/reconstruction"]) for row in csv.DictReader(file) if row["val/reconstruction"])
+            values[trial.number] = min(
+                float(row["val/reconstruction"]) for row in csv.DictReader(file) if row["val/reconstruction"]
+            )
         assert trial.value == values[trial.number]
     assert best["trial"] == min(values, key=values.get) and best["overrides"][: len(TRAIN)] == TRAIN
     assert 1e-4 <= float(best["overrides"][-3].removeprefix("optimizer.lr=")) <= 5e-3

@@ -91,7 +91,8 @@ def _scenes(run: Path) -> list[dict[str, Any]]:
     for scene, files in found.items():
         chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})]
         shown = [
-            picture(f"step {int(file.stem.split('_')[1])}", iio.imread(file)[..., :3], largest_px=900) for file in chosen
+            picture(f"step {int(file.stem.split('_')[1])}", iio.imread(file)[..., :3], largest_px=900)
+            for file in chosen
         ]
         rows.append({"title": f"scene {scene}", "pictures": shown})
     return rows
@@ -134,7 +135,11 @@ def _workspace(place: str, name: str) -> Any:
             for one in layout
             if one.kind != "histograms"
         ]
-        media = [panels.MediaBrowser(title=one.title, media_keys=list(one.keys)) for one in layout if one.kind == "histograms"]
+        media = [
+            panels.MediaBrowser(title=one.title, media_keys=list(one.keys))
+            for one in layout
+            if one.kind == "histograms"
+        ]
         sections.append(workspaces.Section(name=title, panels=[*lines, *media], is_open=True))
     scenes = panels.MediaBrowser(title="the same scenes over the steps", media_keys=[f"{SCENES}{i}" for i in range(2)])
     sections.append(workspaces.Section(name="Scenes", panels=[scenes], is_open=True))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sfdfd.runs.command import command, instantiate, plain, seed_everything
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from omegaconf import DictConfig
@@ -44,21 +45,28 @@ def distil(config: DictConfig) -> None:
     _trained(config, own, made, output_dir)
 
 
-def _stacks(config: DictConfig) -> Iterator[tuple[str, Callable[[], FocalStack], Renderer]]:
-    """What the teacher answers, by name, made when it is asked for, and the optics in which it thinks of them: the training
-    split in those of the config, then procedural scenes as photographs."""
-    from functools import partial
+@dataclass(frozen=True)
+class Question:
+    """A stack that the teacher answers: its place in the training split, or among the procedural scenes."""
 
+    name: str
+    index: int
+    procedural: bool
+
+
+def _questions(dataset: Any, procedural: int) -> list[Question]:
+    own = [Question(f"stack{index:05d}", index, False) for index in range(len(dataset))]
+    return own + [Question(f"procedural{index:05d}", index, True) for index in range(procedural)]
+
+
+def _asked(question: Question, config: DictConfig, dataset: Any) -> tuple[FocalStack, Renderer]:
+    """The stack, and the optics in which the teacher thinks of it: those of the config, or a photograph's."""
     from sfdfd.optics.render import DefocusRenderer
     from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS
 
-    datamodule = instantiate(config.data)
-    datamodule.check()
-    dataset, renderer = datamodule.dataset("train"), instantiate(config.optics.renderer)
-    for index in range(len(dataset)):
-        yield f"stack{index:05d}", partial(dataset.__getitem__, index), renderer
-    for index in range(config.teacher.procedural):
-        yield f"procedural{index:05d}", partial(_procedural, config.seed, index), DefocusRenderer(**PHOTOGRAPH_OPTICS)
+    if question.procedural:
+        return _procedural(config.seed, question.index), DefocusRenderer(**PHOTOGRAPH_OPTICS)
+    return dataset[question.index], instantiate(config.optics.renderer)
 
 
 def _procedural(seed: int, index: int) -> FocalStack:
@@ -85,6 +93,42 @@ def _planes(config: DictConfig) -> int:
 
 def _answers(config: DictConfig, folder: Path) -> list[Path]:
     """A file for each stack: what the teacher answered, and that stack as a lesson."""
+    from functools import partial
+
+    from omegaconf import OmegaConf
+
+    from sfdfd import distil as module  # as workers find it: this file may be __main__
+    from sfdfd.runs.cluster import spreading
+
+    folder.mkdir(exist_ok=True)
+    folder = folder.resolve()
+    datamodule = instantiate(config.data)
+    datamodule.check()
+    questions = _questions(datamodule.dataset("train"), config.teacher.procedural)
+    missing = [one for one in questions if not (folder / f"{one.name}.pt").is_file()]
+    told = OmegaConf.to_yaml(config, resolve=True)
+    with spreading(config.cluster) as spread:
+        for number, (place, result) in enumerate(spread(partial(module.answered, told, folder), missing)):
+            if isinstance(result, Exception):
+                raise result
+            print(f"answered {missing[place].name} ({len(questions) - len(missing) + number + 1})", flush=True)
+    return [folder / f"{one.name}.pt" for one in questions]
+
+
+@functools.lru_cache(maxsize=1)
+def _told(text: str) -> tuple[DictConfig, Any]:
+    """The configuration and the training split, once a process."""
+    from omegaconf import OmegaConf
+
+    from sfdfd.training.device import use_threads
+
+    config: Any = OmegaConf.create(text)
+    use_threads(config.threads)
+    return config, instantiate(config.data).dataset("train")
+
+
+def answered(told: str, folder: Path, question: Question) -> None:
+    """What the teacher answers to one stack, into its file."""
     import torch
 
     from sfdfd.data.files import written_aside
@@ -92,20 +136,13 @@ def _answers(config: DictConfig, folder: Path) -> list[Path]:
     from sfdfd.inference.refine import Refiner
     from sfdfd.training.selfmade import answer_of, own_lesson, packed
 
-    folder.mkdir(exist_ok=True)
-    refiner, found = Refiner(**plain(config.teacher.refine)), []
-    for name, make, renderer in _stacks(config):
-        path = folder / f"{name}.pt"
-        found.append(path)
-        if path.is_file():
-            continue
-        stack = make().without_truth()
-        teacher = RefinedMethod(SweepMethod(renderer), refiner, renderer)
-        answer = answer_of(with_confidence(teacher(stack), stack, renderer), stack)
-        with torch.no_grad(), written_aside(path) as part:
-            torch.save(packed(own_lesson(stack, answer, renderer, _planes(config))), part)
-        print(f"answered {name} ({len(found)})", flush=True)
-    return found
+    config, dataset = _told(told)
+    asked, renderer = _asked(question, config, dataset)
+    stack = asked.without_truth()
+    teacher = RefinedMethod(SweepMethod(renderer), Refiner(**plain(config.teacher.refine)), renderer)
+    answer = answer_of(with_confidence(teacher(stack), stack, renderer), stack)
+    with torch.no_grad(), written_aside(folder / f"{question.name}.pt") as part:
+        torch.save(packed(own_lesson(stack, answer, renderer, _planes(config))), part)
 
 
 def _lessons(config: DictConfig, answered: list[Path], folder: Path) -> tuple[list[Path], list[Path]]:

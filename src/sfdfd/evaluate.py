@@ -116,7 +116,9 @@ def _others(config: Any, processes: int) -> Iterator[Callable[[Share], list[Shar
             try:
                 return [mine, *(pickle.loads(one.result()) for one in shares)]  # from our own processes
             except BrokenProcessPool:
-                raise InputError("a process of the evaluation died (out of memory?); fewer processes=N need less") from None
+                raise InputError(
+                    "a process of the evaluation died (out of memory?); fewer processes=N need less"
+                ) from None
 
         try:
             yield gather

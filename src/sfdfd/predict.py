@@ -43,16 +43,17 @@ def predict(config: DictConfig) -> None:
 
 def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
     """Every stack below a folder; exit code 1 where one of them failed."""
-    import gc
     import sys
+    from functools import partial
     from pathlib import Path
 
+    from sfdfd import predict as module  # as workers find it: this file may be __main__
     from sfdfd.data.cache import file_identity
     from sfdfd.data.files import readable
     from sfdfd.data.found import stacks_below
-    from sfdfd.data.images import list_images
     from sfdfd.errors import InputError, checked_number
-    from sfdfd.report.index import facts_of, table, write_index
+    from sfdfd.report.index import table, write_index
+    from sfdfd.runs.cluster import spreading
     from sfdfd.runs.many import Job, run_many
 
     for key in ("save", "load"):
@@ -63,35 +64,46 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
     for words in passed:
         print(f"passed over: {readable(words)}")
     print(f"{len(found)} stacks below {readable(str(root))}")
-    apart = ("output_dir", "stacks", "stack", "threads", "device", "burst_gap_s")
+    apart = ("output_dir", "stacks", "stack", "threads", "device", "burst_gap_s", "cluster")
     same = {key: value for key, value in settings.items() if key not in apart}
 
     def identity(one: FoundStack) -> list[Any]:
         files = [one.source] if one.source.is_file() else sorted(p for p in one.source.iterdir() if p.is_file())
-        return [file_identity(file) for file in files if one.files is None or file.name in one.files]
-
-    def work(index: int, folder: Path, told: Told) -> dict[str, Any]:
-        one = found[index]
-        files = settings["files"] if one.files is None else list(one.files)
-        frames = None if one.source.is_dir() and list_images(one.source) else settings["frames"]  # those are of videos
-        of_this = {"stack": str(one.source), "files": files, "frames": frames}
-        facts = _predict_stack({**settings, **of_this}, folder, told)
-        gc.collect()
-        return {} if facts is None else facts_of(facts)
+        return [file_identity(file) for file in files if one.files is None or file.name in one.files] + [one.sample]
 
     title = f"sfdfd: {readable(root.resolve().name)}"
-    rows = run_many(
-        [Job(readable(one.name), [identity(one), same]) for one in found],
-        output_dir,
-        work,
-        lambda rows: write_index(output_dir, title, rows),
-    )
+    with spreading(settings["cluster"]) as spread:
+        rows = run_many(
+            [Job(readable(one.name), [identity(one), same], one) for one in found],
+            output_dir.resolve(),
+            partial(module.predict_found, settings),
+            lambda rows: write_index(output_dir, title, rows),
+            None if settings["cluster"] is None else spread,
+        )
     print(table(rows))
     print(f"written to {output_dir}; open {output_dir / 'index.html'}")
     if any(row["status"] == "stopped" for row in rows):
         sys.exit(130)
     if any(row["status"] == "failed" for row in rows):
         sys.exit(1)
+
+
+def predict_found(settings: dict[str, Any], one: FoundStack, folder: Path, told: Told | None = None) -> dict[str, Any]:
+    """One of many stacks into its folder; what the table says of it."""
+    import gc
+
+    from sfdfd.data.images import list_images
+    from sfdfd.report.index import facts_of
+    from sfdfd.training.device import use_threads
+
+    use_threads(settings["threads"])  # of a worker
+    with one.opened() as source:
+        files = settings["files"] if one.files is None else list(one.files)
+        frames = None if source.is_dir() and list_images(source) else settings["frames"]  # those are of videos
+        of_this = {"stack": str(source), "files": files, "frames": frames}
+        facts = _predict_stack({**settings, **of_this}, folder, told)
+    gc.collect()
+    return {} if facts is None else facts_of(facts)
 
 
 def _predict_stack(settings: dict[str, Any], output_dir: Path, told: Told | None = None) -> dict[str, Any] | None:

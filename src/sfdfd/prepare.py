@@ -25,6 +25,7 @@ def prepare(config: DictConfig) -> None:
     from sfdfd.data.places import agreed, check_vacant, finish, read_manifest
     from sfdfd.data.sources import SOURCES
     from sfdfd.errors import InputError
+    from sfdfd.runs.cluster import spreading
 
     name = HydraConfig.get().runtime.choices["data"]
     source = SOURCES.get(name)
@@ -53,7 +54,9 @@ def prepare(config: DictConfig) -> None:
         record = {"data": name, "run": run_record()}
         if maker is not None:
             record |= {"title": maker.title, "licence": maker.licence, "layout": "stacks"}
-            samples, title = maker.write(root, record, reporter("tracing")), maker.title
+            with spreading(config.cluster) as spread:
+                several = None if config.cluster is None else spread
+                samples, title = maker.write(root.resolve(), record, reporter("tracing"), several), maker.title
         else:
             assert source is not None
             samples, title = _convert(source, root, config.source, record, reporter), source.title

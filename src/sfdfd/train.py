@@ -245,8 +245,8 @@ def _test(
     output_dir: Any,
     resolved: dict[str, Any],
 ) -> tuple[dict[str, Any], str]:
-    """Evaluate the best checkpoint, the baselines and the untrained network; the figures, and the checkpoint's path. Launched
-    processes share the images; spawned ones have ended by now."""
+    """Evaluate the best checkpoint, the baselines and the untrained network; the figures, and the checkpoint's path.
+    Launched processes share the images; spawned ones have ended by now."""
     from pathlib import Path
 
     from sfdfd.inference.evaluation import MAIN, evaluate
@@ -313,7 +313,9 @@ def _tell_test(loggers: list[Any], result: dict[str, Any], best: str, output_dir
     pictures = {file.stem: file for file in (Path(output_dir) / "pictures").glob("*.png")}
     tell_table(loggers, "test/frames", read_rows(Path(output_dir) / "metrics.csv"), pictures, steps)
     if best and Path(best).is_file():
-        facts = {key: result[key] for key in ("depth/abs_rel", "depth/rmse", "stack/psnr") if key in result}
+        facts: dict[str, Any] = {
+            key: result[key] for key in ("depth/abs_rel", "depth/rmse", "stack/psnr") if key in result
+        }
         tell_model(loggers, best, {**facts, "steps": steps})
 
 

@@ -1,5 +1,5 @@
-"""Search hyperparameters: ``python -m sfdfd.tune space=default trials=20``. Each trial is ``python -m sfdfd.train`` in a process and
-a run folder of its own; Optuna proposes and prunes."""
+"""Search hyperparameters: ``python -m sfdfd.tune space=default trials=20``. Each trial is ``python -m sfdfd.train`` in a
+process and a run folder of its own; Optuna proposes and prunes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def tune(config: DictConfig) -> None:
             timeout=settings["timeout_s"],
             catch=(InputError,),
         )
-    rows = collect(list(dict.fromkeys(Path(trial.user_attrs[FOLDER]) for trial in study.trials if FOLDER in trial.user_attrs)))
+    rows = collect(
+        list(dict.fromkeys(Path(trial.user_attrs[FOLDER]) for trial in study.trials if FOLDER in trial.user_attrs))
+    )
     if rows:
         write_comparison(rows, folder)
     _write_best(study, folder)
@@ -66,7 +68,9 @@ def _checked_space(space: Any) -> dict[str, dict[str, Any]]:
         ranged = {"low", "high"} <= set(how) and "choices" not in how
         chosen = set(how) == {"choices"} and isinstance(how["choices"], list) and how["choices"]
         if not set(how) <= KINDS or not (ranged or chosen):
-            raise InputError(f"space.{key}: expected {{low, high}} with log, whole or step, or {{choices: [...]}}, got {how}")
+            raise InputError(
+                f"space.{key}: expected {{low, high}} with log, whole or step, or {{choices: [...]}}, got {how}"
+            )
         if ranged and not (isinstance(how["low"], (int, float)) and isinstance(how["high"], (int, float))):
             raise InputError(f"space.{key}: low and high are numbers, got {how}")
         if ranged and (how["low"] > how["high"] or (how.get("log") and how["low"] <= 0)):
@@ -104,7 +108,9 @@ def _study(settings: Mapping[str, Any], folder: Path) -> optuna.Study:
         pruner = optuna.pruners.MedianPruner(settings["startup_trials"], settings["warmup_steps"])
     storage = f"sqlite:///{folder.resolve() / 'study.db'}"
     names = optuna.get_all_study_names(storage)
-    known = len(optuna.load_study(study_name=names[0], storage=storage).trials) if names else 0  # proposals do not begin anew
+    known = (
+        len(optuna.load_study(study_name=names[0], storage=storage).trials) if names else 0
+    )  # proposals do not begin anew
     study = optuna.create_study(
         storage=storage,
         study_name="sfdfd",
@@ -182,7 +188,9 @@ def _trial(
         trial.set_user_attr(ERROR, why)
         say(f"trial {trial.number} failed: {why} ({run}/said.txt)")
         raise InputError(why)
-    words = ", ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in chosen.items())
+    words = ", ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in chosen.items()
+    )
     print(f"trial {trial.number}: {settings['metric']} {best(values):.5g} with {words}", flush=True)
     return best(values)
 

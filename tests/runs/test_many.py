@@ -9,7 +9,7 @@ from sfdfd.runs.many import Job, run_many
 
 
 def jobs(**changes):
-    return [Job(name, {"of": changes.get(name, 0)}) for name in ("a", "b/c", "d")]
+    return [Job(name, {"of": changes.get(name, 0)}, item) for item, name in enumerate(("a", "b/c", "d"))]
 
 
 def working(calls, fail=None):

@@ -139,5 +139,5 @@ def test_a_network_that_is_beyond_numbers_at_validation_is_said(tmp_path, monkey
     model = module()
     for parameter in model.parameters():
         parameter.data.fill_(torch.inf)
-    with pytest.raises(InputError, match="depth is not finite: .* optimizer.lr"):
+    with pytest.raises(InputError, match=r"depth is not finite: .* optimizer\.lr"):
         model.validation_step(stacks(1)[0], 0)

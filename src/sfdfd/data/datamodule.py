@@ -21,6 +21,7 @@ from sfdfd.data.files import Report
 from sfdfd.data.interface import IdentifiedDataset, SizedDataset
 from sfdfd.data.places import read_manifest
 from sfdfd.data.sampling import EpochBatches, Share
+from sfdfd.data.shards import ShardedStacks, shards_below
 from sfdfd.data.splits import SPLITS, limited, listed_names, split_names
 from sfdfd.data.stacks import StackFolders, read_stack, stack_folders
 from sfdfd.data.wrappers import Drawn, Masked, Remembered, Sparse, Survivor
@@ -286,14 +287,39 @@ class StacksDataModule(FocalStackDataModule):
             names = names if len(names) < 3 else split_names(names, split)
         return StackFolders(self.root, self.overrides, limited(names, self.limit), self.read)
 
+    def stacks(self) -> int:
+        """How many there are, in all splits."""
+        return len(stack_folders(self.root))
+
     def protocol(self) -> dict[str, Any]:
         manifest = read_manifest(self.root) or {}
         return {
             "data": manifest.get("data", "recorded"),
             "root": str(self.root),
-            "stacks": len(stack_folders(self.root)),
+            "stacks": self.stacks(),
             "overrides": {key: value for key, value in self.overrides.items() if value is not None},
             "mask": "pixels of known depth within near and far",
             **({} if self.holdout is None else {"holdout": self.holdout}),
             **super().protocol(),
         }
+
+
+class ShardsDataModule(StacksDataModule):
+    """Stacks in shards (:mod:`sfdfd.data.shards`): tar files in WebDataset's layout, in place of folders.
+
+    Args:
+        options: those of :class:`StacksDataModule`; ``root`` is the folder of the shards.
+    """
+
+    def check(self) -> None:
+        shards_below(self.root)
+
+    def make_dataset(self, split: str) -> SizedDataset:
+        names = listed_names(self.root, split)
+        if names is None:
+            names = sorted(name for shard in shards_below(self.root) for name in shard.stacks)
+            names = names if len(names) < 3 else split_names(names, split)
+        return ShardedStacks(self.root, self.overrides, limited(names, self.limit), self.read)
+
+    def stacks(self) -> int:
+        return sum(len(shard.stacks) for shard in shards_below(self.root))

@@ -1,16 +1,19 @@
-"""The stacks below a folder: folders of slices, videos, and bursts by the time that photographs were taken at."""
+"""The stacks below a folder: folders of slices, videos, shards, and bursts by the time that photographs were taken at."""
 
 from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from sfdfd.data.formats.video import VIDEO_SUFFIXES
 from sfdfd.data.images import list_images, moment_of, without_twins
+from sfdfd.data.shards import Shard
 from sfdfd.errors import InputError
 
 __all__ = ["FoundStack", "bursts", "stacks_below"]
@@ -29,11 +32,22 @@ class FoundStack:
         name: of the folder that receives what becomes of it; slashes are those of the folders.
         source: the folder or the video.
         files: the names of its slices in the folder, where it is a burst of several.
+        sample: its name in ``source``, where that is a shard (:mod:`sfdfd.data.shards`).
     """
 
     name: str
     source: Path
     files: tuple[str, ...] | None = None
+    sample: str | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[Path]:
+        """The folder or video itself; of a shard, the stack as a folder, as long as the block lasts."""
+        if self.sample is None:
+            yield self.source
+            return
+        with tempfile.TemporaryDirectory(prefix="sfdfd_") as folder:
+            yield Shard.of(self.source).unpack(self.sample, Path(folder))
 
 
 def stacks_below(
@@ -60,6 +74,8 @@ def stacks_below(
     for folder in _folders(root, seen):
         name = "" if folder == root else folder.relative_to(root).as_posix()
         images = without_twins(list_images(folder))
+        for shard in map(Shard.of, sorted(folder.glob("*.tar"))):
+            found += [FoundStack(_joined(name, one), shard.path, sample=one) for one in shard.stacks]
         videos = sorted(
             p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")
         )
@@ -151,5 +167,5 @@ def _told_apart(found: list[FoundStack]) -> list[FoundStack]:
     for one in found:
         taken[one.name] = taken.get(one.name, 0) + 1
         number = taken[one.name]
-        apart.append(one if number == 1 else FoundStack(f"{one.name}_{number}", one.source, one.files))
+        apart.append(one if number == 1 else replace(one, name=f"{one.name}_{number}"))
     return apart

@@ -84,13 +84,18 @@ def evaluate(
         The content of ``metrics.json``: a flat object of means over images, ``pooled/...``, ``baselines/...``,
         "samples", and the object "protocol"; an empty one where another process writes.
     """
-    shares: Sequence[Share] | None = [
-        evaluate_share(
-            methods, datamodule, split, output_dir, renderer=renderer, device=device, pictures=pictures, rank=rank, world=world
-        )
-    ]
-    if gather is not None:
-        shares = gather(shares[0])
+    mine = evaluate_share(
+        methods,
+        datamodule,
+        split,
+        output_dir,
+        renderer=renderer,
+        device=device,
+        pictures=pictures,
+        rank=rank,
+        world=world,
+    )
+    shares = [mine] if gather is None else gather(mine)
     if shares is None:
         return {}
     images = sorted((one for share in shares for one in share.images), key=lambda one: one[0])
@@ -237,10 +242,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of ``metrics.csv``: one per image and method, figures as numbers, None where there is none."""
     with path.open(newline="", errors="backslashreplace") as file:
         return [
-            {
-                key: value if key in ("name", "method") else float(value) if value else None
-                for key, value in row.items()
-            }
+            {key: value if key in ("name", "method") else float(value) if value else None for key, value in row.items()}
             for row in csv.DictReader(file)
         ]
 

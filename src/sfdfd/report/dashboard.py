@@ -95,9 +95,7 @@ def dashboard_figure(
 ) -> Figure:
     """All panels for which something was logged, on one page; arguments as :func:`panel_figure`."""
     panels = [panel for row in SECTIONS.values() for panel in row if any(map(curves, panel.keys))]
-    panels += [
-        p for row in SECTIONS.values() for p in row if p.kind == "histograms" and any(map(histograms, p.keys))
-    ]
+    panels += [p for row in SECTIONS.values() for p in row if p.kind == "histograms" and any(map(histograms, p.keys))]
     columns = 4
     rows = max(1, -(-len(panels) // columns))
     figure = Figure(figsize=(4 * columns, 2.6 * rows + 0.4), dpi=100, layout="constrained")
@@ -119,7 +117,9 @@ def _draw(axis: Any, panel: Panel, curves: Callable[[str], Curve], histograms: C
         edges = np.asarray(found[-1][1]["bins"], float)
         columns = np.stack([np.asarray(told["values"], float) / max(1.0, sum(told["values"])) for _, told in found], 1)
         shown = np.sqrt(columns)  # rare radii are seen, too
-        axis.imshow(shown, origin="lower", aspect="auto", cmap="viridis", extent=(-0.5, len(found) - 0.5, edges[0], edges[-1]))
+        axis.imshow(
+            shown, origin="lower", aspect="auto", cmap="viridis", extent=(-0.5, len(found) - 0.5, edges[0], edges[-1])
+        )
         ticks = np.unique(np.linspace(0, len(found) - 1, 5).astype(int))
         axis.set_xticks(ticks, labels=[f"{found[i][0]:g}" for i in ticks])
         occupied = np.flatnonzero(columns.sum(1) > 1e-4)
@@ -130,20 +130,24 @@ def _draw(axis: Any, panel: Panel, curves: Callable[[str], Curve], histograms: C
             return False
         if panel.kind == "areas":
             steps = [step for step, _ in next(iter(lines.values()))]
-            values = [np.interp(steps, *zip(*curve, strict=True)) for curve in lines.values()]
+            values = [np.interp(steps, [s for s, _ in curve], [v for _, v in curve]) for curve in lines.values()]
             axis.stackplot(steps, values, labels=[_label(key, panel) for key in lines], colors=COLOURS)
             axis.set_ylim(0, 1)
         else:
             for (key, curve), colour in zip(lines.items(), COLOURS, strict=False):
                 marker = "." if len(curve) < 3 else None
-                axis.plot(*zip(*curve, strict=True), label=_label(key, panel), color=colour, linewidth=1.3, marker=marker)
+                axis.plot(
+                    *zip(*curve, strict=True), label=_label(key, panel), color=colour, linewidth=1.3, marker=marker
+                )
             positive = all(value > 0 for curve in lines.values() for _, value in curve)
             if panel.log and positive:
                 axis.set_yscale("log")
                 axis.yaxis.set_major_formatter(FormatStrFormatter("%.3g"))
                 axis.yaxis.set_minor_formatter(FormatStrFormatter("%.3g"))
         if len(lines) > 1:
-            axis.legend(fontsize=6, framealpha=0.7, **({"loc": "lower left", "ncols": 3} if panel.kind == "areas" else {}))
+            axis.legend(
+                fontsize=6, framealpha=0.7, **({"loc": "lower left", "ncols": 3} if panel.kind == "areas" else {})
+            )
     titled(axis, panel.title, fontsize=9)
     axis.set_xlabel("step", fontsize=7)
     axis.tick_params(which="both", labelsize=7)

@@ -142,8 +142,8 @@ def _grid(number: int, columns: int, aspect: float) -> tuple[Figure, list]:
 
 
 def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figure:
-    """One sample on one page: the stack, its reconstruction, the error, depth, AIF and confidence, with truth and the error of
-    depth where they are known."""
+    """One sample on one page: the stack, its reconstruction, the error, depth, AIF and confidence, with truth and the error
+    of depth where they are known."""
     keep = stack.slice_mask[index].cpu()
     images = stack.images[index].cpu()[keep].permute(0, 2, 3, 1).numpy()
     rendered: np.ndarray | None = None

@@ -63,8 +63,8 @@ def several_jobs() -> bool:
 
 
 def run_words() -> dict[str, Any]:
-    """What this run is called where many are shown side by side: ``name`` (the experiment and what was varied), ``group`` (the
-    sweep's folder; None outside a sweep) and ``tags`` (the choices of experiment, data, network and loss)."""
+    """What this run is called where many are shown side by side: ``name`` (the experiment and what was varied), ``group``
+    (the sweep's folder; None outside a sweep) and ``tags`` (the choices of experiment, data, network and loss)."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():

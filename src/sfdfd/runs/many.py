@@ -8,8 +8,9 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sfdfd.data.files import readable, write_json
 from sfdfd.errors import InputError, one_line
+from sfdfd.runs.cluster import Spread
 
 __all__ = ["INDEX", "Job", "Watch", "run_many"]
 
@@ -30,26 +32,30 @@ Watch = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One stack: the name of its folder below the output folder, and everything that its result depends on."""
+    """One stack: the name of its folder below the output folder, everything that its result depends on, and what ``work`` is
+    given."""
 
     name: str
     depends_on: Any
+    item: Any = None
 
 
 def run_many(
     jobs: Sequence[Job],
     output_dir: Path,
-    work: Callable[[int, Path, Watch], Mapping[str, Any]],
+    work: Callable[[Any, Path, Watch], Mapping[str, Any]],
     after_each: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+    spread: Spread | None = None,
 ) -> list[dict[str, Any]]:
     """Do every job that is not done; ``output_dir/index.json`` says after each how all of them stand.
 
     Args:
         jobs: in order.
         output_dir: a job's files lie in the folder of its name there.
-        work: does the job of an index into its folder, and returns plain facts; with ``interrupted`` among them it was the
+        work: does the job of an item into its folder, and returns plain facts; with ``interrupted`` among them it was the
             last. Writes whole or not at all.
         after_each: told the rows; draws the page.
+        spread: does them on several workers (:mod:`sfdfd.runs.cluster`), which are sent ``work``; None: one after the other.
 
     Returns:
         One row for each job: name, status ("done", "skipped", "failed", "stopped", "waiting"), seconds, error, facts.
@@ -59,51 +65,82 @@ def run_many(
     """
     before = _read_index(output_dir)
     rows: list[dict[str, Any]] = [
-        {"name": job.name, "status": "waiting", "seconds": None, "error": None, "facts": {}} for job in jobs
+        {
+            "name": job.name,
+            "status": "waiting",
+            "seconds": None,
+            "error": None,
+            "facts": {},
+            "depends_on": json.loads(json.dumps(job.depends_on, default=str)),
+        }
+        for job in jobs
     ]
     output_dir.mkdir(parents=True, exist_ok=True)
+    missing = []
+    for index, row in enumerate(rows):
+        known = before.get(row["name"])
+        if known and known["status"] in ("done", "skipped") and known.get("depends_on") == row["depends_on"]:
+            row.update(known, status="skipped")
+        else:
+            missing.append(index)
     with _bar(len(jobs)) as say:
-        for index, job in enumerate(jobs):
-            row, known = rows[index], before.get(job.name)
-            key = json.loads(json.dumps(job.depends_on, default=str))
-            row["depends_on"] = key
-            if known and known["status"] in ("done", "skipped") and known.get("depends_on") == key:
-                row.update(known, status="skipped")
-            else:
-                _do(job, row, output_dir / job.name, lambda folder, watch, i=index: work(i, folder, watch), index, say)
-            say(index + 1.0, job.name, row)
+        there = len(jobs) - len(missing)
+        for row in rows:
+            if row["status"] == "skipped":
+                say(there, row["name"], row)
+        tasks = [(jobs[index].item, output_dir / jobs[index].name) for index in missing]
+        if spread is None:
+            ended: Iterator[tuple[int, Any]] = _one_by_one(
+                work, tasks, [jobs[index].name for index in missing], there, say
+            )
+        else:
+            ended = spread(partial(_outcome, work), tasks)
+        for number, (place, outcome) in enumerate(ended):
+            row = rows[missing[place]]
+            row.update(_failed(outcome) if isinstance(outcome, Exception) else outcome)
+            say(there + number + 1.0, row["name"], row)
             write_json(output_dir / INDEX, {"stacks": rows})
             after_each(rows)
             if row["status"] == "stopped":
                 break
+        if not missing:
+            write_json(output_dir / INDEX, {"stacks": rows})
+            after_each(rows)
     return rows
 
 
-def _do(
-    job: Job,
-    row: dict[str, Any],
-    folder: Path,
-    work: Callable[[Path, Watch], Mapping[str, Any]],
-    index: int,
-    say: Callable[..., None],
-) -> None:
-    """One job: its result or its failure goes into the row, and what it said into a file beside its result."""
+def _one_by_one(
+    work: Callable[..., Any], tasks: Sequence[Any], names: Sequence[str], there: int, say: Callable[..., None]
+) -> Iterator[tuple[int, Any]]:
+    """In this process, the bar told of every share."""
+    for place, task in enumerate(tasks):
+        say(float(there + place), names[place], None)
+        yield place, _outcome(work, task, lambda share, p=place: say(there + p + share, names[p], None))
+
+
+def _outcome(work: Callable[..., Any], task: tuple[Any, Path], watch: Watch = lambda share: None) -> dict[str, Any]:
+    """One job: what its row says; what it said itself goes into a file beside its result."""
+    item, folder = task
     started, said = time.monotonic(), io.StringIO()
-    say(float(index), job.name, None)
     try:
         with contextlib.redirect_stdout(said):
-            facts = dict(work(folder, lambda share: say(index + share, job.name, None)))
-        row.update(status="stopped" if facts.pop("interrupted", False) else "done", facts=facts)
+            facts = dict(work(item, folder, watch))
+        outcome = {"status": "stopped" if facts.pop("interrupted", False) else "done", "facts": facts, "error": None}
         (folder / SAID).write_text(readable(said.getvalue()), encoding="utf-8")
-    except InputError as error:
-        row.update(status="failed", error=one_line(error))
     except KeyboardInterrupt:
-        row.update(status="stopped")
+        outcome = {"status": "stopped"}
     except Exception as error:  # a bug, or no memory: the others are not to suffer from it
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        words = f"{type(error).__name__}: {one_line(error)} ({Path(where.filename).name}, line {where.lineno})"
-        row.update(status="failed", error=words)
-    row["seconds"] = round(time.monotonic() - started, 1)
+        outcome = _failed(error)
+    return {**outcome, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    if isinstance(error, InputError):
+        return {"status": "failed", "error": one_line(error)}
+    where = "".join(
+        f" ({Path(at.filename).name}, line {at.lineno})" for at in traceback.extract_tb(error.__traceback__)[-1:]
+    )
+    return {"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}{where}"}
 
 
 def _read_index(output_dir: Path) -> dict[str, dict[str, Any]]:

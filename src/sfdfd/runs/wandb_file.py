@@ -71,7 +71,7 @@ def read_wandb(path: Path) -> WandbRun:
     Raises:
         InputError: it is none.
     """
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined] # made at import
 
     run = WandbRun(path.parent / "files")
     for raw in _records(path):

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import imageio.v3 as iio
 import lightning
@@ -185,8 +185,8 @@ class CollapseDetector(lightning.Callback):
 
 
 class PictureLogger(lightning.Callback):
-    """One page per sample every few epochs, always of the same samples: stack, reconstruction, its error, depth, confidence, AIF,
-    truth beside.
+    """One page per sample every few epochs, always of the same samples: stack, reconstruction, its error, depth,
+    confidence, AIF, truth beside.
 
     Args:
         folder: where the PNG files go, ``step_NNNNNN_NAME.png``.
@@ -229,7 +229,8 @@ class PictureLogger(lightning.Callback):
             with torch.no_grad():
                 prediction = module(stack)
             if self.finish is not None:
-                prediction = self.finish(prediction, stack.seen_by(module.camera), module.renderer)
+                camera, renderer = cast(Any, module.camera), cast(Any, module.renderer)
+                prediction = self.finish(prediction, stack.seen_by(camera), renderer)
             picture = to_rgb(overview(stack, prediction))
             iio.imwrite(self.folder / f"step_{trainer.global_step:06d}_{stack.name[0] or index}.png", picture)
             tell_pictures(trainer.loggers, f"scenes/{index}", picture, trainer.global_step)

@@ -97,8 +97,8 @@ def _is_before(row: dict[str, str], step: int) -> bool:
 
 
 class LastingWandbLogger(WandbLogger):
-    """Lightning's WandbLogger, which never stops a training: where W&B cannot be reached, or fails later, it says so once and
-    goes on, offline or without.
+    """Lightning's WandbLogger, which never stops a training: where W&B cannot be reached, or fails later, it says so once
+    and goes on, offline or without.
 
     Args:
         keeps_model: whether the best checkpoint becomes an artifact (:func:`sfdfd.training.dashboards.tell_model`).

@@ -58,7 +58,9 @@ class StepMonitor(lightning.Callback):
     def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._interrupted = True
 
-    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, batch: FocalStack, batch_index: int) -> None:
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, module: Any, batch: FocalStack, batch_index: int
+    ) -> None:
         interval = trainer.log_every_n_steps  # type: ignore[attr-defined] # set by Lightning without a type
         self._measuring = bool(interval) and (trainer.global_step + 1) % interval == 0
         if self._measuring:
@@ -83,7 +85,9 @@ class StepMonitor(lightning.Callback):
     def on_after_backward(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._lap("backward", module)
 
-    def on_before_optimizer_step(self, trainer: lightning.Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, module: Any, optimizer: torch.optim.Optimizer
+    ) -> None:
         if self._measuring:
             gradients = [p.grad for p in module.parameters() if p.grad is not None]
             if gradients:

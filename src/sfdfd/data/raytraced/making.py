@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,14 @@ class Making:
                     name = "_".join(part for part in (setup.name, split, f"{index:04d}") if part)
                     yield PlannedScene(name, split, index, setup)
 
-    def write(self, root: Path, record: dict[str, Any], report: Report) -> int:
+    def write(self, root: Path, record: dict[str, Any], report: Report, spread: Any = None) -> int:
         """Make what is missing of the set at ``root``, each stack whole or not at all.
 
         Args:
             root: receives a folder per stack, ``splits/`` and ``manifest.json``; see :func:`continued`.
             record: content of the manifest; "options" and "samples", the number of stacks, are added.
             report: told how many stacks are there.
+            spread: traces them on several workers (:mod:`sfdfd.runs.cluster`); None: one after the other, here.
 
         Raises:
             InputError: Mitsuba is missing, or an interrupted set was made with other options.
@@ -119,15 +121,23 @@ class Making:
         planned = list(self.scenes())
         record |= {"options": options, "samples": len(planned)}
         with continued(root, record, options) as part:
-            for number, scene in enumerate(planned):
-                report(number, len(planned))
-                if not (part / scene.name).is_dir():
-                    self._make(scene, part, samples, variant)
+            missing = [scene for scene in planned if not (part / scene.name).is_dir()]
+            there = len(planned) - len(missing)
+            report(there, len(planned))
+            trace = partial(self._make, folder=part, samples=samples, variant=variant)
+            done = enumerate(map(trace, missing)) if spread is None else spread(trace, missing)
+            for number, (_, result) in enumerate(done):
+                if isinstance(result, Exception):
+                    raise result
+                report(there + number + 1, len(planned))
+            for left in part.glob(f"{SCRATCH}_*"):  # by workers that were lost
+                shutil.rmtree(left)
             write_splits(part, {split: [s.name for s in planned if s.split == split] for split in SPLITS})
-            report(len(planned), len(planned))
         return len(planned)
 
     def _make(self, planned: PlannedScene, folder: Path, samples: int, variant: str) -> None:
+        if (folder / planned.name).is_dir():  # by a worker that was lost before it could say so
+            return
         setup, size = planned.setup, (self.height, self.width)
         scene = random_scene(
             (self.seed, SPLITS.index(planned.split)),
@@ -139,7 +149,7 @@ class Making:
             self.kinds,
         )
         images, aif, depth_m = trace_stack(scene, setup.camera, setup.focus_distances_m, *size, samples, variant)
-        scratch = folder / SCRATCH
+        scratch = folder / f"{SCRATCH}_{planned.name}"
         shutil.rmtree(scratch, ignore_errors=True)
         camera, focus = setup.camera.as_dict(), setup.focus_distances_m
         write_stack(scratch, planned.name, list(images), camera, focus, setup.near_m, setup.far_m, depth_m, aif)

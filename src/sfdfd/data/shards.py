@@ -1,0 +1,165 @@
+"""Stacks in shards: tar files in WebDataset's layout, so that a million stacks are a thousand files.
+
+A stack NAME is the members ``NAME.FILE`` of one shard, FILE being the files of its folder (slices, ``stack.yaml``, truth).
+Any program that knows WebDataset reads them; here a stack is found by its place, so that sampling is that of folders.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from sfdfd.data.cache import file_identity
+from sfdfd.data.files import written_aside
+from sfdfd.data.stacks import read_stack
+from sfdfd.errors import InputError, one_line
+from sfdfd.stack import FocalStack
+
+__all__ = ["Shard", "ShardedStacks", "shards_below", "write_shard"]
+
+SUFFIX = ".tar"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An index of one tar file.
+
+    Attributes:
+        path: the file.
+        stacks: by name, (file, place, size) of each member.
+    """
+
+    path: Path
+    stacks: Mapping[str, tuple[tuple[str, int, int], ...]]
+
+    @classmethod
+    def of(cls, path: Path) -> Shard:
+        """Read the index.
+
+        Raises:
+            InputError: no tar file, a compressed one, or members that are no stacks'.
+        """
+        stacks: dict[str, list[tuple[str, int, int]]] = {}
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for member in tar:
+                    name, _, file = member.name.partition(".")
+                    if not member.isreg() or not name or not file or "/" in member.name or "\\" in member.name:
+                        raise InputError(f"{path}: {member.name!r} is no member STACK.FILE of a shard of stacks")
+                    stacks.setdefault(name, []).append((file, member.offset_data, member.size))
+        except (OSError, tarfile.TarError) as error:
+            raise InputError(f"{path}: not a shard, an uncompressed tar file ({one_line(error)})") from None
+        return cls(path, {name: tuple(files) for name, files in stacks.items()})
+
+    def unpack(self, name: str, folder: Path) -> Path:
+        """Write a stack as a folder below ``folder``; its path.
+
+        Raises:
+            InputError: there is none of this name, or the file ends before it.
+        """
+        if name not in self.stacks:
+            raise InputError(f"{self.path}: no stack {name!r} in it")
+        target = folder / name
+        target.mkdir(parents=True)
+        with self.path.open("rb") as tar:
+            for file, place, size in self.stacks[name]:
+                tar.seek(place)
+                content = tar.read(size)
+                if len(content) < size:
+                    raise InputError(f"{self.path}: it ends before {name}.{file}; pack it again")
+                (target / file).write_bytes(content)
+        return target
+
+
+def shards_below(root: Path) -> list[Shard]:
+    """The shards in a folder, by name.
+
+    Raises:
+        InputError: there is no such folder, none in it, or two stacks of one name.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder (data.root)")
+    shards = [Shard.of(path) for path in sorted(root.glob(f"*{SUFFIX}")) if not path.name.startswith(".")]
+    if not shards:
+        raise InputError(
+            f"{root}: no shards (*{SUFFIX}) in it; `python -m sfdfd.shard stacks=DIR` makes them (data.root)"
+        )
+    seen: dict[str, Path] = {}
+    for shard in shards:
+        for name in shard.stacks:
+            if name in seen:
+                raise InputError(f"{shard.path}: the stack {name!r} is in {seen[name]}, too")
+            seen[name] = shard.path
+    return shards
+
+
+def write_shard(path: Path, folders: Sequence[Path]) -> int:
+    """Pack stack folders into one shard, whole or not at all; the number of bytes.
+
+    Raises:
+        InputError: a folder below one of them, or a name that WebDataset would cut.
+    """
+    with written_aside(path) as part:
+        with tarfile.open(part, "w:", format=tarfile.USTAR_FORMAT) as tar:
+            for folder in folders:
+                if "." in folder.name:
+                    raise InputError(f"{folder}: a point in its name; WebDataset cuts names there. Rename the folder")
+                for file in sorted(folder.iterdir()):
+                    if file.name.startswith("."):
+                        continue
+                    if not file.is_file():
+                        raise InputError(f"{file}: a shard takes stacks whose files lie in one folder each")
+                    member = tarfile.TarInfo(f"{folder.name}.{file.name}")  # no times, no owners: the same bytes again
+                    member.size = file.stat().st_size
+                    with file.open("rb") as content:
+                        tar.addfile(member, content)
+        size = part.stat().st_size
+    return size
+
+
+class ShardedStacks(Dataset):
+    """The stacks of the shards in a folder; each is read where it lies.
+
+    Args:
+        root: the folder.
+        overrides: keys of ``stack.yaml`` that hold for all of them.
+        names: the stacks to take, in this order; all by default.
+        read: makes a stack of a folder and the overrides; :func:`sfdfd.data.stacks.read_stack` by default.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        overrides: Mapping[str, Any] | None = None,
+        names: Sequence[str] | None = None,
+        read: Callable[[Path, Mapping[str, Any]], FocalStack] = read_stack,
+    ) -> None:
+        self.read, self.overrides = read, dict(overrides or {})
+        places = {name: shard for shard in shards_below(Path(root)) for name in shard.stacks}
+        missing = [name for name in names or [] if name not in places]
+        if missing:
+            raise InputError(f"{root}: the split names {len(missing)} stacks that are in no shard, first {missing[0]}")
+        self.places = [(name, places[name]) for name in (places if names is None else names)]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def identity(self, index: int) -> list[Any]:
+        """What the sample is made from: its members of the shard."""
+        name, shard = self.places[index]
+        return [file_identity(shard.path), name]
+
+    def __getitem__(self, index: int) -> FocalStack:
+        name, shard = self.places[index]
+        folder = Path(tempfile.mkdtemp(prefix="sfdfd_"))
+        try:
+            return self.read(shard.unpack(name, folder), self.overrides)
+        finally:
+            shutil.rmtree(folder)

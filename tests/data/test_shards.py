@@ -1,0 +1,139 @@
+"""Shards hold what folders hold, in WebDataset's layout."""
+
+import gc
+import io
+import json
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from sfdfd.data.images import write_image
+from sfdfd.data.shards import Shard, ShardedStacks, shards_below, write_shard
+from sfdfd.data.stacks import StackFolders
+from sfdfd.errors import InputError
+from tests.commands import inside, one_line
+
+
+@pytest.fixture(scope="module")
+def stacks_folder(tmp_path_factory):
+    """Seven stacks of three slices with depth, named so that order matters."""
+    root = tmp_path_factory.mktemp("many")
+    generator = torch.Generator().manual_seed(0)
+    for index in range(7):
+        folder = root / f"s{index}"
+        folder.mkdir()
+        for slice_ in range(3):
+            write_image(folder / f"{slice_}.png", torch.rand(3, 24, 32, generator=generator))
+        np.save(folder / "depth.npy", np.full((24, 32), 1.0 + 0.1 * index, np.float32))
+        description = {
+            "camera": {"focal_length_m": 0.05, "f_number": 8.0, "pixel_pitch_m": 1.2e-5},
+            "focus_distances_m": [1, 2, 4], "near_m": 0.8, "far_m": 5.0, "truth": {"depth_m": "depth.npy"},
+        }  # fmt: skip
+        (folder / "stack.yaml").write_text(yaml.safe_dump(description))
+    return root
+
+
+@pytest.fixture(scope="module")
+def shards_folder(stacks_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    inside("shard", f"stacks='{stacks_folder}'", "per_shard=3", f"output_dir='{folder}'", cwd=folder)
+    return folder
+
+
+def test_a_shard_gives_the_stacks_of_the_folders(stacks_folder, shards_folder):
+    folders, shards = StackFolders(stacks_folder), ShardedStacks(shards_folder)
+    assert [path.name for path in sorted(shards_folder.glob("*.tar"))] == [f"stacks-00000{i}.tar" for i in range(3)]
+    assert len(shards) == len(folders) == 7
+    for one, other in zip(folders, shards, strict=True):
+        assert one.name == other.name and torch.equal(one.images, other.images)
+        assert torch.equal(one.depth_m, other.depth_m) and one.camera == other.camera
+    chosen = ShardedStacks(shards_folder, names=["s5", "s1"])
+    assert [stack.name[0] for stack in chosen] == ["s5", "s1"]
+
+
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # it leaves files open
+def test_webdataset_reads_them(stacks_folder, shards_folder):
+    """An independent reader of the layout."""
+    webdataset = pytest.importorskip("webdataset")
+    urls = [str(path) for path in sorted(shards_folder.glob("*.tar"))]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == [f"s{i}" for i in range(7)]
+    for sample in samples:
+        folder = stacks_folder / sample["__key__"]
+        for file in folder.iterdir():
+            assert sample[file.name] == file.read_bytes()
+    gc.collect()
+
+
+def test_training_does_not_see_the_difference(stacks_folder, shards_folder, tmp_path):
+    small = ["trainer.max_steps=2", "module.augmentation.crop=16", "network.width=8", "network.depth=2", "pictures=0",
+             "threads=1", "data.batch_size=2", "callbacks.pictures.samples=1"]  # fmt: skip
+    for data, root in (("stacks", stacks_folder), ("shards", shards_folder)):
+        inside("train", f"data={data}", f"data.root='{root}'", f"output_dir={data}", *small, cwd=tmp_path)
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("stacks", "shards"))
+    assert one["depth/abs_rel"] == two["depth/abs_rel"] and one["protocol"]["stacks"] == two["protocol"]["stacks"] == 7
+
+
+def test_packing_again_keeps_what_is_there_and_mends_what_is_broken(stacks_folder, tmp_path):
+    call = ["shard", f"stacks='{stacks_folder}'", "per_shard=4", "output_dir=s"]
+    inside(*call, cwd=tmp_path)
+    first, second = sorted((tmp_path / "s").glob("*.tar"))
+    bytes_before, time_before = second.read_bytes(), first.stat().st_mtime_ns
+    second.unlink()
+    inside(*call, cwd=tmp_path)
+    assert second.read_bytes() == bytes_before and first.stat().st_mtime_ns == time_before
+
+
+def test_predict_finds_the_stacks_of_shards(shards_folder, stacks_folder, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(shards_folder / "stacks-000002.tar", tmp_path / "in")
+    common = ["refine.steps=1", "working_px=32", "align.mode=false", "threads=1"]
+    inside("predict", "stacks=in", "output_dir=many", *common, cwd=tmp_path)
+    inside("predict", f"stack='{stacks_folder}/s6'", "output_dir=one", *common, cwd=tmp_path)
+    assert np.array_equal(*(np.load(tmp_path / f / "depth_m.npy") for f in ("many/s6", "one")))
+    assert "skipped" in inside("predict", "stacks=in", "output_dir=many", *common, cwd=tmp_path).stdout
+
+
+def tar_of(path, **members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name.replace("__", "/").replace("_dot_", "."))
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_what_is_no_shard_is_said(stacks_folder, shards_folder, tmp_path):
+    for name, words in (("up__a_dot_png", "no member"), ("nothing", "no member"), ("_dot_hidden", "no member")):
+        tar_of(tmp_path / "bad.tar", **{name: b"x"})
+        with pytest.raises(InputError, match=words):
+            Shard.of(tmp_path / "bad.tar")
+    (tmp_path / "bad.tar").write_bytes(b"no tar at all" * 100)
+    with pytest.raises(InputError, match="not a shard"):
+        shards_below(tmp_path)
+    whole = sorted(shards_folder.glob("*.tar"))[0]
+    shutil.copy(whole, tmp_path / "bad.tar")
+    shutil.copy(whole, tmp_path / "twice.tar")
+    with pytest.raises(InputError, match=r"is in .*bad\.tar, too"):
+        shards_below(tmp_path)
+    shard = Shard.of(whole)
+    with pytest.raises(InputError, match="no stack 'x'"):
+        shard.unpack("x", tmp_path)
+    (tmp_path / "twice.tar").unlink()
+    (tmp_path / "bad.tar").write_bytes(whole.read_bytes()[:6000])
+    cut = Shard(tmp_path / "bad.tar", shard.stacks)  # it was cut after the index was read
+    with pytest.raises(InputError, match="it ends before"):
+        cut.unpack("s2", tmp_path)
+    with pytest.raises(InputError, match="the split names 1 stacks"):
+        ShardedStacks(shards_folder, names=["s1", "s9"])
+    (tmp_path / "a.b").mkdir()
+    with pytest.raises(InputError, match="a point in its name"):
+        write_shard(tmp_path / "x.tar", [tmp_path / "a.b"])
+    assert not (tmp_path / "x.tar").exists()
+    done = inside("evaluate", "data=shards", f"data.root='{tmp_path}/none'", "output_dir=e", expect=2, cwd=tmp_path)
+    assert "no such folder" in one_line(done.stderr)
