@@ -47,6 +47,7 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
             **{name: row["settings"].get(name, "") for name in varying},
             **{key: row["metrics"].get(key) for key in SHOWN},
             "classical depth/abs_rel": row["metrics"].get("baselines/classical/depth/abs_rel"),
+            "constant depth/abs_rel": row["metrics"].get("baselines/constant/depth/abs_rel"),
             "samples": row["metrics"].get("samples"),
             **({"error": row["error"]} if failed else {}),
         }
@@ -78,7 +79,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], base: str) -> list[dict[str, Any]
         figure, axes = pyplot.subplots(figsize=(7, 4), dpi=100, layout="constrained")
         for row in rows:
             if points := logged(Path(row["run"]), key):
-                axes.plot(*zip(*points, strict=True), label=row["run"].removeprefix(base), linewidth=1)
+                axes.plot(*zip(*points, strict=True), label=_title(row, base), linewidth=1)
         if axes.lines:
             axes.set(xlabel="step", title=key)
             axes.legend(fontsize=7)
@@ -87,6 +88,12 @@ def _curves(rows: Sequence[Mapping[str, Any]], base: str) -> list[dict[str, Any]
             pictures.append(picture(key, pixels[..., :3].copy()))
         pyplot.close(figure)
     return pictures
+
+
+def _title(row: Mapping[str, Any], base: str) -> str:
+    """A run's folder, and what tells it from the others."""
+    varied = list(row)[1 : list(row).index(SHOWN[0])]
+    return ", ".join([row["run"].removeprefix(base), *(f"{key}={row[key]}" for key in varied)])
 
 
 def _thumbnails(run: Path) -> list[dict[str, Any]]:
@@ -115,7 +122,7 @@ def _write_page(rows: Sequence[Mapping[str, Any]], lines: Sequence[Sequence[str]
         text = [row["error"]] if row.get("error") else []
         pictures = [{"title": "", "pictures": thumbnails}] if thumbnails else []
         if text or pictures:
-            sections.append(Section(title=row["run"].removeprefix(base), text=text, rows=pictures))
+            sections.append(Section(title=_title(row, base), text=text, rows=pictures))
     write_page(folder / "comparison.html", "sfdfd: comparison", sections)
 
 
