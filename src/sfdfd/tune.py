@@ -23,7 +23,7 @@ def tune(config: DictConfig) -> None:
     """Search as configured; ``best.yaml`` holds the overrides of the best trial."""
     from pathlib import Path
 
-    from sfdfd.compare import collect, write_comparison
+    from sfdfd.runs.comparison import collect, write_comparison
     from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
 
     settings = plain(config)

@@ -42,7 +42,8 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *HEIC_SUFFIXES, *RAW_SUFFIXES)
 LARGEST_PIXELS = 120e6
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # broken files are reported by us, in one line
+# broken files are reported by us, in one line; OpenCV has moved the switch between 4 and 5
+(getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel)(0)
 
 
 def natural_key(path: Path) -> list[tuple[int, Any]]:

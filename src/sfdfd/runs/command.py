@@ -51,7 +51,7 @@ ASIDE = ("sweep.", "ckpt_path", "hydra.", "output_dir", "data.root", "logger")
 ERROR_FILE = "error.json"
 """What a job of a multirun that failed leaves."""
 failed_jobs: list[str] = []
-"""The folders of the multirun's jobs that failed, once it has ended (:mod:`sfdfd.compare`)."""
+"""The folders of the multirun's jobs that failed, once it has ended (:mod:`sfdfd.runs.comparison`)."""
 
 
 def several_jobs() -> bool:
