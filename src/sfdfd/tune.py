@@ -23,8 +23,8 @@ def tune(config: DictConfig) -> None:
     """Search as configured; ``best.yaml`` holds the overrides of the best trial."""
     from pathlib import Path
 
-    from sfdfd.runs.comparison import collect, write_comparison
     from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
+    from sfdfd.runs.comparison import collect, write_comparison
 
     settings = plain(config)
     space = _checked_space(settings["space"])
