@@ -19,7 +19,6 @@ from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
     import lightning
-    from lightning.pytorch.callbacks import ModelCheckpoint
     from omegaconf import DictConfig
 
     from sfdfd.data.datamodule import FocalStackDataModule
@@ -37,6 +36,7 @@ def train(config: DictConfig) -> dict[str, Any]:
 
     from sfdfd.data.files import write_json
     from sfdfd.inference.evaluation import print_metrics
+    from sfdfd.inference.final_test import final_test, tell_test
     from sfdfd.training.callbacks import RunCheckpoint
     from sfdfd.training.device import use_threads
 
@@ -72,12 +72,14 @@ def train(config: DictConfig) -> dict[str, Any]:
             if not trainer.is_global_zero:
                 return {}
             _stop(saver, steps)
-        result, best = _test(trainer, module, untrained, datamodule, saver, steps, output_dir, resolved)
+        result, best = final_test(
+            trainer, module, untrained, datamodule, saver, steps, output_dir, resolved["pictures"]
+        )
         if not trainer.is_global_zero:
             return {}
         for logger in trainer.loggers:
             logger.log_metrics({f"test/{k}": v for k, v in result.items() if isinstance(v, (int, float))}, step=steps)
-        _tell_test(trainer.loggers, result, best, output_dir, steps)
+        tell_test(trainer.loggers, result, best, output_dir, steps)
         for logger in trainer.loggers:
             logger.save()
     finally:
@@ -233,90 +235,6 @@ def _stop(saver: RunCheckpoint, steps: int) -> None:
         file=sys.stderr,
     )
     sys.exit(128 + saver.stopped_by)
-
-
-def _test(
-    trainer: lightning.Trainer,
-    module: DepthFromDefocus,
-    untrained: Any,
-    datamodule: FocalStackDataModule,
-    saver: ModelCheckpoint | None,
-    steps: int,
-    output_dir: Any,
-    resolved: dict[str, Any],
-) -> tuple[dict[str, Any], str]:
-    """Evaluate the best checkpoint, the baselines and the untrained network; the figures, and the checkpoint's path.
-    Launched processes share the images; spawned ones have ended by now."""
-    from pathlib import Path
-
-    from sfdfd.inference.evaluation import MAIN, evaluate
-    from sfdfd.inference.methods import NetworkMethod, baselines
-    from sfdfd.training.checkpoints import load_run
-    from sfdfd.training.device import pick_device
-
-    best = getattr(saver, "best_model_path", "") or getattr(saver, "last_model_path", "")
-    trainer.strategy.barrier()  # whoever writes it has written it
-    if best and Path(best).is_file():
-        module = load_run(best)
-    sharing, renderer = _sharing(trainer), module.renderer
-    device = trainer.strategy.root_device if sharing else pick_device("auto")
-    options: dict[str, Any] = {"renderer": renderer, "camera": module.camera, "device": device}
-    methods = {
-        MAIN: NetworkMethod(module.network, **options),
-        **baselines(datamodule, "test", renderer, device=device),
-        "untrained": NetworkMethod(untrained, **options),
-    }
-    camera = module.camera or datamodule.camera
-    result = evaluate(
-        methods,
-        datamodule,
-        "test",
-        output_dir,
-        renderer=renderer,
-        device=device,
-        pictures=resolved["pictures"],
-        protocol={
-            "constant_depth_m": datamodule.constant_baseline_m() if "constant" in methods else None,
-            "checkpoint": best or None,
-            "steps": steps,
-            **({"skipped_samples": skipped} if (skipped := datamodule.skipped()) else {}),
-            "optics": None if camera is None else camera.as_dict(),
-            "selection": f"best {saver.monitor}" if saver is not None and saver.monitor else "last",
-        },
-        **sharing,
-    )
-    return result, best
-
-
-def _sharing(trainer: lightning.Trainer) -> dict[str, Any]:
-    """How this process shares an evaluation with the others of a training, where there are any."""
-    import torch
-
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return {}
-
-    def gather(mine: Any) -> list[Any] | None:
-        shares: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(shares, mine)
-        return shares if trainer.is_global_zero else None
-
-    return {"rank": trainer.global_rank, "world": trainer.world_size, "gather": gather}
-
-
-def _tell_test(loggers: list[Any], result: dict[str, Any], best: str, output_dir: Any, steps: int) -> None:
-    """The test's frames as a table to sort, with the pictures that were drawn, and the best checkpoint."""
-    from pathlib import Path
-
-    from sfdfd.inference.evaluation import read_rows
-    from sfdfd.training.dashboards import tell_model, tell_table
-
-    pictures = {file.stem: file for file in (Path(output_dir) / "pictures").glob("*.png")}
-    tell_table(loggers, "test/frames", read_rows(Path(output_dir) / "metrics.csv"), pictures, steps)
-    if best and Path(best).is_file():
-        facts: dict[str, Any] = {
-            key: result[key] for key in ("depth/abs_rel", "depth/rmse", "stack/psnr") if key in result
-        }
-        tell_model(loggers, best, {**facts, "steps": steps})
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
