@@ -98,5 +98,7 @@ def tell_test(loggers: Sequence[Any], result: dict[str, Any], best: str, output_
     pictures = {file.stem: file for file in (output_dir / "pictures").glob("*.png")}
     tell_table(loggers, "test/frames", read_rows(output_dir / "metrics.csv"), pictures, steps)
     if best and Path(best).is_file():
-        told = {key: result[key] for key in ("depth/abs_rel", "depth/rmse", "stack/psnr") if key in result}
+        told: dict[str, Any] = {
+            key: result[key] for key in ("depth/abs_rel", "depth/rmse", "stack/psnr") if key in result
+        }
         tell_model(loggers, best, {**told, "steps": steps})
