@@ -15,6 +15,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,9 @@ import torch
 from sfdfd import Camera, FocalStack
 from sfdfd.data.example import example_stack
 from sfdfd.data.files import write_json
+from sfdfd.data.shards import ShardedStacks, write_shard
+from sfdfd.data.sources.base import write_stack
+from sfdfd.data.stacks import StackFolders
 from sfdfd.measures.losses import SelfSupervisedLoss
 from sfdfd.networks import DAIFNet, FocusAttentionNet
 from sfdfd.networks.interface import NetworkOutput, predict_stack
@@ -96,12 +100,38 @@ def steps() -> list[dict[str, float | str]]:
     return rows
 
 
+MEMORY = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import scale
+from sfdfd.networks import DAIFNet
+batch, slices, size = map(int, sys.argv[2:])
+scale.REPEATS = 1
+scale.step_shares(DAIFNet(), scale.batch_of(batch, slices, size))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
+"""
+
+
+def memory() -> list[dict[str, float]]:
+    """Peak memory of a process that trains ``daif``, GiB; each in a process of its own."""
+    rows = []
+    for batch, slices, size in ((8, 3, 64), (8, 5, 64), (8, 10, 64), (4, 5, 128), (2, 5, 192), (8, 5, 128)):
+        line = [sys.executable, "-c", MEMORY, str(HERE), str(batch), str(slices), str(size)]
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
+        pixels = batch * slices * size**2
+        rows.append(
+            {"batch": batch, "slices": slices, "size": size, "pixels": pixels, "gib": float(done.stdout.split()[-1])}
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
 def synthesis() -> list[dict[str, float]]:
     """Seconds for a stack of DEReD's protocol (exact) and of light (occlusion)."""
     rows = []
-    for height, width in ((120, 160), (240, 320), (480, 640)):
-        stack = example_stack(3, height, width)
-        row: dict[str, float] = {"height": height, "width": width}
+    for height, width, slices in ((120, 160, 5), (240, 320, 3), (240, 320, 5), (240, 320, 10), (480, 640, 5)):
+        stack = example_stack(3, height, width, [float(v) for v in 1 / torch.linspace(1.0, 1 / 6, slices)])
+        row: dict[str, float] = {"height": height, "width": width, "slices": slices, "pixels": height * width * slices}
         for key, options in (
             ("source, exact", {"sigma_scale": 0.5}),
             ("occlusion, disc", {"psf": "disc", "linear_light": True, "weighting": "occlusion"}),
@@ -112,6 +142,28 @@ def synthesis() -> list[dict[str, float]]:
         rows.append(row)
         print(row, flush=True)
     return rows
+
+
+def reading() -> dict[str, float]:
+    """Stacks a second, of five 8-bit slices of 320 x 240 with depth and AIF, from folders and from a shard; their size."""
+    found: dict[str, float] = {}
+    stack = example_stack(3, 240, 320)
+    slices = [(255 * one).round().byte().permute(1, 2, 0).numpy() for one in stack.images[0]]
+    aif = (255 * stack.aif[0]).round().byte().permute(1, 2, 0).numpy()
+    with tempfile.TemporaryDirectory() as place:
+        folder, number = Path(place) / "folders", 24
+        folder.mkdir()
+        for index in range(number):
+            focus = stack.focus_distances_m[0].tolist()
+            write_stack(folder, f"s{index}", slices, CAMERA.as_dict(), focus, 0.5, 10.0, stack.depth_m[0].numpy(), aif)
+        shards = Path(place) / "shards"
+        shards.mkdir()
+        size = write_shard(shards / "stacks-000000.tar", sorted(folder.iterdir()))
+        found["mb_a_stack"] = size / number / 1e6
+        for key, dataset in (("folders", StackFolders(folder)), ("shards", ShardedStacks(shards))):
+            found[key] = number / median_s(lambda d=dataset: [d[i] for i in range(number)])
+    print(found, flush=True)
+    return found
 
 
 PREDICT = """
@@ -141,22 +193,21 @@ def predictions(seconds: float) -> list[dict[str, float]]:
     return rows
 
 
+def line_through(rows: list[dict], key: str) -> tuple[float, float, list[float]]:
+    """Fixed and rate over ``pixels`` from the smallest and the largest row, and measured / predicted of the rest."""
+    rows = sorted(rows, key=lambda row: row["pixels"])
+    low, high = rows[0], rows[-1]
+    rate = (high[key] - low[key]) / (high["pixels"] - low["pixels"])
+    fixed = low[key] - rate * low["pixels"]
+    return fixed, rate, [row[key] / (fixed + rate * row["pixels"]) for row in rows[1:-1]]
+
+
 def fitted(rows: list[dict]) -> list[dict]:
-    """Per network: fixed and rate from the smallest and the largest step, checked at the rest (measured / predicted)."""
+    """Per network, the formula of a step."""
     found = []
     for name in dict.fromkeys(row["network"] for row in rows):
-        mine = sorted(
-            (
-                {**row, "pixels": row["batch"] * row["slices"] * row["size"] ** 2}
-                for row in rows
-                if row["network"] == name
-            ),
-            key=lambda row: row["pixels"],
-        )
-        low, high = mine[0], mine[-1]
-        rate = (high["step"] - low["step"]) / (high["pixels"] - low["pixels"])
-        fixed = low["step"] - rate * low["pixels"]
-        checks = [row["step"] / (fixed + rate * row["pixels"]) for row in mine[1:-1]]
+        mine = [{**r, "pixels": r["batch"] * r["slices"] * r["size"] ** 2} for r in rows if r["network"] == name]
+        fixed, rate, checks = line_through(mine, "step")
         found.append({"network": name, "fixed_s": fixed, "ns_per_pixel": 1e9 * rate, "checks": checks})
     return found
 
@@ -182,8 +233,18 @@ def markdown(result: dict) -> str:
         ]
         for row in result["formula"]
     ]
-    keys = [key for key in result["synthesis"][0] if key not in ("height", "width")]
-    synthesis = [[f"{r['width']} x {r['height']}", *(f"{r[k]:.2f}" for k in keys)] for r in result["synthesis"]]
+    keys = [key for key in result["synthesis"][0] if key not in ("height", "width", "slices", "pixels")]
+    synthesis = [
+        [f"{r['slices']} x {r['width']} x {r['height']}", *(f"{r[k]:.2f}" for k in keys)] for r in result["synthesis"]
+    ]
+    lines = {key: line_through(result["synthesis"], key) for key in keys}
+    rates = "; ".join(
+        f"{key}: {fixed:.2f} s + {1e9 * rate:.0f} ns x pixels of all slices (checks {', '.join(f'{c:.2f}' for c in checks)})"
+        for key, (fixed, rate, checks) in lines.items()
+    )
+    memory = [[f"{row['batch']} x {row['slices']} x {row['size']}²", f"{row['gib']:.2f}"] for row in result["memory"]]
+    fixed_gib, per_pixel, memory_checks = line_through(result["memory"], "gib")
+    read = result["reading"]
     predict = [
         [
             f"{r['width']} x {r['height']}",
@@ -202,8 +263,15 @@ def markdown(result: dict) -> str:
             "**The formula**: seconds = fixed + rate x (batch x slices x height x width), from the smallest and the largest "
             "row; the checks are what the others measure over what it says:",
             table(["network", "fixed s", "ns a pixel", "checks"], formula),
-            "**Synthesis** of a stack of five slices, seconds:",
-            table(["size", *keys], synthesis),
+            "**Peak memory** of a process that trains `daif`, GiB:",
+            table(["batch x slices x size", "GiB"], memory),
+            f"Formula: {fixed_gib:.2f} GiB + {per_pixel * 2**30 / 1024:.1f} KiB x (batch x slices x height x width); checks "
+            f"{', '.join(f'{check:.2f}' for check in memory_checks)}.",
+            "**Synthesis** of a stack, seconds:",
+            table(["slices x size", *keys], synthesis),
+            f"Formula: {rates}.",
+            f"**Reading** a stack of five 8-bit slices of 320 x 240 with depth and AIF ({read['mb_a_stack']:.2f} MB): "
+            f"{read['folders']:.0f} a second from folders, {read['shards']:.0f} from a shard, one process.",
             f"**A prediction** (plane sweep, {seconds:g} s of refinement, full-size outputs in memory), five slices:",
             table(["size", "megapixels", "seconds", "peak memory GiB"], predict),
         ]
@@ -222,7 +290,9 @@ def main() -> None:
     }  # fmt: skip
     result["steps"] = steps()
     result["formula"] = fitted(result["steps"])
+    result["memory"] = memory()
     result["synthesis"] = synthesis()
+    result["reading"] = reading()
     result["predict"] = predictions(arguments.refine_seconds)
     result["peak_gib_of_training"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     write_json(HERE / "results" / "scale.json", json.loads(json.dumps(result)))

@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -149,3 +152,38 @@ def test_path_tracing_on_two_workers_makes_the_same_set(tmp_path):
     for file in files:
         if file.name != "manifest.json":
             assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+
+
+@pytest.mark.slow
+def test_prediction_goes_on_when_one_of_two_workers_is_killed(tmp_path):
+    """Real processes: the worker dies while it refines; every stack is predicted, and the command knows of nothing."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    names = [f"s{i}" for i in range(6)]
+    for name in names:
+        folder = tmp_path / "in" / name
+        folder.mkdir(parents=True)
+        for index in range(3):
+            write_image(folder / f"{index}.png", torch.rand(3, 30, 42, generator=generator))
+        (folder / "stack.yaml").write_text(
+            "camera: {focal_length_m: 0.05, f_number: 8.0, pixel_pitch_m: 1.2e-5}\nfocus_distances_m: [1, 2, 4]\n"
+        )
+    line = [sys.executable, "-m", "sfdfd.predict", "stacks=in", "output_dir=out", "cluster=2", "refine.seconds=3",
+            "align.mode=false", "threads=1"]  # fmt: skip
+    running = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").glob("*/prediction.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)  # both are at their next
+    found = subprocess.run(
+        ["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
+    workers = [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 2, f"expected two workers, found {workers}"
+    os.kill(workers[0], signal.SIGKILL)
+    said, _ = running.communicate(timeout=240)
+    assert running.returncode == 0, said
+    rows = json.loads((tmp_path / "out" / "index.json").read_text())["stacks"]
+    assert [(row["name"], row["status"]) for row in rows] == [(name, "done") for name in names]
+    assert all((tmp_path / "out" / name / "depth_m.npy").is_file() for name in names)

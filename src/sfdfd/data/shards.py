@@ -1,6 +1,7 @@
 """Stacks in shards: tar files in WebDataset's layout, so that a million stacks are a thousand files.
 
-A stack NAME is the members ``NAME.FILE`` of one shard, FILE being the files of its folder (slices, ``stack.yaml``, truth).
+A stack NAME is the members ``NAME.FILE`` of one shard, FILE being the files of its folder (slices, ``stack.yaml``, truth;
+a slash is written ``%2F``, as WebDataset's names have none).
 Any program that knows WebDataset reads them; here a stack is found by its place, so that sampling is that of folders.
 """
 
@@ -24,7 +25,7 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["Shard", "ShardedStacks", "shards_below", "write_shard"]
 
-SUFFIX = ".tar"
+SUFFIX, SLASH = ".tar", "%2F"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Shard:
                     name, _, file = member.name.partition(".")
                     if not member.isreg() or not name or not file or "/" in member.name or "\\" in member.name:
                         raise InputError(f"{path}: {member.name!r} is no member STACK.FILE of a shard of stacks")
-                    stacks.setdefault(name, []).append((file, member.offset_data, member.size))
+                    stacks.setdefault(name, []).append((_path_in(file, path), member.offset_data, member.size))
         except (OSError, tarfile.TarError) as error:
             raise InputError(f"{path}: not a shard, an uncompressed tar file ({one_line(error)})") from None
         return cls(path, {name: tuple(files) for name, files in stacks.items()})
@@ -74,8 +75,21 @@ class Shard:
                 content = tar.read(size)
                 if len(content) < size:
                     raise InputError(f"{self.path}: it ends before {name}.{file}; pack it again")
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
                 (target / file).write_bytes(content)
         return target
+
+
+def _path_in(name: str, shard: Path) -> str:
+    """The file's path below its stack's folder.
+
+    Raises:
+        InputError: it would lie elsewhere.
+    """
+    path = name.replace(SLASH, "/").replace("%25", "%")
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise InputError(f"{shard}: {name!r} is no path below a stack's folder")
+    return path
 
 
 def shards_below(root: Path) -> list[Shard]:
@@ -104,19 +118,19 @@ def write_shard(path: Path, folders: Sequence[Path]) -> int:
     """Pack stack folders into one shard, whole or not at all; the number of bytes.
 
     Raises:
-        InputError: a folder below one of them, or a name that WebDataset would cut.
+        InputError: a name that WebDataset would cut.
     """
     with written_aside(path) as part:
         with tarfile.open(part, "w:", format=tarfile.USTAR_FORMAT) as tar:
             for folder in folders:
                 if "." in folder.name:
                     raise InputError(f"{folder}: a point in its name; WebDataset cuts names there. Rename the folder")
-                for file in sorted(folder.iterdir()):
-                    if file.name.startswith("."):
+                for file in sorted(folder.rglob("*")):
+                    inside = file.relative_to(folder)
+                    if not file.is_file() or any(part.startswith(".") for part in inside.parts):
                         continue
-                    if not file.is_file():
-                        raise InputError(f"{file}: a shard takes stacks whose files lie in one folder each")
-                    member = tarfile.TarInfo(f"{folder.name}.{file.name}")  # no times, no owners: the same bytes again
+                    name = inside.as_posix().replace("%", "%25").replace("/", SLASH)
+                    member = tarfile.TarInfo(f"{folder.name}.{name}")  # no times, no owners: the same bytes again
                     member.size = file.stat().st_size
                     with file.open("rb") as content:
                         tar.addfile(member, content)
