@@ -1,12 +1,14 @@
 """The energy of an answer: how badly depth and AIF explain a stack through the renderer, and how unlike a scene they are.
 
-    E = mean psi(R(I, p) - J) + sum_o mean w_o [alpha_1 rho(p(x+o) - p(x)) + alpha_2 rho(p(x+o) - 2 p(x) + p(x-o))]
+    E = mean psi(R(I, p) - J) + sum_o mean w_o [alpha_1 rho(p(x+o) - p(x) - o v) + alpha_2 rho(o (v(x+o) - v(x)))]
         + gamma mean rho(dI) + tau mean log(1 + ((p - p_0) / s)^2 / 2),        w_o = exp(-beta |I(x+o) - I(x)|)
     rho(x) = sqrt(x^2 + eps^2),   psi(x) = c log(1 + rho(x) / c)
 
-over the position p of inverse depth between far and near, in which blur is linear, and the AIF I; offsets o of a few lengths
-along both axes: beside a foreground in front of a plain wall, data cannot tell whether a strip of wall colour belongs to the
-one or the other (both render alike); the wall's colour farther away can.
+over the position p of inverse depth between far and near, in which blur is linear (and a plane is a plane), the AIF I, and
+the slopes v of p: total generalised variation (Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 2010), which lets surfaces
+slant for nothing and asks a price for their bends (less eps: slopes of 0 cost nothing). Offsets o of a few lengths along
+both axes: beside a foreground in front of a plain wall, data cannot tell whether a strip of wall colour belongs to the one
+or the other (both render alike); the wall's colour farther away can.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ class Priors:
     """What the energy weighs, and how fast its unknowns move; the values are those for light (occlusion, linear).
 
     Attributes:
-        smoothness: alpha_1, weight of first differences of the position p.
-        bending: alpha_2, weight of its second differences: surfaces continue.
+        smoothness: alpha_1, weight of first differences of the position p, less what its slopes explain.
+        bending: alpha_2, weight of the differences of the slopes: surfaces continue. 0 for no slopes: p is to be flat.
         offsets: lengths o in pixels.
         early: factor on the smoothness of plain regions at the beginning; it falls to 1 over most of the coarse stage.
         farness: weight of mean p of plain regions at the beginning, which falls to 0: of two explanations that render
@@ -52,7 +54,7 @@ class Priors:
         outlier_level: c, the residual (of a range of 1) from which a pixel counts less and less.
         aif_smoothness: gamma, weight of the AIF's total variation: keeps it from fitting the rounding.
         softness: eps of p.
-        lr_depth, lr_aif: Adam's learning rates for p (each level of the pyramid) and for the AIF.
+        lr_depth, lr_slopes, lr_aif: Adam's learning rates for p and its slopes (each level of the pyramid) and for the AIF.
         pyramid: number of levels of p.
         coarse_share: share of the time spent at half the size.
         hidden_px: how far behind a silhouette the surface that it hides is a second layer of unknown colour, at full size
@@ -63,16 +65,17 @@ class Priors:
         least_spread: smallest s.
     """
 
-    smoothness: float = 0.02
-    bending: float = 0.02
+    smoothness: float = 0.04
+    bending: float = 0.16
     offsets: tuple[int, ...] = (1, 2, 4, 8)
-    early: float = 10.0
+    early: float = 5.0
     farness: float = 0.006
     edge_sharpness: float = 20.0
     outlier_level: float = 0.02
     aif_smoothness: float = 0.001
     softness: float = 1e-3
     lr_depth: float = 0.006
+    lr_slopes: float = 0.001
     lr_aif: float = 0.01
     pyramid: int = 6
     coarse_share: float = 0.5
@@ -195,9 +198,10 @@ class Energy:
         ease: float = 0.0,
         hidden: Tensor | None = None,
         hold: float = 1.0,
+        slopes: Tensor | None = None,
     ) -> Tensor:
         """(B,); ``ease`` from 1 to 0 is the share of the beginning's extra smoothness and farness, ``hold`` the share of the
-        trust in the start."""
+        trust in the start, ``slopes`` (B,2,H,W) those of position to the right and downwards, 0 if none."""
         priors = self.priors
         residual = self.render(position, aif, lens, hidden) - self.stack.images
         residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
@@ -207,7 +211,7 @@ class Energy:
             energy = energy + hold * priors.trust * self.departure(position)
         if hidden is not None:
             energy = energy + self.variation(hidden)
-        return energy + self.variation(aif) + self.prior(position, aif, ease)
+        return energy + self.variation(aif) + self.prior(position, aif, ease, slopes)
 
     def departure(self, position: Tensor) -> Tensor:
         """(B,) how far the position is from a start that was sure: mean log(1 + ((p - p_0) / s)^2 / 2)."""
@@ -234,31 +238,33 @@ class Energy:
         least = -F.max_pool2d(-mean, window_px, 1, window_px // 2)[:, 0]
         return 1 / (1 + (least / level).square())
 
-    def prior(self, position: Tensor, aif: Tensor, ease: float = 0.0) -> Tensor:
-        """(B,) smoothness of position; see the module."""
+    def prior(self, position: Tensor, aif: Tensor, ease: float = 0.0, slopes: Tensor | None = None) -> Tensor:
+        """(B,) smoothness of position and its slopes; see the module."""
         priors, guide = self.priors, aif.detach()
         plain = ease * self.plainness(guide) if ease else torch.zeros_like(position)
         energy = priors.farness * (plain * position).mean((1, 2))
         factor = (1 + (priors.early - 1) * plain) / len(priors.offsets)
-        for axis in (-1, -2):
+        for axis, direction in ((-1, 0), (-2, 1)):
             extent = position.shape[axis]
             for offset in priors.offsets:
-                if 2 * offset >= extent:
+                if offset >= extent:
                     continue
 
                 def step_by(values: Tensor, axis: int = axis, offset: int = offset) -> Tensor:
                     length = values.shape[axis] - offset
                     return values.narrow(axis, offset, length) - values.narrow(axis, 0, length)
 
+                length, eps = extent - offset, priors.softness**2
                 free = torch.exp(-priors.edge_sharpness * step_by(guide).abs().mean(1))
+                free = free * factor.narrow(axis, 0, length)
                 first = step_by(position)
-                second, length = step_by(first), first.shape[axis] - offset
-                both = free.narrow(axis, offset, length) * free.narrow(axis, 0, length)
-                eps = priors.softness**2
-                free = free * factor.narrow(axis, 0, free.shape[axis])
-                both = both * factor.narrow(axis, offset, length)
+                if slopes is not None:
+                    slope = slopes[:, direction]
+                    first = first - offset * (slope.narrow(axis, offset, length) + slope.narrow(axis, 0, length)) / 2
+                    bends = offset * step_by(slopes)
+                    weighed = (free[:, None] * (torch.sqrt(bends * bends + eps) - priors.softness)).sum(1)
+                    energy = energy + priors.bending * weighed.mean((1, 2))
                 energy = energy + priors.smoothness * (free * torch.sqrt(first * first + eps)).mean((1, 2))
-                energy = energy + priors.bending * (both * torch.sqrt(second * second + eps)).mean((1, 2))
         return energy
 
 

@@ -145,7 +145,7 @@ class Refiner:
                 return step / total_steps
             return (time.monotonic() - started) / self.seconds
 
-        variables, below, hidden = unknown, None, None
+        variables, below, hidden, slopes = unknown, None, None, None
         for level, until in zip(levels, shares, strict=True):
             if interrupted or gone() >= until:
                 continue
@@ -164,6 +164,9 @@ class Refiner:
             if hidden is not None:
                 groups.append({"params": [hidden.requires_grad_()], "rate": priors.lr_aif})
             groups.extend(lens.groups())
+            slanted = _Slopes(slopes, variables[0], priors.pyramid) if priors.bending else None
+            if slanted is not None:
+                groups.append({"params": slanted.images, "rate": priors.lr_slopes})
             optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
             try:
                 while (share := gone()) < until:
@@ -175,7 +178,8 @@ class Refiner:
                         position = pyramid.position()
                         ease = max(0.0, 1 - local / 0.8) if level is levels[0] and level is not problem else 0.0
                         hold = 1.0 if level is not problem else 1 - local
-                        energy = level.energy(position, image, lens, ease, hidden, hold)
+                        slopes = None if slanted is None else slanted.values()
+                        energy = level.energy(position, image, lens, ease, hidden, hold, slopes)
                         energy.sum().backward()
                     if level is problem:
                         best.offer(energy.detach(), (position.detach(), image.detach(), lens))
@@ -194,7 +198,9 @@ class Refiner:
             with torch.no_grad():
                 whole = variables if level is problem else problem.detailed(variables, level)
                 behind = hidden if level is problem else None
-                best.offer(problem.energy(*whole, hidden=behind, hold=hold), whole)
+                slopes = None if slanted is None else slanted.values()
+                sloped = None if slopes is None else _Slopes(slopes, whole[0], 1).values()
+                best.offer(problem.energy(*whole, hidden=behind, hold=hold, slopes=sloped), whole)
         energy, (position, image, lens) = best.energy, best.variables
         with torch.no_grad():
             shown = problem.render(position, image, lens, hidden if below is problem else None)
@@ -229,6 +235,21 @@ class _Best:
         lens.values = {key: chosen(lens.values[key], value) for key, value in variables[2].values.items()}
         self.energy = chosen(self.energy, energy)
         self.variables = chosen(position, variables[0]), chosen(image, variables[1]), lens
+
+
+class _Slopes:
+    """Slopes (B,2,H,W) of a position, from those at another size (0 where there are none), as pyramids."""
+
+    def __init__(self, before: Tensor | None, position: Float[Tensor, "b h w"], count: int) -> None:
+        if before is None:
+            start = position.new_zeros(position.shape[0], 2, *position.shape[1:])
+        else:
+            start = enlarged_to(before.detach(), position[:, None]) * (before.shape[-1] / position.shape[-1])
+        self.pyramids = [_Pyramid(start[:, direction], count) for direction in (0, 1)]
+        self.images = [image for pyramid in self.pyramids for image in pyramid.images]
+
+    def values(self) -> Tensor:
+        return torch.stack([pyramid.position() for pyramid in self.pyramids], 1)
 
 
 class _Pyramid:
