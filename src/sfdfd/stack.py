@@ -165,12 +165,12 @@ class FocalStack:
             stacks = [one for stack in stacks for one in stack]
         sizes = [(stack.images.shape[-2], stack.images.shape[-1]) for stack in stacks for _ in range(len(stack))]
         size_px: tuple[tuple[int, int], ...] | None = None
+        if any(stack.covered is not None for stack in stacks):
+            stacks = [replace(stack, covered=stack.shown()) for stack in stacks]
         if len(set(sizes)) > 1:
             largest = tuple(max(size[axis] for size in sizes) for axis in (0, 1))
             size_px, stacks = tuple(sizes), [stack._padded(*largest) for stack in stacks]
         longest = max(stack.images.shape[1] for stack in stacks)
-        if any(stack.covered is not None for stack in stacks):
-            stacks = [replace(stack, covered=stack.shown()) for stack in stacks]
 
         def joined(key: str) -> Tensor | tuple | None:
             values = [getattr(stack, key) for stack in stacks]
@@ -259,8 +259,13 @@ class FocalStack:
         return self._with(tensors, function)
 
     def to(self, *args, **kwargs) -> FocalStack:
-        """The same batch with every tensor moved; takes a device (Lightning calls it)."""
-        return self._mapped(lambda value: value.to(*args, **kwargs))
+        """The same batch with every tensor moved; takes a device (Lightning calls it). A dtype leaves masks as they are."""
+
+        def moved(value: Tensor) -> Tensor:
+            there = value.to(*args, **kwargs)
+            return there if value.is_floating_point() else there.bool()
+
+        return self._mapped(moved)
 
     def pin_memory(self) -> FocalStack:
         """The same batch in pinned memory (the DataLoader calls it)."""

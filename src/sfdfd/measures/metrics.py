@@ -93,7 +93,7 @@ def psnr(
         mean = error.mean(1)
     else:
         weight = weight.cpu().double().flatten(1)
-        mean = (error * weight).sum(1) / weight.sum(1)
+        mean = (torch.where(weight > 0, error, 0.0) * weight).sum(1) / weight.sum(1)
     return -10 * torch.log10(mean.clamp_min(1e-10))
 
 

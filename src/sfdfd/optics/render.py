@@ -170,6 +170,8 @@ def _rendered(
         raise InputError(
             f"render: expected aif (B,3,H,W) and depth_m (B,H,W), got {tuple(aif.shape)} and {tuple(depth_m.shape)}"
         )
+    if not bool((torch.as_tensor(aperture) > 0).all()):
+        raise InputError("aperture: expected positive factors on the blur radii, got one that is zero, negative or NaN")
     dtype = aif.dtype if aif.dtype in (torch.float32, torch.float64) else torch.float32
     with torch.autocast(aif.device.type, enabled=False):  # FFTs and inverse depths need full precision
         aif, depth_m, focus_distances_m = (value.to(dtype) for value in (aif, depth_m, focus_distances_m))
@@ -209,6 +211,7 @@ def _occluded(
     steps = []
     for b in range(batch):
         factor = factors[b].detach() if isinstance(factors, Tensor) else factors[b]
+        cameras[b].blur_radius_px(1.0, focus[b].detach())  # refuses focus distances inside the focal length
         nearest = float(focus[b].detach().min())
         per_inverse = cameras[b].blur_scale_px_m / (1 - cameras[b].focal_length_m / nearest) * float(factor)
         # whole quarters of octaves: levels stay where they are while an aperture or a focus distance is fitted
