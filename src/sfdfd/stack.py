@@ -232,7 +232,7 @@ class FocalStack:
 
     def flipped(self, axes: Sequence[int]) -> FocalStack:
         """Every image and map of an unpadded batch turned over, along -2 (rows) or -1 (columns) or both."""
-        return self._with(PIXELWISE, lambda value: value.flip(*axes))
+        return self._with(PIXELWISE, lambda value: value.flip(tuple(axes)))
 
     def scaled(self, images: Float[Tensor, "b s 3 y x"], covered: Tensor | None = None) -> FocalStack:
         """The same scenes in images of another size, without truth: the cameras' pixel pitch follows.
