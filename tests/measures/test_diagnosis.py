@@ -83,5 +83,31 @@ def test_the_depth_step_moves_a_rendered_stack_by_about_one_level():
         assert 0.4 < float(moved) < 1.6
 
 
+def at_radius(largest_px, focus=FOCUS_M):
+    """The diagnosis of a camera whose largest blur radius is this."""
+    widest = Camera(0.05, 1.0, 1.2e-5)
+    radius = diagnose(widest, focus, 0.5, 10.0).blur_radius_px.max()
+    return diagnose(replace(widest, f_number=radius / largest_px), focus, 0.5, 10.0)
+
+
+@pytest.mark.parametrize(("radius_px", "other_px", "said"), [
+    (0.49, 0.51, "visibly out of focus"), (0.51, 0.49, "of the depths are blurred by less than one pixel"),
+    (3.05, 2.99, "7 x 7 window"), (40.5, 39.5, "details vanish in the most blurred slices"),
+    (39.5, 40.5, "moves the stack by one 8-bit level"),
+])  # fmt: skip
+def test_what_is_said_of_the_largest_radius(radius_px, other_px, said):
+    assert said in " ".join(at_radius(radius_px).reasons) and said not in " ".join(at_radius(other_px).reasons)
+    assert at_radius(40.5).verdict == "weak" and at_radius(39.5).verdict == "good"
+
+
+@pytest.mark.parametrize(("share", "verdict", "said"), [(0.28, "weak", True), (0.32, "good", False)])
+def test_focus_distances_must_span_three_tenths_of_the_range(share, verdict, said):
+    """In inverse depth; the blur is ample."""
+    inverse = 0.1 + 1.9 * np.array([0.3, 0.3 + share])
+    found = diagnose(Camera(0.05, 4.0, 1.2e-5), (1 / inverse).tolist(), 0.5, 10.0)
+    assert found.covered_share == pytest.approx(share) and found.verdict == verdict
+    assert said == any("span only" in reason for reason in found.reasons)
+
+
 def test_it_draws():
     assert to_rgb(diagnosis_figure(diagnose(CAMERA, FOCUS_M, 0.5, 10.0), "title")).std() > 1

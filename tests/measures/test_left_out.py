@@ -94,6 +94,27 @@ def test_a_renderer_of_another_kind_is_tiled_too(scene):
     )
 
 
+def test_a_tile_is_no_larger_than_its_margins_ask(scene):
+    """Memory does not grow with the photograph; margins are the reach of the blur, and no pixel is rendered twice."""
+    seen = []
+
+    class Watched(DefocusRenderer):
+        def forward(self, aif, depth_m, focus, camera, **options):
+            seen.append(tuple(depth_m.shape[-2:]))
+            return super().forward(aif, depth_m, focus, camera, **options)
+
+    depth_m = torch.full((200, 150), 2.0)
+    radius = CAMERA.blur_radius_px(2.0, 1.9)
+    margin = math.ceil(4.5 * 0.5 * radius) + 8  # the Gaussian's reach, and a little
+    arguments = torch.rand(3, 200, 150), depth_m, 1.9, CAMERA
+    render_slice(Watched(sigma_scale=0.5), *arguments, tile_px=50)
+    ends = [(50 + margin, 50 + 2 * margin, 50 + 2 * margin, 50 + margin), (50 + margin, 50 + 2 * margin, 50 + margin)]
+    assert seen == [(height, width) for height in ends[0] for width in ends[1]]
+    seen.clear()
+    render_slice(Watched(sigma_scale=0.5), *arguments, tile_px=1)  # tiles are no smaller than their margins together
+    assert len(seen) == math.ceil(200 / (2 * margin)) * math.ceil(150 / (2 * margin))
+
+
 def test_truth_predicts_what_it_has_not_seen(scene):
     kept, aside = scene.with_slices([0, 2, 4]), scene.with_slices([1, 3])
     truth = Prediction(scene.depth_m, scene.aif, torch.zeros(1, 3, 61, 83), None)

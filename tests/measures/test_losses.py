@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import correlate, gaussian_filter
 
 from sfdfd.errors import InputError
 from sfdfd.measures.losses import (
@@ -70,6 +70,23 @@ def test_blurrier_images_have_more_aif_blur(normalisation):
     blurred = [torch.from_numpy(gaussian_filter(noise, (0, 0, sigma, sigma))) for sigma in (1, 2, 3)]
     values = [float(aif_blur(one, normalisation=normalisation)) for one in blurred]
     assert values == sorted(values)
+
+
+@pytest.mark.parametrize("shape", [(9, 11), (24, 20)])
+def test_aif_blur_is_its_numpy_twin(shape):
+    """A Laplacian of Gaussian, its mean taken off, edges repeated; grey as ITU-R BT.601 has it."""
+    image = 0.5 + 0.5 * torch.rand(2, 3, *shape, dtype=torch.float64)
+    y, x = np.mgrid[-3:4, -3:4]
+    kernel = (x * x + y * y - 2) * np.exp(-(x * x + y * y) / 2)
+    for index, one in enumerate(image.numpy()):
+        grey = np.tensordot([0.299, 0.587, 0.114], one, 1)
+        energy = np.sum(correlate(grey, kernel - kernel.mean(), mode="nearest") ** 2)
+        numbers = {"variance": np.sum((grey - grey.mean()) ** 2) + 1, "released": grey.size - grey.mean() ** 2}
+        for normalisation, number in numbers.items():
+            found = float(aif_blur(image, normalisation=normalisation)[index])
+            assert found == pytest.approx(-0.25 * math.log(energy / number + 1e-8), rel=1e-9)
+    with pytest.raises(ValueError, match="expected 'variance' or 'released'"):
+        aif_blur(image, normalisation="none")
 
 
 def test_aif_blur_of_a_flat_image_is_the_floor():

@@ -44,6 +44,12 @@ def test_resizing_scales_the_blur_with_the_image(camera):
         camera.resized((0.5, 0.4))
 
 
+@pytest.mark.parametrize("scale", [0.0, -0.5, math.nan, (0.0, 0.5), (0.5, 0.0), (-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5)])
+def test_a_scale_that_is_not_positive_is_refused(camera, scale):
+    with pytest.raises(InputError, match="expected positive scales"):
+        camera.resized(scale)
+
+
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf, True])
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_camera_refuses_what_is_no_camera(bad, position):

@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from sfdfd.errors import InputError
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
+from sfdfd.optics.options import RenderOptions
 from tests.conftest import CAMERA, FOCUS_M
 
 FOCUS = torch.tensor(FOCUS_M, dtype=torch.float64)
@@ -268,7 +269,19 @@ def test_gradients_through_a_window_are_right():
     ({"smallest_radius_px": -1.0}, "smallest_radius_px"),
     ({"copied_radius_px": float("nan")}, "copied_radius_px"),
     ({"window_px": 7, "weighting": "occlusion"}, "optics.window_px"),
+    ({"smallest_radius_px": 2.0, "weighting": "occlusion"}, "optics.window_px"),
+    ({"copied_radius_px": 1.0, "weighting": "occlusion"}, "optics.window_px"),
+    ({"layers": 3, "weighting": "occlusion"}, "layers.*4 or more"),
 ])  # fmt: skip
 def test_impossible_windows_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         render_focal_stack(torch.rand(1, 3, 8, 8), torch.ones(1, 8, 8) * 2, FOCUS.float(), CAMERA, **options)
+
+
+def test_options_are_checked_once_and_do_not_change():
+    options = RenderOptions(layers=4, window_px=3)
+    with pytest.raises(AttributeError):
+        options.window_px = 8
+    assert options == RenderOptions(layers=4, window_px=3) and hash(options) == hash(
+        RenderOptions(layers=4, window_px=3)
+    )
