@@ -6,8 +6,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from sfdfd.errors import InputError
-from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
+from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack, spread
 from sfdfd.optics.options import RenderOptions
+from sfdfd.optics.psf import psf_basis
+from sfdfd.optics.render import render_blurred
 from tests.conftest import CAMERA, FOCUS_M
 
 FOCUS = torch.tensor(FOCUS_M, dtype=torch.float64)
@@ -188,6 +190,22 @@ def test_auto_is_exact_for_small_blur_and_fast_for_large():
     assert torch.equal(render(wide, "auto", torch.float64), render(wide, "exact", torch.float64))
 
 
+def test_fast_is_fast_because_fewer_images_span_the_psfs(monkeypatch):
+    """About half of the convolutions, and within the tolerance that each method promises."""
+    bases = {}
+
+    def watched(psf, limit, reach, tolerance):
+        bases[method] = psf_basis(psf, limit, reach, tolerance)
+        return bases[method]
+
+    monkeypatch.setattr(spread, "psf_basis", watched)
+    depth = 1.2 + 4 * torch.rand(1, 24, 24)
+    for method in ("exact", "fast"):
+        render_focal_stack(torch.rand(1, 3, 24, 24), depth, FOCUS.float(), CAMERA, method=method)
+    assert len(bases["fast"].distances_sq) < 0.7 * len(bases["exact"].distances_sq)
+    assert bases["exact"].error <= 1e-5 < bases["fast"].error <= 1.5e-2
+
+
 @pytest.mark.parametrize("weighting", ["source", "target"])
 def test_the_fast_gradient_points_where_the_exact_one_does(weighting):
     aif, depth = torch.rand(1, 3, 40, 48), 0.8 + 5 * torch.rand(1, 5, 6).repeat_interleave(8, 1).repeat_interleave(8, 2)
@@ -285,3 +303,10 @@ def test_options_are_checked_once_and_do_not_change():
     assert options == RenderOptions(layers=4, window_px=3) and hash(options) == hash(
         RenderOptions(layers=4, window_px=3)
     )
+
+
+def test_a_radius_up_to_the_copied_one_is_copied():
+    aif, radius = torch.rand(1, 3, 9, 8), torch.full((1, 2, 9, 8), 1.0)
+    radius[:, 1] = torch.nextafter(radius[:, 1], torch.tensor(2.0))
+    copied, blurred = render_blurred(aif, radius, copied_radius_px=1.0)[0]
+    assert torch.equal(copied, aif[0]) and float((blurred - aif[0]).abs().max()) > 0.05
