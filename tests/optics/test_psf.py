@@ -110,6 +110,14 @@ def test_a_name_that_is_in_the_table_is_a_family_and_is_named_in_the_refusal(mon
         get_psf("square")
 
 
+def test_an_exponent_that_overflows_has_neither_weight_nor_slope():
+    sizes = torch.tensor([0.4, 1.0, 3.0])  # (30 / 0.4)^64 is no float32
+    for power in (4.0, 64.0):
+        psf = psfs.PowerPSF(power)
+        weight = psf.weight(900.0, sizes)
+        assert torch.equal(weight, torch.zeros(3)) and torch.equal(psf.slope(900.0, sizes, weight), torch.zeros(3))
+
+
 def test_the_floor_joins_smoothly():
     size = torch.tensor([0.0, 0.2, 0.4 - 1e-9, 0.4 + 1e-9, 3.0], dtype=torch.float64, requires_grad=True)
     floored = floored_size_px(size, 0.2)

@@ -161,11 +161,21 @@ def test_shapes_that_do_not_fit_are_refused():
         render_focal_stack(torch.rand(1, 3, 8, 8), torch.ones(1, 8, 8), torch.ones(2, 3), CAMERA)
 
 
+@pytest.mark.parametrize("weighting", ["source", "occlusion"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_cameras_are_one_or_one_per_sample(weighting, number):
+    aif, depth = torch.rand(2, 3, 8, 8), torch.full((2, 8, 8), 2.0)
+    with pytest.raises(InputError, match=r"camera"):
+        render_focal_stack(aif, depth, FOCUS.float(), [CAMERA] * number, weighting=weighting)
+    assert render_focal_stack(aif, depth, FOCUS.float(), [CAMERA] * 2, weighting=weighting).shape == (2, 5, 3, 8, 8)
+
+
 def test_the_module_is_the_function():
     aif, depth = torch.rand(1, 3, 12, 12), 1 + torch.rand(1, 12, 12)
     renderer = DefocusRenderer(sigma_scale=0.5, weighting="target")
     expected = render_focal_stack(aif, depth, FOCUS.float(), CAMERA, sigma_scale=0.5, weighting="target")
     torch.testing.assert_close(renderer(aif, depth, FOCUS.float(), CAMERA), expected)
+    assert renderer.differentiable and renderer.sigma_scale == 0.5 and "weighting=target" in repr(renderer)
     with pytest.raises(InputError, match="sigma_scale"):
         DefocusRenderer(sigma_scale=-1.0)
 

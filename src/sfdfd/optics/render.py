@@ -197,7 +197,7 @@ def _occluded(
     """Levels of inverse depth, a fixed difference in blur radius apart in the slice that blurs most."""
     batch = len(aif)
     cameras = [camera] * batch if isinstance(camera, Camera) else list(camera)
-    focus = focus_distances_m.expand(batch, -1)
+    focus = focus_distances_m.expand(batch, -1) if focus_distances_m.ndim == 1 else focus_distances_m
     factors = aperture.expand(batch) if isinstance(aperture, Tensor) else [float(aperture)] * batch
     if len(cameras) != batch or len(focus) != batch:
         raise InputError(f"render: expected a camera and focus distances for each of {batch} samples (camera)")
