@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
 from sfdfd.optics.depth import depth_at, inverse_position
+from sfdfd.optics.occlusion import level_grid, share_levels
 from sfdfd.optics.psf import PowerPSF, floored_size_px, get_psf
 from sfdfd.optics.render import defocus_map_px, render_blurred
 from tests.optics.test_laws import RENDERERS, every, linear
@@ -368,6 +369,24 @@ def test_what_is_hidden_and_is_not_there_changes_nothing(scene, psf):
     torch.testing.assert_close(
         renderer(aif, depth_m, focus, camera, hidden=nothing), renderer(aif, depth_m, focus, camera), atol=1e-6, rtol=0
     )
+
+
+@laws
+@given(
+    st.floats(0, 2), st.sampled_from([0.0, 1e-3, 0.1, 1.0]), st.integers(4, 12), st.floats(0.005, 2), st.booleans(),
+    st.lists(st.floats(0, 2), min_size=1, max_size=8), st.integers(0, 2**31),
+)  # fmt: skip
+def test_levels_span_the_scene_are_not_too_many_and_share_each_pixel(low, extent, most, step, plane, focus, seed):
+    inverse = low + extent * torch.rand(6, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    if plane:
+        inverse[:4] = low
+    levels = level_grid(inverse, torch.tensor(focus, dtype=torch.float64), step, most)
+    assert 2 <= len(levels) <= most and bool((levels.diff() > 0).all()) and float(levels[0]) >= 0
+    assert float(levels[0]) <= float(inverse.min()) and float(levels[-1]) >= float(inverse.max())
+    weights = share_levels(inverse, levels)
+    assert bool((weights >= 0).all()) and int((weights > 1e-12).sum(0).max()) <= 2
+    torch.testing.assert_close(weights.sum(0), torch.ones_like(inverse))
+    torch.testing.assert_close((weights * levels[:, None, None]).sum(0), inverse)
 
 
 @direct

@@ -212,6 +212,17 @@ def test_levels_span_the_scene_and_hold_the_planes_of_focus(low, high, step, mos
     torch.testing.assert_close((weights * levels[:, None, None]).sum(0), inverse)  # linear in inverse depth
 
 
+def test_levels_are_multiples_of_a_step_that_doubles_until_they_are_few_enough():
+    inverse = torch.linspace(0.11, 0.98, 63, dtype=torch.float64).reshape(7, 9)
+    nothing = torch.tensor([5.0], dtype=torch.float64)  # in focus nearer than the scene
+    for most, step, first, last in ((48, 0.1, 1, 10), (10, 0.1, 1, 10), (9, 0.2, 0, 5), (5, 0.4, 0, 3), (4, 0.4, 0, 3)):
+        expected = step * torch.arange(first, last + 1, dtype=torch.float64)
+        torch.testing.assert_close(level_grid(inverse, nothing, 0.1, most), expected)
+    several = torch.tensor([0.15, 0.45, 0.75], dtype=torch.float64)
+    few = level_grid(inverse, several, 1.0, 4)  # within one step, three planes of focus
+    assert len(few) <= 4 and 0.15 in few.tolist()
+
+
 def test_float32_is_float64_rounded():
     generator = torch.Generator().manual_seed(11)
     aif, depth = torch.rand(1, 3, 40, 50, generator=generator), 0.7 + 5 * torch.rand(1, 40, 50, generator=generator)

@@ -59,7 +59,7 @@ def level_grid(inverse: Tensor, in_focus: Float[Tensor, "s"], step: float, most:
         inverse: inverse depths in 1/m, any shape.
         in_focus: (S,) inverse focus distances in 1/m; their levels' gradient goes there.
         step: distance in 1/m.
-        most: number of levels.
+        most: number of levels, 4 or more.
     """
     seen = inverse.detach()
     low, high = (float(end) for end in torch.aminmax(seen))
@@ -78,7 +78,7 @@ def level_grid(inverse: Tensor, in_focus: Float[Tensor, "s"], step: float, most:
         multiples = [k * step for k in range(math.floor(low / step), math.ceil(high / step) + 1)]
         between = [u for u in multiples if low < u < high and all(abs(u - other) > 0.25 * step for other in fixed)]
         ends = [multiples[0]] * (low not in planes) + [multiples[-1]] * (high not in planes)
-        if len(planes) + len(between) + len(ends) + len(kept) <= most or len(multiples) <= 2:
+        if len(planes) + len(between) + len(ends) + len(kept) <= most:  # in the end three do: both ends and a focus
             break
         step *= 2
     levels = torch.cat(
