@@ -172,6 +172,33 @@ def test_one_depth_has_a_slope():
         assert sign * float(position.grad.sum()) > 0
 
 
+@pytest.mark.parametrize("psf", ["gaussian", "disc"])
+@pytest.mark.parametrize("card", [False, True])
+def test_the_slope_of_a_plane_is_that_of_its_depth(psf, card):
+    """Though every pixel lies on a level: the levels on both sides count, of a wall and of a card before it."""
+    generator = torch.Generator().manual_seed(12)
+    aif = torch.rand(1, 3, 26, 30, dtype=torch.float64, generator=generator)
+    aif = torch.nn.functional.avg_pool2d(aif, 3, 1, 1)
+    front = torch.zeros(1, 26, 30, dtype=torch.bool)
+    front[:, 5:20, 4:18] = card
+    focus = torch.tensor([0.9, 3.5], dtype=torch.float64)
+
+    def rendered(wall, near):
+        return render_focal_stack(aif, 1 / torch.where(front, near, wall), focus, CAMERA, psf=psf, **OCCLUSION)
+
+    truth = rendered(*torch.tensor([0.65, 0.7], dtype=torch.float64))
+
+    def measured(wall, near):
+        return (rendered(wall, near) - truth).square().sum()
+
+    places = [torch.tensor(u, dtype=torch.float64, requires_grad=True) for u in (0.52, 0.83)]
+    slopes = torch.autograd.grad(measured(*places), places)
+    for index in range(1 + card):
+        moved = [[u.detach() + sign * 5e-3 * (index == i) for i, u in enumerate(places)] for sign in (1, -1)]
+        numeric = float(measured(*moved[0]) - measured(*moved[1])) / 1e-2
+        assert float(slopes[index]) == pytest.approx(numeric, rel=0.25)  # levels are a step apart
+
+
 @pytest.mark.parametrize("shift", [-3, 3])
 def test_the_gradient_moves_a_misplaced_silhouette_the_right_way(shift):
     generator = torch.Generator().manual_seed(9)
