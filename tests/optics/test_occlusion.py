@@ -6,7 +6,8 @@ import torch
 
 from sfdfd.errors import InputError
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
-from sfdfd.optics.occlusion import level_grid, share_levels
+from sfdfd.optics.occlusion import accumulate_levels, level_grid, share_levels
+from sfdfd.optics.psf import GaussianPSF
 from tests.conftest import CAMERA
 
 FOCUS = torch.tensor([1.0, 4.0], dtype=torch.float64)
@@ -197,6 +198,18 @@ def test_the_slope_of_a_plane_is_that_of_its_depth(psf, card):
         moved = [[u.detach() + sign * 5e-3 * (index == i) for i, u in enumerate(places)] for sign in (1, -1)]
         numeric = float(measured(*moved[0]) - measured(*moved[1])) / 1e-2
         assert float(slopes[index]) == pytest.approx(numeric, rel=0.25)  # levels are a step apart
+
+
+def test_an_empty_level_is_asked_for_before_a_closed_surface_and_not_behind_it():
+    surface = torch.rand(4, 36, 38, dtype=torch.float64, generator=torch.Generator().manual_seed(13))
+    surface[-1] = 1
+    planes = torch.stack([torch.zeros_like(surface), surface, torch.zeros_like(surface)]).requires_grad_()
+    sizes = torch.tensor([[1.5, 1.0, 1.5]], dtype=torch.float64)
+    stack = accumulate_levels(planes, sizes, GaussianPSF(), torch.ones(3, 36, 38, dtype=torch.bool))
+    (grad,) = torch.autograd.grad(stack.sum(), planes)
+    inner = grad[:, :3, 14:-14, 14:-14]  # light is missing along the border, and behind is seen there
+    torch.testing.assert_close(inner[1:], torch.ones_like(inner[1:]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(inner[0], torch.zeros_like(inner[0]), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("shift", [-3, 3])
