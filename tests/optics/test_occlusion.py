@@ -263,6 +263,31 @@ def test_levels_are_multiples_of_a_step_that_doubles_until_they_are_few_enough()
     assert len(few) <= 4 and 0.15 in few.tolist()
 
 
+@pytest.mark.parametrize(
+    ("inverse", "expected"), [(0.5, [0.45, 0.5, 0.55]), (0.0, [0.0, 0.05]), (1.7, [1.65, 1.7, 1.75])]
+)
+def test_one_depth_lies_between_two_levels_half_a_step_away(inverse, expected):
+    levels = level_grid(torch.full((3, 4), inverse, dtype=torch.float64), torch.tensor([0.2]).double(), 0.1, 4)
+    torch.testing.assert_close(levels, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_what_a_hidden_pixel_changes_is_near_it():
+    """The hidden surface lies beyond all that is seen, and is there everywhere but in a corner."""
+    aif = torch.rand(1, 3, 30, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(14))
+    inverse = torch.full((1, 30, 60), 0.4, dtype=torch.float64)
+    inverse[..., 25:40] = 0.9
+    there = torch.ones_like(inverse)
+    cornerless = there.clone()
+    cornerless[:, :2, :2] = 0
+    stacks = [
+        render_focal_stack(aif, 1 / inverse, FOCUS, CAMERA, hidden=(aif.flip(-1), 10 * there, one), **OCCLUSION)
+        for one in (there, cornerless)
+    ]
+    without = render_focal_stack(aif, 1 / inverse, FOCUS, CAMERA, **OCCLUSION)
+    torch.testing.assert_close(stacks[0][..., 20:], stacks[1][..., 20:], atol=1e-4, rtol=0)
+    assert float((stacks[0] - without)[0, 1, :, :, 20:45].abs().max()) > 0.05  # it shows beside the blurred card
+
+
 def test_float32_is_float64_rounded():
     generator = torch.Generator().manual_seed(11)
     aif, depth = torch.rand(1, 3, 40, 50, generator=generator), 0.7 + 5 * torch.rand(1, 40, 50, generator=generator)
