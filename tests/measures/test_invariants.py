@@ -217,7 +217,11 @@ def test_psnr_is_the_mean_square_in_decibels(seed, offset, c):
     rand = drawn(seed)
     image, truth = rand(2, 3, 5, 6), rand(2, 3, 5, 6)
     close(psnr(image, image), torch.full((2,), 100.0).double())
-    close(psnr(image + offset, image), torch.full((2,), min(100, -20 * math.log10(offset))).double(), atol=1e-6)
+    close(
+        psnr(image + offset, image),
+        torch.full((2,), min(100, -20 * math.log10(offset)), dtype=torch.float64),
+        atol=1e-6,
+    )
     close(psnr(image, truth), psnr(truth, image))
     close(psnr(c * image, c * truth), psnr(image, truth) - 20 * math.log10(c))
     blends = [psnr(torch.lerp(truth, image, w), truth) for w in (0.25, 0.5, 1.0)]
