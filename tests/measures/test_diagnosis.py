@@ -8,9 +8,10 @@ import torch
 
 from sfdfd.data.scenes.scene import Scene
 from sfdfd.data.synthesis import StackSynthesis
-from sfdfd.measures.diagnosis import blur_sensitivity, diagnose
+from sfdfd.measures.diagnosis import blur_sensitivity, diagnose, textured_share
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
 from sfdfd.report.pictures import diagnosis_figure, to_rgb
+from sfdfd.stack import FocalStack
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 
 SHIPPED = Camera(0.0029, 0.5, 5.6e-6)
@@ -83,6 +84,18 @@ def test_the_depth_step_moves_a_rendered_stack_by_about_one_level():
         assert 0.4 < float(moved) < 1.6
 
 
+@pytest.mark.parametrize(("amplitude", "other", "textured"), [
+    (0.7 / 255 / 8, 0.0, False), (0.8 / 255 / 8, 0.0, True), (0.1, 0.0755, False), (0.1, 0.0745, True),
+])  # fmt: skip
+def test_texture_is_a_change_of_sharpness_by_three_quarters_of_a_level_and_by_a_quarter(amplitude, other, textured):
+    """The Laplacian of a chessboard is eight times its amplitude."""
+    board = (-1.0) ** torch.add(*torch.meshgrid(torch.arange(30), torch.arange(32), indexing="ij"))
+    images = torch.stack([0.5 + a * board.expand(3, 30, 32) for a in (amplitude, other)])
+    stack = FocalStack.single(images, [1.0, 2.0], CAMERA, 0.5, 10.0)
+    share = float(textured_share(stack))  # along the border, the Laplacian is less
+    assert (share > 0.65) if textured else share == 0
+
+
 def at_radius(largest_px, focus=FOCUS_M):
     """The diagnosis of a camera whose largest blur radius is this."""
     widest = Camera(0.05, 1.0, 1.2e-5)
@@ -93,7 +106,7 @@ def at_radius(largest_px, focus=FOCUS_M):
 @pytest.mark.parametrize(("radius_px", "other_px", "said"), [
     (0.49, 0.51, "visibly out of focus"), (0.51, 0.49, "of the depths are blurred by less than one pixel"),
     (3.05, 2.99, "7 x 7 window"), (40.5, 39.5, "details vanish in the most blurred slices"),
-    (39.5, 40.5, "moves the stack by one 8-bit level"),
+    (39.5, 40.5, "moves the stack by one 8-bit level"), (1.2, 20.0, "depth must change by"),
 ])  # fmt: skip
 def test_what_is_said_of_the_largest_radius(radius_px, other_px, said):
     assert said in " ".join(at_radius(radius_px).reasons) and said not in " ".join(at_radius(other_px).reasons)

@@ -1,6 +1,7 @@
 """Left-out slices: figures against their NumPy twin, and laws."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def test_figures_are_those_of_the_twin():
     blends = [twin(photograph, w * first + (1 - w) * second, covered) for w in np.linspace(0, 1, 1001)]
     assert found.best_blend_psnr_db == pytest.approx(max(blends), abs=1e-4)
     assert found.best_blend_psnr_db >= found.nearest_slice_psnr_db
+    assert judge(*tensors, pair[1], pair, exposure=False).gain == (1.0, 1.0, 1.0)
 
 
 def test_the_best_blend_stays_between_its_slices():
@@ -115,6 +117,20 @@ def test_a_tile_is_no_larger_than_its_margins_ask(scene):
     assert len(seen) == math.ceil(200 / (2 * margin)) * math.ceil(150 / (2 * margin))
 
 
+@pytest.mark.parametrize("device", [None, "cpu", "meta"])
+def test_tiles_are_rendered_where_one_asks(device):
+    class Noting:
+        options, differentiable = {}, False
+
+        def __call__(self, aif, depth_m, focus_distances_m, camera, *, aperture=1.0):
+            seen.update((aif.device.type, depth_m.device.type, focus_distances_m.device.type))
+            return torch.full((1, 1, *aif.shape[1:]), 2.0)
+
+    seen = set()
+    rendered = render_slice(Noting(), torch.rand(3, 20, 30), torch.full((20, 30), 2.0), 1.9, CAMERA, device=device)
+    assert seen == {device or "cpu"} and torch.equal(rendered, torch.ones(3, 20, 30))  # in [0, 1], where the AIF is
+
+
 def test_truth_predicts_what_it_has_not_seen(scene):
     kept, aside = scene.with_slices([0, 2, 4]), scene.with_slices([1, 3])
     truth = Prediction(scene.depth_m, scene.aif, torch.zeros(1, 3, 61, 83), None)
@@ -128,5 +144,10 @@ def test_truth_predicts_what_it_has_not_seen(scene):
         )
         assert good.figures.best_blend_psnr_db >= good.figures.nearest_slice_psnr_db
         assert bad.figures.nearest_slice_psnr_db == good.figures.nearest_slice_psnr_db  # the inputs' alone
+    covered = torch.ones(1, 2, 61, 83)
+    covered[..., :30] = 0.0
+    spoilt = torch.where(covered[:, :, None] > 0.5, aside.images, 0.5)
+    in_part = judged_slices(kept, truth, RENDERER, replace(aside, images=spoilt, covered=covered))
+    assert all(one.figures.psnr_db > 50 for one in in_part)  # where a slice shows nothing it is not compared
     means = mean_figures([one.figures for one in judged])
     assert means["psnr_db"] == pytest.approx(np.mean([one.figures.psnr_db for one in judged]))

@@ -63,3 +63,11 @@ def test_metrics_by_region_are_metrics_over_their_pixels():
         expected = depth_metrics(guess[None], depth_m[None], mask & stack.valid)["abs_rel"]
         assert row[f"depth/abs_rel_{name}"] == float(expected[0])
     assert set(regions(stack.depth_m, stack.aif)) == set(REGIONS) and "plain" not in regions(stack.depth_m, None)
+
+
+def test_plain_is_a_grey_value_that_varies_by_less_than_a_fiftieth():
+    """A chessboard's standard deviation is its amplitude; colours that cancel are no texture."""
+    board = (-1.0) ** torch.add(*torch.meshgrid(torch.arange(20), torch.arange(24), indexing="ij"))
+    for amplitude, expected in ((0.0195, True), (0.0206, False)):
+        assert bool((plain((0.5 + amplitude * board).expand(1, 3, 20, 24)) == expected).all())
+    assert bool(plain(0.5 + 0.3 * torch.stack([board, -board, 0 * board])[None]).all())

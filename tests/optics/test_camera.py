@@ -28,6 +28,7 @@ def test_blur_radius_is_the_thin_lens_formula(camera, depth, focus):
 def test_sign_tells_behind_from_before_the_focus(camera):
     assert camera.blur_radius_px(3.0, 2.0, signed=True) > 0 > camera.blur_radius_px(1.5, 2.0, signed=True)
     assert camera.blur_radius_px(2.0, 2.0) == 0
+    assert camera.blur_radius_px(focus_distance_m=2.0, depth_m=1.5) == camera.blur_radius_px(1.5, 2.0) > 0
 
 
 def test_infinite_focus_and_depth_are_limits(camera):
