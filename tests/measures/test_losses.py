@@ -116,6 +116,13 @@ def test_total_is_the_weighted_sum_and_weight_zero_is_left_out():
     torch.testing.assert_close(terms["total"], expected)
 
 
+def test_by_default_the_stack_teaches_and_the_aif_and_smoothness_help():
+    terms = SelfSupervisedLoss()(*sample())
+    assert set(terms) == {"reconstruction", "aif_consistency", "smoothness", "total"}
+    expected = terms["reconstruction"] + 0.1 * terms["aif_consistency"] + 0.01 * terms["smoothness"]
+    torch.testing.assert_close(terms["total"], expected)
+
+
 def test_the_coarse_aif_teaches_but_does_not_learn():
     prediction, stack = sample()
     stack.images.requires_grad_()
