@@ -21,6 +21,13 @@ QUIET = {"WANDB_SILENT": "true", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"
 
 def inside(command, *arguments, cwd, expect=0):
     """``python -m sfdfd.COMMAND`` through its main function: what it printed, after its exit code was checked."""
+    done = ended(command, *arguments, cwd=cwd)
+    assert done.code == expect, f"exit {done.code}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def ended(command, *arguments, cwd):
+    """The same with whatever exit code it ended: ``code``."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.chdir(cwd)
@@ -32,11 +39,11 @@ def inside(command, *arguments, cwd, expect=0):
         except SystemExit as stop:
             code = stop.code or 0
         finally:
-            for handler in logging.getLogger().handlers:  # Hydra's log file
+            for handler in list(logging.getLogger().handlers):  # Hydra's log file
                 if isinstance(handler, logging.FileHandler):
+                    logging.getLogger().removeHandler(handler)
                     handler.close()
-    assert code == expect, f"exit {code}\n{out.getvalue()}\n{err.getvalue()}"
-    return SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
+    return SimpleNamespace(code=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def process(command, *arguments, cwd, expect=0, env=None):

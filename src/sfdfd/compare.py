@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from sfdfd.errors import InputError
+from sfdfd.runs.command import errors_in_words
 from sfdfd.runs.comparison import collect, write_comparison
 
 
@@ -16,16 +19,20 @@ def main() -> None:
             "python -m sfdfd.compare FOLDER [FOLDER ...]      one table of every run below the folders, failed ones too;\n"
             "                                                 comparison.csv, .md and .html in the first"
         )
-        sys.exit(0 if arguments else 2)
-    folders = [Path(argument) for argument in arguments]
-    rows = collect([folder for folder in folders if folder.is_dir()])
+    if arguments[:1] not in (["-h"], ["--help"]):
+        with errors_in_words():
+            _compare([Path(argument) for argument in arguments])
+
+
+def _compare(folders: Sequence[Path]) -> None:
+    if not folders:
+        raise InputError("give the folders of runs, or of folders of runs: python -m sfdfd.compare FOLDER [FOLDER ...]")
     missing = next((folder for folder in folders if not folder.is_dir()), None)
-    if missing is not None or not rows:
-        print(
-            f"sfdfd: {missing or folders[0]}: {'no such folder' if missing else 'no run below'}",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+    if missing is not None:
+        raise InputError(f"{missing}: no such folder")
+    rows = collect(folders)
+    if not rows:
+        raise InputError(f"{folders[0]}: no run below")
     write_comparison(rows, folders[0])
 
 

@@ -80,9 +80,7 @@ def _drawn(run: Path, output_dir: Path) -> tuple[Path, Path]:
 
 def _scenes(run: Path) -> list[dict[str, Any]]:
     """The first, a middle and the last picture of each fixed scene."""
-    import imageio.v3 as iio
-
-    from sfdfd.report.page import picture
+    from sfdfd.report.page import picture_file
 
     found: dict[str, list[Path]] = {}
     for file in sorted((run / "pictures").glob("step_*_*.png")):
@@ -90,11 +88,12 @@ def _scenes(run: Path) -> list[dict[str, Any]]:
     rows = []
     for scene, files in found.items():
         chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})]
+        titles = [f"step {file.stem.split('_')[1].lstrip('0') or 0}" for file in chosen]
         shown = [
-            picture(f"step {int(file.stem.split('_')[1])}", iio.imread(file)[..., :3], largest_px=900)
-            for file in chosen
+            one for title, file in zip(titles, chosen, strict=True) for one in picture_file(title, file, largest_px=900)
         ]
-        rows.append({"title": f"scene {scene}", "pictures": shown})
+        if shown:
+            rows.append({"title": f"scene {scene}", "pictures": shown})
     return rows
 
 

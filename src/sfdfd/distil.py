@@ -34,6 +34,8 @@ def distil(config: DictConfig) -> None:
     for key in ("size", "crop", "batch_size", "steps", "save_every"):
         checked_whole(config[key], key, 1)
     checked_number(config.own_share, "own_share", least=0, most=1)
+    for key, value in config.weights.items():
+        checked_number(value, f"weights.{key}", least=0)
     if config.crop > config.size:
         raise InputError(f"expected crop <= size, got {config.crop} and {config.size} (crop)")
     use_threads(config.threads)

@@ -6,14 +6,32 @@ Commands print it as one line and exit with code 2.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["InputError", "checked_choice", "checked_number", "checked_whole", "one_line"]
+__all__ = ["InputError", "checked_choice", "checked_number", "checked_whole", "one_line", "shown"]
 
 
 class InputError(ValueError):
     """Bad input from the user; the message says what was expected, what came, and the key or file that mends it."""
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if abs(x) < 10**40 else "a whole number of more than 40 digits"  # Python refuses to write some
+
+
+_SHORT = _Short()
+_SHORT.maxstring = _SHORT.maxother = 120
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
+_SHORT.maxlevel = 3
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: as Python writes it, what is long or deep cut (aliases in YAML may nest without end)."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def checked_number(
@@ -32,7 +50,7 @@ def checked_number(
     if not (low and number <= most) or (math.isinf(number) and not infinite):
         wanted = "a positive number" if least is None else f"a number of {least:g} or more"
         wanted += "" if math.isinf(most) else f", {most:g} at most"
-        raise InputError(f"{where}: expected {wanted}, got {value!r}")
+        raise InputError(f"{where}: expected {wanted}, got {shown(value)}")
     return number
 
 
@@ -44,7 +62,7 @@ def checked_whole(value: Any, where: str, least: int, most: int | None = None) -
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         wanted = f"a whole number of {least} or more" if most is None else f"a whole number from {least} to {most}"
-        raise InputError(f"{where}: expected {wanted}, got {value!r}")
+        raise InputError(f"{where}: expected {wanted}, got {shown(value)}")
     return value
 
 
@@ -56,7 +74,7 @@ def checked_choice(value: Any, where: str, options: Sequence[Any]) -> Any:
     """
     if not any(value is option or (type(value) is type(option) and value == option) for option in options):
         words = [str(option).lower() if isinstance(option, bool) else str(option) for option in options]
-        raise InputError(f"{where}: expected {', '.join(words[:-1])} or {words[-1]}, got {value!r}")
+        raise InputError(f"{where}: expected {', '.join(words[:-1])} or {words[-1]}, got {shown(value)}")
     return value
 
 

@@ -52,7 +52,7 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
     from sfdfd.data.files import readable
     from sfdfd.data.found import stacks_below
     from sfdfd.errors import InputError, checked_number
-    from sfdfd.report.index import table, write_index
+    from sfdfd.report.index import is_whole, table, write_index
     from sfdfd.runs.cluster import spreading
     from sfdfd.runs.many import Job, run_many
 
@@ -78,6 +78,7 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
             output_dir.resolve(),
             partial(module.predict_found, settings),
             lambda rows: write_index(output_dir, title, rows),
+            is_whole,
             None if settings["cluster"] is None else spread,
         )
     print(table(rows))

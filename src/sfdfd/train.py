@@ -132,11 +132,14 @@ def _fit(trainer: lightning.Trainer, module: Any, datamodule: FocalStackDataModu
     """Train; what is no bug ends in one line."""
     from sfdfd.errors import InputError
     from sfdfd.training.faults import fault_in_words
+    from sfdfd.training.resuming import restoring_fault
 
     try:
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
     except Exception as error:
         words = fault_in_words(error)
+        if words is None and ckpt_path is not None and (reason := restoring_fault(error)):
+            words = f"ckpt_path={ckpt_path}: cannot be continued from, what it holds is not whole ({reason})"
         if words is None:
             raise
         raise InputError(words) from error

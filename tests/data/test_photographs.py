@@ -90,6 +90,9 @@ def test_broken_descriptions_are_refused(folder):
         ("a: [", "YAML"),
         ("cam: 1", "unknown key"),
         ("camera: 3", "camera"),
+        (f"near_m: {'9' * 5000}", "YAML"),
+        (f"near_m: 0x{'9' * 5000}", "near_m: expected a positive number, got a whole number of more"),
+        ("near_m: 2020-13-45", "YAML"),
     ):
         (folder / "stack.yaml").write_text(text)
         with pytest.raises(InputError, match=message):

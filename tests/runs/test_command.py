@@ -44,10 +44,33 @@ from tests.commands import inside, one_line, process
     ("diagnose", ["data=rgbd", "data.near_m=20"], "near_m"),
     ("export", [], "checkpoint=PATH"), ("export", ["checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
     ("export", ["checkpoint=nowhere.ckpt", "format=tflite"], "format"),
+    ("train", ["data.height=tall"], "data.height: expected a whole number, got 'tall'"),
+    ("train", ["data.seed=-1"], "data.seed"),
+    ("train", ["callbacks.pictures.samples=x"], "callbacks.pictures.samples: expected a whole number"),
+    ("train", ["trainer.log_every_n_steps=x"], "trainer.log_every_n_steps: expected a whole number"),
+    ("train", ["logger.csv=0.5"], "logger.csv: expected a mapping with _target_, got 0.5"),
+    ("train", ["data.camera._target_=x"], "data.camera._target_: there is no class or function 'x'"),
+    ("train", ["optimizer._partial_=1"], "optimizer._partial_: expected true or false"),
+    ("train", ["optics=null"], "not a command line that can be read"),
+    ("train", ["seed=x"], "seed: expected a whole number"),
+    ("predict", ["stack=example", "camera=[]"], "override camera=[]: Cannot merge DictConfig with ListConfig"),
+    ("predict", ["stack=example", "refine=1"], "refine: expected a mapping with seconds"),
+    ("predict", ["stack=example", "~align"], "align: it is needed"),
+    ("predict", ["stack=example", "optics.renderer=0"], "optics.renderer: expected a mapping"),
+    ("predict", ["stack=example", "optics.renderer._target_=[x]"], "no renderer of sfdfd"),
+    ("distil", ["weights.aif=x"], "weights.aif"),
+    ("compare", [], "give the folders"), ("compare", ["x" * 300], "File name too long"),
+    ("compare", ["nowhere"], "nowhere: no such folder"), ("compare", ["."], "no run below"),
 ])  # fmt: skip
 def test_bad_input_ends_with_one_line_and_exit_code_2(command, arguments, message, tmp_path):
     assert message in one_line(inside(command, *arguments, cwd=tmp_path, expect=2).stderr)
     assert not list(tmp_path.rglob("metrics.json")) and not list(tmp_path.rglob("*.npy"))
+
+
+@pytest.mark.parametrize("flag", ["--nonsense", "-x", "--cfg"])
+def test_an_unknown_flag_ends_with_our_line(flag, tmp_path):
+    line = inside("export", flag, cwd=tmp_path, expect=2).stderr.splitlines()[-1]
+    assert line == "sfdfd: not a flag that is known; python -m sfdfd.export --help has the keys"
 
 
 @pytest.mark.parametrize(("command", "arguments", "message"), [
@@ -57,6 +80,8 @@ def test_bad_input_ends_with_one_line_and_exit_code_2(command, arguments, messag
     ("predict", ["stack=example", "refine.steps=0.5"], "refine.steps"),
     ("predict", ["stack=example", "refine.seconds=long"], "refine.seconds"),
     ("predict", ["stack=example", "working_px=many"], "working_px"),
+    ("predict", ["stack=example", "refine.fit=1"], "refine.fit"),
+    ("predict", ["stack=example", "optics.renderer.psf=0"], "optics.psf"),
 ])  # fmt: skip
 @pytest.mark.slow
 def test_a_real_process_does_the_same(command, arguments, message, tmp_path):

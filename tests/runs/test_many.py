@@ -25,6 +25,14 @@ def working(calls, fail=None):
     return work
 
 
+def test_a_row_of_an_earlier_call_that_is_not_whole_is_made_again(tmp_path):
+    calls = []
+    run_many(jobs(), tmp_path, working(calls))
+    (tmp_path / "b" / "c").rename(tmp_path / "earlier")
+    rows = run_many(jobs(), tmp_path, working(calls), is_whole=lambda row: row["name"] != "b/c")
+    assert calls == [0, 1, 2, 1] and [row["status"] for row in rows] == ["skipped", "done", "skipped"]
+
+
 @pytest.mark.parametrize("failure", [InputError("no\nslices"), ZeroDivisionError("bug"), MemoryError()])
 def test_one_failure_does_not_end_it_and_is_tried_again(tmp_path, failure):
     calls, seen = [], []

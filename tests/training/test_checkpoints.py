@@ -15,6 +15,7 @@ from sfdfd.training.checkpoints import (
     own_camera,
     resumable,
 )
+from sfdfd.training.resuming import newest_checkpoint
 from tests.commands import SMALL, inside, one_line
 
 
@@ -75,10 +76,12 @@ def test_foreign_files_are_refused(trained, tmp_path):
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     torch.save({"state_dict": [1, 2], "sfdfd_config": {}}, tmp_path / "list.ckpt")
+    torch.save({"state_dict": {"a": torch.ones(2).to_sparse()}, "sfdfd_config": {}}, tmp_path / "sparse.ckpt")
     torch.save({"state_dict": {}, "sfdfd_config": {}}, tmp_path / "empty.ckpt")
     (tmp_path / "half.ckpt").write_bytes((trained[0] / "checkpoints" / "last.ckpt").read_bytes()[:5000])
     for name, message in {
-        "text": "not a readable", "other": "not a checkpoint of sfdfd", "list": "no table of tensors",
+        "text": "not a readable", "other": "not a checkpoint of sfdfd", "list": "no table of .dense. tensors",
+        "sparse": "no table of .dense. tensors",
         "empty": "lacks network", "nowhere": "no such file", "half": "not a readable",
     }.items():  # fmt: skip
         with pytest.raises(InputError, match=message):
@@ -127,6 +130,46 @@ def test_what_cannot_be_continued_is_said(trained, tmp_path):
         resumable(module, str(tmp_path / "x" / "weights.ckpt"))
     with pytest.raises(InputError, match="of another network"):
         resumable(load_run(PRETRAINED), str(last))
+
+
+def without(*keys):
+    def change(content):
+        for key in keys[:-1]:
+            content = content[key]
+        del content[keys[-1]]
+
+    return change
+
+
+@pytest.mark.parametrize("change", [
+    without("global_step"), without("loops", "fit_loop"), without("loops", "fit_loop", "epoch_progress", "current", "ready"),
+    lambda content: content.update(loops=[]), lambda content: content.update(loops=None),
+    lambda content: content.update(global_step="many"), lambda content: content.update(global_step=-1),
+    lambda content: content.update(global_step=float("inf")),
+    lambda content: content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"].update(processed=0.5),
+])  # fmt: skip
+def test_a_checkpoint_with_broken_loops_is_said_and_passed_over(change, trained, tmp_path):
+    content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    change(content)
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=r"last\.ckpt: expected a run to continue"):
+        resumable(load_run(tmp_path / "last.ckpt"), tmp_path / "last.ckpt")
+    newest, broken = newest_checkpoint(tmp_path)
+    assert newest is None and "last.ckpt" in broken[0]
+
+
+@pytest.mark.parametrize("change", [
+    lambda content: next(one for one in content["callbacks"].values() if "dirpath" in one).update(best_model_path=0.5),
+    lambda content: content.update(lr_schedulers=[[1]]),
+    lambda content: content["optimizer_states"][0].update(param_groups=None),
+])  # fmt: skip
+def test_a_state_that_cannot_be_taken_over_is_said(change, trained, tmp_path):
+    content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    change(content)
+    torch.save(content, tmp_path / "last.ckpt")
+    on = ["experiment=procedural", *SMALL, "trainer.max_steps=7", "ckpt_path=last.ckpt", "output_dir=on"]
+    done = inside("train", *on, cwd=tmp_path, expect=2)
+    assert "ckpt_path=last.ckpt: cannot be continued from" in done.stderr.splitlines()[-1]
 
 
 def test_preferred_options_are_taken_where_the_renderer_knows_them_and_nobody_said_otherwise():

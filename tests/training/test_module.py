@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from sfdfd.errors import InputError
 from sfdfd.measures.losses import SelfSupervisedLoss
 from sfdfd.networks import DAIFNet, FocusAttentionNet
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
@@ -58,6 +59,13 @@ def trained_weights(spoil):
     model = module(augmentation=StackAugmentation(crop=24))
     trainer = train(model, [spoil(s) for s in stacks(4)], [spoil(s) for s in stacks(2, seed=9)])
     return model.state_dict(), float(trainer.callback_metrics["val/reconstruction"])
+
+
+def test_an_optimizer_that_refuses_its_values_is_said():
+    model = module()
+    model.make_optimizer = partial(torch.optim.AdamW, lr=-1.0)
+    with pytest.raises(InputError, match="optimizer: Invalid learning rate"):
+        model.configure_optimizers()
 
 
 def test_truth_never_enters_training_or_selection():

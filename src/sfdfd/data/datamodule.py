@@ -101,6 +101,7 @@ class FocalStackDataModule(lightning.LightningDataModule):
         checked_choice(split, "split (data.split)", ("all", *SPLITS))
         checked_whole(batch_size, "batch_size (data.batch_size)", 1)
         checked_whole(workers, "workers (data.workers)", 0)
+        checked_whole(seed, "seed (data.seed)", 0)
         checked_choice(on_error, "on_error (data.on_error)", ("raise", "skip"))
         self.worker_timeout_s = checked_number(worker_timeout_s, "worker_timeout_s (data.worker_timeout_s)")
         self.on_error, self._first = on_error, (0, 0)

@@ -12,7 +12,7 @@ import yaml
 
 from sfdfd.data.formats.video import VIDEO_SUFFIXES
 from sfdfd.data.images import list_images, without_twins
-from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
+from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole, shown
 from sfdfd.optics.options import RenderOptions
 
 __all__ = ["CAMERA_KEYS", "OPTICS_KEYS", "PLAUSIBLE", "STACK_KEYS", "Description", "checked_keys", "described_optics"]
@@ -162,7 +162,7 @@ class Description:
         crop, where = self.crop
         crop = crop or [0, 0, 0, 0]
         if not (isinstance(crop, Sequence) and len(crop) == 4 and all(isinstance(c, int) and c >= 0 for c in crop)):
-            raise InputError(f"{where}: crop: expected [left, top, right, bottom] pixels, got {crop!r}")
+            raise InputError(f"{where}: crop: expected [left, top, right, bottom] pixels, got {shown(crop)}")
         left, top, right, bottom = crop
         if left + right > width - 16 or top + bottom > height - 16:
             raise InputError(f"{where}: crop {crop} leaves less than 16 pixels of {width} x {height}")
@@ -172,12 +172,12 @@ class Description:
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
     if content is None:  # nothing but comments: every key is optional
         return {}
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping with camera and focus_distances_m, got {content!r}")
+        raise InputError(f"{path}: expected a mapping with camera and focus_distances_m, got {shown(content)}")
     return content
 
 
@@ -185,14 +185,14 @@ def checked_keys(content: Mapping[str, Any], known: Sequence[str], where: str) -
     """Refuse a key that nothing reads."""
     unknown = [key for key in content if key not in known]
     if unknown:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(known)}")
+        raise InputError(f"{where}: unknown key {shown(unknown[0])}; known are {', '.join(known)}")
 
 
 def _files(folder: Path, names: Any, where: str) -> list[Path]:
     """The slices: those that are listed, or every image in the order of the names."""
     if names:
         if not isinstance(names, list):
-            raise InputError(f"{where}: files: expected a list of file names, got {names!r}")
+            raise InputError(f"{where}: files: expected a list of file names, got {shown(names)}")
         files = [folder / str(name) for name in names]
         for file in files:
             if not file.is_file():
@@ -211,7 +211,7 @@ def _said_camera(content: Any, given: Any, described: Path) -> dict[str, tuple[f
         if part is None:
             continue
         if not isinstance(part, Mapping):
-            raise InputError(f"{origin}: camera: expected {', '.join(CAMERA_KEYS)}, got {part!r}")
+            raise InputError(f"{origin}: camera: expected {', '.join(CAMERA_KEYS)}, got {shown(part)}")
         checked_keys(part, CAMERA_KEYS, f"{origin}: camera")
         for key, value in part.items():
             if value is None:
@@ -241,12 +241,12 @@ def _said_optics(content: Any, described: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, Mapping):
-        raise InputError(f"{described}: optics: expected {', '.join(OPTICS_KEYS)}, got {content!r}")
+        raise InputError(f"{described}: optics: expected {', '.join(OPTICS_KEYS)}, got {shown(content)}")
     checked_keys(content, OPTICS_KEYS, f"{described}: optics")
     given = {key: value for key, value in content.items() if value is not None}
     try:
         if not isinstance(given.get("psf", ""), str):
-            raise InputError(f"psf (optics.psf): expected a name, got {given['psf']!r}")
+            raise InputError(f"psf (optics.psf): expected a name, got {shown(given['psf'])}")
         checked_choice(given.get("linear_light", False), "linear_light (optics.linear_light)", (True, False))
         RenderOptions(**given)
     except InputError as error:
@@ -267,7 +267,7 @@ def _said_distances(
     if listed is None:
         return None
     if not isinstance(listed, Sequence) or isinstance(listed, str):
-        raise InputError(f"{where}: focus_distances_m: expected a list of metres, got {listed!r}")
+        raise InputError(f"{where}: focus_distances_m: expected a list of metres, got {shown(listed)}")
     if len(listed) != number:
         raise InputError(
             f"{where}: expected {number} focus distances, one per slice, got {len(listed)} (focus_distances_m)"
@@ -311,6 +311,6 @@ def _frames(said: Any, where: str, distances: Any) -> tuple[tuple[int, ...] | No
     if isinstance(said, Sequence) and not isinstance(said, str):
         frames = tuple(checked_whole(index, f"{where}: frames", 0) for index in said)
         if len(frames) < 2 or len(set(frames)) < len(frames):
-            raise InputError(f"{where}: frames: expected two or more different frames, got {list(said)}")
+            raise InputError(f"{where}: frames: expected two or more different frames, got {shown(list(said))}")
         return frames, len(frames)
     return None, checked_whole(said, f"{where}: frames (or a list of them)", 2)

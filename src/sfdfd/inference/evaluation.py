@@ -239,12 +239,24 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of ``metrics.csv``: one per image and method, figures as numbers, None where there is none."""
-    with path.open(newline="", errors="backslashreplace") as file:
+    """The rows of ``metrics.csv``: one per image and method, figures as numbers, None where there is none.
+
+    Raises:
+        InputError: it is another table, or a broken one.
+    """
+    try:
+        with path.open(newline="", errors="backslashreplace") as file:
+            rows = list(csv.DictReader(file))
         return [
-            {key: value if key in ("name", "method") else float(value) if value else None for key, value in row.items()}
-            for row in csv.DictReader(file)
+            {
+                "name": row.pop("name"),
+                "method": row.pop("method"),
+                **{k: float(v) if v else None for k, v in row.items()},
+            }
+            for row in rows
         ]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: not the table that an evaluation writes ({error!r})") from None
 
 
 @dataclass

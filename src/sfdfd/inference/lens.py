@@ -15,7 +15,7 @@ Zero is the thin lens. See docs/refinement.md for what each is worth.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -115,8 +115,8 @@ class Lens:
 
 def check_fitted(fitted: Collection[str]) -> tuple[str, ...]:
     """The names, if they are known."""
-    wrong = [name for name in fitted if name not in LENS]
-    if isinstance(fitted, str) or wrong:
+    listed = isinstance(fitted, Collection) and not isinstance(fitted, (str, Mapping))
+    if not listed or any(name not in LENS for name in fitted):
         raise InputError(f"expected a list of {', '.join(LENS)}, got {fitted} (refine.fit)")
     return tuple(fitted)
 

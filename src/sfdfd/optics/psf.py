@@ -216,8 +216,10 @@ def get_psf(psf: str | PSF) -> PSF:
         >>> get_psf("power:4")
         PowerPSF(power=4.0)
     """
-    if not isinstance(psf, str):
+    if isinstance(psf, PSF):
         return psf
+    if not isinstance(psf, str):
+        raise InputError(f"psf: expected {', '.join(map(repr, FAMILIES))} or 'power:P', got {psf!r} (optics.psf)")
     name, _, parameter = psf.partition(":")
     if name == "power":
         try:

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import imageio.v3 as iio
-
 from sfdfd.data.files import readable, written_aside
-from sfdfd.report.page import Section, picture, write_page
+from sfdfd.report.page import Section, picture_file, write_page
 
-__all__ = ["facts_of", "table", "write_index"]
+__all__ = ["facts_of", "is_whole", "table", "write_index"]
 
 COLUMNS = ("stack", "status", "slices", "depth", "median", "left out, dB", "seconds")
 
@@ -49,6 +47,14 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether the table can say of a row of an earlier call what it says of one of this."""
+    try:
+        return bool(_cells(row) and row["facts"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line for each stack; what failed, and why, below."""
     failed = [row for row in rows if row["status"] == "failed"]
@@ -64,12 +70,10 @@ def write_index(output_dir: Path, title: str, rows: Sequence[Mapping[str, Any]])
     for row in rows:
         folder = output_dir / row["name"]
         pictures = [
-            {
-                **picture(what, iio.imread(folder / name), largest_px=320),
-                "link": quote(f"{readable(row['name'])}/report.html"),
-            }
+            {**shown, "link": quote(f"{readable(row['name'])}/report.html")}
             for what, name in (("All-in-focus image", "aif.png"), ("Depth", "depth.png"))
-            if row["facts"] and (folder / name).is_file()
+            if row["facts"]
+            for shown in picture_file(what, folder / name, largest_px=320)
         ]
         if pictures:
             galleries.append({"title": ": ".join([row["name"], _cells(row)[3]]), "pictures": pictures})

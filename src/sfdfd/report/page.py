@@ -21,14 +21,15 @@ from PIL import Image
 from torch import Tensor
 
 from sfdfd.data.files import readable
-from sfdfd.data.images import to_bytes, working_size
+from sfdfd.data.images import read_image, to_bytes, working_size
+from sfdfd.errors import InputError
 from sfdfd.measures.left_out import FIGURES, Judged
 from sfdfd.optics.render import Renderer
 from sfdfd.report.pictures import colour_confidence, colour_defocus, colour_depth, colour_error, shown_range
 from sfdfd.report.refocus import focus_planes, reduced_scene
 from sfdfd.stack import FocalStack, Prediction
 
-__all__ = ["Section", "gallery", "left_out_row", "picture", "viewer", "write_page"]
+__all__ = ["Section", "gallery", "left_out_row", "picture", "picture_file", "viewer", "write_page"]
 
 APERTURES = (0.0, 0.5, 1.0, 2.0)
 """Blur against the camera's own: 0 is the all-in-focus image."""
@@ -51,6 +52,14 @@ def picture(title: str, image: np.ndarray | Tensor, **options: int) -> dict[str,
     if isinstance(image, Tensor):
         image = image.detach().float().cpu().permute(1, 2, 0).numpy()
     return {"title": title, "source": encoded(image, **options)}
+
+
+def picture_file(title: str, path: Path, **options: int) -> list[dict[str, str]]:
+    """The entry of an image file; none where it is broken: a page does without it."""
+    try:
+        return [picture(title, read_image(path), **options)]
+    except InputError:
+        return []
 
 
 def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[dict[str, Any]]:

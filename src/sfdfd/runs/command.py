@@ -10,13 +10,14 @@ import errno
 import functools
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, checked_whole
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,6 +27,7 @@ __all__ = [
     "CONF_DIR",
     "ERROR_FILE",
     "command",
+    "errors_in_words",
     "failed_jobs",
     "instantiate",
     "plain",
@@ -50,6 +52,13 @@ ASIDE = ("sweep.", "ckpt_path", "hydra.", "output_dir", "data.root", "logger")
 """Overrides that tell no run from another."""
 ERROR_FILE = "error.json"
 """What a job of a multirun that failed leaves."""
+UNUSABLE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ELOOP,
+)  # fmt: skip
+"""What is wrong with a disk or a path, and not with us."""
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError)
+"""What Hydra raises beside its own errors where it cannot read a command line."""
 failed_jobs: list[str] = []
 """The folders of the multirun's jobs that failed, once it has ended (:mod:`sfdfd.runs.comparison`)."""
 
@@ -136,7 +145,7 @@ def _in_words(error: BaseException) -> str | None:
 
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    if isinstance(error, OSError) and error.errno in UNUSABLE:
         return f"{error.filename or 'output_dir'}: {error.strerror}"
     if isinstance(error, InstantiationException):
         cause: BaseException | None = error
@@ -147,12 +156,15 @@ def _in_words(error: BaseException) -> str | None:
         if cause is not None and not isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
             return None
         return _reason(cause or error)
+    if isinstance(error, HydraException) and str(error).startswith("Error merging override") and error.__cause__:
+        return f"{_reason(error)}: {_reason(error.__cause__)}"
     return _reason(error) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
 
 
 @contextmanager
-def _errors_in_words() -> Iterator[None]:
-    """Turn what the user can mend into one line and exit code 2; let bugs through."""
+def errors_in_words(composing: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turn what the user can mend into one line and exit code 2; let bugs through. While a config is still being composed,
+    of files that are ours, whatever is raised is about the command line."""
     try:
         yield
     except KeyboardInterrupt:
@@ -160,6 +172,8 @@ def _errors_in_words() -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         words = _in_words(error)
+        if words is None and composing() and isinstance(error, UNREADABLE):
+            words = f"not a command line that can be read: {_reason(error)}"
         if words is None:
             raise
         _fail(words)
@@ -196,12 +210,23 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        begun: list[bool] = []
+
+        def checked(config: DictConfig) -> Any:
+            from omegaconf import OmegaConf
+
+            from sfdfd.runs.arguments import check_sections
+
+            check_sections(OmegaConf.to_container(config), CONF_DIR, config_name)  # type: ignore[arg-type] # a mapping
+            return function(config)
+
         @functools.wraps(function)
         def guarded(config: DictConfig) -> Any:
+            begun.append(True)
             if several_jobs():
-                return _job(function, config)
-            with _errors_in_words():  # inside Hydra, which would print its own lines first
-                return function(config)
+                return _job(checked, config)
+            with errors_in_words():  # inside Hydra, which would print its own lines first
+                return checked(config)
 
         @functools.wraps(function)
         def main() -> None:
@@ -213,8 +238,14 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of composing reach us instead of being printed by Hydra
             failed_jobs.clear()
             sys.argv[1:] = _arguments(sys.argv[1:])
-            with _errors_in_words():
-                hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
+            begun.clear()
+            with errors_in_words(lambda: not begun):
+                try:
+                    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
+                except SystemExit as stop:
+                    if stop.code == 2 and not begun:  # the parser of flags has printed its own lines
+                        say(f"not a flag that is known; python -m sfdfd.{config_name} --help has the keys")
+                    raise
             if failed_jobs:
                 sys.exit(1)
 
@@ -231,10 +262,53 @@ def plain(config: Any) -> Any:
 
 
 def instantiate(node: Any, **more: Any) -> Any:
-    """Build what a config node describes (``_target_``), with its containers as plain Python."""
+    """Build what a config node describes (``_target_``), with its containers as plain Python.
+
+    Raises:
+        InputError: it describes nothing that can be built, or has a value of a wrong type.
+    """
     import hydra.utils
 
+    _check_node(node)
     return hydra.utils.instantiate(node, _convert_="all", **more)
+
+
+def _check_node(node: Any) -> None:
+    """Every value of a node, and of the nodes in it, against what its ``_target_`` takes."""
+    import hydra.utils
+    from omegaconf import DictConfig
+
+    from sfdfd.runs.arguments import check_arguments
+
+    if not isinstance(node, DictConfig):
+        raise InputError(f"expected a mapping with _target_, got {node!r} where something is to be built")
+    values = plain(node)
+    if not isinstance(values, dict):
+        raise InputError(f"{node._get_full_key(None)}: expected a mapping with _target_, got {values!r}")
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _check_node(node[key])
+    name = values.get("_target_")
+    if name is None:
+        return
+    try:
+        target = hydra.utils.get_object(name)
+    except Exception:  # whatever an import raises
+        raise InputError(f"{_said_as(node, '_target_')}: there is no class or function {name!r}") from None
+    for key in ("_partial_", "_recursive_"):
+        if not isinstance(values.get(key, True), bool):
+            raise InputError(f"{_said_as(node, key)}: expected true or false, got {values[key]!r}")
+    given = {str(key): value for key, value in values.items() if not str(key).startswith("_")}
+    check_arguments(target, given, lambda key: _said_as(node, key))
+
+
+def _said_as(node: DictConfig, key: str) -> str:
+    """The key by which a user gives a value: where it only follows another key, that one."""
+    from omegaconf import OmegaConf
+
+    raw = OmegaConf.to_container(node, resolve=False)
+    followed = re.fullmatch(r"\$\{([a-z][\w.]*)\}", str(raw[key])) if isinstance(raw, dict) else None
+    return followed[1] if followed else str(node._get_full_key(key))
 
 
 def settle_optics(config: DictConfig) -> bool:
@@ -257,11 +331,15 @@ def settle_optics(config: DictConfig) -> bool:
     return True
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, and the loaders' workers."""
+def seed_everything(seed: Any) -> None:
+    """Seed Python, NumPy and torch, and the loaders' workers.
+
+    Raises:
+        InputError: not a whole number that they all take.
+    """
     import lightning
 
-    lightning.seed_everything(seed, workers=True, verbose=False)
+    lightning.seed_everything(checked_whole(seed, "seed", 0, 2**32 - 1), workers=True, verbose=False)
 
 
 def say_where_optics_differ(

@@ -22,16 +22,12 @@ CURVES = ("train/total", "val/reconstruction", "truth/depth_abs_rel", "health/de
 def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """One row per run folder below: the overrides that tell it from the others, and its figures (``metrics.json``); with its
     error where it failed or was interrupted."""
-    import yaml
-
     rows: list[dict[str, Any]] = []
     for folder in folders:
         runs = {file.parent for name in ("metrics.json", ERROR_FILE) for file in folder.rglob(name)}
         runs |= {file.parent.parent for file in folder.rglob(".hydra/overrides.yaml")}
         for run in sorted(runs, key=_natural):
-            file = run / ".hydra" / "overrides.yaml"
-            overrides = yaml.safe_load(file.read_text()) if file.exists() else []
-            settings = dict(item.lstrip("+").split("=", 1) for item in overrides or [] if "=" in item)
+            settings = _overrides(run / ".hydra" / "overrides.yaml")
             metrics, error = _read(run / "metrics.json"), _read(run / ERROR_FILE).get("error", "")
             if not metrics and not error:
                 error = "has not ended"
@@ -53,6 +49,18 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def _overrides(path: Path) -> dict[str, str]:
+    """KEY -> VALUE of what Hydra wrote down of a command line; nothing where it did not, or that is broken."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    given = [one for one in content if isinstance(one, str) and "=" in one] if isinstance(content, list) else []
+    return dict(one.lstrip("+").split("=", 1) for one in given)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -98,15 +106,13 @@ def _title(row: Mapping[str, Any], base: str) -> str:
 
 def _thumbnails(run: Path) -> list[dict[str, Any]]:
     """The last picture of each validation sample, else those of the test."""
-    import imageio.v3 as iio
-
-    from sfdfd.report.page import picture
+    from sfdfd.report.page import picture_file
 
     found = sorted((run / "pictures").glob("step_*.png"))
     last = {path.name.split("_", 2)[2]: path for path in found} or {
         path.name: path for path in sorted((run / "pictures").glob("network_*.png"))
     }
-    return [picture(path.name, iio.imread(path)[..., :3], largest_px=700) for path in list(last.values())[:2]]
+    return [one for path in list(last.values())[:2] for one in picture_file(path.name, path, largest_px=700)]
 
 
 def _write_page(rows: Sequence[Mapping[str, Any]], lines: Sequence[Sequence[str]], folder: Path, base: str) -> None:

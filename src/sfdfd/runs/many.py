@@ -45,6 +45,7 @@ def run_many(
     output_dir: Path,
     work: Callable[[Any, Path, Watch], Mapping[str, Any]],
     after_each: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+    is_whole: Callable[[Mapping[str, Any]], bool] = lambda row: True,
     spread: Spread | None = None,
 ) -> list[dict[str, Any]]:
     """Do every job that is not done; ``output_dir/index.json`` says after each how all of them stand.
@@ -55,6 +56,7 @@ def run_many(
         work: does the job of an item into its folder, and returns plain facts; with ``interrupted`` among them it was the
             last. Writes whole or not at all.
         after_each: told the rows; draws the page.
+        is_whole: whether a row of an earlier call has what ``after_each`` asks for; else its job is done again.
         spread: does them on several workers (:mod:`sfdfd.runs.cluster`), which are sent ``work``; None: one after the other.
 
     Returns:
@@ -79,8 +81,9 @@ def run_many(
     missing = []
     for index, row in enumerate(rows):
         known = before.get(row["name"])
-        if known and known["status"] in ("done", "skipped") and known.get("depends_on") == row["depends_on"]:
-            row.update(known, status="skipped")
+        done = known is not None and known["status"] in ("done", "skipped")
+        if known is not None and done and known.get("depends_on") == row["depends_on"] and is_whole(known):
+            row.update(known, name=row["name"], status="skipped")
         else:
             missing.append(index)
     with _bar(len(jobs)) as say:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -53,9 +55,23 @@ def run_record() -> dict[str, Any]:
 
 
 def logged(run: Path, key: str) -> list[tuple[float, float]]:
-    """(step, value) of a quantity in a run's ``csv/metrics.csv``; none where it was not logged, or there is no log."""
+    """(step, value) of a quantity in a run's ``csv/metrics.csv``; none where it was not logged, or there is no log. A
+    line that is broken is left out."""
     file = run / "csv" / "metrics.csv"
     if not file.is_file():
         return []
-    with file.open(newline="") as lines:
-        return [(float(one["step"]), float(one[key])) for one in csv.DictReader(lines) if one.get(key)]
+    with file.open(newline="", errors="replace") as lines:
+        found = [(_number(one.get("step")), _number(one.get(key))) for one in csv.DictReader(_without_nul(lines))]
+    return [(step, value) for step, value in found if step is not None and math.isfinite(step) and value is not None]
+
+
+def _without_nul(lines: Iterable[str]) -> Iterator[str]:
+    """Of bytes that were never written, which some versions of :mod:`csv` refuse."""
+    return (line.replace("\0", "") for line in lines)
+
+
+def _number(text: Any) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None

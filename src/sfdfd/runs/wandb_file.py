@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, one_line
 
 __all__ = ["WandbRun", "read_wandb", "wandb_files"]
 
@@ -50,14 +50,19 @@ class WandbRun:
     def logged(self, key: str) -> list[tuple[float, float]]:
         """(step, value) of a quantity."""
         return [
-            (float(row.get(STEP, row.get("_step", 0))), float(row[key]))
+            (float(step), float(row[key]))
             for row in self.history
             if isinstance(row.get(key), (int, float))
+            and isinstance(step := row.get(STEP, row.get("_step", 0)), (int, float))
         ]
 
     def media(self, key: str) -> list[tuple[float, Any]]:
         """(step, description) of what is no number: pictures, histograms, tables."""
-        return [(float(row.get(STEP, 0)), row[key]) for row in self.history if isinstance(row.get(key), dict)]
+        return [
+            (float(step), row[key])
+            for row in self.history
+            if isinstance(row.get(key), dict) and isinstance(step := row.get(STEP, 0), (int, float))
+        ]
 
 
 def wandb_files(run: Path) -> list[Path]:
@@ -71,29 +76,36 @@ def read_wandb(path: Path) -> WandbRun:
     Raises:
         InputError: it is none.
     """
+    from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined] # made at import
 
     run = WandbRun(path.parent / "files")
     for raw in _records(path):
-        record = Record.FromString(raw)
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            told = record.run
-            run.id, run.name, run.group, run.project = told.run_id, told.display_name, told.run_group, told.project
-            run.tags = list(told.tags)
-            run.config.update(_items(told.config.update))
-        elif kind == "config":
-            run.config.update(_items(record.config.update))
-        elif kind == "history":
-            run.history.append(_items(record.history.item))
-        elif kind == "alert":
-            run.alerts.append((record.alert.title, record.alert.text))
-        elif kind == "artifact":
-            run.artifacts.append((record.artifact.name, record.artifact.type, tuple(record.artifact.aliases)))
-        elif kind == "request" and record.request.WhichOneof("request_type") == "log_artifact":
-            told = record.request.log_artifact.artifact
-            run.artifacts.append((told.name, told.type, tuple(told.aliases)))
+        try:
+            _take_in(run, Record.FromString(raw))
+        except (DecodeError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: a broken file of W&B ({one_line(error)[:160]})") from None
     return run
+
+
+def _take_in(run: WandbRun, record: Any) -> None:
+    kind = record.WhichOneof("record_type")
+    if kind == "run":
+        told = record.run
+        run.id, run.name, run.group, run.project = told.run_id, told.display_name, told.run_group, told.project
+        run.tags = list(told.tags)
+        run.config.update(_items(told.config.update))
+    elif kind == "config":
+        run.config.update(_items(record.config.update))
+    elif kind == "history":
+        run.history.append(_items(record.history.item))
+    elif kind == "alert":
+        run.alerts.append((record.alert.title, record.alert.text))
+    elif kind == "artifact":
+        run.artifacts.append((record.artifact.name, record.artifact.type, tuple(record.artifact.aliases)))
+    elif kind == "request" and record.request.WhichOneof("request_type") == "log_artifact":
+        told = record.request.log_artifact.artifact
+        run.artifacts.append((told.name, told.type, tuple(told.aliases)))
 
 
 def _items(items: Any) -> dict[str, Any]:

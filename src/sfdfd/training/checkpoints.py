@@ -30,6 +30,7 @@ __all__ = [
     "PHOTOGRAPH_OPTICS",
     "PRETRAINED",
     "UNWINDOWED",
+    "checked_place",
     "checkpoint_path",
     "load_checkpoint",
     "load_model",
@@ -98,10 +99,11 @@ def load_checkpoint(checkpoint: str | Path, key: str = "checkpoint") -> dict[str
         raise InputError(f"{key}={path}: not a checkpoint of sfdfd (it carries no {CONFIG_KEY})")
     weights = content["state_dict"]
     plain = isinstance(weights, dict) and all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+        isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
+        for name, value in weights.items()
     )
     if not plain or not isinstance(content[CONFIG_KEY], dict):
-        raise InputError(f"{key}={path}: its state_dict is no table of tensors, or its config no mapping")
+        raise InputError(f"{key}={path}: its state_dict is no table of (dense) tensors, or its config no mapping")
     return content
 
 
@@ -206,7 +208,23 @@ def resumable(module: DepthFromDefocus, ckpt_path: str | Path) -> Place:
     if not content.get("optimizer_states") or "loops" not in content:
         raise InputError(f"{where}: it holds weights alone; start a new run from them: weights_path={ckpt_path}")
     _check_same_network(module, content["state_dict"], where)
-    return place_in(content)
+    return checked_place(content, where)
+
+
+def checked_place(content: dict[str, Any], where: str) -> Place:
+    """Where the run of a checkpoint is.
+
+    Raises:
+        InputError: its loops are not as Lightning writes them.
+    """
+    try:
+        place = place_in(content)
+        if all(type(one) is int and one >= 0 for one in place):
+            return place
+        reason = str(place)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = repr(error)
+    raise InputError(f"{where}: expected a run to continue, but its loops are none that Lightning writes ({reason})")
 
 
 def _check_same_network(module: DepthFromDefocus, weights: Mapping[str, torch.Tensor], where: str) -> None:
@@ -266,9 +284,10 @@ def load_model(
     said = {key: value for key, value in optics.items() if value is not None and key != "_target_"}
     if checkpoint is None:
         node = {"_target_": OURS, **optics}
-        cls = parts_of(ROOMS["renderer"]).get(node["_target_"])
+        name = node["_target_"]
+        cls = parts_of(ROOMS["renderer"]).get(name) if isinstance(name, str) else None
         if cls is None:
-            raise InputError(f"optics.renderer: {node['_target_']!r} is no renderer of sfdfd")
+            raise InputError(f"optics.renderer: {name!r} is no renderer of sfdfd")
         known = {key: value for key, value in {**DEFAULT_OPTICS, **(preferred or {})}.items() if _knows(node, key)}
         return None, cls(**{**known, **said})
     module = load_run(checkpoint, said, preferred)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from sfdfd.data.files import written_aside
-from sfdfd.errors import InputError, checked_whole
+from sfdfd.errors import InputError, checked_whole, one_line
 from sfdfd.measures.metrics import depth_metrics
 from sfdfd.networks.interface import NetworkOutput, predict_stack
 from sfdfd.optics.camera import Camera
@@ -218,7 +218,10 @@ class DepthFromDefocus(lightning.LightningModule):
     def configure_optimizers(self):
         if self.make_optimizer is None:
             raise ValueError("this module was built without an optimizer; it can predict, not train")
-        optimizer = self.make_optimizer(self.network.parameters())
+        try:
+            optimizer = self.make_optimizer(self.network.parameters())
+        except (ValueError, TypeError) as error:  # its own checks of what was given
+            raise InputError(f"optimizer: {one_line(error)}") from None
         progress, warmup = self._progress()
 
         def factor(step: int) -> float:

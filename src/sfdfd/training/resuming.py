@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.trainer.connectors import checkpoint_connector
 
 from sfdfd.data.files import written_aside
-from sfdfd.errors import InputError
-from sfdfd.training.checkpoints import load_checkpoint
+from sfdfd.errors import InputError, one_line
+from sfdfd.training.checkpoints import checked_place, load_checkpoint
 
-__all__ = ["WholeCheckpoints", "newest_checkpoint"]
+__all__ = ["WholeCheckpoints", "newest_checkpoint", "restoring_fault"]
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
@@ -24,12 +26,19 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     for path in sorted(folder.glob("*.ckpt")):
         try:
             content = load_checkpoint(path, "ckpt_path")
+            if content.get("optimizer_states") and "loops" in content:
+                place = checked_place(content, f"ckpt_path={path}")
+                found.append((place.step, path.name == "last.ckpt", path))
         except InputError as error:
             broken.append(str(error))
-            continue
-        if content.get("optimizer_states") and "loops" in content:
-            found.append((int(content["global_step"]), path.name == "last.ckpt", path))
     return (max(found)[-1] if found else None), broken
+
+
+def restoring_fault(error: BaseException) -> str | None:
+    """What a checkpoint holds that cannot be taken over, where an error came while Lightning restored a run; else None."""
+    frames = traceback.walk_tb(error.__traceback__)
+    restoring = any(frame.f_code.co_filename == checkpoint_connector.__file__ for frame, _ in frames)
+    return f"{type(error).__name__}: {one_line(error)[:160]}" if restoring else None
 
 
 class WholeCheckpoints(TorchCheckpointIO):

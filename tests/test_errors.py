@@ -1,0 +1,16 @@
+"""What errors say of values."""
+
+import pytest
+
+from sfdfd.errors import InputError, checked_number, shown
+
+
+def test_long_and_deep_values_are_cut():
+    nested = [1]
+    for _ in range(60):
+        nested = [nested] * 9  # as YAML's aliases make it: small in memory, endless in words
+    assert len(shown(nested)) < 220 and len(shown("long" * 1000)) < 220 and len(shown({i: i for i in range(999)})) < 220
+    assert shown(16**5000) == "a whole number of more than 40 digits"
+    assert [shown(value) for value in (0.5, "x", [1, None], True)] == ["0.5", "'x'", "[1, None]", "True"]
+    with pytest.raises(InputError, match=r"near_m: expected a positive number, got \[\["):
+        checked_number(nested, "near_m")
