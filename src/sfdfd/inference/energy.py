@@ -80,7 +80,7 @@ class Priors:
     pyramid: int = 6
     coarse_share: float = 0.5
     hidden_px: int = 6
-    trust: float = 0.004
+    trust: float = 0.003
     least_spread: float = 0.06
 
 
