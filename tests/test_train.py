@@ -64,6 +64,19 @@ def test_a_run_continues_and_a_new_one_starts_from_weights(trained, tmp_path):
     assert torch.load(tmp_path / "new/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
 
+@pytest.mark.parametrize("broken", [
+    {"config.yaml": b"a: ["}, {"config.yaml": b"\xff\xfe\xfd"}, {"config.yaml": b"[1]"}, {"config.yaml": b"a: ${b}"},
+    {"config.yaml": b"a: 1", "metrics.json": b"{"}, {"config.yaml": b"a: 1", "metrics.json": b"[1]"},
+])  # fmt: skip
+def test_a_sweep_is_not_resumed_from_broken_records(broken, tmp_path):
+    (tmp_path / "o" / "0").mkdir(parents=True)
+    for name, content in broken.items():
+        (tmp_path / "o" / "0" / name).write_bytes(content)
+    done = inside("train", "-m", "seed=1", "experiment=procedural", "sweep.resume=o", cwd=tmp_path, expect=1)
+    assert "config.yaml or metrics.json is broken" in done.stderr and "sweep.resume" in done.stderr
+    assert json.loads((tmp_path / "o" / "0" / "error.json").read_text())["bug"] is None
+
+
 @pytest.mark.slow
 def test_compiled_networks_train(tmp_path):
     # a process of its own: the compiler cannot trace the shape checks that the tests add

@@ -319,8 +319,10 @@ def _already_done(config: DictConfig, resolved: dict[str, Any]) -> dict[str, Any
     from pathlib import Path
 
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
-    from sfdfd.errors import InputError
+    from sfdfd.errors import InputError, one_line
 
     folder = Path(resolved["output_dir"])
     if resolved["sweep"]["resume"] is not None and not several_jobs():
@@ -331,13 +333,24 @@ def _already_done(config: DictConfig, resolved: dict[str, Any]) -> dict[str, Any
     def compared(values: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in values.items() if key not in ("sweep", "output_dir", "ckpt_path")}
 
-    if compared(plain(OmegaConf.load(folder / "config.yaml"))) != compared(resolved):
+    try:
+        before = plain(OmegaConf.load(folder / "config.yaml"))
+        ended = (folder / "metrics.json").is_file()
+        metrics = json.loads((folder / "metrics.json").read_text()) if ended else {}
+        if not isinstance(before, dict) or not isinstance(metrics, dict):
+            raise ValueError("expected mappings")
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise InputError(
+            f"{folder}: its config.yaml or metrics.json is broken ({one_line(error)}); remove the folder, and the job is made "
+            "anew (sweep.resume)"
+        ) from None
+    if compared(before) != compared(resolved):
         raise InputError(
             f"{folder}: holds a job of another configuration; resume a sweep with its own command line (sweep.resume)"
         )
-    if (folder / "metrics.json").is_file():
+    if ended:
         say(f"{folder}: done already")
-        return json.loads((folder / "metrics.json").read_text())
+        return metrics
     config.ckpt_path = resolved["ckpt_path"] = "last"
     return None
 

@@ -55,6 +55,11 @@ def test_relative_predictions_are_refocused_in_their_own_order(folder):
     assert float(finished.depth.min()) == pytest.approx(1.0) and float(finished.depth.max()) == pytest.approx(5.0)
 
 
+def cut_header(content):
+    """An array whose header is no expression that ends."""
+    return content.replace(b")", b"(", 1)
+
+
 @pytest.mark.parametrize(("spoil", "words"), [
     (lambda one: (one / "prediction.json").unlink(), "no prediction.json"),
     (lambda one: (one / "prediction.json").write_text("{"), "not readable"),
@@ -62,6 +67,8 @@ def test_relative_predictions_are_refocused_in_their_own_order(folder):
     (lambda one: (one / "prediction.json").write_text("[]"), "predict the stack again"),
     (lambda one: (one / "depth_m.npy").unlink(), "no such file"),
     (lambda one: (one / "depth_m.npy").write_bytes(b"no array"), "not a NumPy array"),
+    (lambda one: (one / "depth_m.npy").write_bytes(cut_header((one / "depth_m.npy").read_bytes())), "not a NumPy array"),
+    (lambda one: np.savez(one / "x.npz", np.zeros(3)) or (one / "x.npz").rename(one / "depth_m.npy"), "finite numbers"),
     (lambda one: np.save(one / "depth_m.npy", np.ones((3, 4), np.float32)), "two sizes"),
     (lambda one: np.save(one / "depth_m.npy", np.full((72, 96), np.nan)), "finite"),
     (lambda one: (one / "aif.png").unlink(), "no such file"),
