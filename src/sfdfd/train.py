@@ -341,8 +341,8 @@ def _already_done(config: DictConfig, resolved: dict[str, Any]) -> dict[str, Any
             raise ValueError("expected mappings")
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise InputError(
-            f"{folder}: its config.yaml or metrics.json is broken ({one_line(error)}); remove the folder, and the job is made "
-            "anew (sweep.resume)"
+            f"{folder}: its config.yaml or metrics.json is broken ({one_line(error)}); remove the folder, and the job is "
+            "made anew (sweep.resume)"
         ) from None
     if compared(before) != compared(resolved):
         raise InputError(
