@@ -770,6 +770,7 @@ def folder_case(kind, folder, things, random_):
         shutil.rmtree(folder / "o" / "wandb")
     if kind == "train last" and random_.random() < 0.5:
         shutil.copy(things / "run" / "checkpoints" / "last.ckpt", folder / "o" / "checkpoints" / "other.ckpt")
+        shutil.copy(things / "run" / "checkpoints" / "last.ckpt", folder / "o" / "checkpoints" / "last.ckpt")
         mutated_checkpoint(folder / "o" / "checkpoints" / "last.ckpt", random_)
     if kind == "sweep resume" and random_.random() < 0.5:
         (folder / "o" / "0" / "metrics.json").unlink(missing_ok=True)
