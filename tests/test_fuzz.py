@@ -770,8 +770,11 @@ def folder_case(kind, folder, things, random_):
         shutil.rmtree(folder / "o" / "wandb")
     if kind == "train last" and random_.random() < 0.5:
         shutil.copy(things / "run" / "checkpoints" / "last.ckpt", folder / "o" / "checkpoints" / "other.ckpt")
-        shutil.copy(things / "run" / "checkpoints" / "last.ckpt", folder / "o" / "checkpoints" / "last.ckpt")
-        mutated_checkpoint(folder / "o" / "checkpoints" / "last.ckpt", random_)
+        last = folder / "o" / "checkpoints" / "last.ckpt"
+        if last.is_dir():
+            last.rmdir()
+        shutil.copy(things / "run" / "checkpoints" / "last.ckpt", last)
+        mutated_checkpoint(last, random_)
     if kind == "sweep resume" and random_.random() < 0.5:
         (folder / "o" / "0" / "metrics.json").unlink(missing_ok=True)
     return {
