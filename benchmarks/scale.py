@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -101,14 +100,15 @@ def steps() -> list[dict[str, float | str]]:
 
 
 MEMORY = """
-import resource, sys
+import sys
 sys.path.insert(0, sys.argv[1])
 import scale
+from sfdfd.training.device import peak_memory_gib
 from sfdfd.networks import DAIFNet
 batch, slices, size = map(int, sys.argv[2:])
 scale.REPEATS = 1
 scale.step_shares(DAIFNet(), scale.batch_of(batch, slices, size))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
+print(peak_memory_gib())
 """
 
 
@@ -167,8 +167,9 @@ def reading() -> dict[str, float]:
 
 
 PREDICT = """
-import resource, sys, time, torch
+import sys, time, torch
 from sfdfd import DefocusEstimator
+from sfdfd.training.device import peak_memory_gib
 from sfdfd.data.example import example_stack
 height, width, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 small = example_stack(3, 240, 320, psf="disc", linear_light=True, weighting="occlusion")
@@ -177,7 +178,7 @@ optics = {"psf": "disc", "linear_light": True, "weighting": "occlusion"}
 estimator = DefocusEstimator.from_checkpoint(None, refine_seconds=seconds, **optics)
 begun = time.perf_counter()
 estimator.predict(stack)
-print(time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
+print(time.perf_counter() - begun, peak_memory_gib())
 """
 
 
@@ -294,7 +295,11 @@ def main() -> None:
     result["synthesis"] = synthesis()
     result["reading"] = reading()
     result["predict"] = predictions(arguments.refine_seconds)
-    result["peak_gib_of_training"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    publish(result)
+
+
+def publish(result: dict) -> None:
+    """The result as JSON, as Markdown, and in docs/scale.md."""
     write_json(HERE / "results" / "scale.json", json.loads(json.dumps(result)))
     text = markdown(result)
     (HERE / "results" / "scale.md").write_text(text + "\n")

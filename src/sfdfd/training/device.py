@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from sfdfd.errors import InputError, checked_whole
 
-__all__ = ["pick_device", "use_threads"]
+__all__ = ["peak_memory_gib", "pick_device", "use_threads"]
 
 
 def use_threads(threads: Any) -> None:
@@ -19,6 +23,27 @@ def use_threads(threads: Any) -> None:
     """
     if threads is not None:
         torch.set_num_threads(checked_whole(threads, "threads", 1))
+
+
+def peak_memory_gib() -> float:
+    """The largest memory that this process has had, of the machine's (VmHWM on Linux, where ``getrusage`` counts
+    what the parent had); NaN where nobody tells.
+
+    Examples:
+        >>> 0.01 < peak_memory_gib() < 1000
+        True
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found.group(1)) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return math.nan
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def pick_device(name: str) -> torch.device:

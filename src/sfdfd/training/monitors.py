@@ -4,8 +4,6 @@ against."""
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from typing import Any, cast
 
@@ -21,6 +19,7 @@ from sfdfd.networks.classical import classical_network, constant_network
 from sfdfd.networks.interface import Network
 from sfdfd.stack import FocalStack
 from sfdfd.training.dashboards import tell_histogram
+from sfdfd.training.device import peak_memory_gib
 
 __all__ = ["StepMonitor", "ValidationMonitor"]
 
@@ -117,9 +116,8 @@ class StepMonitor(lightning.Callback):
         if module.device.type == "cuda":
             values["memory/peak_gib"] = torch.cuda.max_memory_allocated(module.device) / 2**30
         else:
-            unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-            values["memory/peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-        module.log_dict(values)
+            values["memory/peak_gib"] = peak_memory_gib()
+        module.log_dict({key: value for key, value in values.items() if math.isfinite(value)})
         self._sum_s, self._steps, self._stacks, self._pixels = 0.0, 0, 0, 0
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
