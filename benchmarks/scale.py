@@ -24,7 +24,7 @@ import torch
 from sfdfd import Camera, FocalStack
 from sfdfd.data.example import example_stack
 from sfdfd.data.files import write_json
-from sfdfd.data.shards import ShardedStacks, write_shard
+from sfdfd.data.shards import ShardedStacks, shards_below, write_shard
 from sfdfd.data.sources.base import write_stack
 from sfdfd.data.stacks import StackFolders
 from sfdfd.measures.losses import SelfSupervisedLoss
@@ -160,7 +160,7 @@ def reading() -> dict[str, float]:
         shards.mkdir()
         size = write_shard(shards / "stacks-000000.tar", sorted(folder.iterdir()))
         found["mb_a_stack"] = size / number / 1e6
-        for key, dataset in (("folders", StackFolders(folder)), ("shards", ShardedStacks(shards))):
+        for key, dataset in (("folders", StackFolders(folder)), ("shards", ShardedStacks(shards_below(shards)))):
             found[key] = number / median_s(lambda d=dataset: [d[i] for i in range(number)])
     print(found, flush=True)
     return found

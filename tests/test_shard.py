@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from sfdfd.data.found import stacks_below
 from sfdfd.data.images import write_image
 from sfdfd.data.shards import Shard, ShardedStacks, shards_below, write_shard
 from sfdfd.data.stacks import StackFolders
@@ -46,13 +47,13 @@ def shards_folder(stacks_folder, tmp_path_factory):
 
 
 def test_a_shard_gives_the_stacks_of_the_folders(stacks_folder, shards_folder):
-    folders, shards = StackFolders(stacks_folder), ShardedStacks(shards_folder)
+    folders, shards = StackFolders(stacks_folder), ShardedStacks(shards_below(shards_folder))
     assert [path.name for path in sorted(shards_folder.glob("*.tar"))] == [f"stacks-00000{i}.tar" for i in range(3)]
     assert len(shards) == len(folders) == 7
     for one, other in zip(folders, shards, strict=True):
         assert one.name == other.name and torch.equal(one.images, other.images)
         assert torch.equal(one.depth_m, other.depth_m) and one.camera == other.camera
-    chosen = ShardedStacks(shards_folder, names=["s5", "s1"])
+    chosen = ShardedStacks(shards_below(shards_folder), names=["s5", "s1"])
     assert [stack.name[0] for stack in chosen] == ["s5", "s1"]
 
 
@@ -134,10 +135,18 @@ def test_what_is_no_shard_is_said(stacks_folder, shards_folder, tmp_path):
     with pytest.raises(InputError, match="it ends before"):
         cut.unpack("s2", tmp_path)
     with pytest.raises(InputError, match="the split names 1 stacks"):
-        ShardedStacks(shards_folder, names=["s1", "s9"])
+        ShardedStacks(shards_below(shards_folder), names=["s1", "s9"])
     (tmp_path / "a.b").mkdir()
     with pytest.raises(InputError, match="a point in its name"):
         write_shard(tmp_path / "x.tar", [tmp_path / "a.b"])
     assert not (tmp_path / "x.tar").exists()
     done = inside("evaluate", "data=shards", f"data.root='{tmp_path}/none'", "output_dir=e", expect=2, cwd=tmp_path)
     assert "no such folder" in one_line(done.stderr)
+
+
+def test_a_tar_file_of_something_else_is_passed_over(stacks_folder, tmp_path):
+    shutil.copytree(stacks_folder, tmp_path / "in")
+    tar_of(tmp_path / "in" / "backup.tar", "home/me/letters.txt")
+    found, passed = stacks_below(tmp_path / "in")
+    assert [one.name for one in found] == [f"s{i}" for i in range(7)]
+    assert len(passed) == 1 and "backup.tar" in passed[0] and "no member" in passed[0]

@@ -69,7 +69,8 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
 
     def identity(one: FoundStack) -> list[Any]:
         files = [one.source] if one.source.is_file() else sorted(p for p in one.source.iterdir() if p.is_file())
-        return [file_identity(file) for file in files if one.files is None or file.name in one.files] + [one.sample]
+        known = [file_identity(file) for file in files if one.files is None or file.name in one.files]
+        return known if one.sample is None else [*known, one.sample]
 
     title = f"sfdfd: {readable(root.resolve().name)}"
     with spreading(settings["cluster"]) as spread:

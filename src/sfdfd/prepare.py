@@ -55,8 +55,7 @@ def prepare(config: DictConfig) -> None:
         if maker is not None:
             record |= {"title": maker.title, "licence": maker.licence, "layout": "stacks"}
             with spreading(config.cluster) as spread:
-                several = None if config.cluster is None else spread
-                samples, title = maker.write(root.resolve(), record, reporter("tracing"), several), maker.title
+                samples, title = maker.write(root.resolve(), record, reporter("tracing"), spread), maker.title
         else:
             assert source is not None
             samples, title = _convert(source, root, config.source, record, reporter), source.title

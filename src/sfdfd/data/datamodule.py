@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -21,7 +21,7 @@ from sfdfd.data.files import Report
 from sfdfd.data.interface import IdentifiedDataset, SizedDataset
 from sfdfd.data.places import read_manifest
 from sfdfd.data.sampling import EpochBatches, Share
-from sfdfd.data.shards import ShardedStacks, shards_below
+from sfdfd.data.shards import Shard, ShardedStacks, shards_below
 from sfdfd.data.splits import SPLITS, limited, listed_names, split_names
 from sfdfd.data.stacks import StackFolders, read_stack, stack_folders
 from sfdfd.data.wrappers import Drawn, Masked, Remembered, Sparse, Survivor
@@ -279,25 +279,29 @@ class StacksDataModule(FocalStackDataModule):
         return read_stack(folder, overrides, self.holdout)
 
     def check(self) -> None:
-        stack_folders(self.root)
+        self.names()
+
+    def names(self) -> list[str]:
+        """Of the stacks of all splits, in order."""
+        return [folder.name for folder in stack_folders(self.root)]
+
+    def named(self, names: Sequence[str]) -> SizedDataset:
+        """The stacks of these names."""
+        return StackFolders(self.root, self.overrides, names, self.read)
 
     def make_dataset(self, split: str) -> SizedDataset:
         names = listed_names(self.root, split)
         if names is None:
-            names = [folder.name for folder in stack_folders(self.root)]
+            names = self.names()
             names = names if len(names) < 3 else split_names(names, split)
-        return StackFolders(self.root, self.overrides, limited(names, self.limit), self.read)
-
-    def stacks(self) -> int:
-        """How many there are, in all splits."""
-        return len(stack_folders(self.root))
+        return self.named(limited(names, self.limit))
 
     def protocol(self) -> dict[str, Any]:
         manifest = read_manifest(self.root) or {}
         return {
             "data": manifest.get("data", "recorded"),
             "root": str(self.root),
-            "stacks": self.stacks(),
+            "stacks": len(self.names()),
             "overrides": {key: value for key, value in self.overrides.items() if value is not None},
             "mask": "pixels of known depth within near and far",
             **({} if self.holdout is None else {"holdout": self.holdout}),
@@ -312,15 +316,13 @@ class ShardsDataModule(StacksDataModule):
         options: those of :class:`StacksDataModule`; ``root`` is the folder of the shards.
     """
 
-    def check(self) -> None:
-        shards_below(self.root)
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """The indices of the shards, read once."""
+        return shards_below(self.root)
 
-    def make_dataset(self, split: str) -> SizedDataset:
-        names = listed_names(self.root, split)
-        if names is None:
-            names = sorted(name for shard in shards_below(self.root) for name in shard.stacks)
-            names = names if len(names) < 3 else split_names(names, split)
-        return ShardedStacks(self.root, self.overrides, limited(names, self.limit), self.read)
+    def names(self) -> list[str]:
+        return sorted(name for shard in self.shards for name in shard.stacks)
 
-    def stacks(self) -> int:
-        return sum(len(shard.stacks) for shard in shards_below(self.root))
+    def named(self, names: Sequence[str]) -> SizedDataset:
+        return ShardedStacks(self.shards, names, partial(self.read, overrides=self.overrides))

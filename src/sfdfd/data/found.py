@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from sfdfd.data.formats.video import VIDEO_SUFFIXES
 from sfdfd.data.images import list_images, moment_of, without_twins
-from sfdfd.data.shards import Shard
+from sfdfd.data.shards import Shard, shard_files
 from sfdfd.errors import InputError
 
 __all__ = ["FoundStack", "bursts", "stacks_below"]
@@ -30,24 +29,29 @@ class FoundStack:
 
     Attributes:
         name: of the folder that receives what becomes of it; slashes are those of the folders.
-        source: the folder or the video.
+        source: the folder, the video or the shard.
         files: the names of its slices in the folder, where it is a burst of several.
-        sample: its name in ``source``, where that is a shard (:mod:`sfdfd.data.shards`).
+        shard: where ``source`` is one (:mod:`sfdfd.data.shards`), of this stack alone.
     """
 
     name: str
     source: Path
     files: tuple[str, ...] | None = None
-    sample: str | None = None
+    shard: Shard | None = None
+
+    @property
+    def sample(self) -> str | None:
+        """Its name in the shard."""
+        return None if self.shard is None else next(iter(self.shard.stacks))
 
     @contextmanager
     def opened(self) -> Iterator[Path]:
         """The folder or video itself; of a shard, the stack as a folder, as long as the block lasts."""
-        if self.sample is None:
+        if self.shard is None or self.sample is None:
             yield self.source
             return
-        with tempfile.TemporaryDirectory(prefix="sfdfd_") as folder:
-            yield Shard.of(self.source).unpack(self.sample, Path(folder))
+        with self.shard.unpacked(self.sample) as folder:
+            yield folder
 
 
 def stacks_below(
@@ -74,8 +78,13 @@ def stacks_below(
     for folder in _folders(root, seen):
         name = "" if folder == root else folder.relative_to(root).as_posix()
         images = without_twins(list_images(folder))
-        for shard in map(Shard.of, sorted(folder.glob("*.tar"))):
-            found += [FoundStack(_joined(name, one), shard.path, sample=one) for one in shard.stacks]
+        for path in shard_files(folder):
+            try:
+                shard = Shard.of(path)
+            except InputError as error:  # a tar file of something else
+                passed.append(str(error))
+                continue
+            found += [FoundStack(_joined(name, one), path, shard=shard.only(one)) for one in shard.stacks]
         videos = sorted(
             p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")
         )

@@ -7,10 +7,10 @@ Any program that knows WebDataset reads them; here a stack is found by its place
 
 from __future__ import annotations
 
-import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,21 @@ class Shard:
                 (target / file).write_bytes(content)
         return target
 
+    @contextmanager
+    def unpacked(self, name: str) -> Iterator[Path]:
+        """A stack as a folder, as long as the block lasts."""
+        with tempfile.TemporaryDirectory(prefix="sfdfd_") as folder:
+            yield self.unpack(name, Path(folder))
+
+    def only(self, name: str) -> Shard:
+        """The index of one stack alone."""
+        return Shard(self.path, {name: self.stacks[name]})
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The files in a folder that may be shards, by name."""
+    return [path for path in sorted(folder.glob(f"*{SUFFIX}")) if not path.name.startswith(".")]
+
 
 def _path_in(name: str, shard: Path) -> str:
     """The file's path below its stack's folder.
@@ -100,7 +115,7 @@ def shards_below(root: Path) -> list[Shard]:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder (data.root)")
-    shards = [Shard.of(path) for path in sorted(root.glob(f"*{SUFFIX}")) if not path.name.startswith(".")]
+    shards = [Shard.of(path) for path in shard_files(root)]
     if not shards:
         raise InputError(
             f"{root}: no shards (*{SUFFIX}) in it; `python -m sfdfd.shard stacks=DIR` makes them (data.root)"
@@ -139,27 +154,26 @@ def write_shard(path: Path, folders: Sequence[Path]) -> int:
 
 
 class ShardedStacks(Dataset):
-    """The stacks of the shards in a folder; each is read where it lies.
+    """The stacks of shards; each is read where it lies.
 
     Args:
-        root: the folder.
-        overrides: keys of ``stack.yaml`` that hold for all of them.
+        shards: of one folder (:func:`shards_below`); reading their indices is most of the work of opening a large set.
         names: the stacks to take, in this order; all by default.
-        read: makes a stack of a folder and the overrides; :func:`sfdfd.data.stacks.read_stack` by default.
+        read: makes a stack of a folder.
     """
 
     def __init__(
         self,
-        root: str | Path,
-        overrides: Mapping[str, Any] | None = None,
+        shards: Sequence[Shard],
         names: Sequence[str] | None = None,
-        read: Callable[[Path, Mapping[str, Any]], FocalStack] = read_stack,
+        read: Callable[[Path], FocalStack] = read_stack,
     ) -> None:
-        self.read, self.overrides = read, dict(overrides or {})
-        places = {name: shard for shard in shards_below(Path(root)) for name in shard.stacks}
+        self.read = read
+        places = {name: shard for shard in shards for name in shard.stacks}
         missing = [name for name in names or [] if name not in places]
         if missing:
-            raise InputError(f"{root}: the split names {len(missing)} stacks that are in no shard, first {missing[0]}")
+            where = shards[0].path.parent
+            raise InputError(f"{where}: the split names {len(missing)} stacks that are in no shard, first {missing[0]}")
         self.places = [(name, places[name]) for name in (places if names is None else names)]
 
     def __len__(self) -> int:
@@ -172,8 +186,5 @@ class ShardedStacks(Dataset):
 
     def __getitem__(self, index: int) -> FocalStack:
         name, shard = self.places[index]
-        folder = Path(tempfile.mkdtemp(prefix="sfdfd_"))
-        try:
-            return self.read(shard.unpack(name, folder), self.overrides)
-        finally:
-            shutil.rmtree(folder)
+        with shard.unpacked(name) as folder:
+            return self.read(folder)

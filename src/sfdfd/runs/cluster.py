@@ -1,7 +1,7 @@
 """The same function over many items, here or on the workers of a Dask cluster; a lost worker costs what it had at hand.
 
-Dask and not Ray (measured, docs/scale.md): a tenth of the size, a third of the start-up, half of the overhead for tasks like
-ours, which write their results themselves, whole or not at all.
+Dask and not Ray (measured, docs/howto/clusters.md): a tenth of the size, a quarter of the start-up, half of the time for
+tasks like ours, which write their results themselves, whole or not at all.
 """
 
 from __future__ import annotations
