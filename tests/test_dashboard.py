@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 
 import numpy as np
 import pytest
@@ -32,8 +33,17 @@ def told(tmp_path_factory):
     return folder / "run"
 
 
+def written(file):
+    """What lies in a run's file once W&B's process has written all of it."""
+    deadline = time.monotonic() + 30
+    while not (run := read_wandb(file)).ended and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert run.ended, file
+    return run
+
+
 def test_wandb_has_everything(told):
-    first, second = (read_wandb(file) for file in wandb_files(told))
+    first, second = (written(file) for file in wandb_files(told))
     assert first.id == second.id, "a continued run is the same run"
     assert first.project == "sfdfd" and first.name.startswith("procedural train_length=4 ")
     assert first.tags == ["procedural", "focus_attention", "default"]
@@ -62,7 +72,7 @@ def test_wandb_has_everything(told):
 
 
 def test_tensorboard_has_the_same(told):
-    first = read_wandb(wandb_files(told)[0])
+    first = written(wandb_files(told)[0])
     events = EventAccumulator(str(told / "tensorboard"), size_guidance={"images": 0, "histograms": 0, "tensors": 0})
     events.Reload()
     tags = events.Tags()
@@ -122,7 +132,7 @@ def test_a_run_without_wandb_has_a_dashboard_as_well(trained, tmp_path):
 def test_a_sweep_is_a_group_and_names_say_what_was_varied(tmp_path):
     inside("train", "-m", "experiment=procedural", "optics.sigma_scale=0.5,1.0", "trainer.max_steps=1", "output_dir=sw",
            "logger=wandb", *SMALL, cwd=tmp_path)  # fmt: skip
-    runs = [read_wandb(wandb_files(tmp_path / "sw" / str(job))[0]) for job in range(2)]
+    runs = [written(wandb_files(tmp_path / "sw" / str(job))[0]) for job in range(2)]
     assert [run.name for run in runs] == ["procedural sigma_scale=0.5", "procedural sigma_scale=1.0"]
     assert {run.group for run in runs} == {"sw"} and runs[0].id != runs[1].id
 
@@ -131,11 +141,11 @@ def test_collapse_and_nan_are_alerts(tmp_path):
     with pytest.warns(UserWarning, match="depth has collapsed"):
         inside("train", *RUN, "trainer.max_steps=2", "logger=wandb", "callbacks.collapse.smallest_std=9", "output_dir=r",
                cwd=tmp_path)  # fmt: skip
-    (title, text), *_ = read_wandb(wandb_files(tmp_path / "r")[0]).alerts
+    (title, text), *_ = written(wandb_files(tmp_path / "r")[0]).alerts
     assert title == "depth has collapsed" and "after step 2" in text
     inside("train", *RUN, "trainer.max_steps=4", "logger=wandb", "optimizer.lr=1e30", "output_dir=n", expect=2,
            cwd=tmp_path)  # fmt: skip
-    alerts = read_wandb(wandb_files(tmp_path / "n")[0]).alerts
+    alerts = written(wandb_files(tmp_path / "n")[0]).alerts
     assert "the loss is not finite" in [title for title, _ in alerts]
 
 
@@ -158,7 +168,7 @@ def test_no_dashboard_stops_a_training(tmp_path, monkeypatch):
         logger.log_metrics({"a": 1.0}, step=3)
     wandb.finish()
     (file,) = wandb_files(tmp_path / "a")
-    assert read_wandb(file).logged("a") == [(3.0, 1.0)]
+    assert written(file).logged("a") == [(3.0, 1.0)]
 
     def nothing(**options):
         if options.get("mode") != "disabled":
@@ -236,7 +246,7 @@ def test_a_checkpoint_comes_from_wandb(trained, tmp_path, monkeypatch):
 
 def test_a_broken_wandb_file_is_read_as_far_as_it_goes(told, tmp_path):
     file = wandb_files(told)[0]
-    whole = read_wandb(file)
+    whole = written(file)
     (tmp_path / "cut.wandb").write_bytes(file.read_bytes()[:-7])
     assert 0 < len(read_wandb(tmp_path / "cut.wandb").history) <= len(whole.history)
     (tmp_path / "no.wandb").write_bytes(b"nonsense")

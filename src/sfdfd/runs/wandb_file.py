@@ -34,6 +34,7 @@ class WandbRun:
         alerts: (title, text).
         artifacts: (name, type, aliases).
         folder: ``files`` beside it, in which the media's paths are.
+        ended: whether W&B's own process has written the end, which it does a little after the run's has gone on.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class WandbRun:
     history: list[dict[str, Any]] = field(default_factory=list)
     alerts: list[tuple[str, str]] = field(default_factory=list)
     artifacts: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
+    ended: bool = False
 
     def logged(self, key: str) -> list[tuple[float, float]]:
         """(step, value) of a quantity."""
@@ -99,6 +101,8 @@ def _take_in(run: WandbRun, record: Any) -> None:
         run.config.update(_items(record.config.update))
     elif kind == "history":
         run.history.append(_items(record.history.item))
+    elif kind == "exit":
+        run.ended = True
     elif kind == "alert":
         run.alerts.append((record.alert.title, record.alert.text))
     elif kind == "artifact":
