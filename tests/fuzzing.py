@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+from sfdfd.training.device import peak_memory_gib
 from tests.commands import ended
 
 LONGEST_S = 60
@@ -24,10 +25,6 @@ MOST_DATA_BYTES = 8 * 2**30
 """What the process may allocate at all: an absurd size fails here as it would on a small machine."""
 NOWHERE = "http://127.0.0.1:9"
 """A proxy that is none: a case that would reach the network fails at once."""
-
-
-def peak_bytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def serve(pipe):
@@ -41,7 +38,7 @@ def serve(pipe):
             done = SimpleNamespace(**vars(ended(command, *arguments, cwd=cwd)), crash="")
         except BaseException:
             done.crash = traceback.format_exc()
-        pipe.send((done, peak_bytes()))
+        pipe.send((done, peak_memory_gib() * 2**30))
 
 
 class Worker:

@@ -35,6 +35,8 @@ def _drawn(run: Path, output_dir: Path) -> tuple[Path, Path]:
     Raises:
         InputError: it holds no log.
     """
+    from functools import cache
+
     import imageio.v3 as iio
 
     from sfdfd.data.files import written_aside
@@ -49,10 +51,12 @@ def _drawn(run: Path, output_dir: Path) -> tuple[Path, Path]:
     if not told and not (run / "csv" / "metrics.csv").is_file():
         raise InputError(f"run={run}: no log below; train with logger=[csv,wandb]")
 
+    @cache
     def curves(key: str) -> list[tuple[float, float]]:
         points = [point for one in told for point in one.logged(key)] if told else logged(run, key)
         return sorted(dict(points).items())  # of a step that was made twice, the later
 
+    @cache
     def histograms(key: str) -> list[tuple[float, Any]]:
         return sorted(dict(point for one in told for point in one.media(key)).items())
 

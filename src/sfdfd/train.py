@@ -57,13 +57,14 @@ def train(config: DictConfig) -> dict[str, Any]:
     _fit_intervals(config)
     ckpt_path, first_step = _continued(config, resolved, module, datamodule)
     trainer = _trainer(config, first_step if ckpt_path is not None else None)
+    record = run_record()
     if trainer.is_global_zero:
         output_dir.mkdir(parents=True, exist_ok=True)
-        write_json(output_dir / "run.json", run_record())
+        write_json(output_dir / "run.json", record)
         OmegaConf.save(OmegaConf.create(resolved), output_dir / "config.yaml")
     try:
         for logger in trainer.loggers:
-            logger.log_hyperparams({**_flat(resolved), **{f"run.{k}": v for k, v in _flat(run_record()).items()}})
+            logger.log_hyperparams({**_flat(resolved), **_flat({"run": record})})
         _fit(trainer, module, datamodule, ckpt_path)
         steps = _steps_taken(trainer, first_step, complete=0 <= config.trainer.max_steps <= first_step)
         callbacks = trainer.callbacks  # type: ignore[attr-defined] # set by Lightning without a type

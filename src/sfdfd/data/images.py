@@ -22,7 +22,7 @@ from sfdfd.data.exif import PhotoFacts, photo_facts, taken_at
 from sfdfd.data.formats.heic import HEIC_SUFFIXES, is_heic, read_heic
 from sfdfd.data.formats.makernotes import exif_of
 from sfdfd.data.formats.raw import RAW_SUFFIXES, raw_is_readable, read_raw
-from sfdfd.errors import InputError, checked_whole
+from sfdfd.errors import InputError, checked_whole, one_line
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -31,6 +31,7 @@ __all__ = [
     "natural_key",
     "read_array",
     "read_image",
+    "read_npy",
     "read_photograph",
     "to_bytes",
     "to_float",
@@ -212,6 +213,18 @@ def to_float(array: np.ndarray) -> Float[Tensor, "3 h w"]:
 def to_bytes(values: Tensor) -> Tensor:
     """[0, 1] -> uint8, rounded: how a photograph is stored; ``to_bytes(x).float().div(255)`` is what is read back."""
     return (values.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def read_npy(path: Path, dtype: Any = None) -> np.ndarray:
+    """A NumPy file's array, never unpickling objects; as ``dtype`` where one is given.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), dtype)
+    except Exception as error:  # NumPy raises whatever it likes on broken files
+        raise InputError(f"{path}: not a NumPy array ({one_line(error)})") from None
 
 
 def read_image(path: Path) -> Float[Tensor, "3 h w"]:

@@ -18,11 +18,11 @@ from sfdfd.data.distances import focus_distances, how_to_give_distances
 from sfdfd.data.exif import PhotoFacts
 from sfdfd.data.files import readable
 from sfdfd.data.holdout import held_out, remaining
-from sfdfd.data.images import read_photograph, to_float
+from sfdfd.data.images import read_npy, read_photograph, to_float
 from sfdfd.data.names import focal_length_in_names
 from sfdfd.data.reading import read_slices
 from sfdfd.data.slices import Slices
-from sfdfd.errors import InputError, one_line
+from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 
 __all__ = ["STACK_KEYS", "Photographs", "depth_range_m", "read_photographs"]
@@ -270,10 +270,7 @@ def _truth(said: Description, size: tuple[int, int], part: tuple[slice, slice]) 
         if key == "aif":
             values, _ = read_photograph(file)
         else:
-            try:
-                values = np.load(file, allow_pickle=False).astype(np.float32)
-            except Exception as error:  # NumPy raises whatever it likes on broken files
-                raise InputError(f"{file}: not a NumPy array ({one_line(error)})") from None
+            values = read_npy(file, np.float32)
         if values.shape[:2] != size or values.ndim != (3 if key == "aif" else 2):
             raise InputError(f"{file}: shape {values.shape}, but the slices have {size[0]} x {size[1]} pixels")
         found[key] = np.ascontiguousarray(values[part])

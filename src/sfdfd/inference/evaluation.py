@@ -109,7 +109,7 @@ def evaluate(
         "protocol": {
             **datamodule.protocol(),
             "split": split,
-            "resolution": sorted({size for share in shares for size in share.resolution}),
+            "resolution": [list(size) for size in sorted({size for share in shares for size in share.resolution})],
             "model_sigma_scale": renderer.options.get("sigma_scale"),
             "model_renderer": dict(renderer.options),
             "average": "per image over valid pixels, then the unweighted mean over images; pooled/... over all pixels",
@@ -118,7 +118,6 @@ def evaluate(
             **(protocol or {}),
         },
     }
-    result["protocol"]["resolution"] = [list(size) for size in result["protocol"]["resolution"]]
     write_json(output_dir / "metrics.json", result)
     _write_rows(output_dir / "metrics.csv", rows)
     _report(output_dir / "report.html", result, _reported(methods), _Cases.joined(shares), renderer)

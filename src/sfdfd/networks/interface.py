@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -122,6 +122,18 @@ def convolution(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True))
 
 
+def output_of(network: Callable[..., NetworkOutput], stack: FocalStack, **known: Any) -> NetworkOutput:
+    """What a network answers to a stack (or its module, compiled), given what else it asks for; the batch is not padded."""
+    return network(
+        stack.images,
+        stack.focus_distances_m,
+        near_m=stack.near_m,
+        far_m=stack.far_m,
+        slice_mask=stack.slice_mask,
+        **known,
+    )
+
+
 def predict_stack(
     network: Network, renderer: Renderer, stack: FocalStack, forward: Callable[..., NetworkOutput] | None = None
 ) -> Prediction:
@@ -141,15 +153,7 @@ def predict_stack(
         torch.Size([1, 5, 3, 48, 64])
     """
     known = {"defocus": defocus_of(stack, renderer)} if getattr(network, "needs_defocus", False) else {}
-    output = (forward or network)(
-        stack.images,
-        stack.focus_distances_m,
-        near_m=stack.near_m,
-        far_m=stack.far_m,
-        slice_mask=stack.slice_mask,
-        **known,
-    )
-    return rendered(output, renderer, stack)
+    return rendered(output_of(forward or network, stack, **known), renderer, stack)
 
 
 def depth_std_of(output: NetworkOutput, stack: FocalStack) -> Float[Tensor, "b h w"] | None:

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from sfdfd.data.images import read_image, to_bytes, working_size
-from sfdfd.errors import InputError, checked_number, one_line
+from sfdfd.data.images import read_image, read_npy, to_bytes, working_size
+from sfdfd.errors import InputError, checked_number
 from sfdfd.measures.left_out import render_slice
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import depth_at
@@ -173,12 +173,9 @@ class FinishedPrediction:
 
 def _array(folder: Path, relative: bool) -> np.ndarray:
     path = folder / ("relative_depth.npy" if relative else "depth_m.npy")
-    try:
-        values = np.asarray(np.load(path, allow_pickle=False))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; predict the stack again") from None
-    except Exception as error:  # NumPy raises whatever it likes on broken files
-        raise InputError(f"{path}: not a NumPy array ({one_line(error)})") from None
+    if not path.exists():
+        raise InputError(f"{path}: no such file; predict the stack again")
+    values = read_npy(path)
     if values.ndim != 2 or values.dtype.kind != "f" or not np.isfinite(values).all():
         raise InputError(f"{path}: expected (H,W) finite numbers, got {values.dtype} {values.shape}")
     return values.astype(np.float32, copy=False)

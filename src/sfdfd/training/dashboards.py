@@ -75,21 +75,21 @@ def tell_table(
     if not rows:
         return
     columns = list(dict.fromkeys(column for row in rows for column in row))
+    files = [pictures.get(f"{row.get('method')}_{row.get('name')}") for row in rows]
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             import wandb
 
-            def frame(row: Mapping[str, Any]) -> list[Any]:
-                file = pictures.get(f"{row.get('method')}_{row.get('name')}")
-                return [None if file is None else wandb.Image(_narrow(iio.imread(file)))] if pictures else []
-
-            data = [[row.get(column) for column in columns] + frame(row) for row in rows]
+            data = [[row.get(column) for column in columns] for row in rows]
+            if pictures:
+                for line, file in zip(data, files, strict=True):
+                    line.append(None if file is None else wandb.Image(_narrow(iio.imread(file))))
             logger.log_table(key, columns=columns + [FRAME] * bool(pictures), data=data, step=step)
         elif isinstance(logger, TensorBoardLogger):
             texts = [columns, ["---"] * len(columns), *([_text(row.get(column)) for column in columns] for row in rows)]
             logger.experiment.add_text(key, "\n".join("| " + " | ".join(line) + " |" for line in texts), step)
-            for row in rows:
-                if file := pictures.get(f"{row.get('method')}_{row.get('name')}"):
+            for row, file in zip(rows, files, strict=True):
+                if file is not None:
                     image = _narrow(iio.imread(file))
                     logger.experiment.add_image(f"{key}/{row.get('name')}", image, step, dataformats="HWC")
 
@@ -125,7 +125,8 @@ def tell_model(loggers: Sequence[Any], checkpoint: str | Path, facts: Mapping[st
 
 
 def _narrow(image: np.ndarray) -> np.ndarray:
-    return image[:: max(1, -(-image.shape[1] // WIDEST_PX)), :: max(1, -(-image.shape[1] // WIDEST_PX)), :3]
+    step = max(1, -(-image.shape[1] // WIDEST_PX))
+    return image[::step, ::step, :3]
 
 
 def _text(value: Any) -> str:

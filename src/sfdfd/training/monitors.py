@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 from sfdfd.measures.diagnosis import textured_share
 from sfdfd.measures.metrics import depth_metrics
 from sfdfd.networks.classical import classical_network, constant_network
-from sfdfd.networks.interface import Network
+from sfdfd.networks.interface import Network, output_of
 from sfdfd.stack import FocalStack
 from sfdfd.training.dashboards import tell_histogram
 from sfdfd.training.device import peak_memory_gib
@@ -132,12 +132,11 @@ class ValidationMonitor(lightning.Callback):
     """Logs at each validation what its figures have to be held against, and how blurred the network thinks its scenes are.
 
     - ``truth/constant_abs_rel``, ``truth/constant_rmse``, ``truth/classical_abs_rel``, ``truth/classical_rmse``, of the same
-      images, where truth is there: a network that stays at the constant's level has learnt nothing. Made once; they steer
-      nothing.
+      images, where truth is there: a network that stays at the constant's level has learnt nothing. They steer nothing.
     - ``health/blur_radius_px``: a histogram of the predicted blur radius over all slices and pixels; its median and 95th
       percentile as ``health/blur_radius_median_px`` and ``health/blur_radius_p95_px``.
     - ``health/no_signal_share``: pixels whose sharpness does not change over the slices (too little texture, or too little
-      blur), where depth is anybody's guess.
+      blur), where depth is anybody's guess. This and the first do not depend on the network, and are made once.
 
     Args:
         largest_px: the histogram's end; what is blurred more counts there.
@@ -169,18 +168,13 @@ class ValidationMonitor(lightning.Callback):
         for _, part, prediction in outputs["predicted"]:
             radius = prediction.defocus_px.abs().float()[part.slice_mask].clamp_max(self.largest_px)
             self._counts += torch.histc(radius, self.bins, 0.0, self.largest_px)
+            if self._known:
+                continue
             self._add("health/no_signal_share", 1 - textured_share(part))
-            if not self._known and part.depth_m is not None and module.log_truth_metrics:
+            if part.depth_m is not None and module.log_truth_metrics:
                 for name, network in self._beside.items():
-                    seen = part.without_truth()
-                    found = network(
-                        seen.images,
-                        seen.focus_distances_m,
-                        near_m=seen.near_m,
-                        far_m=seen.far_m,
-                        slice_mask=seen.slice_mask,
-                    )
-                    measured = depth_metrics(found.depth_m, part.depth_m, cast(Tensor, part.valid))
+                    depth_m = output_of(network, part.without_truth()).depth_m
+                    measured = depth_metrics(depth_m, part.depth_m, cast(Tensor, part.valid))
                     for key in ("abs_rel", "rmse"):
                         self._add(f"truth/{name}_{key}", measured[key])
 
@@ -192,13 +186,14 @@ class ValidationMonitor(lightning.Callback):
     def on_validation_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        found = {key: float(mean.compute()) for key, mean in self._means.items()}  # over all processes
-        self._known |= {key: value for key, value in found.items() if key.startswith("truth/")}
+        self._known |= {key: float(mean.compute()) for key, mean in self._means.items()}  # over all processes
         counts = cast(Tensor, trainer.strategy.reduce(self._counts, reduce_op="sum")).cpu().numpy()
         edges = np.linspace(0, self.largest_px, self.bins + 1)
-        for share, name in ((0.5, "median"), (0.95, "p95")):
-            found[f"health/blur_radius_{name}_px"] = _quantile(counts, edges, share)
-        values = {key: value for key, value in {**found, **self._known}.items() if math.isfinite(value)}
+        blur = {
+            f"health/blur_radius_{name}_px": _quantile(counts, edges, share)
+            for share, name in ((0.5, "median"), (0.95, "p95"))
+        }
+        values = {key: value for key, value in {**blur, **self._known}.items() if math.isfinite(value)}
         module.log_dict(values, rank_zero_only=False, sync_dist=False)
         tell_histogram(trainer.loggers, "health/blur_radius_px", counts, edges, trainer.global_step)
 
