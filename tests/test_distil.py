@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
+from sfdfd.errors import InputError
 from sfdfd.training.checkpoints import load_run
+from sfdfd.training.distillation import Distillation
 from tests.commands import inside
 
 SMALL = [
@@ -31,3 +33,22 @@ def test_weights_are_distilled_kept_and_read(tmp_path):
     inside("predict", "stack=example", "checkpoint=d/weights.ckpt", "refine.seconds=0", "output_dir=p", cwd=tmp_path)
     facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
     assert facts["refinement"] is None and (tmp_path / "p" / "confidence.npy").is_file()
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_goes_on_to_the_very_weights(tmp_path, monkeypatch):
+    steps = [*SMALL[:-1], "steps=5", "save_every=2"]
+    inside("distil", *steps, "output_dir=whole", cwd=tmp_path)
+    step_of = Distillation.training_step
+
+    def stopped(module, lesson, index):
+        if index == 3:
+            raise InputError("stopped")
+        return step_of(module, lesson, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Distillation, "training_step", stopped)
+        inside("distil", *steps, "output_dir=parts", cwd=tmp_path, expect=2)
+    inside("distil", *steps, "output_dir=parts", cwd=tmp_path)
+    whole, parts = (torch.load(tmp_path / name / "weights.ckpt")["state_dict"] for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[key], parts[key]) for key in whole)

@@ -148,7 +148,7 @@ def answered(told: str, folder: Path, question: Question) -> None:
 
 
 def _lessons(config: DictConfig, answered: list[Path], folder: Path) -> tuple[list[Path], list[Path]]:
-    """The teacher's own stacks, and self-made ones: answer ``i mod n`` with the random camera of (seed, i)."""
+    """The teacher's own stacks, and self-made ones: stack ``i`` depends on (seed, i) alone."""
     import torch
 
     from sfdfd.data.files import written_aside
@@ -156,11 +156,11 @@ def _lessons(config: DictConfig, answered: list[Path], folder: Path) -> tuple[li
 
     folder.mkdir(exist_ok=True)
     made = [folder / f"{index:06d}.pt" for index in range(config.stacks)]
+    answers = [unpacked(torch.load(path, weights_only=True)).answer for path in answered]
     for index, path in enumerate(made):
         if path.is_file():
             continue
-        answer = unpacked(torch.load(answered[index % len(answered)], weights_only=True)).answer
-        lesson = random_lesson(answer, (config.seed, index), config.size, _planes(config))
+        lesson = random_lesson(answers, (config.seed, index), config.size, _planes(config))
         with written_aside(path) as part:
             torch.save(packed(lesson), part)
         if index % 50 == 0:
@@ -187,13 +187,15 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
     from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
     from torch.utils.data import DataLoader
 
-    from sfdfd.training.checkpoints import save_weights
+    from sfdfd.training.checkpoints import checked_place, load_checkpoint, save_weights
     from sfdfd.training.distillation import Distillation
     from sfdfd.training.loggers import ContinuedCSVLogger
+    from sfdfd.training.resuming import WholeCheckpoints
     from sfdfd.training.selfmade import LessonsOf, together
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for known in ("does not have many workers", "smaller than the logging interval", "exists and is not empty"):
+    for known in ("does not have many workers", "smaller than the logging interval", "exists and is not empty",
+                  "dataloader is not resumable"):  # the lessons are: they begin where they stopped
         warnings.filterwarnings("ignore", message=f".*{known}.*")
     warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")  # Lightning 2.6 on torch 2.13
     run_config = {
@@ -206,17 +208,21 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
     module = Distillation(network, optimizer, plain(config.weights), run_config=run_config)
     every = max(1, round(len(made) * config.own_share / max(1e-6, 1 - config.own_share) / len(own)))
     length = config.steps * config.batch_size
-    lessons = LessonsOf([*made, *own * every], length, config.crop, config.seed)
+    last = output_dir / "last.ckpt"
+    step = checked_place(load_checkpoint(last), str(last)).step if last.is_file() else 0
+    lessons = LessonsOf([*made, *own * every], length, config.crop, config.seed, step * config.batch_size)
     loader = DataLoader(lessons, config.batch_size, collate_fn=together)
     saver = ModelCheckpoint(
         output_dir, filename="last", every_n_train_steps=config.save_every, enable_version_counter=False
     )
+    logger = ContinuedCSVLogger(save_dir=str(output_dir), name=None, version="csv")
+    if step:
+        logger.continue_from(step)
     trainer = lightning.Trainer(
         default_root_dir=output_dir, accelerator="cpu", max_steps=config.steps, max_epochs=1, precision=config.precision,
-        gradient_clip_val=1.0, callbacks=[saver, EMAWeightAveraging(decay=config.ema_decay)],
-        logger=ContinuedCSVLogger(save_dir=str(output_dir), name=None, version="csv"), enable_model_summary=False,
+        gradient_clip_val=1.0, callbacks=[saver, EMAWeightAveraging(decay=config.ema_decay)], logger=logger,
+        enable_model_summary=False, plugins=[WholeCheckpoints()],
     )  # fmt: skip
-    last = output_dir / "last.ckpt"
     trainer.fit(module, loader, ckpt_path=last if last.is_file() else None, weights_only=True)
     save_weights(output_dir / "weights.ckpt", module.state_dict(), run_config)
     print(f"written to {output_dir / 'weights.ckpt'}; read it as checkpoint=PATH")

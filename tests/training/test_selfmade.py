@@ -7,6 +7,7 @@ import torch
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.networks.sweep import PlaneSweepNet
 from sfdfd.optics import DefocusRenderer
+from sfdfd.training import selfmade
 from sfdfd.training.distillation import distillation_terms
 from sfdfd.training.selfmade import Answer, own_lesson, packed, random_lesson, together, unpacked
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
@@ -22,14 +23,35 @@ def answer():
 
 
 def test_a_lesson_depends_on_its_seed_alone(answer):
-    one, same, other = (random_lesson(answer, seed, 40, PLANES) for seed in ((0, 1), (0, 1), (0, 2)))
+    one, same, other = (random_lesson([answer], seed, 40, PLANES) for seed in ((0, 1), (0, 1), (0, 2)))
     assert torch.equal(one.images, same.images) and torch.equal(one.costs, same.costs)
     assert one.images.shape != other.images.shape or not torch.equal(one.images, other.images)
 
 
+def test_cut_outs_stand_in_front_and_their_edges_are_sharp(answer):
+    """Only nearer, only inside the silhouette; the AIF is one surface's or the other's but for a pixel between them."""
+    ground = answer._replace(position=torch.full((56, 64), 0.3), aif=torch.zeros(3, 56, 64))
+    other = answer._replace(position=torch.full((56, 64), 0.9), aif=torch.ones(3, 56, 64))
+    covered = []
+    for seed in range(20):
+        g = np.random.default_rng(seed)
+        inside_px = selfmade._silhouette(48, g)
+        scene = selfmade._in_front_of(
+            Answer(*(value[..., :48, :48] for value in ground)), Answer(*(value[..., :48, :48] for value in other)),
+            inside_px, g,
+        )  # fmt: skip
+        nearer = scene.position > 0.3
+        assert bool((scene.position >= 0.3).all()) and not bool((nearer & (inside_px <= 0)).any())
+        assert bool((scene.aif[0][inside_px < -0.5] == 0).all())
+        within = scene.aif[0][(inside_px > 0.5) & nearer]
+        assert bool((within == 1).all())
+        covered.append(float(nearer.float().mean()))
+    assert 0.02 < np.mean(covered) < 0.6
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_cameras_and_answers_are_what_they_say(answer, seed):
-    lesson = random_lesson(answer, (7, seed), 40, PLANES)
+    lesson = random_lesson([answer], (7, seed), 40, PLANES)
     slices = len(lesson.images)
     assert lesson.images.shape == (slices, 3, 40, 40) and lesson.costs.shape == (2, PLANES, 40, 40)
     assert 2 <= slices <= 12 and lesson.ends_px.shape == (slices, 2)
@@ -41,11 +63,9 @@ def test_cameras_and_answers_are_what_they_say(answer, seed):
 
 
 def test_the_stack_is_the_answer_rendered(answer, monkeypatch):
-    from sfdfd.training import selfmade
-
     kept = {}
     monkeypatch.setattr(selfmade, "_as_photographed", lambda images, g: kept.setdefault("images", images))
-    lesson = random_lesson(answer, (0, 5), 40, PLANES)
+    lesson = random_lesson([answer], (0, 5), 40, PLANES)
     near, far = lesson.ends_px.unbind(-1)
     blur = (far[:, None, None] + lesson.answer.position * (near - far)[:, None, None]).abs()
     sharpest = blur.amin((1, 2)).argmin()
@@ -56,7 +76,7 @@ def test_the_stack_is_the_answer_rendered(answer, monkeypatch):
 
 
 def test_packing_keeps_a_lesson_and_cutting_moves_all_alike(answer):
-    lesson = random_lesson(answer, (0, 3), 40, PLANES)
+    lesson = random_lesson([answer], (0, 3), 40, PLANES)
     back = unpacked(packed(lesson))
     torch.testing.assert_close(back.images, lesson.images, atol=2e-3, rtol=0)
     torch.testing.assert_close(back.costs, lesson.costs, atol=2e-2, rtol=1e-2)
@@ -77,7 +97,7 @@ def test_the_teachers_own_stack_is_a_lesson_and_a_batch_is_padded(answer):
     position = torch.zeros(40, 48)
     own = own_lesson(stack, Answer(position, stack.images[0, 0], position + 1), renderer, PLANES)
     assert own.costs.shape == (2, PLANES, *stack.images.shape[-2:]) and torch.equal(own.images, stack.images[0])
-    lessons = [random_lesson(answer, (1, seed), 40, PLANES) for seed in (0, 1, 2)]
+    lessons = [random_lesson([answer], (1, seed), 40, PLANES) for seed in (0, 1, 2)]
     batch = together(lessons)
     longest = max(len(one.images) for one in lessons)
     assert batch.images.shape[:2] == (3, longest) and batch.slice_mask.sum(1).tolist() == [
@@ -86,7 +106,7 @@ def test_the_teachers_own_stack_is_a_lesson_and_a_batch_is_padded(answer):
 
 
 def test_the_terms_vanish_at_the_answer_and_teach_the_spread(answer):
-    lesson = together([random_lesson(answer, (2, 0), 40, PLANES)])
+    lesson = together([random_lesson([answer], (2, 0), 40, PLANES)])
     low, high = 1 / lesson.far_m, 1 / lesson.near_m
     depth_m = 1 / (low + lesson.answer.position * (high - low))
     weights = {"log_depth": 1.0, "position": 1.0, "aif": 1.0, "spread": 0.0}
@@ -107,7 +127,7 @@ def test_a_network_learns_a_lesson(answer):
 
     weights = {"log_depth": 1.0, "position": 1.0, "aif": 0.0, "spread": 0.0}
     module = Distillation(PlaneSweepNet(width=16, planes=PLANES, depth=3), lambda p: torch.optim.Adam(p, 3e-3), weights)
-    lesson = together([random_lesson(answer, (3, 1), 40, PLANES)])
+    lesson = together([random_lesson([answer], (3, 1), 40, PLANES)])
     optimizer = torch.optim.Adam(module.parameters(), 1e-2)
     found = []
     for _ in range(120):

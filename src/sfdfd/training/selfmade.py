@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -117,17 +118,20 @@ def own_lesson(stack: FocalStack, answer: Answer, renderer: Renderer, planes: in
     )  # fmt: skip
 
 
-def random_lesson(answer: Answer, seed: Sequence[int], size: int = 160, planes: int = 32) -> Lesson:
-    """An answer as a scene, photographed by a random camera: depth range, blur, focus distances, optics, noise, alignment.
+def random_lesson(answers: Sequence[Answer], seed: Sequence[int], size: int = 160, planes: int = 32) -> Lesson:
+    """A scene of answers, photographed by a random camera: depth range, blur, focus distances, optics, noise, alignment.
+
+    One answer is the scene's ground; in front of it stand up to five cut-outs of others (rods, ellipses, polygons, blobs),
+    so that silhouettes are sharp however soft the teacher's are. Surfaces are sometimes faint, sometimes planes.
 
     Args:
-        answer: the scene.
+        answers: of a teacher, at least one; which are taken is random.
         seed: of all that is random.
         size: side of the square in pixels.
         planes: of the sweep.
     """
     g = np.random.default_rng(list(seed))
-    position, aif, _ = _varied(answer, size, g)
+    position, aif, _ = _scene(answers, size, g)
     near_m, far_m, camera = _random_camera(g)
     focus_m = _random_focus_m(g, near_m, far_m, camera)
     renderer = _random_renderer(g)
@@ -139,19 +143,80 @@ def random_lesson(answer: Answer, seed: Sequence[int], size: int = 160, planes: 
     return own_lesson(stack, Answer(position, aif, torch.ones_like(position)), renderer, planes)
 
 
-def _varied(answer: Answer, size: int, g: np.random.Generator) -> Answer:
-    """A random square, other colours, and its depths stretched over another part of the range."""
+def _scene(answers: Sequence[Answer], size: int, g: np.random.Generator) -> Answer:
+    """A ground and what stands in front of it."""
+
+    def surface() -> Answer:
+        return _surface(answers[int(g.integers(len(answers)))], size, g)
+
+    scene = _stretched(surface(), g)
+    for _ in range(int(g.choice((0, 1, 2, 3, 5)))):
+        scene = _in_front_of(scene, surface(), _silhouette(size, g), g)
+    return scene
+
+
+def _surface(answer: Answer, size: int, g: np.random.Generator) -> Answer:
+    """A random square of an answer at a random scale, in other colours; sometimes faint, sometimes as a plane."""
     height, width = answer.position.shape
-    top, left = (int(g.integers(0, max(n - size, 0) + 1)) for n in (height, width))
-    position = answer.position[top : top + size, left : left + size].float()
-    aif = answer.aif[:, top : top + size, left : left + size].float()
+    side = min(round(size * float(np.exp(g.uniform(np.log(0.6), np.log(1.4))))), height, width)
+    top, left = (int(g.integers(0, n - side + 1)) for n in (height, width))
+    both = torch.cat([answer.position[None], answer.aif])[None, :, top : top + side, left : left + side].float()
+    both = F.interpolate(both, (size, size), mode="bilinear", antialias=True)[0]
+    position, aif = both[0], both[1:].clamp(0, 1)
     aif = aif[torch.from_numpy(g.permutation(3))] ** float(np.exp(g.uniform(-0.5, 0.5))) * float(g.uniform(0.6, 1.0))
+    if g.random() < 0.3:
+        mean = aif.mean((1, 2), keepdim=True)
+        aif = mean + (aif - mean) * float(np.exp(g.uniform(np.log(0.03), 0)))
+    if g.random() < 0.3:
+        y, x = (torch.linspace(-0.5, 0.5, size) * float(g.normal(0, 0.5)) for _ in range(2))
+        position = position.mean() + y[:, None] + x
+    return Answer(position, aif, torch.ones_like(position))
+
+
+def _stretched(scene: Answer, g: np.random.Generator) -> Answer:
+    """Its depths stretched over another part of the range."""
+    position = scene.position
     low, high = float(position.min()), float(position.max())
     extent = max(high - low, 0.05)
     whole = extent * float(np.exp(g.uniform(0, 1))) if g.random() < 0.8 else max(1.0, extent)
     start = low - float(g.uniform()) * (whole - extent)
-    position = ((position - start) / whole).clamp(0, 1)
-    return Answer(position, aif, torch.ones_like(position))
+    return scene._replace(position=((position - start) / whole).clamp(0, 1))
+
+
+def _in_front_of(scene: Answer, surface: Answer, inside_px: Float[Tensor, "h w"], g: np.random.Generator) -> Answer:
+    """A surface where ``inside_px`` is positive and the scene lies behind it, its edge as wide as a pixel in the AIF."""
+    least = float(scene.position[inside_px > 0].median()) if bool((inside_px > 0).any()) else 0.0
+    level = least + float(g.uniform()) ** 1.5 * (1 - least)
+    relief = (surface.position - surface.position.mean()) * float(g.uniform(0, 0.6))
+    position = (level + relief).clamp(0, 1)
+    before = position > scene.position
+    share = (inside_px + 0.5).clamp(0, 1) * before
+    there = (inside_px > 0) & before
+    return Answer(
+        torch.where(there, position, scene.position), scene.aif + share * (surface.aif - scene.aif), scene.weight
+    )
+
+
+def _silhouette(size: int, g: np.random.Generator) -> Float[Tensor, "h w"]:
+    """About how many pixels lie between a place and the edge of a random shape, positive inside."""
+    y, x = np.mgrid[:size, :size] - g.uniform(0, size, 2)[:, None, None]
+    angle, kind = g.uniform(0, np.pi), g.random()
+    x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    if kind < 0.25:  # a rod
+        inside = np.minimum(g.uniform(1, 6) - np.abs(y), g.uniform(0.2, 1) * size - np.abs(x))
+    elif kind < 0.5:  # an ellipse
+        a, b = size * np.exp(g.uniform(np.log(0.05), np.log(0.4), 2))
+        inside = (1 - np.hypot(x / a, y / b)) * min(a, b)
+    elif kind < 0.75:  # a convex polygon
+        turns = np.sort(g.uniform(0, 2 * np.pi, int(g.integers(3, 7))))
+        far = size * np.exp(g.uniform(np.log(0.05), np.log(0.4), len(turns)))
+        inside = np.min([d - np.cos(t) * x - np.sin(t) * y for t, d in zip(turns, far, strict=True)], axis=0)
+        inside = np.minimum(inside, 0.6 * size - np.hypot(x, y))
+    else:  # a blob
+        scale = float(g.uniform(4, 20))
+        noise = gaussian_filter(g.standard_normal((size, size)), scale)
+        inside = (noise / noise.std() - g.uniform(0.3, 1.5)) * scale
+    return torch.from_numpy(inside).float()
 
 
 def _random_camera(g: np.random.Generator) -> tuple[float, float, Camera]:
@@ -209,11 +274,12 @@ class LessonsOf(Dataset):
         length: how many an epoch has: file ``index mod len(files)``, another cut each time.
         size: side of the square.
         seed: of the cuts.
+        first: how many were given already, before the training was interrupted; it goes on with the next.
     """
 
-    def __init__(self, files: Sequence[Path], length: int, size: int, seed: int) -> None:
+    def __init__(self, files: Sequence[Path], length: int, size: int, seed: int, first: int = 0) -> None:
         self.lessons = [torch.load(file, weights_only=True) for file in files]
-        self.length, self.size, self.seed = length, size, seed
+        self.length, self.size, self.seed, self.first = length, size, seed, first
         generator, rounds = np.random.default_rng(seed), -(-length // len(files))
         self.order = np.concatenate([generator.permutation(len(files)) for _ in range(rounds)]).tolist()
 
@@ -221,8 +287,9 @@ class LessonsOf(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> Lesson:
-        lesson = unpacked(self.lessons[self.order[index]])
-        return lesson.cropped(self.size, np.random.default_rng([self.seed, index]))
+        place = (self.first + index) % self.length
+        lesson = unpacked(self.lessons[self.order[place]])
+        return lesson.cropped(self.size, np.random.default_rng([self.seed, place]))
 
 
 def packed(lesson: Lesson) -> dict[str, Any]:
