@@ -7,7 +7,7 @@ DEMO := outputs/demo
 PRETRAINED := outputs/pretrained
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint format bench bench-refine bench-formats bench-truth bench-scale results docs notebooks clean
+.PHONY: help setup demo test test-slow check lint format bench bench-refine bench-formats bench-truth bench-scale bench-photographs results docs notebooks clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -58,6 +58,9 @@ results: $(STAMP) ## the tables of README and docs from benchmarks/results/
 
 bench-scale: $(STAMP) ## what steps, synthesis and predictions cost by size; writes docs/scale.md
 	$(RUN) benchmarks/scale.py
+
+bench-photographs: $(STAMP) ## seconds and memory of predict on real stacks in other forms, and on 50 slices of 12 megapixels
+	$(RUN) benchmarks/photographs.py
 
 bench-formats: $(STAMP) ## prepare three data sets from files in their official formats, train 200 steps on each
 	$(RUN) benchmarks/formats.py

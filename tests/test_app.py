@@ -126,8 +126,29 @@ def test_from_upload_to_download(served, photographs, tmp_path, width):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 asked.add(message["params"]["request"]["url"])
-        assert asked and not [one for one in asked if not one.startswith((address, "data:", "blob:", "chrome:"))], asked
+        assert asked and not [one for one in asked if not one.startswith((address, "data:", "blob:", "chrome:", "chrome-untrusted:"))], asked
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    finally:
+        browser.quit()
+
+
+@pytest.mark.slow
+def test_the_example_in_place_of_photographs_and_back(served, photographs, tmp_path):
+    from selenium.webdriver.common.by import By
+
+    address, _ = served
+    browser = chromium(tmp_path / "profile", "--disable-gpu")
+    try:
+        browser.get(address)
+        waited(browser, "#go", "Go")
+        upload = browser.find_element(By.CSS_SELECTOR, "#files input[type=file]")
+        upload.send_keys("\n".join(str(path) for path in sorted(photographs.iterdir())))
+        assert "50 mm (EXIF)" in waited(browser, "#found", "Will it work")
+        browser.find_element(By.CSS_SELECTOR, "#example").click()
+        assert "EXIF" not in waited(browser, "#found", "example_1.0m")
+        time.sleep(2)  # what empties the field must not empty the page
+        assert "example_1.0m" in waited(browser, "#found", "Will it work")
+        assert not browser.find_element(By.CSS_SELECTOR, "#go").get_attribute("disabled")
     finally:
         browser.quit()
 

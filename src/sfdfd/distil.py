@@ -169,12 +169,13 @@ def _lessons(config: DictConfig, answered: list[Path], folder: Path) -> tuple[li
 
 
 def _optics_of(config: DictConfig) -> dict[str, Any]:
-    """What the weights say of their optics: any camera, and photographs, where the network needs no camera of its own."""
-    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS
+    """What the weights say of their optics. A network that is told the blur learns no optics and no camera: the defaults of
+    the published protocols, which photographs and data sets that say their own come before."""
+    from sfdfd.training.checkpoints import DEFAULT_OPTICS
 
     if not _planes(config):
         return {"renderer": plain(config.optics.renderer), "camera": plain(config.optics.camera)}
-    renderer = {"_target_": "sfdfd.optics.render.DefocusRenderer", **PHOTOGRAPH_OPTICS}
+    renderer = {"_target_": "sfdfd.optics.render.DefocusRenderer", **DEFAULT_OPTICS}
     return {"renderer": renderer, "camera": ANY_CAMERA}
 
 

@@ -19,6 +19,8 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["plane_sweep", "sharpest_slices"]
 
+LARGE_PX = 2**18
+"""Pixels from which on luminance alone is swept: a third of the time."""
 TRUST = 4.0
 """Natural logarithms of a likelihood per one of the residual, for the spread."""
 
@@ -34,6 +36,7 @@ def plane_sweep(
     """Depth (metres), AIF and spread of a batch of stacks, without a network.
 
     Where the blur reaches 12 pixels, it is done at half the size: no detail is lost, and three quarters of the time is won.
+    Beyond ``LARGE_PX`` pixels it looks at luminance alone.
 
     Args:
         stack: the images, and what of them is covered.
@@ -80,7 +83,8 @@ def _position(
     """Position of inverse depth and its spread."""
     there = stack.slice_mask[0]
     one, shown = stack.with_slices(torch.nonzero(there)[:, 0].tolist()), stack.shown()[0][there]
-    costs = unexplained(one.images[0], shown, defocus_of(one, renderer), 0, planes, noise)
+    large = one.images[0, 0, 0].numel() > LARGE_PX
+    costs = unexplained(one.images[0], shown, defocus_of(one, renderer), 0, planes, noise, grey=large)
     costs = torch.log(box(costs[:, None], window_px)[:, 0] + RESIDUAL_FLOOR)
     steps = torch.linspace(0, 1, planes, device=costs.device)
     smoothed = semi_global(costs, jump)

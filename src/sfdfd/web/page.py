@@ -28,7 +28,14 @@ __all__ = ["Desk", "application"]
 SHOWN_PX = 640
 """Longer side of the picture that is refocused on the page."""
 OUTPUTS = ["exr", "portrait", "glb", "slice_index", "refocus"]
-CSS = "#refocused img, #refocused canvas { cursor: crosshair; } .gradio-container { max-width: 60rem !important; }"
+CSS = """
+#refocused img, #refocused canvas { cursor: crosshair; }
+.gradio-container { max-width: 60rem !important; }
+#check { min-width: min(240px, 100%) !important; }
+@media (max-width: 600px) {
+  #judged :is(td, th), #found :is(td, th) { padding: 0.3rem !important; font-size: 0.78rem; word-break: normal !important; }
+}
+"""
 FONTS = ["system-ui", "sans-serif"]
 BUSY = "One stack is worked on at a time; yours waits in line if others are before it."
 
@@ -117,8 +124,9 @@ class _Handlers:
 
     def go(self, distances: str, unit: str, focal_mm: Any, f_number: Any, pitch_um: Any, seconds: float, check: bool,
            request: gr.Request) -> Iterator[tuple[Any, ...]]:  # fmt: skip
-        """Predict; progress line, depth so far, results, the picture, check, figures of the check, depth, files, archive."""
-        nothing = [gr.skip()] * 7
+        """Predict; progress line, depth so far, results, the picture, where it is focused, what was found, check, its
+        pictures, depth, files, archive."""
+        nothing = [gr.skip()] * 8
         try:
             job = self.desk.of(str(request.session_hash))
             said = settings_of(distances, unit, focal_mm, f_number, pitch_um)
@@ -135,7 +143,7 @@ class _Handlers:
             ]
             files = [str(file) for file in job.files() if file.parent == job.prediction]
             yield (
-                "Done.", gr.skip(), gr.update(visible=True), self._focused(job, None, 1.0)[0], summary(facts),
+                "Done.", gr.skip(), gr.update(visible=True), *self._focused(job, None, 1.0), summary(facts),
                 judged(facts), gr.update(value=pictures, visible=bool(pictures)), str(job.prediction / "depth.png"),
                 files, str(job.archive()),
             )  # fmt: skip
@@ -252,12 +260,13 @@ def _blocks(desk: Desk) -> gr.Blocks:
         quiet: dict[str, Any] = {"api_visibility": "private"}
         one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "work"}
         drawing: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "draw"}
-        files.change(_in_words(handlers.take), [files], [found, go, results], **one, **quiet)
+        by_hand = [files.upload, files.clear, files.delete]  # not change: the example empties the field, too
+        gr.on(by_hand, _in_words(handlers.take), [files], [found, go, results], **one, **quiet)
         example.click(_in_words(handlers.example), [], [files, found, go, results], **one, **quiet)
         go.click(
             handlers.go,
             [distances, unit, focal, f_number, pitch, seconds, check],
-            [said, depth_so_far, results, picture, about, verdict, pictures, depth, parts, archive],
+            [said, depth_so_far, results, picture, focused, about, verdict, pictures, depth, parts, archive],
             show_progress="minimal", show_progress_on=[said], **one, **quiet,
         )  # fmt: skip
         stop.click(_in_words(handlers.stop), [], [said], concurrency_limit=None, **quiet)
