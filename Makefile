@@ -67,7 +67,7 @@ bench-formats: $(STAMP) ## prepare three data sets from files in their official 
 
 pretrained: $(STAMP) ## path-trace stacks and distil plane_sweep from them (hours; a second call goes on)
 	test -d $(PRETRAINED)/stacks || $(RUN) -m sfdfd.prepare data=raytraced data.root=$(PRETRAINED)/stacks \
-	    'data.cameras=[dslr,phone]' data.samples=256 data.train_length=14 data.val_length=0 data.test_length=0
+	    'data.cameras=[dslr,phone]' data.samples=256 data.train_length=24 data.val_length=0 data.test_length=0
 	$(RUN) -m sfdfd.distil data=raytraced data.root=$(PRETRAINED)/stacks output_dir=$(PRETRAINED)
 
 docs: $(STAMP) ## draw the figures anew and build the documentation into site/

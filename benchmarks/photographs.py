@@ -1,8 +1,8 @@
 """What photographs cost, in the forms in which people have them: ``python benchmarks/photographs.py [--only NAME ...]``.
 
-The stacks of ``$SFDFD_REAL_DATA/stacks`` are written anew in other forms (HEIC, DNG, video, TIFF, distances in dioptres) by the
-encoders of the tests, and a long one is made: 50 JPEG of 12 megapixels of a procedural scene, handheld (each moved and scaled a
-little). ``python -m sfdfd.predict`` answers each in a process of its own, as it comes (but ``outputs=all``), then
+The stacks of ``$SFDFD_REAL_DATA/stacks`` are written anew in other forms (HEIC, DNG, video, TIFF, distances in dioptres) by
+the encoders of the tests, and a long one is made: 50 JPEG of 12 megapixels of a procedural scene, handheld (each moved and
+scaled a little). ``python -m sfdfd.predict`` answers each in a process of its own, as it comes (but ``outputs=all``), then
 ``python -m sfdfd.refocus`` makes one picture of the long one. Seconds and peak memory of those processes go to
 ``results/photographs.json``, and the table to standard output. Files lie in --folder and stay there: look at them.
 """
@@ -142,7 +142,9 @@ def main() -> None:
             again = arguments.folder / "predictions" / "long_refocused"
             again.mkdir(exist_ok=True)
             words = (f"prediction={output}", "focus_m=0.8", "aperture=2.0", f"output_dir={again}")
-            made.append({"name": name, "form": "12 MP, aperture=2", "command": "refocus"} | measured("sfdfd.refocus", *words))
+            made.append(
+                {"name": name, "form": "12 MP, aperture=2", "command": "refocus"} | measured("sfdfd.refocus", *words)
+            )
         rows = [row for row in rows if row["name"] != name] + made
         print(*made, sep="\n", flush=True)
         machine = f"{platform.machine()}, {os.cpu_count()} cores"

@@ -126,7 +126,9 @@ def test_from_upload_to_download(served, photographs, tmp_path, width):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 asked.add(message["params"]["request"]["url"])
-        assert asked and not [one for one in asked if not one.startswith((address, "data:", "blob:", "chrome:", "chrome-untrusted:"))], asked
+        assert asked and not [
+            one for one in asked if not one.startswith((address, "data:", "blob:", "chrome:", "chrome-untrusted:"))
+        ], asked
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     finally:
         browser.quit()

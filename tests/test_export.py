@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from sfdfd.errors import InputError
+from sfdfd.networks import PlaneSweepNet
+from sfdfd.networks.onnx import export_onnx
 from sfdfd.training.checkpoints import load_run
 from tests.commands import inside
 
@@ -27,3 +30,9 @@ def test_weights_alone_predict_the_same(trained, tmp_path):
     assert small.stat().st_size < 0.4 * checkpoint.stat().st_size
     full, half = load_run(checkpoint).state_dict(), load_run(small).state_dict()
     assert all(torch.allclose(full[key], half[key], atol=1e-3) for key in full)
+
+
+def test_a_network_that_is_told_the_blur_has_no_onnx_file(tmp_path):
+    with pytest.raises(InputError, match="no ONNX file"):
+        export_onnx(PlaneSweepNet(planes=4, width=8), tmp_path / "network.onnx")
+    assert not list(tmp_path.iterdir())

@@ -227,6 +227,8 @@ def test_two_processes_give_the_weights_of_one_at_twice_the_batch(tmp_path):
     process("train", *common, "data.batch_size=2", "trainer=ddp_spawn_cpu", "output_dir=two", cwd=tmp_path)
     one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("one", "two"))
     for key, value in one["state_dict"].items():
+        if key == "network.slice_head.1.bias":
+            continue  # of logits of a softmax over slices: its gradient is rounding alone, of which AdamW makes whole steps
         torch.testing.assert_close(two["state_dict"][key], value, atol=2e-5, rtol=1e-3, msg=key)
     scores = [
         next(value for key, value in content["callbacks"].items() if key.startswith("ModelCheckpoint"))[

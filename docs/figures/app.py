@@ -1,4 +1,4 @@
-"""The pictures of the page of ``python -m sfdfd.app``: ``python docs/figures/app.py``, at the width of a desk and of a phone.
+"""Pictures of the page of ``python -m sfdfd.app``, at the width of a desk and of a phone: ``python docs/figures/app.py``.
 
 Takes the example (procedural), with the left-out check, waits until it is done, and writes ``docs/assets/app_desktop.webp``
 and ``docs/assets/app_phone.webp``. Needs Chromium and its driver.
@@ -50,7 +50,9 @@ def pictures(address: str, profile: Path) -> None:
             browser.find_element(By.CSS_SELECTOR, "#go").click()
             waited(browser, "#said", "Done", 600)
             waited(browser, "#focused", "Focused at")
-            for picture in browser.find_elements(By.CSS_SELECTOR, "#results img"):  # they are loaded when they come in sight
+            for picture in browser.find_elements(
+                By.CSS_SELECTOR, "#results img"
+            ):  # they are loaded when they come in sight
                 browser.execute_script("arguments[0].scrollIntoView()", picture)
                 time.sleep(0.5)
             shown(browser).save(ASSETS / f"app_{name}.webp", quality=80, method=6)

@@ -195,8 +195,12 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
     from sfdfd.training.selfmade import LessonsOf, together
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for known in ("does not have many workers", "smaller than the logging interval", "exists and is not empty",
-                  "dataloader is not resumable"):  # the lessons are: they begin where they stopped
+    for known in (
+        "does not have many workers",
+        "smaller than the logging interval",
+        "exists and is not empty",
+        "dataloader is not resumable",
+    ):  # the lessons are: they begin where they stopped
         warnings.filterwarnings("ignore", message=f".*{known}.*")
     warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")  # Lightning 2.6 on torch 2.13
     run_config = {

@@ -7,7 +7,7 @@ import torch
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.networks.sweep import PlaneSweepNet
 from sfdfd.optics import DefocusRenderer
-from sfdfd.training import selfmade
+from sfdfd.training import distillation, selfmade
 from sfdfd.training.distillation import distillation_terms
 from sfdfd.training.selfmade import Answer, own_lesson, packed, random_lesson, together, unpacked
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
@@ -119,6 +119,28 @@ def test_the_terms_vanish_at_the_answer_and_teach_the_spread(answer):
         for s in (0.01, 0.05, 0.25)
     ]
     assert values[1] == min(values)  # the likelihood is largest where s is the error
+
+
+def test_what_lies_about_silhouettes_counts_more_and_the_sum_of_weights_stays(answer):
+    lesson = together([random_lesson([answer], (2, 0), 40, PLANES)])
+    position = torch.full((1, 40, 40), 0.2)
+    position[..., 20:] = 0.8
+    near = distillation.near_silhouettes(position)
+    columns = torch.arange(40)
+    inside = (columns >= 20 - 1 - distillation.EDGE_PX) & (columns <= 20 + distillation.EDGE_PX)
+    assert torch.equal(near, inside.float().expand(1, 40, 40))
+    lesson = lesson._replace(answer=Answer(position, lesson.answer.aif, torch.full_like(position, 0.5)))
+    low, high = 1 / lesson.far_m, 1 / lesson.near_m
+    weights = {"log_depth": 0.0, "position": 1.0, "aif": 0.0}
+
+    def cost(off):
+        depth_m = 1 / (low + (position + off) * (high - low))
+        return float(distillation_terms(depth_m, lesson.answer.aif, None, lesson, weights)["total"])
+
+    everywhere = torch.full_like(position, 0.01)
+    assert cost(everywhere) == pytest.approx(0.5 * 0.01, rel=1e-3)
+    share = float(near.mean())
+    assert cost(everywhere * near) / cost(everywhere) == pytest.approx(4 * share / (1 + 3 * share), rel=1e-3)
 
 
 def test_a_network_learns_a_lesson(answer):

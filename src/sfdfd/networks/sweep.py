@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from kornia.color import rgb_to_grayscale
+from kornia.filters import laplacian
 from torch import Tensor, nn
 
 from sfdfd.errors import InputError, checked_whole
@@ -24,13 +26,17 @@ class PlaneSweepNet(nn.Module):
     """Plane sweep, then a U-Net in the place of its regularisation.
 
     The residuals of ``planes`` inverse depths (:mod:`sfdfd.networks.cost_volume`) as logs, relative to their smallest,
-    are the U-Net's input, with the slices that the sweep finds sharpest as a guide, and how many pixels of blur the depth
-    range spans. It answers with a logit for each plane, added to the residuals' own; depth is the mean of the softmax in
-    inverse depth, the AIF the sharpest slices there and a residual. Nothing in it is of a camera, a focus set or a PSF:
-    it holds for all.
+    are the U-Net's input at half the size, with how much detail the slices have that would be in focus at each plane (a
+    focus measure: it sees past the halo that a blurred edge leaves in the residuals), the slices that the sweep finds
+    sharpest as a guide, and as numbers: how many
+    pixels of blur the depth range spans, how many slices there are, and how near each plane is to being in focus in some
+    slice. It answers with a logit for each plane, and how far the residuals' own are to be believed; the mean of the softmax
+    in inverse depth is brought to full size as a convex combination of its neighbours, with weights that see the guide (Teed
+    and Deng, RAFT, ECCV 2020). The AIF is the sharpest slices there and a correction. Nothing in it is of a camera, a focus
+    set or a PSF: it holds for all.
 
     Args:
-        width: twice the channels at full resolution.
+        width: channels at half the size; 3/2 and twice that below.
         depth: number of resolutions, at least 3.
         planes: number of inverse depths.
         near_m, far_m: depth range in metres where the call does not give one.
@@ -47,26 +53,35 @@ class PlaneSweepNet(nn.Module):
     needs_defocus = True
 
     def __init__(
-        self, width: int = 32, depth: int = 5, planes: int = 32, near_m: float = 0.5, far_m: float = 10.0
+        self, width: int = 64, depth: int = 5, planes: int = 32, near_m: float = 0.5, far_m: float = 10.0
     ) -> None:
         super().__init__()
         checked_size(width, checked_whole(depth, "depth (network.depth)", 3, 8))
         self.planes = checked_whole(planes, "planes (network.planes)", 4, 256)
         self.near_m, self.far_m, self.multiple = near_m, far_m, 2 ** (depth - 1)
-        widths = [width // 2, width * 3 // 2, *(2 * width for _ in range(depth - 2))]
-        inputs = [planes + 4, widths[0] + planes + 3, *widths[1:-1]]
-        self.encoder = nn.ModuleList(
-            nn.Sequential(convolution(i, w), convolution(w, w)) for i, w in zip(inputs, widths, strict=True)
-        )
-        self.decoder = nn.ModuleList(
-            nn.Sequential(convolution(w + b, w), convolution(w, w)) for w, b in reversed(list(pairwise(widths)))
-        )
-        self.head = nn.Conv2d(widths[0], planes, 3, padding=1)
-        self.coarse_head = nn.Conv2d(widths[1], planes, 3, padding=1)
-        self.image_head = nn.Sequential(convolution(widths[0] + 3, widths[0]), nn.Conv2d(widths[0], 3, 3, padding=1))
-        for last in (self.head, self.coarse_head, cast(nn.Conv2d, self.image_head[-1])):
-            nn.init.zeros_(cast(Tensor, last.bias))
+        fine = max(width // 4, 4)
+        widths = [width, width * 3 // 2, *(2 * width for _ in range(depth - 3))]
+        self.stem = nn.Sequential(convolution(5, fine), convolution(fine, fine))
+        self.entry = nn.Conv2d(3 * planes + 3 + 4 * fine, width, 3, padding=1)
+        self.numbers = nn.Linear(planes + 2, width)
+        self.encoder = nn.ModuleList(Residual(w) for w in widths)
+        self.down = nn.ModuleList(nn.Conv2d(w, n, 3, stride=2, padding=1) for w, n in pairwise(widths))
+        self.decoder = nn.ModuleList(Residual(w) for w in reversed(widths[:-1]))
+        self.up = nn.ModuleList(nn.Conv2d(n, w, 1) for w, n in reversed(list(pairwise(widths))))
+        self.head = nn.Conv2d(width, planes + 1, 3, padding=1)
+        self.neighbours = nn.Sequential(convolution(width + 4 * fine, width), nn.Conv2d(width, 4 * 9, 1))
+        self.image_head = nn.Sequential(convolution(fine + 3, fine), nn.Conv2d(fine, 3, 3, padding=1))
+        for module in self.modules():
+            if isinstance(
+                module, nn.Conv2d | nn.Linear
+            ):  # ReLUs between, no normalisation: variance is kept from layer to layer
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(cast(Tensor, module.bias))
+        neighbours, image = cast(nn.Conv2d, self.neighbours[-1]), cast(nn.Conv2d, self.image_head[-1])
+        for last in (self.head, neighbours, image):
             nn.init.normal_(last.weight, std=1e-3)
+        with torch.no_grad():
+            cast(Tensor, neighbours.bias).view(9, 4)[4] = 4.0
         self.trust = nn.Parameter(torch.tensor(8.0))
 
     def costs(self, images: Tensor, defocus: Defocus, shown: Float[Tensor, "b s h w"]) -> Float[Tensor, "b 2 d h w"]:
@@ -107,50 +122,84 @@ class PlaneSweepNet(nn.Module):
             shown = shown * defocus.shown
         if costs is None:
             costs = self.costs(images, defocus, shown)
-        logs = costs.unbind(1)
-        least = [log.amin(1, keepdim=True) for log in logs]
-        relative = [log - low for log, low in zip(logs, least, strict=True)]
-        start = torch.softmax(-self.trust.detach() * relative[1], 1)
-        near_px, far_px = defocus.ends_px.unbind(-1)
-        span = ((near_px - far_px).abs() * there).amax(1)
-        numbers = torch.stack([torch.log2(span.clamp_min(0.1)) / 4, there.sum(1) / 8], 1)
-        guide = self._sharpest(images, self._position(start), defocus, shown)
-        maps = numbers[:, :, None, None].expand(-1, -1, height, width)
-        fine: Any
-        coarse: Any
-        fine, coarse = ([0.5 * r, (low + 8) / 4] for r, low in zip(relative, least, strict=True))
-        fine = pad_to_multiple(torch.cat([*fine, guide], 1), self.multiple)
-        coarse = F.avg_pool2d(pad_to_multiple(torch.cat([*coarse, maps], 1), self.multiple), 2)
-        features, skips = fine.contiguous(memory_format=torch.channels_last), []
+        least = costs.amin(2)
+        relative = costs - least[:, :, None]
+        start = self._position(torch.softmax(-self.trust.detach() * relative[:, 1], 1))
+        guide = self._sharpest(images, start, defocus, shown)
+        fine = self.stem(pad_to_multiple(torch.cat([guide, (least + 8) / 4], 1), self.multiple))
+        detail = self._detail(images, defocus, there)
+        coarse = torch.cat([0.5 * relative.flatten(1, 2), (least + 8) / 4, start[:, None], detail], 1)
+        coarse = F.avg_pool2d(pad_to_multiple(coarse, self.multiple), 2)
+        folded = F.pixel_unshuffle(fine, 2)
+        features = (
+            self.entry(torch.cat([coarse, folded], 1)) + self.numbers(self._numbers(defocus, there))[..., None, None]
+        )
+        features, skips = features.contiguous(memory_format=torch.channels_last), []
         for number, block in enumerate(self.encoder):
-            if number:
-                features = F.max_pool2d(features, 2)
-            features = block(torch.cat([features, coarse], 1) if number == 1 else features)
+            features = block(self.down[number - 1](features) if number else features)
             skips.append(features)
-        for number, (block, skip) in enumerate(zip(self.decoder, reversed(skips[:-1]), strict=True)):
-            features = F.interpolate(features, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            features = block(torch.cat([skip, features], 1))
-            if number == len(self.decoder) - 2:
-                half = self.coarse_head(features)
-        logits = self.head(features) + F.interpolate(half, scale_factor=2, mode="bilinear", align_corners=False)
-        logits = logits[..., :height, :width].float()
-        share = torch.softmax(logits - self.trust * relative[1], 1)
-        position = self._position(share)
-        image = self._sharpest(images, position, defocus, shown)
-        correction = self.image_head(torch.cat([features[..., :height, :width], image], 1))
+        for block, up, skip in zip(self.decoder, self.up, reversed(skips[:-1]), strict=True):
+            features = block(skip + F.interpolate(up(features), scale_factor=2, mode="bilinear", align_corners=False))
+        answer = self.head(features).float()
+        believed = 2 * torch.sigmoid(answer[:, -1:]) * self.trust
+        share = torch.softmax(10 * answer[:, :-1] - believed * 2 * coarse[:, self.planes : 2 * self.planes], 1)
+        halves = self._position(share)
         steps = torch.linspace(0, 1, self.planes, device=share.device)
-        spread = (share * (steps[:, None, None] - position[:, None]).square()).sum(1).clamp_min(1e-8).sqrt()
-        depth_m = depth_at(position, near, far)
-        return NetworkOutput(depth_m, (image + 0.1 * correction).clamp(0.0, 1.0), spread)
+        variance = (share * (steps[:, None, None] - halves[:, None]).square()).sum(1)
+        weights = self.neighbours(torch.cat([features, folded], 1)).float()
+        position, square = self._enlarged(torch.stack([halves, variance + halves.square()], 1), weights, height, width)
+        spread = (square - position.square()).clamp_min(1e-8).sqrt()
+        image = self._sharpest(images, position, defocus, shown)
+        correction = self.image_head(torch.cat([fine[..., :height, :width], image], 1))
+        return NetworkOutput(depth_at(position, near, far), (image + 0.1 * correction).clamp(0.0, 1.0), spread)
 
     def _position(self, share: Float[Tensor, "b d h w"]) -> Float[Tensor, "b h w"]:
         steps = torch.linspace(0, 1, self.planes, device=share.device)
         return torch.einsum("bdhw,d->bhw", share, steps)
 
+    def _numbers(self, defocus: Defocus, there: Float[Tensor, "b s"]) -> Float[Tensor, "b n"]:
+        """What holds for the whole stack: span of the blur, number of slices, how sharp some slice is at each plane."""
+        near_px, far_px = defocus.ends_px.unbind(-1)
+        span = ((near_px - far_px).abs() * there).amax(1)
+        steps = torch.linspace(0, 1, self.planes, device=there.device)
+        radii = (far_px[..., None] + steps * (near_px - far_px)[..., None]).abs() + 99 * (1 - there[..., None])
+        nearest = 1 / (1 + radii.amin(1))
+        return torch.cat([torch.log2(span.clamp_min(0.1))[:, None] / 4, there.sum(1, keepdim=True) / 8, nearest], 1)
+
+    def _detail(self, images: Tensor, defocus: Defocus, there: Float[Tensor, "b s"]) -> Float[Tensor, "b d h w"]:
+        """Logs of the energy of the Laplacian of the slices that are sharpest at each plane, below the largest (0)."""
+        near_px, far_px = defocus.ends_px[..., None].unbind(2)
+        radii = far_px + torch.linspace(0, 1, self.planes, device=there.device) * (near_px - far_px)
+        sharpness = -radii.square() / (2 * 0.7**2)
+        shares = torch.softmax(sharpness.masked_fill(there[..., None] == 0, -torch.inf), 1)
+        edges = laplacian(rgb_to_grayscale(images.flatten(0, 1)), 3, normalized=False)
+        energy = torch.log(box(edges.square(), 3)[:, 0] + 3e-5).unflatten(0, images.shape[:2])
+        measure = torch.einsum("bsd,bshw->bdhw", shares, energy)
+        return 0.5 * (measure - measure.amax(1, keepdim=True))
+
+    @staticmethod
+    def _enlarged(maps: Tensor, weights: Float[Tensor, "b 36 h w"], height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Two maps at twice the size: each pixel a convex combination of the 3 x 3 about it."""
+        batch, _, rows, columns = maps.shape
+        about = F.unfold(F.pad(maps, (1, 1, 1, 1), mode="replicate"), 3).view(batch, 2, 9, 1, rows, columns)
+        shares = torch.softmax(weights.view(batch, 1, 9, 4, rows, columns), 2)
+        return F.pixel_shuffle((shares * about).sum(2).flatten(1, 2), 2)[..., :height, :width].unbind(1)
+
     @staticmethod
     def _sharpest(images: Tensor, position: Tensor, defocus: Defocus, shown: Tensor) -> Tensor:
         near_px, far_px = defocus.ends_px[..., None, None].unbind(2)
         return sharpest(images, far_px + position[:, None] * (near_px - far_px), shown)
+
+
+class Residual(nn.Module):
+    """x + convolution, ReLU, convolution; then ReLU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(convolution(width, width), nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.relu(features + 0.5 * self.inner(features), inplace=True)
 
 
 def sweep_logs(

@@ -9,6 +9,8 @@ from typing import Any
 
 import lightning
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from sfdfd.networks.cost_volume import Defocus
@@ -20,6 +22,11 @@ from sfdfd.training.selfmade import Lesson
 __all__ = ["Distillation", "distillation_terms"]
 
 LEAST_SPREAD = 3e-3
+JUMP = 0.04
+"""Of the position of inverse depth between neighbours: a silhouette."""
+EDGE_PX = 8
+EDGE_WEIGHT = 3.0
+"""What a pixel within ``EDGE_PX`` of a silhouette counts beyond the others: there a sweep errs most."""
 
 
 def distillation_terms(
@@ -28,10 +35,12 @@ def distillation_terms(
     """What the answer costs, per image (B,), and the weighted sum as "total"; without a spread, no term of it.
 
     log_depth and position are mean absolute errors of log depth (relative errors) and of the position of inverse depth,
-    weighed by how sure the teacher is; aif the AIF's; spread is |error| / s + log s, the negative log-likelihood of a
-    Laplace distribution of the position, which teaches s alone.
+    weighed by how sure the teacher is and more about silhouettes (:func:`near_silhouettes`); aif the AIF's; spread is
+    |error| / s + log s, the negative log-likelihood of a Laplace distribution of the position, which teaches s alone.
     """
     known, image, sure = lesson.answer
+    sure = sure * (1 + EDGE_WEIGHT * near_silhouettes(known))
+    sure = sure / sure.mean((1, 2), keepdim=True).clamp_min(1e-6) * lesson.answer.weight.mean((1, 2), keepdim=True)
     position = inverse_position(depth_m, lesson.near_m, lesson.far_m)
     low, high = (1 / end[:, None, None] for end in (lesson.far_m, lesson.near_m))
     error = (position - known).abs()
@@ -44,6 +53,13 @@ def distillation_terms(
         s = spread.clamp_min(LEAST_SPREAD)
         values["spread"] = (sure * (error.detach() / s + torch.log(s))).mean((1, 2))
     return {**values, "total": sum(weights[key] * value for key, value in values.items())}
+
+
+def near_silhouettes(position: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+    """1 within ``EDGE_PX`` of a jump of the position between neighbours, else 0."""
+    maps = position[:, None]
+    jumps = F.max_pool2d(maps, 3, 1, 1) + F.max_pool2d(-maps, 3, 1, 1) > JUMP
+    return F.max_pool2d(jumps.float(), 2 * EDGE_PX + 1, 1, EDGE_PX)[:, 0]
 
 
 class Distillation(lightning.LightningModule):
