@@ -183,7 +183,8 @@ class PlaneSweepNet(nn.Module):
         batch, _, rows, columns = maps.shape
         about = F.unfold(F.pad(maps, (1, 1, 1, 1), mode="replicate"), 3).view(batch, 2, 9, 1, rows, columns)
         shares = torch.softmax(weights.view(batch, 1, 9, 4, rows, columns), 2)
-        return F.pixel_shuffle((shares * about).sum(2).flatten(1, 2), 2)[..., :height, :width].unbind(1)
+        first, second = F.pixel_shuffle((shares * about).sum(2).flatten(1, 2), 2)[..., :height, :width].unbind(1)
+        return first, second
 
     @staticmethod
     def _sharpest(images: Tensor, position: Tensor, defocus: Defocus, shown: Tensor) -> Tensor:
