@@ -45,8 +45,8 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 LONG = Camera(focal_length_m=0.025, f_number=2.8, pixel_pitch_m=3.3e-6)
 
 
-def long_stack(folder: Path) -> None:
-    """50 slices of 4000 x 3000."""
+def long(source: Path, folder: Path) -> None:
+    """50 slices of 4000 x 3000; there is no source."""
     aif, depth_m = make_scene(0, 5, 750, 1000, 0.4, 4.0)
     image, depth = torch.from_numpy(aif).permute(2, 0, 1)[None], torch.from_numpy(depth_m)[None]
     renderer = DefocusRenderer(psf="disc", linear_light=True, weighting="occlusion")
@@ -104,6 +104,7 @@ FORMS = {
     "balls": (balls, "a video of 10 frames of 0.9 MP, focus_distance.txt in inches"),
     "breakfast": (breakfast, "2 DNG of 0.3 MP, dioptres in the names"),
     "pcb": (pcb, "7 TIFF of 3.1 MP and 16 bits, nothing known"),
+    "long": (long, "50 JPEG of 12 MP, dioptres in the names"),
 }
 
 
@@ -121,21 +122,21 @@ def measured(module: str, *words: str) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=[*FORMS, "long"], default=[*FORMS, "long"])
+    parser.add_argument("--only", nargs="*", choices=FORMS, default=list(FORMS))
     parser.add_argument("--folder", type=Path, default=Path("outputs/photographs"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "photographs.json")
     arguments = parser.parse_args()
     real = Path(os.environ.get("SFDFD_REAL_DATA", "real data")) / "stacks"
     rows: list[dict] = json.loads(arguments.out.read_text())["rows"] if arguments.out.is_file() else []
     for name in arguments.only:
+        make, form = FORMS[name]
         folder, output = arguments.folder / "stacks" / name, arguments.folder / "predictions" / name
         if name != "long" and not (real / name).is_dir():
             print(f"{name} is not in {real}: passed over")
             continue
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            long_stack(folder) if name == "long" else FORMS[name][0](real / name, folder)
-        form = FORMS[name][1] if name in FORMS else "50 JPEG of 12 MP, dioptres in the names"
+            make(real / name, folder)
         found = measured("sfdfd.predict", f"stack={folder}", "outputs=all", f"output_dir={output}")
         made = [{"name": name, "form": form, "command": "predict", **found}]
         if name == "long":

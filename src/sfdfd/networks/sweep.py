@@ -72,9 +72,7 @@ class PlaneSweepNet(nn.Module):
         self.neighbours = nn.Sequential(convolution(width + 4 * fine, width), nn.Conv2d(width, 4 * 9, 1))
         self.image_head = nn.Sequential(convolution(fine + 3, fine), nn.Conv2d(fine, 3, 3, padding=1))
         for module in self.modules():
-            if isinstance(
-                module, nn.Conv2d | nn.Linear
-            ):  # ReLUs between, no normalisation: variance is kept from layer to layer
+            if isinstance(module, nn.Conv2d | nn.Linear):  # nothing normalises: variance is kept from layer to layer
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(cast(Tensor, module.bias))
         neighbours, image = cast(nn.Conv2d, self.neighbours[-1]), cast(nn.Conv2d, self.image_head[-1])
@@ -127,12 +125,13 @@ class PlaneSweepNet(nn.Module):
         start = self._position(torch.softmax(-self.trust.detach() * relative[:, 1], 1))
         guide = self._sharpest(images, start, defocus, shown)
         fine = self.stem(pad_to_multiple(torch.cat([guide, (least + 8) / 4], 1), self.multiple))
-        detail = self._detail(images, defocus, there)
+        radii_px = self._radii_px(defocus)
+        detail = self._detail(images, radii_px, there)
         coarse = torch.cat([0.5 * relative.flatten(1, 2), (least + 8) / 4, start[:, None], detail], 1)
         coarse = F.avg_pool2d(pad_to_multiple(coarse, self.multiple), 2)
         folded = F.pixel_unshuffle(fine, 2)
         features = (
-            self.entry(torch.cat([coarse, folded], 1)) + self.numbers(self._numbers(defocus, there))[..., None, None]
+            self.entry(torch.cat([coarse, folded], 1)) + self.numbers(self._numbers(radii_px, there))[..., None, None]
         )
         features, skips = features.contiguous(memory_format=torch.channels_last), []
         for number, block in enumerate(self.encoder):
@@ -157,20 +156,24 @@ class PlaneSweepNet(nn.Module):
         steps = torch.linspace(0, 1, self.planes, device=share.device)
         return torch.einsum("bdhw,d->bhw", share, steps)
 
-    def _numbers(self, defocus: Defocus, there: Float[Tensor, "b s"]) -> Float[Tensor, "b n"]:
+    def _radii_px(self, defocus: Defocus) -> Float[Tensor, "b s d"]:
+        """Signed blur radius of each slice at each plane."""
+        near_px, far_px = defocus.ends_px[..., None].unbind(2)
+        return far_px + torch.linspace(0, 1, self.planes, device=far_px.device) * (near_px - far_px)
+
+    @staticmethod
+    def _numbers(radii_px: Float[Tensor, "b s d"], there: Float[Tensor, "b s"]) -> Float[Tensor, "b n"]:
         """What holds for the whole stack: span of the blur, number of slices, how sharp some slice is at each plane."""
-        near_px, far_px = defocus.ends_px.unbind(-1)
-        span = ((near_px - far_px).abs() * there).amax(1)
-        steps = torch.linspace(0, 1, self.planes, device=there.device)
-        radii = (far_px[..., None] + steps * (near_px - far_px)[..., None]).abs() + 99 * (1 - there[..., None])
-        nearest = 1 / (1 + radii.amin(1))
+        span = ((radii_px[..., -1] - radii_px[..., 0]).abs() * there).amax(1)
+        nearest = 1 / (1 + (radii_px.abs() + 99 * (1 - there[..., None])).amin(1))
         return torch.cat([torch.log2(span.clamp_min(0.1))[:, None] / 4, there.sum(1, keepdim=True) / 8, nearest], 1)
 
-    def _detail(self, images: Tensor, defocus: Defocus, there: Float[Tensor, "b s"]) -> Float[Tensor, "b d h w"]:
+    @staticmethod
+    def _detail(
+        images: Tensor, radii_px: Float[Tensor, "b s d"], there: Float[Tensor, "b s"]
+    ) -> Float[Tensor, "b d h w"]:
         """Logs of the energy of the Laplacian of the slices that are sharpest at each plane, below the largest (0)."""
-        near_px, far_px = defocus.ends_px[..., None].unbind(2)
-        radii = far_px + torch.linspace(0, 1, self.planes, device=there.device) * (near_px - far_px)
-        sharpness = -radii.square() / (2 * 0.7**2)
+        sharpness = -radii_px.square() / (2 * 0.7**2)
         shares = torch.softmax(sharpness.masked_fill(there[..., None] == 0, -torch.inf), 1)
         edges = laplacian(rgb_to_grayscale(images.flatten(0, 1)), 3, normalized=False)
         energy = torch.log(box(edges.square(), 3)[:, 0] + 3e-5).unflatten(0, images.shape[:2])
