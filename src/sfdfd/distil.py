@@ -38,6 +38,8 @@ def distil(config: DictConfig) -> None:
         checked_number(value, f"weights.{key}", least=0)
     if config.crop > config.size:
         raise InputError(f"expected crop <= size, got {config.crop} and {config.size} (crop)")
+    if config.crop % 2:
+        raise InputError(f"expected an even number, got {config.crop} (crop)")
     use_threads(config.threads)
     seed_everything(config.seed)
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sfdfd.errors import InputError
+from sfdfd.inference import refine
 from sfdfd.inference.energy import Energy, Priors, energy_of, priors_for
 from sfdfd.inference.energy import start_of as position_of
 from sfdfd.inference.methods import RefinedMethod, SweepMethod
@@ -56,6 +57,55 @@ def test_time_ends_it(scene):
     shares = []
     found = Refiner(seconds=0.5)(scene, RENDERER, *start_of(scene), progress=lambda *a: shares.append(a[0]))
     assert 0.5 <= found.seconds < 3 and shares == sorted(shares)
+
+
+def test_where_the_full_size_would_take_too_long_half_the_size_goes_on(scene, monkeypatch):
+    """And the answer has full size, is not worse there than the start, and the lens fits it."""
+    monkeypatch.setattr(refine, "STEP_RATIO", 1e9)
+    start, seen, shares = start_of(scene), [], []
+    refiner = Refiner(seconds=1.0)
+    refiner.watch = lambda position: seen.append(tuple(position.shape[-2:]))
+    found = refiner(scene, RENDERER, *start, progress=lambda *a: shares.append(a[0]))
+    full, half = scene.images.shape[-2:], tuple(-(-n // 2) for n in scene.images.shape[-2:])
+    assert seen[0] == full and set(seen[1:]) == {half} and len(seen) == found.steps + 1
+    assert found.depth_m.shape == start[0].shape and found.rendered.shape == scene.images.shape
+    assert found.objective < found.objective_start and shares[-1] > 0.5  # the time goes to it
+    assert abs_rel(found.depth_m, scene) < abs_rel(start[0], scene)
+
+
+def test_the_first_to_be_seen_is_the_start(scene):
+    """Before a step is taken, so that who waits sees something, and may stop there."""
+    start, seen = start_of(scene), []
+
+    def stop(share, step, energy):
+        seen.append((share, step))
+        raise KeyboardInterrupt
+
+    refiner, positions = Refiner(seconds=60), []
+    refiner.watch = positions.append
+    found = refiner(scene, RENDERER, *start, progress=stop)
+    assert seen == [(0.0, 0)] and found.interrupted and found.steps == 0
+    assert found.objective <= found.objective_start
+    torch.testing.assert_close(1 / (0.1 + positions[0] * 1.9), start[0], rtol=1e-4, atol=0)
+
+
+def test_a_slow_start_leaves_a_third_of_the_time(scene):
+    found = Refiner(seconds=0.9)(scene, RENDERER, *start_of(scene), spent_s=5.0)
+    assert found.steps > 0 and 5.3 <= found.seconds < 8
+
+
+def test_a_start_is_not_rendered(scene):
+    calls = []
+
+    class Counting(DefocusRenderer):
+        def forward(self, *args, **kwargs):
+            calls.append(torch.is_grad_enabled())
+            return super().forward(*args, **kwargs)
+
+    renderer = Counting(sigma_scale=0.5, method="fast")
+    _, found = RefinedMethod(SweepMethod(renderer), Refiner(steps=4), renderer).solve(scene)
+    assert found.steps == 4 and calls[0]  # a step, no rendering before it
+    assert calls.count(True) == 4 and calls.count(False) <= 4
 
 
 def test_nothing_is_done_in_no_time(scene):

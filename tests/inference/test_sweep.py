@@ -8,6 +8,7 @@ import torch
 from sfdfd.inference.methods import SweepMethod
 from sfdfd.inference.sweep import plane_sweep, sharpest_slices
 from sfdfd.networks.classical import depth_from_focus
+from sfdfd.networks.cost_volume import defocus_of, unexplained
 from sfdfd.optics import DefocusRenderer
 from sfdfd.stack import FocalStack
 from tests.conftest import CAMERA, FOCUS_M
@@ -38,6 +39,28 @@ def test_it_finds_planes_of_texture_nearly_exactly(options):
     inner[:, 12:-12, 12:30] = inner[:, 12:-12, 50:-12] = True
     assert float(((depth_m - stack.depth_m).abs() / stack.depth_m)[inner].median()) < 0.03
     assert torch.equal(aif, sharpest_slices(stack, depth_m)) and aif.shape == stack.images[:, 0].shape
+
+
+@pytest.mark.parametrize("size", [(63, 80), (64, 79), (33, 33)])
+def test_odd_sizes_are_not_moved(size):
+    """Squares of two pixels that stick out at the border: what lies inside stays where it is."""
+    renderer = DefocusRenderer(sigma_scale=0.5)
+    stack = textured(renderer, 64, 80)
+    whole = plane_sweep(stack, renderer)
+    cut = plane_sweep(stack.cropped(0, size[0], 0, size[1]), renderer)
+    assert cut.depth_m.shape[-2:] == size == cut.spread.shape[-2:]
+    inner = (..., slice(0, size[0] - 12), slice(0, size[1] - 12))
+    difference = (1 / cut.depth_m - 1 / whole.depth_m[..., : size[0], : size[1]])[inner].abs()
+    assert float(difference.median()) < 0.02
+
+
+def test_means_over_squares_are_those_of_the_residual(scene):
+    defocus = defocus_of(scene, DefocusRenderer(sigma_scale=0.5))
+    one = unexplained(scene.images[0], scene.shown()[0], defocus, 0, 6)
+    two = unexplained(scene.images[0], scene.shown()[0], defocus, 0, 6, window_px=2)
+    height, width = one.shape[-2] // 2 * 2, one.shape[-1] // 2 * 2
+    means = one[:, :height, :width].reshape(6, height // 2, 2, width // 2, 2).mean((2, 4))
+    torch.testing.assert_close(two[:, : height // 2, : width // 2], means)
 
 
 def test_it_is_nearer_than_classical_depth_from_focus(scene):

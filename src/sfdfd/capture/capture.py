@@ -318,7 +318,7 @@ def _blur_scale(
         renderer,
         focal_length_m=focal_length_m,
         covered=torch.stack([torch.from_numpy(reduced(one.astype(np.float32), size)) for one in registered.covered]),
-        steps=160 if calibrate else 0,
+        steps=80 if calibrate else 0,
     )
     factor = math.sqrt(size[0] * size[1] / (height * width))
     std = math.inf

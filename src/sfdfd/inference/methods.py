@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sfdfd.data.datamodule import FocalStackDataModule
 from sfdfd.inference.confidence import confidence_of, depth_std_m
@@ -15,7 +16,7 @@ from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.sweep import plane_sweep
 from sfdfd.inference.upsampling import UNEXPLAINED, UNEXPLAINED_BY_OCCLUSION, mended_aif
 from sfdfd.networks.classical import classical_network, constant_network
-from sfdfd.networks.interface import Network, NetworkOutput, predict_stack, rendered
+from sfdfd.networks.interface import Network, NetworkOutput, answer_of, depth_std_of, predict_stack, rendered
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Method, Prediction
@@ -57,6 +58,11 @@ class NetworkMethod:
     def __call__(self, stack: FocalStack) -> Prediction:
         return predict_stack(self.network, self.renderer, stack.seen_by(self.camera))
 
+    @torch.no_grad()
+    def answer(self, stack: FocalStack) -> NetworkOutput:
+        """Depth, AIF and spread, without rendering them."""
+        return answer_of(self.network, self.renderer, stack.seen_by(self.camera))
+
 
 class SweepMethod:
     """A plane sweep through the model's optics, see :mod:`sfdfd.inference.sweep`: where refinement starts without weights.
@@ -79,6 +85,11 @@ class SweepMethod:
     def __call__(self, stack: FocalStack) -> Prediction:
         stack = stack.seen_by(self.camera)
         return rendered(plane_sweep(stack, self.renderer), self.renderer, stack)
+
+    @torch.no_grad()
+    def answer(self, stack: FocalStack) -> NetworkOutput:
+        """Depth, AIF and spread, without rendering them."""
+        return plane_sweep(stack.seen_by(self.camera), self.renderer)
 
 
 class RefinedMethod:
@@ -110,12 +121,11 @@ class RefinedMethod:
         """The prediction, and what the refinement did. Where the model does not explain the slices, the AIF is theirs."""
         stack = stack.seen_by(self.camera)
         started = time.monotonic()
-        begun = self.start(stack)
+        depth_m, aif, depth_std_m = self._begun(stack)
         spent_s = time.monotonic() - started
         refinement = self.refiner(
-            stack, self.renderer, begun.depth_m, begun.aif,
-            spent_s=spent_s, depth_std_m=begun.depth_std_m, progress=progress,
-        )  # fmt: skip
+            stack, self.renderer, depth_m, aif, spent_s=spent_s, depth_std_m=depth_std_m, progress=progress
+        )
         with torch.no_grad():
             prediction = rendered(
                 NetworkOutput(refinement.depth_m, refinement.aif), self.renderer, stack, refinement.rendered
@@ -123,6 +133,14 @@ class RefinedMethod:
             occludes = self.renderer.options.get("weighting") == "occlusion"
             unexplained = UNEXPLAINED_BY_OCCLUSION if occludes else UNEXPLAINED
             return replace(prediction, aif=mended_aif(stack, prediction, unexplained)), refinement
+
+    def _begun(self, stack: FocalStack) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Depth, AIF and standard deviation of depth to start from; not rendered where the start can do without."""
+        if isinstance(self.start, NetworkMethod | SweepMethod):
+            output = self.start.answer(stack)
+            return output.depth_m, output.aif, depth_std_of(output, stack)
+        begun = self.start(stack)
+        return begun.depth_m, begun.aif, begun.depth_std_m
 
 
 def with_confidence(prediction: Prediction, stack: FocalStack, renderer: Renderer) -> Prediction:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sfdfd.errors import InputError, checked_number, checked_whole
@@ -26,6 +26,10 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["Refinement", "Refiner"]
 
+LEAST_SHARE = 1 / 3
+"""Of the seconds, for the descent itself, however long the start took."""
+LEAST_STEPS, STEP_RATIO = 10, 5.0
+"""The full size is begun where it can take so many steps, each this many times as long as one at half the size."""
 BENT_EVERY = 8
 """Steps after which the curvature of the surface of focus takes over what most of the scene bends by."""
 
@@ -131,30 +135,30 @@ class Refiner:
             if priors.coarse_share > 0 and min(aif.shape[-2:]) >= smallest:
                 levels.insert(0, levels[0].halved())
         last = len(levels) - 1
-        shares = [priors.coarse_share * (number + 1) / max(last, 1) for number in range(last)] + [1.0]
         fitted = {*self.fit, "k"} if fit_blur else self.fit
         unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], like=aif))
-        started = time.monotonic() - spent_s
-        with torch.no_grad():
-            first = problem.energy(*unknown)
-        best = _Best(first, unknown)
-        total_steps, step, interrupted = self.steps, 0, False
+        clock = _Clock(self.seconds, self.steps, spent_s, priors.coarse_share, last)
+        best, variables, hidden, slopes, interrupted = _Best(), unknown, None, None, False
 
-        def gone() -> float:
-            if total_steps is not None:
-                return step / total_steps
-            return (time.monotonic() - started) / self.seconds
+        def told(share: float, position: Tensor, energy: float) -> None:
+            if self.watch is not None:
+                self.watch(position)
+            if progress is not None:
+                progress(share, clock.steps, energy)
 
-        variables, below, hidden, slopes = unknown, None, None, None
-        for level, until in zip(levels, shares, strict=True):
-            if interrupted or gone() >= until:
-                continue
-            if level is not problem and below is None:
-                variables = level.reduced(depth_m, aif, unknown[2])
-            elif below is not None:
-                variables = level.detailed(variables, below)
-            below = level
-            begin, hold = gone(), 1.0
+        try:
+            told(0.0, unknown[0], math.nan)
+        except KeyboardInterrupt:
+            interrupted = True
+        for number, level in enumerate(levels):
+            if number == 0:
+                variables = unknown if level is problem else level.reduced(depth_m, aif, unknown[2])
+            elif interrupted or clock.gone() >= 1 or clock.ends_with(number - 1):
+                break
+            else:
+                variables = level.detailed(variables, levels[number - 1])
+            reached, begin, hold = number, clock.gone(), 1.0
+            clock.begin_level()
             pyramid = _Pyramid(variables[0], priors.pyramid)
             image, lens = variables[1].clone().requires_grad_(), variables[2].clone()
             groups = [{"params": pyramid.images, "rate": priors.lr_depth}, {"params": [image], "rate": priors.lr_aif}]
@@ -169,15 +173,17 @@ class Refiner:
                 groups.append({"params": slanted.images, "rate": priors.lr_slopes})
             optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
             try:
-                while (share := gone()) < until:
-                    local, floor = (share - begin) / (until - begin), 0.2 if level is not problem else 0.04
+                while not interrupted and (share := clock.gone()) < (until := clock.until(number)):
+                    final = until == 1
+                    local = (share - begin) / (until - begin)
+                    floor = 0.04 if final else 0.2
                     for group in optimizer.param_groups:
                         group["lr"] = group["rate"] * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * local)))
                     optimizer.zero_grad(set_to_none=True)
                     with torch.enable_grad():
                         position = pyramid.position()
-                        ease = max(0.0, 1 - local / 0.8) if level is levels[0] and level is not problem else 0.0
-                        hold = 1.0 if level is not problem else 1 - local
+                        ease = max(0.0, 1 - local / 0.8) if number == 0 and last > 0 else 0.0
+                        hold = 1 - local if final else 1.0
                         slopes = None if slanted is None else slanted.values()
                         energy = level.energy(position, image, lens, ease, hidden, hold, slopes)
                         energy.sum().backward()
@@ -185,56 +191,112 @@ class Refiner:
                         best.offer(energy.detach(), (position.detach(), image.detach(), lens))
                     optimizer.step()
                     pyramid.into_range()
-                    if step % BENT_EVERY == 0:
+                    if clock.steps % BENT_EVERY == 0:
                         pyramid.move_to(lens.bent(pyramid.position().detach()))
-                    step += 1
-                    if self.watch is not None:
-                        self.watch(position.detach())
-                    if progress is not None:
-                        progress(share, step, float(energy.detach().mean()))
+                    clock.step()
+                    told(share, position.detach(), float(energy.detach().mean()))
             except KeyboardInterrupt:
                 interrupted = True
             variables = (pyramid.position().detach(), image.detach(), lens.clone())
-            with torch.no_grad():
-                whole = variables if level is problem else problem.detailed(variables, level)
-                behind = hidden if level is problem else None
-                slopes = None if slanted is None else slanted.values()
-                sloped = None if slopes is None else _Slopes(slopes, whole[0], 1).values()
-                best.offer(problem.energy(*whole, hidden=behind, hold=hold, slopes=sloped), whole)
-        energy, (position, image, lens) = best.energy, best.variables
+            slopes = None if slanted is None else slanted.values().detach()
+        level = levels[reached]
         with torch.no_grad():
-            shown = problem.render(position, image, lens, hidden if below is problem else None)
+            if level is not problem and not clock.ends_with(reached):  # images too large for the time stay at half the size
+                variables, level = problem.detailed(variables, level), problem
+                slopes = None if slopes is None else _Slopes(slopes, variables[0], 1).values()
+            best.offer(level.energy(*variables, hidden=hidden, hold=hold, slopes=slopes), variables)
+            begun = unknown if level is problem else level.reduced(depth_m, aif, unknown[2])
+            first = level.energy(*begun)
+            worse = best.offer(first, begun)
+            assert best.energy is not None
+            energy, (position, image, lens) = best.energy, best.variables
+            if level is not problem:
+                position, image, lens = problem.detailed(best.variables, level)
+                position, image = chosen(worse, unknown[0], position), chosen(worse, unknown[1], image)
+            shown = problem.render(position, image, lens, hidden)
         return Refinement(
             depth_m=problem.depth_m(position),
             aif=image.clamp(0, 1),
             blur_factor=lens.blur_factor,
             objective_start=float(first.mean()),
             objective=float(energy.mean()),
-            steps=step,
-            seconds=time.monotonic() - started,
+            steps=clock.steps,
+            seconds=clock.seconds,
             interrupted=interrupted,
             lens=lens,
             rendered=shown,
         )
 
 
+class _Clock:
+    """How much of the time, or of the steps, is gone, and which level they are spent on.
+
+    Half of the time goes to the coarser levels, in equal parts. Of seconds, the full size is not begun where it could not
+    take ``LEAST_STEPS``: half the size goes on instead. (A quarter is too little: there the answer gets worse than a sweep
+    at full size.)
+    """
+
+    def __init__(self, seconds: float, steps: int | None, spent_s: float, coarse_share: float, last: int) -> None:
+        self.all_steps, self.spent_s, self.last = steps, spent_s, last
+        self.shares = [coarse_share * (number + 1) / max(last, 1) for number in range(last)] + [1.0]
+        self.budget_s = max(seconds - spent_s, LEAST_SHARE * seconds)
+        self.steps, self.begun_s, self.ending = 0, time.monotonic(), last
+        self._level_s, self._level_steps = self.begun_s, 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun_s + self.spent_s
+
+    def gone(self) -> float:
+        if self.all_steps is not None:
+            return self.steps / self.all_steps
+        return (time.monotonic() - self.begun_s) / self.budget_s
+
+    def begin_level(self) -> None:
+        self._level_steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+        self._level_steps += 1
+        if self._level_steps == 1:  # the first is slower
+            self._level_s = time.monotonic()
+
+    def ends_with(self, number: int) -> bool:
+        return self.ending <= number
+
+    def until(self, number: int) -> float:
+        """The share at which a level ends; what half the size has taken so far says whether the full one is worth it."""
+        if self.all_steps is None and number == self.last - 1 < self.ending and self._level_steps == 3:
+            step_s = (time.monotonic() - self._level_s) / 2
+            left_s = (1 - max(self.shares[number], self.gone())) * self.budget_s
+            if left_s < LEAST_STEPS * STEP_RATIO * step_s:
+                self.ending = number
+        return 1.0 if number >= self.ending else self.shares[number]
+
+
+def chosen(wins: Bool[Tensor, "b"], new: Tensor, old: Tensor) -> Tensor:
+    """Sample by sample, ``new`` where it wins."""
+    return torch.where(wins.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+
 class _Best:
     """Sample by sample, whichever answer had the smallest energy."""
 
-    def __init__(self, energy: Tensor, variables: tuple[Tensor, Tensor, Lens]) -> None:
-        self.energy, (position, image, lens) = energy, variables
-        self.variables = position.clone(), image.clone(), lens.clone()
+    def __init__(self) -> None:
+        self.energy: Tensor | None = None
 
-    def offer(self, energy: Tensor, variables: tuple[Tensor, Tensor, Lens]) -> None:
-        wins = energy < self.energy
-
-        def chosen(old: Tensor, new: Tensor) -> Tensor:
-            return torch.where(wins.reshape(-1, *(1,) * (new.ndim - 1)), new.detach(), old)
-
-        position, image, lens = self.variables
-        lens.values = {key: chosen(lens.values[key], value) for key, value in variables[2].values.items()}
-        self.energy = chosen(self.energy, energy)
-        self.variables = chosen(position, variables[0]), chosen(image, variables[1]), lens
+    def offer(self, energy: Tensor, variables: tuple[Tensor, Tensor, Lens]) -> Bool[Tensor, "b"]:
+        """Which samples this answer is the best of so far."""
+        position, image, lens = variables
+        if self.energy is None:
+            self.energy, self.variables = energy, (position.clone(), image.clone(), lens.clone())
+            return torch.ones_like(energy, dtype=torch.bool)
+        wins = energy <= self.energy
+        kept = self.variables[2]
+        kept.values = {key: chosen(wins, lens.values[key].detach(), old) for key, old in kept.values.items()}
+        self.energy = torch.where(wins, energy, self.energy)
+        self.variables = chosen(wins, position, self.variables[0]), chosen(wins, image, self.variables[1]), kept
+        return wins
 
 
 class _Slopes:

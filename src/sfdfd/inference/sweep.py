@@ -1,7 +1,8 @@
 """A start for refinement without weights: a plane sweep, regularised by hand.
 
-The log of what each plane leaves unexplained (:mod:`sfdfd.networks.cost_volume`) is regularised by semi-global matching,
-and its minimum refined by a parabola.
+The log of what each plane leaves unexplained (:mod:`sfdfd.networks.cost_volume`), in squares of two pixels, is regularised
+by semi-global matching, and its minimum refined by a parabola. (A box of five pixels instead smears the halo of a blurred
+edge farther: docs/refinement.md.)
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sfdfd.networks.cost_volume import RESIDUAL_FLOOR, box, defocus_of, semi_global, sharpest, unexplained
+from sfdfd.networks.cost_volume import RESIDUAL_FLOOR, defocus_of, semi_global, sharpest, unexplained
 from sfdfd.networks.interface import NetworkOutput
 from sfdfd.optics.depth import depth_at
 from sfdfd.optics.render import Renderer, defocus_map_px
@@ -19,8 +20,6 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["plane_sweep", "sharpest_slices"]
 
-LARGE_PX = 2**18
-"""Pixels from which on luminance alone is swept: a third of the time."""
 TRUST = 4.0
 """Natural logarithms of a likelihood per one of the residual, for the spread."""
 
@@ -29,20 +28,20 @@ def plane_sweep(
     stack: FocalStack,
     renderer: Renderer,
     planes: int = 32,
-    window_px: int = 5,
+    window_px: int = 2,
     noise: float = 1e-3,
-    jump: float = 0.2,
+    jump: float = 0.3,
 ) -> NetworkOutput:
     """Depth (metres), AIF and spread of a batch of stacks, without a network.
 
     Where the blur reaches 12 pixels, it is done at half the size: no detail is lost, and three quarters of the time is won.
-    Beyond ``LARGE_PX`` pixels it looks at luminance alone.
+    Large images are swept by their luminance alone.
 
     Args:
         stack: the images, and what of them is covered.
         renderer: the optics; its weighting does not matter. Of a renderer without our options the PSF is taken as Gaussian.
         planes: number of inverse depths between far and near.
-        window_px: side of the box that the squared residual is averaged over.
+        window_px: side of the squares that the squared residual is averaged over; their depth is one.
         noise: n, noise over signal.
         jump: price of a step to the next plane; a larger step costs four times that.
 
@@ -64,7 +63,7 @@ def plane_sweep(
         small = one.without_truth()
         if float(one.blur_at_ends_px().abs().max()) >= 12 and min(height, width) >= 96:
             small = small.resized(-(-height // 2), -(-width // 2))
-        maps = torch.stack(_position(small, renderer, planes, window_px, noise, jump))
+        maps = _position(small, renderer, planes, window_px, noise, jump)
         position, spread = F.interpolate(maps[None], (height, width), mode="bilinear", align_corners=False)[0, :, None]
         depth_m = depth_at(position, one.near_m, one.far_m)
         found.append((depth_m, sharpest_slices(one, depth_m), spread))
@@ -79,19 +78,22 @@ def sharpest_slices(stack: FocalStack, depth_m: Float[Tensor, "b h w"]) -> Float
 
 def _position(
     stack: FocalStack, renderer: Renderer, planes: int, window_px: int, noise: float, jump: float
-) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+) -> Float[Tensor, "2 h w"]:
     """Position of inverse depth and its spread."""
     there = stack.slice_mask[0]
     one, shown = stack.with_slices(torch.nonzero(there)[:, 0].tolist()), stack.shown()[0][there]
-    large = one.images[0, 0, 0].numel() > LARGE_PX
-    costs = unexplained(one.images[0], shown, defocus_of(one, renderer), 0, planes, noise, grey=large)
-    costs = torch.log(box(costs[:, None], window_px)[:, 0] + RESIDUAL_FLOOR)
+    height, width = shown.shape[-2:]
+    costs = unexplained(one.images[0], shown, defocus_of(one, renderer), 0, planes, noise, window_px)
+    costs = torch.log(costs + RESIDUAL_FLOOR)
     steps = torch.linspace(0, 1, planes, device=costs.device)
     smoothed = semi_global(costs, jump)
     position = _minimum(smoothed) / (planes - 1)
     share = torch.softmax(-TRUST * smoothed, 0)
     spread = (share * (steps[:, None, None] - position).square()).sum(0).sqrt()
-    return position, spread
+    maps = F.interpolate(
+        torch.stack([position, spread])[None], scale_factor=window_px, mode="bilinear", align_corners=False
+    )
+    return maps[0, :, :height, :width]
 
 
 def _minimum(costs: Float[Tensor, "d h w"]) -> Float[Tensor, "h w"]:

@@ -30,6 +30,7 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["RESIDUAL_FLOOR", "Defocus", "box", "defocus_of", "semi_global", "sharpest", "unexplained"]
 
+LARGE_PX = 2**18
 RESIDUAL_FLOOR = 1.3e-5
 """Mean square of a residual (of codes of a range of 1) that counts as none."""
 
@@ -76,9 +77,11 @@ def unexplained(
     index: int,
     planes: int = 32,
     noise: float = 1e-3,
-    grey: bool = False,
-) -> Float[Tensor, "d h w"]:
+    window_px: int = 1,
+) -> Float[Tensor, "d y x"]:
     """e_u of one sample for ``planes`` inverse depths evenly from far to near, in (codes of a range of 1)^2.
+
+    Beyond ``LARGE_PX`` pixels it is of the luminance alone, at a third of the time.
 
     Args:
         images: (S,3,H,W) the real slices.
@@ -86,12 +89,12 @@ def unexplained(
         defocus: of the batch; ``index`` says which sample, its padding slices left out by the caller.
         planes: D, at least 2.
         noise: n, noise over signal.
-        grey: of the luminance alone, at a third of the time.
+        window_px: side of the squares that each value is the mean of; the size is divided by it and rounded up.
     """
     shown = shown[:, None]
     # what a slice does not show, it borrows from the others
     images = shown * images + (1 - shown) * (shown * images).sum(0) / shown.sum(0).clamp_min(1e-3)
-    if grey:
+    if images[0, 0].numel() > LARGE_PX:
         images = rgb_to_grayscale(images)
     light = linear(images) if defocus.linear_light else images
     height, width = light.shape[-2:]
@@ -108,7 +111,7 @@ def unexplained(
     if defocus.linear_light:  # a residual in linear light counts as one of codes: dark surfaces have texture too
         slope = torch.where(images < 0.04, 1 / 12.92, 2.4 / 1.055 * ((images + 0.055) / 1.055) ** 1.4)
         unit = box(slope.mean((0, 1))[None, None], 9)[0, 0].clamp_min(0.05)
-    psf, costs = defocus.psf, light.new_empty(planes, height, width)
+    psf, costs = defocus.psf, light.new_empty(planes, -(-height // window_px), -(-width // window_px))
     for plane, sizes in enumerate(psf.size_px(radii, defocus.sigma_scale)):
         sizes = sizes if isinstance(psf, DiscPSF) else floored_size_px(sizes, psf.floor_px)
         kernels = torch.stack([psf_spectrum(psf, s, shape, light.dtype, light.device) for s in sizes.tolist()])
@@ -116,7 +119,8 @@ def unexplained(
         residual = torch.fft.irfft2(spectrum - kernels[:, None] * sharp, s=shape)
         residual = residual[..., margin : margin + height, margin : margin + width]
         squares = (shown * (residual / unit).square()).sum((0, 1))
-        costs[plane] = squares / (light.shape[1] * shown.sum(0)[0].clamp_min(1e-3))
+        squares = squares / (light.shape[1] * shown.sum(0)[0].clamp_min(1e-3))
+        costs[plane] = F.avg_pool2d(squares[None], window_px, ceil_mode=True, count_include_pad=False)[0]
     return costs
 
 
@@ -141,7 +145,7 @@ def sharpest(
     return torch.einsum("bshw,bschw->bchw", share, images)
 
 
-def semi_global(costs: Float[Tensor, "d h w"], step: float = 0.2) -> Float[Tensor, "d h w"]:
+def semi_global(costs: Float[Tensor, "d h w"], step: float = 0.3) -> Float[Tensor, "d h w"]:
     """The mean of the costs' path costs along both axes, both ways (semi-global matching; Hirschmueller, PAMI 2008).
 
     Args:

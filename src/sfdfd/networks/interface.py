@@ -19,6 +19,7 @@ from sfdfd.stack import FocalStack, Prediction
 __all__ = [
     "Network",
     "NetworkOutput",
+    "answer_of",
     "bounded_depth_m",
     "checked_size",
     "convolution",
@@ -152,8 +153,15 @@ def predict_stack(
         >>> predict_stack(classical_network, DefocusRenderer(sigma_scale=0.5), stack).rendered.shape
         torch.Size([1, 5, 3, 48, 64])
     """
+    return rendered(answer_of(network, renderer, stack, forward), renderer, stack)
+
+
+def answer_of(
+    network: Network, renderer: Renderer, stack: FocalStack, forward: Callable[..., NetworkOutput] | None = None
+) -> NetworkOutput:
+    """What the network says, as of :func:`predict_stack`, without rendering it."""
     known = {"defocus": defocus_of(stack, renderer)} if getattr(network, "needs_defocus", False) else {}
-    return rendered(output_of(forward or network, stack, **known), renderer, stack)
+    return output_of(forward or network, stack, **known)
 
 
 def depth_std_of(output: NetworkOutput, stack: FocalStack) -> Float[Tensor, "b h w"] | None:

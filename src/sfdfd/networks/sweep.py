@@ -26,8 +26,8 @@ class PlaneSweepNet(nn.Module):
     """Plane sweep, then a U-Net in the place of its regularisation.
 
     The residuals of ``planes`` inverse depths (:mod:`sfdfd.networks.cost_volume`) as logs, relative to their smallest,
-    are the U-Net's input at half the size, with how much detail the slices have that would be in focus at each plane (a
-    focus measure: it sees past the halo that a blurred edge leaves in the residuals), the slices that the sweep finds
+    are the U-Net's input, in squares of 2 pixels, with how much detail the slices have that would be in focus at each plane
+    (a focus measure: it sees past the halo that a blurred edge leaves in the residuals), the slices that the sweep finds
     sharpest as a guide, and as numbers: how many
     pixels of blur the depth range spans, how many slices there are, and how near each plane is to being in focus in some
     slice. It answers with a logit for each plane, and how far the residuals' own are to be believed; the mean of the softmax
@@ -82,8 +82,8 @@ class PlaneSweepNet(nn.Module):
             cast(Tensor, neighbours.bias).view(9, 4)[4] = 4.0
         self.trust = nn.Parameter(torch.tensor(8.0))
 
-    def costs(self, images: Tensor, defocus: Defocus, shown: Float[Tensor, "b s h w"]) -> Float[Tensor, "b 2 d h w"]:
-        """The planes' residuals as logs, averaged over 3 pixels, and regularised by semi-global matching; no gradient."""
+    def costs(self, images: Tensor, defocus: Defocus, shown: Float[Tensor, "b s h w"]) -> Float[Tensor, "b 2 d y x"]:
+        """The planes' residuals at half the size as logs, and regularised by semi-global matching; no gradient."""
         with torch.no_grad():
             found = []
             for index in range(len(images)):
@@ -101,13 +101,13 @@ class PlaneSweepNet(nn.Module):
         far_m: float | Tensor | None = None,
         slice_mask: Bool[Tensor, "b s"] | None = None,
         defocus: Defocus | None = None,
-        costs: Float[Tensor, "b 2 d h w"] | None = None,
+        costs: Float[Tensor, "b 2 d y x"] | None = None,
     ) -> NetworkOutput:
         """Predict depth (B,H,W) in metres and the all-in-focus image (B,3,H,W); arguments as in DAIFNet.
 
         Args:
             defocus: how the slices are blurred; needed.
-            costs: (B,2,D,H,W) those of :meth:`costs`, where known already.
+            costs: (B,2,D,H/2,W/2) those of :meth:`costs`, sides rounded up, where known already.
         """
         if defocus is None:
             raise InputError("PlaneSweepNet needs to know how the slices are blurred (defocus)")
@@ -122,13 +122,15 @@ class PlaneSweepNet(nn.Module):
             costs = self.costs(images, defocus, shown)
         least = costs.amin(2)
         relative = costs - least[:, :, None]
-        start = self._position(torch.softmax(-self.trust.detach() * relative[:, 1], 1))
-        guide = self._sharpest(images, start, defocus, shown)
-        fine = self.stem(pad_to_multiple(torch.cat([guide, (least + 8) / 4], 1), self.multiple))
+        start = self._position(torch.softmax(-self.trust.detach() * relative[:, 1], 1))[:, None]
+        known = torch.cat([start, (least + 8) / 4], 1)
+        known = F.interpolate(known, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
+        guide = self._sharpest(images, known[:, 0], defocus, shown)
+        fine = self.stem(pad_to_multiple(torch.cat([guide, known[:, 1:]], 1), self.multiple))
         radii_px = self._radii_px(defocus)
-        detail = self._detail(images, radii_px, there)
-        coarse = torch.cat([0.5 * relative.flatten(1, 2), (least + 8) / 4, start[:, None], detail], 1)
-        coarse = F.avg_pool2d(pad_to_multiple(coarse, self.multiple), 2)
+        detail = F.avg_pool2d(self._detail(images, radii_px, there), 2, ceil_mode=True, count_include_pad=False)
+        coarse = torch.cat([0.5 * relative.flatten(1, 2), (least + 8) / 4, start, detail], 1)
+        coarse = pad_to_multiple(coarse, self.multiple // 2)
         folded = F.pixel_unshuffle(fine, 2)
         features = (
             self.entry(torch.cat([coarse, folded], 1)) + self.numbers(self._numbers(radii_px, there))[..., None, None]
@@ -208,8 +210,8 @@ class Residual(nn.Module):
 
 def sweep_logs(
     images: Float[Tensor, "s 3 h w"], shown: Float[Tensor, "s h w"], defocus: Defocus, planes: int
-) -> Float[Tensor, "2 d h w"]:
-    """What :class:`PlaneSweepNet` sees of one stack: logs of the planes' residuals, plain and regularised."""
-    costs = unexplained(images, shown, defocus, 0, planes, grey=True)[:, None]
-    fine, wide = (torch.log(box(costs, window)[:, 0] + floor) for window, floor in ((3, 4e-6), (5, RESIDUAL_FLOOR)))
-    return torch.stack([fine, semi_global(wide)])
+) -> Float[Tensor, "2 d y x"]:
+    """What :class:`PlaneSweepNet` sees of one stack: logs of the planes' residuals in squares of 2 pixels, plain and
+    regularised."""
+    costs = unexplained(images, shown, defocus, 0, planes, window_px=2)
+    return torch.stack([torch.log(costs + 4e-6), semi_global(torch.log(costs + RESIDUAL_FLOOR))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,7 @@ class Watch:
             shown = colour_depth(1 / inverse, 1 / max(near, far + 1e-3), 1 / far)
             with written_aside(self.folder / DEPTH_FILE) as part:
                 Image.fromarray((255 * shown).round().astype(np.uint8)).save(part, "PNG")
-            write_json(self.folder / PROGRESS_FILE, {"share": share, "step": step, "energy": energy})
+            known = energy if math.isfinite(energy) else None
+            write_json(self.folder / PROGRESS_FILE, {"share": share, "step": step, "energy": known})
         if self.progress is not None:
             self.progress(share, step, energy)

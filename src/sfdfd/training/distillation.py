@@ -22,6 +22,8 @@ from sfdfd.training.selfmade import Lesson
 __all__ = ["Distillation", "distillation_terms"]
 
 LEAST_SPREAD = 3e-3
+KNOWN = 0.05
+"""Mean error of an image that counts as little."""
 JUMP = 0.04
 """Of the position of inverse depth between neighbours: a silhouette."""
 EDGE_PX = 8
@@ -32,7 +34,8 @@ EDGE_WEIGHT = 3.0
 def distillation_terms(
     depth_m: Tensor, aif: Tensor, spread: Tensor | None, lesson: Lesson, weights: dict[str, float]
 ) -> dict[str, Tensor]:
-    """What the answer costs, per image (B,), and the weighted sum as "total"; without a spread, no term of it.
+    """What the answer costs, per image (B,), and the weighted sum as "total"; without a spread, no term of it. In the sum an
+    image's error e of depth counts as log(1 + e / ``KNOWN``): what a stack cannot tell shall not drown what it can.
 
     log_depth and position are mean absolute errors of log depth (relative errors) and of the position of inverse depth,
     weighed by how sure the teacher is and more about silhouettes (:func:`near_silhouettes`); aif the AIF's; spread is
@@ -52,7 +55,11 @@ def distillation_terms(
     if spread is not None:
         s = spread.clamp_min(LEAST_SPREAD)
         values["spread"] = (sure * (error.detach() / s + torch.log(s))).mean((1, 2))
-    return {**values, "total": sum(weights[key] * value for key, value in values.items())}
+    shares = {
+        key: torch.log(1 + value / KNOWN) if key in ("log_depth", "position") else value
+        for key, value in values.items()
+    }
+    return {**values, "total": sum(weights[key] * value for key, value in shares.items())}
 
 
 def near_silhouettes(position: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:

@@ -65,7 +65,7 @@ class Lesson(NamedTuple):
         slice_mask: (S,) true for real slices.
         focus_m: (S,) focus distances in metres.
         ends_px: (S,2) signed blur radius at near and far.
-        costs: (2,D,H,W) of :func:`sfdfd.networks.sweep.sweep_logs`; D is 0 for networks that need none.
+        costs: (2,D,H/2,W/2) of :func:`sfdfd.networks.sweep.sweep_logs`; D is 0 for networks that need none.
         near_m, far_m: () depth range.
         answer: position, AIF, weight.
     """
@@ -80,21 +80,25 @@ class Lesson(NamedTuple):
     answer: Answer
 
     def cropped(self, size: int, generator: np.random.Generator) -> Lesson:
-        """A random square of it, mirrored, turned and its colours exchanged at random: what stays true."""
-        height, width = self.costs.shape[-2:]
-        top, left = (int(generator.integers(0, max(n - size, 0) + 1)) for n in (height, width))
+        """A random square of it, mirrored, turned and its colours exchanged at random: what stays true.
+
+        Args:
+            size: of its side, even: costs are of squares of 2 pixels.
+        """
+        height, width = self.images.shape[-2:]
+        top, left = (2 * int(generator.integers(0, max(n - size, 0) // 2 + 1)) for n in (height, width))
         flips, turned = generator.random(2) < (0.5, 0.3), generator.random() < 0.3
         colours = torch.from_numpy(generator.permutation(3))
 
-        def moved(values: Tensor) -> Tensor:
-            values = values[..., top : top + size, left : left + size]
+        def moved(values: Tensor, px: int = 1) -> Tensor:
+            values = values[..., top // px : (top + size) // px, left // px : (left + size) // px]
             for axis, flip in zip((-1, -2), flips, strict=True):
                 values = values.flip(axis) if flip else values
             return values.transpose(-1, -2) if turned else values
 
         position, aif, weight = (moved(value) for value in self.answer)
         images, answer = moved(self.images)[:, colours], Answer(position, aif[colours], weight)
-        return self._replace(images=images, costs=moved(self.costs), answer=answer)
+        return self._replace(images=images, costs=moved(self.costs, 2), answer=answer)
 
 
 def answer_of(prediction: Prediction, stack: FocalStack) -> Answer:
@@ -111,7 +115,7 @@ def own_lesson(stack: FocalStack, answer: Answer, renderer: Renderer, planes: in
     if planes:
         costs = sweep_logs(stack.images[0], stack.shown()[0], defocus, planes)
     else:
-        costs = stack.images.new_zeros(2, 0, *stack.images.shape[-2:])
+        costs = stack.images.new_zeros(2, 0, *(-(-n // 2) for n in stack.images.shape[-2:]))
     return Lesson(
         stack.images[0], stack.slice_mask[0], stack.focus_distances_m[0], defocus.ends_px[0], costs,
         stack.near_m[0], stack.far_m[0], answer,

@@ -228,7 +228,7 @@ def _blocks(desk: Desk) -> gr.Blocks:
                 f_number = gr.Number(label="f-number", value=None, min_width=140)
                 pitch = gr.Number(label="Pixel pitch, µm", value=None, min_width=140)
         with gr.Row():
-            seconds = gr.Slider(2, 120, 15, step=1, label="Seconds for refinement", min_width=240, elem_id="seconds")
+            seconds = gr.Slider(2, 120, 30, step=1, label="Seconds for refinement", min_width=240, elem_id="seconds")
             check = gr.Checkbox(
                 label="Keep one photograph aside", info="to check the answer by; better without where there are few",
                 elem_id="check", min_width=240,
