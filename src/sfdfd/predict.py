@@ -215,9 +215,10 @@ def _say(capture: Capture) -> None:
         largest = alignment.motion_px.max()
         print(f"alignment: not needed (slices move by at most {largest:.2g} px)" if largest <= 0.5 else "")
     else:
-        moved = zip(photographs.files, alignment.shift_px, alignment.scale, alignment.residual_px, strict=True)
-        for file, shift, scale, residual in moved:
-            words = f"shift {shift[0]:+.2f} {shift[1]:+.2f} px, scale {scale:.5f}, residual {residual:.2g} px"
+        of_each = (alignment.shift_px, alignment.scale, alignment.radial, alignment.residual_px)
+        for file, shift, scale, radial, residual in zip(photographs.files, *of_each, strict=True):
+            words = f"shift {shift[0]:+.2f} {shift[1]:+.2f} px, scale {scale:.5f}, distortion {radial:+.5f}, "
+            words += f"residual {residual:.2g} px"
             print(f"aligned {file.name}: {words}")
     for note in capture.notes:
         print(f"note: {note}")

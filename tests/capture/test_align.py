@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
 from sfdfd.capture.align import align, estimate_alignment
 from sfdfd.data.exposure import even_exposure
@@ -36,7 +37,7 @@ def moved(scene, scale, shift, blur=0.0, gain=1.0, dtype=np.uint8):
 MOTIONS = [(1.0, (0, 0), 0.0, 1.0), (1.012, (3.0, -2.0), 1.5, 0.9), (1.025, (5.5, 1.0), 2.5, 0.8)]
 
 
-@pytest.mark.parametrize("model", ["scale_shift", "affine", "homography"])
+@pytest.mark.parametrize("model", ["radial", "scale_shift", "affine", "homography"])
 def test_scale_and_shift_are_found_through_defocus_and_exposure(scene, model):
     images = [moved(scene, *motion) for motion in MOTIONS]
     found = estimate_alignment(images, [1.0, 2.0, 4.0], model)
@@ -48,6 +49,53 @@ def test_scale_and_shift_are_found_through_defocus_and_exposure(scene, model):
         assert found.scale[index] == pytest.approx(scale, abs=1.5e-3)
         np.testing.assert_allclose(found.shift_px[index], shift, atol=0.3)
     assert found.residual_px.max() < 0.5
+
+
+def bent(scene, scale, shift, radial, blur=0.0):
+    """A slice of the reference whose pixel at c + a shows what it has at c + t + s a (1 + radial |a|^2 / |c|^2): inverted
+    by iteration, drawn by SciPy."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(float)
+    target = np.stack([columns, rows]) - CENTER[:, None, None] - np.array(shift, float)[:, None, None]
+    away = target / scale
+    for _ in range(30):
+        away = target / scale / (1 + radial * (away**2).sum(0) / (CENTER**2).sum())
+    at = (away + CENTER[:, None, None] + 20)[::-1]
+    image = np.stack([map_coordinates(scene[..., channel], at, order=3) for channel in range(3)], -1)
+    image = cv2.GaussianBlur(image, (0, 0), blur) if blur else image
+    return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+
+
+BENDS = [(0.985, (1.0, 0.5), 0.012, 1.5), (1.0, (0, 0), 0.0, 0.0), (1.02, (-2.0, 1.0), -0.015, 2.0)]
+
+
+def test_distortion_that_changes_with_focus_is_found_and_undone(scene):
+    images = [bent(scene, *bend) for bend in BENDS]
+    found = estimate_alignment(images, [1.0, 2.0, 4.0], "radial")
+    plain = estimate_alignment(images, [1.0, 2.0, 4.0], "scale_shift")
+    assert (plain.radial == 0).all() and found.radial[1] == 0
+    for index in (0, 2):
+        scale, shift, radial, _ = BENDS[index]
+        assert found.radial[index] == pytest.approx(radial, abs=2e-3)
+        assert found.scale[index] == pytest.approx(scale, abs=2e-3)
+        np.testing.assert_allclose(found.shift_px[index], shift, atol=0.2)
+    blurred = cv2.GaussianBlur(images[1], (0, 0), BENDS[2][3]).astype(int)
+
+    def off(alignment):
+        return np.abs(align(images, alignment)[0][2].astype(int) - blurred)[12:-12, 12:-12].mean()
+
+    assert off(found) < 0.6 * off(plain)
+
+
+def test_a_photograph_is_drawn_in_bands_as_it_is_whole(scene, monkeypatch):
+    from sfdfd.capture import align as module
+
+    matrix = np.array([[1.01, 0, 2.0], [0, 1.01, -1.0], [0, 0, 1]])
+    image = moved(scene, 1, (0, 0))
+    banded = module._warp(image, matrix, -0.02)
+    monkeypatch.setattr(module, "BAND_PX", 10_000)
+    assert np.array_equal(banded, module._warp(image, matrix, -0.02))
+    nearly = module._warp(image, matrix, 1e-9)  # and as OpenCV's own where nothing is bent
+    assert np.abs(nearly.astype(int) - module._warp(image, matrix)).mean() < 0.3
 
 
 def test_aligned_slices_agree_and_say_where_they_reach(scene):

@@ -28,7 +28,7 @@ def test_a_loaded_alignment_is_the_saved_one(moved, tmp_path):
     first = Capture.of(moved, RENDERER, align_mode=True)
     save_alignment(tmp_path / "a" / "b.json", first)
     loaded = load_alignment(tmp_path / "a" / "b.json", moved)
-    for key in ("matrices", "shift_px", "scale", "motion_px", "residual_px"):
+    for key in ("matrices", "radial", "shift_px", "scale", "motion_px", "residual_px"):
         np.testing.assert_allclose(getattr(loaded, key), getattr(first.alignment, key), err_msg=key)
     again = Capture.of(moved, RENDERER, alignment=loaded)
     assert again.aligned and all(
@@ -50,6 +50,7 @@ def test_what_is_wrong_with_a_file_is_said(moved, tmp_path):
         "not readable as JSON": "{", "expected what align.save writes": "[]", "10 x 10 pixels": {**good, "size": [10, 10]},
         "says nothing of": {**good, "slices": good["slices"][1:]}, "its reference": {**good, "reference": "x.png"},
         "3 x 3 matrix": {**good, "slices": [{**one, "matrix": [[0, 0], [0, 0]]} for one in good["slices"]]},
+        "a distortion of less": {**good, "slices": [{**one, "radial": -0.5} for one in good["slices"]]},
     }  # fmt: skip
     for message, content in wrong.items():
         path.write_text(content if isinstance(content, str) else json.dumps(content))

@@ -27,7 +27,7 @@ ALIGNED = "aligned"
 
 def save_alignment(path: Path, capture: Capture) -> None:
     """Write how each slice lies, as JSON: file names, size in pixels, and 3 x 3 matrices from pixels of the reference to
-    pixels of the slice (x, y, 1)."""
+    pixels of the slice (x, y, 1), with the distortion before them (:class:`sfdfd.capture.align.Alignment`)."""
     names = [readable(file.name) for file in capture.photographs.files]
     alignment, (height, width) = capture.alignment, capture.photographs.size
     try:
@@ -38,8 +38,10 @@ def save_alignment(path: Path, capture: Capture) -> None:
                 "size": [height, width],
                 "reference": names[alignment.reference],
                 "slices": [
-                    {"file": name, "matrix": matrix.tolist(), "residual_px": float(residual)}
-                    for name, matrix, residual in zip(names, alignment.matrices, alignment.residual_px, strict=True)
+                    {"file": name, "matrix": matrix.tolist(), "radial": float(radial), "residual_px": float(residual)}
+                    for name, matrix, radial, residual in zip(
+                        names, alignment.matrices, alignment.radial, alignment.residual_px, strict=True
+                    )
                 ],
                 "notes": list(alignment.notes),
             },
@@ -63,6 +65,7 @@ def load_alignment(path: Path, photographs: Photographs) -> Alignment:
         rows = {str(one["file"]): one for one in content["slices"]}
         size, reference = tuple(content["size"]), str(content["reference"])
         matrices = {name: np.asarray(one["matrix"], float) for name, one in rows.items()}
+        bends = {name: float(one.get("radial", 0.0)) for name, one in rows.items()}
         residuals = {name: _number(one.get("residual_px")) for name, one in rows.items()}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{where}: expected what align.save writes: size, reference, slices (file, matrix)") from None
@@ -77,13 +80,17 @@ def load_alignment(path: Path, photographs: Photographs) -> Alignment:
         matrix = matrices[name]
         if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not 0.5 < _scale(matrix) < 2:
             raise InputError(f"{where}: expected a 3 x 3 matrix of a motion for {name}, got {matrix.tolist()}")
+        if not abs(bends[name]) < 0.2:
+            raise InputError(f"{where}: expected a distortion of less than 0.2 for {name}, got {bends[name]} (radial)")
     if reference not in names:
         raise InputError(f"{where}: its reference {reference} is not among the slices; align anew")
     chosen = np.stack([matrices[name] for name in names])
-    measured: dict[str, Any] = motions(chosen, *photographs.size)
+    radial = np.array([bends[name] for name in names])
+    measured: dict[str, Any] = motions(chosen, radial, *photographs.size)
     return Alignment(
         reference=names.index(reference),
         matrices=chosen,
+        radial=radial,
         **measured,
         residual_px=np.array([residuals[name] for name in names]),
     )

@@ -152,7 +152,7 @@ class Capture:
         renderer: Renderer,
         *,
         align_mode: bool | str = "auto",
-        align_model: str = "scale_shift",
+        align_model: str = "radial",
         exposure: bool = True,
         working_px: int = 512,
         calibrate: bool = True,
@@ -164,7 +164,7 @@ class Capture:
             photographs: what there is.
             renderer: the model's optics, for the estimate of an unknown blur scale.
             align_mode: True, False, or "auto": where the estimated motion exceeds half a pixel.
-            align_model: "scale_shift", "affine" or "homography".
+            align_model: see :func:`sfdfd.capture.align.estimate_alignment`.
             exposure: even out exposure and white balance.
             working_px: longer side of the images on which the blur scale is estimated.
             alignment: what is known of it already; None estimates it.

@@ -41,7 +41,7 @@ class LeftOut:
 
 
 def registered_onto(
-    image: np.ndarray, canvas: np.ndarray, mode: bool | str = "auto", model: str = "scale_shift"
+    image: np.ndarray, canvas: np.ndarray, mode: bool | str = "auto", model: str = "radial"
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """A photograph on the canvas of another picture of the same scene.
 
@@ -58,7 +58,7 @@ def registered_onto(
         aligned, reach = align([image, canvas], alignment)
         image, covered = aligned[0], reach[0]
     moved = alignment.as_dict(["photograph", "canvas"])["slices"][0]
-    return image, covered, {key: moved[key] for key in ("shift_px", "scale", "motion_px")}
+    return image, covered, {key: moved[key] for key in ("shift_px", "scale", "radial", "motion_px")}
 
 
 def left_out_slices(
@@ -68,7 +68,7 @@ def left_out_slices(
     renderer: Renderer,
     *,
     align_mode: bool | str = "auto",
-    align_model: str = "scale_shift",
+    align_model: str = "radial",
     exposure: bool = True,
     size: tuple[int, int] | None = None,
     device: torch.device | str = "cpu",

@@ -201,7 +201,9 @@ class Refiner:
             slopes = None if slanted is None else slanted.values().detach()
         level = levels[reached]
         with torch.no_grad():
-            if level is not problem and not clock.ends_with(reached):  # images too large for the time stay at half the size
+            if level is not problem and not clock.ends_with(
+                reached
+            ):  # images too large for the time stay at half the size
                 variables, level = problem.detailed(variables, level), problem
                 slopes = None if slopes is None else _Slopes(slopes, variables[0], 1).values()
             best.offer(level.energy(*variables, hidden=hidden, hold=hold, slopes=slopes), variables)
