@@ -97,6 +97,10 @@ def test_from_upload_to_download(served, photographs, tmp_path, width):
         press("#check input")
         press("#go")
         waited(browser, "#said", "Refining")
+        end = time.monotonic() + 60
+        while not browser.find_elements(By.CSS_SELECTOR, "#depth img"):  # depth so far, from the start on
+            assert time.monotonic() < end and "Done" not in browser.find_element(By.CSS_SELECTOR, "#said").text
+            time.sleep(0.1)
         press("#stop")
         waited(browser, "#said", "Done")
         assert "metres" in waited(browser, "#about", "Stopped by you") and "dB" in waited(

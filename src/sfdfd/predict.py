@@ -236,14 +236,20 @@ def _refined(refinement: Refinement | None) -> dict[str, Any]:
     )
     keys = ("seconds", "steps", "interrupted", "objective_start", "objective")
     lens = {} if refinement.lens is None else {name: value[0] for name, value in refinement.lens.as_dict().items()}
+    std = {name: value[0] for name, value in (refinement.lens_std or {}).items()}
     if "k" in lens:
         print(
-            f"lens: the stack asks for {lens['k']:.3f} times the known blur scale k; depth is that of the stack's own"
+            f"lens: the stack asks for {lens['k']:.3f} +- {std['k']:.2g} times the known blur scale k; "
+            "depth is that of the stack's own"
         )
     if "softness" in lens:
         kind = "blurred even in focus" if lens["softness"] > 0 else "sharpened"
-        print(f"lens: slices are {kind} ({lens['softness']:+.3f} px^2)")
-    return {"refinement": {**{key: getattr(refinement, key) for key in keys}, "lens": lens}}
+        print(f"lens: slices are {kind} ({lens['softness']:+.3f} +- {std['softness']:.2g} px^2)")
+    if "curvature" in lens:
+        print(
+            f"lens: the surface of focus bends by {lens['curvature']:+.3f} +- {std['curvature']:.2g} of the depth range"
+        )
+    return {"refinement": {**{key: getattr(refinement, key) for key in keys}, "lens": lens, "lens_std": std}}
 
 
 def _predicted(

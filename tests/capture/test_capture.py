@@ -47,6 +47,19 @@ def test_an_unknown_camera_is_estimated_and_said():
     assert not np.isfinite(capture.blur_scale.relative_std) and "undetermined" in capture.statement
 
 
+@pytest.mark.parametrize(
+    ("pitch", "origin", "contradicts"), [(1, "EXIF", False), (2.5, "EXIF", True), (2.5, "stack.yaml", False)]
+)
+def test_exif_that_contradicts_the_stack_is_said_and_used(pitch, origin, contradicts):
+    whole = example_photographs(144, 192)
+    camera = {**whole.camera, "pixel_pitch_m": whole.camera["pixel_pitch_m"] * pitch}
+    sources = {**whole.sources, **dict.fromkeys(camera, origin)}
+    capture = Capture.of(replace(whole, camera=camera, sources=sources), RENDERER)
+    assert any("EXIF's was used" in note for note in capture.notes) == contradicts
+    assert capture.camera_source == "known" and capture.camera.pixel_pitch_m == camera["pixel_pitch_m"]
+    assert (capture.blur_scale is not None) == (origin == "EXIF")  # what is told is not doubted
+
+
 def test_unknown_distances_make_relative_depth():
     capture = Capture.of(photographs(focus_distances_m=None), RENDERER, calibrate=False)
     facts = capture.facts()

@@ -8,8 +8,10 @@ import torch
 from scipy.ndimage import convolve1d
 
 from sfdfd.errors import InputError
+from sfdfd.inference.energy import Energy, priors_for
 from sfdfd.inference.lens import LENS, Lens, softened
 from sfdfd.inference.refine import Refiner
+from sfdfd.inference.uncertainty import lens_std
 from sfdfd.optics import DefocusRenderer
 from sfdfd.stack import FocalStack
 from tests.conftest import CAMERA, FOCUS_M
@@ -87,6 +89,46 @@ def test_each_is_found_again(wall, fit):
     else:
         others = np.mean([values[0][s] for s in (0, 1, 2, 4)])
         assert np.mean(values[0][3]) / others == pytest.approx(0.9, abs=0.05)
+
+
+@pytest.mark.parametrize(("name", "step"), [("k", 0.02), ("softness", 0.02), ("shift", 0.1), ("exposure", 0.005)])
+def test_a_standard_error_is_the_spread_over_repetitions(wall, name, step):
+    """Of the best value (a Newton step from the truth, by hand) over 24 drawings of the noise."""
+    best, said = [], []
+    for seed in range(24):
+        noise = 0.01 * torch.randn(wall.images.shape, generator=torch.Generator().manual_seed(seed))
+        problem = Energy(priors_for(RENDERER, {}), replace(wall, images=wall.images + noise), RENDERER)
+        position, aif, lens = problem.unknowns(wall.depth_m, wall.aif, Lens((name,), 1, 5, wall.images))
+        with torch.no_grad():
+            energies = []
+            for sign in (-1, 0, 1):
+                twin = lens.clone()
+                first = twin.values[name].view(-1)[:1] if name in ("k", "softness") else twin.values[name][0, 1, :1]
+                first += sign * step
+                energies.append(float(problem.misfit(position, aif, twin).double().mean()))
+        before, at, after = energies
+        best.append(-0.5 * step * (after - before) / (after - 2 * at + before))
+        said.append(
+            float(
+                lens_std(problem, position, aif, lens, None)[name].view(-1)[3 if name in ("shift", "exposure") else 0]
+            )
+        )
+    assert 0.5 < np.std(best) / np.mean(said) < 2
+
+
+def test_what_cannot_be_told_is_infinitely_uncertain(wall):
+    plain = replace(wall, images=torch.full_like(wall.images, 0.5))
+    problem = Energy(priors_for(RENDERER, {}), plain, RENDERER)
+    unknowns = problem.unknowns(wall.depth_m, torch.full_like(wall.aif, 0.5), Lens(("k", "shift"), 1, 5, wall.images))
+    found = lens_std(problem, *unknowns, None)
+    assert all(not bool((value < 10).any()) for value in found.values())
+
+
+def test_refinement_says_how_sure_its_lens_is(wall):
+    found = Refiner(steps=6, fit=("k", "shift"), coarse_share=0.0)(wall, RENDERER, wall.depth_m, wall.aif)
+    assert found.lens_std.keys() == found.lens.as_dict().keys() == {"k", "shift"}
+    assert 0 < found.lens_std["k"][0] < 0.1 and np.shape(found.lens_std["shift"]) == (1, 5, 3)
+    assert Refiner(steps=2)(wall, RENDERER, wall.depth_m, wall.aif).lens_std == {}
 
 
 def test_another_size_has_other_pixels():

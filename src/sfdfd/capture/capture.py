@@ -28,6 +28,8 @@ __all__ = ["Capture", "focus_of_places", "reduced"]
 
 MOTION_LIMIT_PX = 0.5
 """Estimated motion from which a stack is aligned unless told otherwise."""
+ROUGHLY = 0.25
+"""By how much a rough estimate of k errs beyond what its patches say (docs/refinement.md), as a logarithm."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Capture:
         camera_source: "known", "estimated" (k from the stack) or "relative" (in units of the order of focus).
         focus_distances_m: in metres; without unit where ``relative``.
         near_m, far_m: depth range in the same unit.
-        blur_scale: the estimate of k, in full pixels, or None.
+        blur_scale: the estimate of k, in full pixels, or None. Where EXIF says k, a rougher one, which is only compared.
         notes: in plain words, for the user.
     """
 
@@ -180,12 +182,18 @@ class Capture:
         notes = [*photographs.notes, *registered.notes, *_uncertainty(photographs)]
         if photographs.focus_distances_m is not None and camera is not None:
             _check_blur(camera, focus, near_m, far_m, photographs.size)
+            if calibrate and len(focus) > 2 and "EXIF" in (photographs.sources.get(key) for key in photographs.camera):
+                blur_scale = _blur_scale(
+                    registered, focus, (near_m, far_m), renderer, camera.focal_length_m, working_px,
+                    photographs.focus_std_dpt, steps=24, patches=4,
+                )  # fmt: skip
+                notes.extend(_contradiction(camera.blur_scale_px_m, blur_scale))
         else:
             source = "relative" if photographs.focus_distances_m is None else "estimated"
             known = dict.fromkeys(photographs.camera) if source == "relative" else dict(photographs.camera)
             blur_scale = _blur_scale(
-                registered, focus, (near_m, far_m), renderer, known["focal_length_m"], working_px, calibrate,
-                photographs.focus_std_dpt,
+                registered, focus, (near_m, far_m), renderer, known["focal_length_m"], working_px,
+                photographs.focus_std_dpt, steps=80 if calibrate else 0,
             )  # fmt: skip
             if len(focus) == 2:
                 notes.append(
@@ -305,8 +313,9 @@ def _blur_scale(
     renderer: Renderer,
     focal_length_m: float | None,
     working_px: int,
-    calibrate: bool,
     focus_std_dpt: Sequence[float] | None,
+    steps: int,
+    patches: int = 8,
 ) -> BlurScale:
     """k of the full images, estimated at the working size where every slice shows something."""
     height, width = registered.covered.shape
@@ -318,13 +327,25 @@ def _blur_scale(
         renderer,
         focal_length_m=focal_length_m,
         covered=torch.stack([torch.from_numpy(reduced(one.astype(np.float32), size)) for one in registered.covered]),
-        steps=80 if calibrate else 0,
+        steps=steps,
+        patches=patches,
     )
     factor = math.sqrt(size[0] * size[1] / (height * width))
     std = math.inf
-    if len(focus) > 2 and calibrate:
+    if len(focus) > 2 and steps:
         std = math.hypot(found.relative_std, scale_std(focus, focus_std_dpt))
     return BlurScale(found.value_px_m / factor, std, tuple(value / factor for value in found.patches_px_m))
+
+
+def _contradiction(known_px_m: float, found: BlurScale) -> list[str]:
+    """In words, where the k of EXIF and that of the stack differ by more than both can err."""
+    if not abs(math.log(found.value_px_m / known_px_m)) > 2 * found.relative_std + ROUGHLY:
+        return []
+    return [
+        f"EXIF means a blur scale of k = f^2/(2 N p) = {known_px_m:.3g} px m, but the stack looks like "
+        f"{found.value_px_m:.3g} (+- {100 * found.relative_std:.2g} %); EXIF's was used. A wrong pixel pitch, or focus "
+        "distances that are nominal, do that: give camera.pixel_pitch_m, or have k fitted (refine.fit=[k])"
+    ]
 
 
 def reduced(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -203,15 +203,21 @@ class Energy:
         """(B,); ``ease`` from 1 to 0 is the share of the beginning's extra smoothness and farness, ``hold`` the share of the
         trust in the start, ``slopes`` (B,2,H,W) those of position to the right and downwards, 0 if none."""
         priors = self.priors
-        residual = self.render(position, aif, lens, hidden) - self.stack.images
-        residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
-        level = priors.outlier_level
-        energy = (self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean((1, 2, 3, 4))
+        energy = self.misfit(position, aif, lens, hidden).mean((1, 2, 3))
         if self.start is not None and priors.trust:
             energy = energy + hold * priors.trust * self.departure(position)
         if hidden is not None:
             energy = energy + self.variation(hidden)
         return energy + self.variation(aif) + self.prior(position, aif, ease, slopes)
+
+    def misfit(
+        self, position: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None
+    ) -> Float[Tensor, "b s h w"]:
+        """How badly each pixel of each slice is explained, weighed: the data term before its mean."""
+        residual = self.render(position, aif, lens, hidden) - self.stack.images
+        residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
+        level = self.priors.outlier_level
+        return (self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean(2)
 
     def departure(self, position: Tensor) -> Tensor:
         """(B,) how far the position is from a start that was sure: mean log(1 + ((p - p_0) / s)^2 / 2)."""

@@ -112,6 +112,17 @@ class Lens:
         found = {name: self.values[name].detach() for name in self.fitted}
         return {name: (value.exp() if name in ("k", "exposure") else value).tolist() for name, value in found.items()}
 
+    def with_errors(self, errors: Mapping[str, Tensor], factor: float = 1.0) -> dict[str, list]:
+        """Standard errors of the values at an image ``factor`` times smaller, as those of :meth:`as_dict`."""
+        found = dict(errors)
+        for name in {"k", "exposure"} & found.keys():  # of a logarithm, to first order
+            found[name] = found[name] * self.values[name].detach().exp()
+        if "shift" in found:
+            found["shift"] = found["shift"] * found["shift"].new_tensor([factor, factor, 1.0])
+        if "softness" in found:
+            found["softness"] = found["softness"] * factor**2
+        return {name: value.tolist() for name, value in found.items()}
+
 
 def check_fitted(fitted: Collection[str]) -> tuple[str, ...]:
     """The names, if they are known."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from sfdfd.errors import InputError, checked_number, checked_whole
 from sfdfd.inference.energy import Energy, Priors, enlarged_to, priors_for, start_of, with_gradient
 from sfdfd.inference.lens import Lens, check_fitted
+from sfdfd.inference.uncertainty import lens_std
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
@@ -43,6 +44,7 @@ class Refinement:
         aif: (B,3,H,W) all-in-focus image in [0, 1].
         blur_factor: (B,) factor on the stack's blur radii; 1 unless it was asked for.
         lens: what was fitted of the lens.
+        lens_std: standard errors, in the form of ``lens.as_dict()`` (:mod:`sfdfd.inference.uncertainty`).
         rendered: (B,S,3,H,W) the stack as the model has it, with lens and second layer; None where nothing was done.
         objective_start, objective: energy of the start and of the result, never larger; comparable within one scene.
         steps: gradient steps taken.
@@ -59,6 +61,7 @@ class Refinement:
     seconds: float
     interrupted: bool = False
     lens: Lens | None = None
+    lens_std: dict[str, list] | None = None
     rendered: Tensor | None = None
 
 
@@ -201,9 +204,8 @@ class Refiner:
             slopes = None if slanted is None else slanted.values().detach()
         level = levels[reached]
         with torch.no_grad():
-            if level is not problem and not clock.ends_with(
-                reached
-            ):  # images too large for the time stay at half the size
+            too_large = clock.ends_with(reached)  # for the time: the answer stays at half the size
+            if level is not problem and not too_large:
                 variables, level = problem.detailed(variables, level), problem
                 slopes = None if slopes is None else _Slopes(slopes, variables[0], 1).values()
             best.offer(level.energy(*variables, hidden=hidden, hold=hold, slopes=slopes), variables)
@@ -216,6 +218,8 @@ class Refiner:
                 position, image, lens = problem.detailed(best.variables, level)
                 position, image = chosen(worse, unknown[0], position), chosen(worse, unknown[1], image)
             shown = problem.render(position, image, lens, hidden)
+            errors = lens_std(level, *best.variables, hidden)
+            std = lens.with_errors(errors, problem.stack.images.shape[-1] / level.stack.images.shape[-1])
         return Refinement(
             depth_m=problem.depth_m(position),
             aif=image.clamp(0, 1),
@@ -226,6 +230,7 @@ class Refiner:
             seconds=clock.seconds,
             interrupted=interrupted,
             lens=lens,
+            lens_std=std,
             rendered=shown,
         )
 

@@ -237,7 +237,9 @@ def _blocks(desk: Desk) -> gr.Blocks:
             go = gr.Button("Go", variant="primary", interactive=False, elem_id="go", min_width=140)
             stop = gr.Button("Good enough: stop", elem_id="stop", min_width=140)
         said = gr.Markdown(elem_id="said")
-        depth_so_far = gr.Image(label="Depth so far: bright is near", interactive=False, buttons=[], height=240)
+        depth_so_far = gr.Image(
+            label="Depth so far: bright is near", interactive=False, buttons=[], height=240, elem_id="depth"
+        )
         with gr.Column(visible=False, elem_id="results") as results:
             gr.Markdown("## Click to refocus")
             picture = gr.Image(label="", show_label=False, interactive=False, buttons=[], elem_id="refocused")
