@@ -136,6 +136,8 @@ def _predict_stack(settings: dict[str, Any], output_dir: Path, told: Told | None
     network = None if module is None else module.network
     estimator = DefocusEstimator(network, renderer, refiner, settings["working_px"], pick_device(settings["device"]))
     kept, aside = photographs.parted()
+    unknown = "" if photographs.known_camera() else ", and estimating the blur scale, which is not known"
+    print(f"registering {len(kept.images)} slices{unknown}", flush=True)
     align = _checked_align(settings["align"])
     capture = Capture.of(
         kept,

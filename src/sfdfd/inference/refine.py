@@ -202,11 +202,11 @@ class Refiner:
                 interrupted = True
             variables = (pyramid.position().detach(), image.detach(), lens.clone())
             slopes = None if slanted is None else slanted.values().detach()
-        level = levels[reached]
+        # images too large for the time stay at half the size, and where somebody waits
+        level = levels[max(reached, last - 1)] if interrupted or clock.ends_with(reached) else problem
         with torch.no_grad():
-            too_large = clock.ends_with(reached)  # for the time: the answer stays at half the size
-            if level is not problem and not too_large:
-                variables, level = problem.detailed(variables, level), problem
+            if level is not levels[reached]:
+                variables = level.detailed(variables, levels[reached])
                 slopes = None if slopes is None else _Slopes(slopes, variables[0], 1).values()
             best.offer(level.energy(*variables, hidden=hidden, hold=hold, slopes=slopes), variables)
             begun = unknown if level is problem else level.reduced(depth_m, aif, unknown[2])
