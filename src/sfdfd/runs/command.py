@@ -57,7 +57,7 @@ UNUSABLE = (
     errno.ELOOP,
 )  # fmt: skip
 """What is wrong with a disk or a path, and not with us."""
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of malloc.h."""
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError)
 """What Hydra raises beside its own errors where it cannot read a command line."""
@@ -258,13 +258,14 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
 
 def _keep_memory() -> None:
-    """Let glibc keep a quarter of a gigabyte of what is freed: by default each large tensor is mapped and cleared by the
-    kernel anew, a third of the time of a step at a megapixel (docs/refinement.md). Elsewhere nothing happens."""
+    """Let glibc keep a quarter of a gigabyte of what is freed, in pieces of up to 32 MiB: by default they are mapped and
+    cleared by the kernel anew as soon as one has been freed at the heap's end (docs/refinement.md). Elsewhere nothing
+    happens."""
     import ctypes
 
     with suppress(OSError, AttributeError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_MMAP_THRESHOLD, 2**25)  # the largest that it takes
         mallopt(M_TRIM_THRESHOLD, 2**28)
 
 
