@@ -86,7 +86,7 @@ def estimate_blur_scale(
     covered: Float[Tensor, "s h w"] | None = None,
     patches: int = 8,
     patch_px: int = 96,
-    steps: int = 80,
+    steps: int = 160,
 ) -> BlurScale:
     """Estimate k together with depth and AIF.
 

@@ -193,7 +193,7 @@ class Capture:
             known = dict.fromkeys(photographs.camera) if source == "relative" else dict(photographs.camera)
             blur_scale = _blur_scale(
                 registered, focus, (near_m, far_m), renderer, known["focal_length_m"], working_px,
-                photographs.focus_std_dpt, steps=80 if calibrate else 0,
+                photographs.focus_std_dpt, steps=160 if calibrate else 0,
             )  # fmt: skip
             if len(focus) == 2:
                 notes.append(
