@@ -70,6 +70,17 @@ def plane_sweep(
     return NetworkOutput(*(torch.cat(values) for values in zip(*found, strict=True)))
 
 
+def unexplained_by_sweep(stack: FocalStack, renderer: Renderer, planes: int = 32) -> float:
+    """What a sweep leaves unexplained at best, the mean of its smallest regularised costs: the less, the righter is the
+    camera."""
+    found = []
+    for one in stack.without_truth():
+        shown = one.shown()[0]
+        costs = unexplained(one.images[0], shown, defocus_of(one, renderer), 0, planes, window_px=2)
+        found.append(float(semi_global(torch.log(costs + RESIDUAL_FLOOR)).amin(0).mean()))
+    return sum(found) / len(found)
+
+
 def sharpest_slices(stack: FocalStack, depth_m: Float[Tensor, "b h w"]) -> Float[Tensor, "b 3 h w"]:
     """At each pixel the slices that its depth says are sharpest, see :func:`sfdfd.networks.cost_volume.sharpest`."""
     radius_px = defocus_map_px(depth_m, stack.focus_distances_m, stack.camera)
