@@ -96,17 +96,17 @@ def _corners(height: int, width: int) -> Array:
     return np.array([[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]], float).T
 
 
-def _displacement(matrix: Array, points: Array, radial: float = 0.0, size: tuple[int, int] = (2, 2)) -> Array:
-    """(2,N) of homogeneous points (3,N) in an image of this height and width."""
-    moved = points
-    if radial:
-        center = (np.array([[size[1]], [size[0]]], float) - 1) / 2
-        away = points[:2] - center
-        moved = np.concatenate(
-            [center + away * (1 + radial * (away**2).sum(0) / (center**2).sum()), np.ones_like(points[2:])]
-        )
-    moved = matrix @ moved
+def _displacement(matrix: Array, points: Array) -> Array:
+    moved = matrix @ points
     return moved[:2] / moved[2:] - points[:2]
+
+
+def _drawn_out(x: Array, y: Array, radial: float, height: int, width: int) -> Array:
+    """Homogeneous points (3,...) of an image where its distortion puts them."""
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    x, y = x - middle_x, y - middle_y
+    factor = 1 + radial * (x * x + y * y) / (middle_x**2 + middle_y**2)
+    return np.stack([x * factor + middle_x, y * factor + middle_y, np.ones_like(factor)])
 
 
 def _constrained(matrix: Array, gray: Array, model: str) -> Array:
@@ -280,7 +280,8 @@ def motions(matrices: Array, radial: Array, height: int, width: int) -> dict[str
     center = np.array([[(width - 1) / 2], [(height - 1) / 2], [1.0]])
     corners = _corners(height, width)
     points = np.concatenate([corners, (corners + center) / 2], 1)
-    moved = [_displacement(m, points, float(bend), (height, width)) for m, bend in zip(matrices, radial, strict=True)]
+    bent = [_drawn_out(points[0], points[1], float(bend), height, width) for bend in radial]
+    moved = [_displacement(matrix, one) + (one - points)[:2] for matrix, one in zip(matrices, bent, strict=True)]
     return {
         "shift_px": np.stack([_displacement(matrix, center)[:, 0] for matrix in matrices]),
         "scale": np.array([math.sqrt(abs(np.linalg.det(matrix[:2, :2]))) for matrix in matrices]),
@@ -298,13 +299,10 @@ def _drawn(image: Array, matrix: Array, radial: float, how: int, border: int) ->
     if not radial:
         return cv2.warpPerspective(image, matrix, size, flags=how | cv2.WARP_INVERSE_MAP, borderMode=border)
     width, height = size
-    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    x, drawn = np.arange(width)[None] - middle_x, np.empty_like(image)
+    x, drawn = np.arange(width)[None], np.empty_like(image)
     for top in range(0, height, BAND_PX):  # the maps of a whole photograph would be larger than it
-        y = np.arange(top, min(top + BAND_PX, height))[:, None] - middle_y
-        factor = 1 + radial * (x * x + y * y) / (middle_x**2 + middle_y**2)
-        points = np.stack([x * factor + middle_x, y * factor + middle_y, np.ones_like(factor)])
-        across, down, unit = np.tensordot(matrix, points, 1)
+        y = np.arange(top, min(top + BAND_PX, height))[:, None]
+        across, down, unit = np.tensordot(matrix, _drawn_out(x, y, radial, height, width), 1)
         maps = [(one / unit).astype(np.float32) for one in (across, down)]
         drawn[top : top + len(y)] = cv2.remap(image, maps[0], maps[1], how, borderMode=border)
     return drawn

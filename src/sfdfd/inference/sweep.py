@@ -73,12 +73,8 @@ def plane_sweep(
 def unexplained_by_sweep(stack: FocalStack, renderer: Renderer, planes: int = 32) -> float:
     """What a sweep leaves unexplained at best, the mean of its smallest regularised costs: the less, the righter is the
     camera."""
-    found = []
-    for one in stack.without_truth():
-        shown = one.shown()[0]
-        costs = unexplained(one.images[0], shown, defocus_of(one, renderer), 0, planes, window_px=2)
-        found.append(float(semi_global(torch.log(costs + RESIDUAL_FLOOR)).amin(0).mean()))
-    return sum(found) / len(found)
+    costs = [_costs(one, renderer, planes).amin(0).mean() for one in stack.without_truth()]
+    return float(torch.stack(costs).mean())
 
 
 def sharpest_slices(stack: FocalStack, depth_m: Float[Tensor, "b h w"]) -> Float[Tensor, "b 3 h w"]:
@@ -91,13 +87,9 @@ def _position(
     stack: FocalStack, renderer: Renderer, planes: int, window_px: int, noise: float, jump: float
 ) -> Float[Tensor, "2 h w"]:
     """Position of inverse depth and its spread."""
-    there = stack.slice_mask[0]
-    one, shown = stack.with_slices(torch.nonzero(there)[:, 0].tolist()), stack.shown()[0][there]
-    height, width = shown.shape[-2:]
-    costs = unexplained(one.images[0], shown, defocus_of(one, renderer), 0, planes, noise, window_px)
-    costs = torch.log(costs + RESIDUAL_FLOOR)
-    steps = torch.linspace(0, 1, planes, device=costs.device)
-    smoothed = semi_global(costs, jump)
+    height, width = stack.images.shape[-2:]
+    smoothed = _costs(stack, renderer, planes, window_px, noise, jump)
+    steps = torch.linspace(0, 1, planes, device=smoothed.device)
     position = _minimum(smoothed) / (planes - 1)
     share = torch.softmax(-TRUST * smoothed, 0)
     spread = (share * (steps[:, None, None] - position).square()).sum(0).sqrt()
@@ -105,6 +97,16 @@ def _position(
         torch.stack([position, spread])[None], scale_factor=window_px, mode="bilinear", align_corners=False
     )
     return maps[0, :, :height, :width]
+
+
+def _costs(
+    stack: FocalStack, renderer: Renderer, planes: int, window_px: int = 2, noise: float = 1e-3, jump: float = 0.3
+) -> Float[Tensor, "d y x"]:
+    """The logs of what the planes leave unexplained of one stack, regularised."""
+    there = stack.slice_mask[0]
+    one, shown = stack.with_slices(torch.nonzero(there)[:, 0].tolist()), stack.shown()[0][there]
+    costs = unexplained(one.images[0], shown, defocus_of(one, renderer), 0, planes, noise, window_px)
+    return semi_global(torch.log(costs + RESIDUAL_FLOOR), jump)
 
 
 def _minimum(costs: Float[Tensor, "d h w"]) -> Float[Tensor, "h w"]:

@@ -29,22 +29,26 @@ def lens_std(
     sqrt(n / (n - 1) sum_i (g_i + h_i d)^2) / sum_i h_i, d = -sum g / sum h. It holds what the model does not explain, which
     a likelihood's curvature alone would not. Infinite where the misfit does not say.
     """
-    found = {}
+    if not lens.fitted:
+        return {}
+
+    def tiles(values: Lens) -> Tensor:
+        return F.adaptive_avg_pool2d(problem.misfit(position, aif, values, hidden), TILES).flatten(2)
+
+    found, at = {}, tiles(lens)
     for name in lens.fitted:
         value = lens.values[name]
         components = range(3) if name in PER_SLICE else [slice(None)]
         std = torch.full_like(value, torch.inf)
         for component in components:
             step = STEPS[name] * (2 / aif.shape[-1] if (name, component) == ("shift", 2) else 1.0)
-            tiles = []
-            for sign in (-1, 0, 1):
-                twin = lens.clone()
-                twin.values[name][..., component] += sign * step
-                misfit = problem.misfit(position, aif, twin, hidden)
-                misfit = misfit if name in PER_SLICE else misfit.mean(1, keepdim=True)
-                tiles.append(F.adaptive_avg_pool2d(misfit, TILES).flatten(2))
-            before, at, after = tiles
-            slope, bend = (after - before) / (2 * step), (after - 2 * at + before) / step**2
+            before, after = lens.clone(), lens.clone()
+            before.values[name][..., component] -= step
+            after.values[name][..., component] += step
+            low, high = tiles(before), tiles(after)
+            slope, bend = (high - low) / (2 * step), (high - 2 * at + low) / step**2
+            if name not in PER_SLICE:
+                slope, bend = slope.mean(1, keepdim=True), bend.mean(1, keepdim=True)
             total = bend.sum(-1, keepdim=True)
             rest = slope - bend * slope.sum(-1, keepdim=True) / total
             error = (TILES**2 / (TILES**2 - 1) * rest.square().sum(-1)).sqrt() / total[..., 0]
