@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfdfd.inference.refine import Refiner
-from sfdfd.inference.sweep import plane_sweep, unexplained_by_sweep
+from sfdfd.inference.sweep import minimum, plane_sweep, unexplained_by_sweep
 from sfdfd.networks.classical import focus_measure
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
@@ -115,12 +115,8 @@ def estimate_blur_scale(
     spread = max(inverse) - min(inverse)
     largest = torch.logspace(math.log10(1.0), math.log10(0.3 * min(side_y, side_x)), 12)
     candidates = [float(px) / spread for px in largest]
-    costs = [unexplained_by_sweep(stack_of(k), renderer) for k in candidates]
-    best = min(range(len(candidates)), key=costs.__getitem__)
-    inner = min(max(best, 1), len(candidates) - 2)
-    before, at, after = costs[inner - 1 : inner + 2]
-    offset = 0.5 * (before - after) / max(before - 2 * at + after, 1e-9) if best == inner else 0.0
-    start = candidates[best] * (candidates[1] / candidates[0]) ** offset
+    costs = torch.tensor([unexplained_by_sweep(stack_of(k), renderer) for k in candidates])
+    start = candidates[0] * (candidates[1] / candidates[0]) ** float(minimum(costs[:, None, None]))
     depth_m, aif, _ = plane_sweep(stack_of(start), renderer)
     solver = Refiner(seconds=0, steps=steps, coarse_share=0.0)
     result = solver(stack_of(start), renderer, depth_m, aif, fit_blur=True)

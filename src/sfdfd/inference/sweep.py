@@ -90,7 +90,7 @@ def _position(
     height, width = stack.images.shape[-2:]
     smoothed = _costs(stack, renderer, planes, window_px, noise, jump)
     steps = torch.linspace(0, 1, planes, device=smoothed.device)
-    position = _minimum(smoothed) / (planes - 1)
+    position = minimum(smoothed) / (planes - 1)
     share = torch.softmax(-TRUST * smoothed, 0)
     spread = (share * (steps[:, None, None] - position).square()).sum(0).sqrt()
     maps = F.interpolate(
@@ -109,7 +109,7 @@ def _costs(
     return semi_global(torch.log(costs + RESIDUAL_FLOOR), jump)
 
 
-def _minimum(costs: Float[Tensor, "d h w"]) -> Float[Tensor, "h w"]:
+def minimum(costs: Float[Tensor, "d h w"]) -> Float[Tensor, "h w"]:
     """Index of the smallest cost, refined by a parabola through its neighbours."""
     best = costs.argmin(0)
     inner = best.clamp(1, len(costs) - 2)
