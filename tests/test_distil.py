@@ -12,7 +12,7 @@ from tests.commands import inside
 
 SMALL = [
     "data=procedural", "data.height=48", "data.width=56", "data.train_length=2", "teacher.procedural=0", "stacks=3",
-    "teacher.refine.steps=1", "size=40", "crop=32", "batch_size=2", "network.width=8", "network.planes=6", "steps=2",
+    "teacher.refine.steps=1", "size=40", "crop=32", "batch_size=2", "network.width=4", "network.planes=8", "steps=2",
 ]  # fmt: skip
 
 

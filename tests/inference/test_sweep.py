@@ -34,7 +34,7 @@ def textured(renderer, height=64, width=80, depth_m=(1.3, 3.1)):
 def test_it_finds_planes_of_texture_nearly_exactly(options):
     renderer = DefocusRenderer(**options)
     stack = textured(renderer)
-    depth_m, aif, _ = plane_sweep(stack, renderer)
+    depth_m, aif, *_ = plane_sweep(stack, renderer)
     inner = torch.zeros_like(depth_m, dtype=torch.bool)
     inner[:, 12:-12, 12:30] = inner[:, 12:-12, 50:-12] = True
     assert float(((depth_m - stack.depth_m).abs() / stack.depth_m)[inner].median()) < 0.03

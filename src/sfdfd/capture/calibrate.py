@@ -117,7 +117,7 @@ def estimate_blur_scale(
     candidates = [float(px) / spread for px in largest]
     costs = torch.tensor([unexplained_by_sweep(stack_of(k), renderer) for k in candidates])
     start = candidates[0] * (candidates[1] / candidates[0]) ** float(minimum(costs[:, None, None]))
-    depth_m, aif, _ = plane_sweep(stack_of(start), renderer)
+    depth_m, aif, *_ = plane_sweep(stack_of(start), renderer)
     solver = Refiner(seconds=0, steps=steps, coarse_share=0.0)
     result = solver(stack_of(start), renderer, depth_m, aif, fit_blur=True)
     values = (start * result.blur_factor).tolist()

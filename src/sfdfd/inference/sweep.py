@@ -53,7 +53,7 @@ def plane_sweep(
         >>> from sfdfd.data.example import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
-        >>> depth_m, aif, spread = plane_sweep(stack, DefocusRenderer(sigma_scale=0.5))
+        >>> depth_m = plane_sweep(stack, DefocusRenderer(sigma_scale=0.5)).depth_m
         >>> bool(((depth_m - stack.depth_m).abs() / stack.depth_m).median() < 0.1)
         True
     """

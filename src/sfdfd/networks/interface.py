@@ -34,7 +34,8 @@ __all__ = [
 
 class NetworkOutput(NamedTuple):
     """depth_m (B,H,W) in metres, aif (B,3,H,W) in [0, 1], and where a network knows it spread (B,H,W): the standard
-    deviation of the position of inverse depth between far (0) and near (1).
+    deviation of the position of inverse depth between far (0) and near (1); in training also scores (B,D,H/2,W/2), the
+    logits of D positions evenly from 0 to 1, sides rounded up.
 
     Examples:
         >>> output = NetworkOutput(torch.ones(1, 2, 2), torch.zeros(1, 3, 2, 2))
@@ -45,6 +46,7 @@ class NetworkOutput(NamedTuple):
     depth_m: Float[Tensor, "b h w"]
     aif: Float[Tensor, "b 3 h w"]
     spread: Float[Tensor, "b h w"] | None = None
+    scores: Float[Tensor, "b d y x"] | None = None
 
 
 @runtime_checkable
@@ -175,7 +177,7 @@ def depth_std_of(output: NetworkOutput, stack: FocalStack) -> Float[Tensor, "b h
 def rendered(output: NetworkOutput, renderer: Renderer, stack: FocalStack, known: Tensor | None = None) -> Prediction:
     """The prediction that this depth and AIF are, with the stack they would have produced: ``known``, where that is rendered
     already."""
-    depth_m, aif, _ = output
+    depth_m, aif = output.depth_m, output.aif
     return Prediction(
         depth_m=depth_m,
         aif=aif,

@@ -20,25 +20,29 @@ from sfdfd.parts import part
 
 __all__ = ["PlaneSweepNet"]
 
+FINE = 16
+"""Channels at full size."""
+ABOUT = 3
+"""Planes on either side of the median that a position is the mean of."""
+
 
 @part
 class PlaneSweepNet(nn.Module):
-    """Plane sweep, then a U-Net in the place of its regularisation.
+    """Plane sweep, then a U-Net over the volume of its planes in the place of its regularisation.
 
-    The residuals of ``planes`` inverse depths (:mod:`sfdfd.networks.cost_volume`) as logs, relative to their smallest,
-    are the U-Net's input, in squares of 2 pixels, with how much detail the slices have that would be in focus at each plane
-    (a focus measure: it sees past the halo that a blurred edge leaves in the residuals), the slices that the sweep finds
-    sharpest as a guide, and as numbers: how many
-    pixels of blur the depth range spans, how many slices there are, and how near each plane is to being in focus in some
-    slice. It answers with a logit for each plane, and how far the residuals' own are to be believed; the mean of the softmax
-    in inverse depth is brought to full size as a convex combination of its neighbours, with weights that see the guide (Teed
-    and Deng, RAFT, ECCV 2020). The AIF is the sharpest slices there and a correction. Nothing in it is of a camera, a focus
-    set or a PSF: it holds for all.
+    The volume's points are squares of 2 pixels at ``planes`` inverse depths. What is known of one (the residual of
+    :mod:`sfdfd.networks.cost_volume` as a log, relative to the smallest there, plain and regularised by semi-global
+    matching; a focus measure: how much detail the slices have that would be in focus there; how near it is to being in focus
+    in some slice) says the same at every plane, so the network is convolved along the planes as well as within them: what it
+    learns of one depth it knows of all. The slices that the sweep finds sharpest are its guide. It answers with a logit for
+    each plane, and how far the sweep's own are to be believed; the mean of the softmax about its median is brought to full
+    size as a convex combination of its neighbours, with weights that see the guide (Teed and Deng, RAFT, ECCV 2020). The AIF
+    is the sharpest slices there and a correction. Nothing in it is of a camera, a focus set or a PSF: it holds for all.
 
     Args:
-        width: channels at half the size; 3/2 and twice that below.
+        width: channels at half the size; doubled at each resolution below, to eight times that.
         depth: number of resolutions, at least 3.
-        planes: number of inverse depths.
+        planes: number of inverse depths, a multiple of 8.
         near_m, far_m: depth range in metres where the call does not give one.
 
     Examples:
@@ -53,30 +57,35 @@ class PlaneSweepNet(nn.Module):
     needs_defocus = True
 
     def __init__(
-        self, width: int = 64, depth: int = 5, planes: int = 32, near_m: float = 0.5, far_m: float = 10.0
+        self, width: int = 16, depth: int = 5, planes: int = 32, near_m: float = 0.5, far_m: float = 10.0
     ) -> None:
         super().__init__()
-        checked_size(width, checked_whole(depth, "depth (network.depth)", 3, 8))
-        self.planes = checked_whole(planes, "planes (network.planes)", 4, 256)
-        self.near_m, self.far_m, self.multiple = near_m, far_m, 2 ** (depth - 1)
-        fine = max(width // 4, 4)
-        widths = [width, width * 3 // 2, *(2 * width for _ in range(depth - 3))]
-        self.stem = nn.Sequential(convolution(5, fine), convolution(fine, fine))
-        self.entry = nn.Conv2d(3 * planes + 3 + 4 * fine, width, 3, padding=1)
-        self.numbers = nn.Linear(planes + 2, width)
-        self.encoder = nn.ModuleList(Residual(w) for w in widths)
-        self.down = nn.ModuleList(nn.Conv2d(w, n, 3, stride=2, padding=1) for w, n in pairwise(widths))
+        checked_size(width, checked_whole(depth, "depth (network.depth)", 3, 7))
+        self.planes = checked_whole(planes, "planes (network.planes)", 8, 256)
+        if planes % 8:
+            raise InputError(f"expected a multiple of 8, got {planes} planes (network.planes)")
+        self.near_m, self.far_m, self.multiple = near_m, far_m, 2**depth
+        widths = [width * min(2**level, 8) for level in range(depth)]
+        self.stem = nn.Sequential(convolution(5, FINE), convolution(FINE, FINE))
+        self.guide = nn.Conv2d(4 * FINE + 2, 2 * width, 3, padding=1)
+        self.entry = Within(4, width)
+        self.numbers = nn.Linear(2, width)
+        self.encoder = nn.ModuleList(
+            nn.Sequential(*(Residual(w) for _ in range(1 + (n > 1)))) for n, w in enumerate(widths)
+        )
+        self.down = nn.ModuleList(nn.Linear(w, n) for w, n in pairwise(widths))
         self.decoder = nn.ModuleList(Residual(w) for w in reversed(widths[:-1]))
-        self.up = nn.ModuleList(nn.Conv2d(n, w, 1) for w, n in reversed(list(pairwise(widths))))
-        self.head = nn.Conv2d(width, planes + 1, 3, padding=1)
-        self.neighbours = nn.Sequential(convolution(width + 4 * fine, width), nn.Conv2d(width, 4 * 9, 1))
-        self.image_head = nn.Sequential(convolution(fine + 3, fine), nn.Conv2d(fine, 3, 3, padding=1))
+        self.up = nn.ModuleList(nn.Linear(n, w) for w, n in reversed(list(pairwise(widths))))
+        self.head = Within(width, 1)
+        self.belief = nn.Conv2d(2 * width, 1, 3, padding=1)
+        self.neighbours = nn.Sequential(convolution(2 * width + 4 * FINE, 64), nn.Conv2d(64, 4 * 9, 1))
+        self.image_head = nn.Sequential(convolution(FINE + 3, FINE), nn.Conv2d(FINE, 3, 3, padding=1))
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):  # nothing normalises: variance is kept from layer to layer
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(cast(Tensor, module.bias))
         neighbours, image = cast(nn.Conv2d, self.neighbours[-1]), cast(nn.Conv2d, self.image_head[-1])
-        for last in (self.head, neighbours, image):
+        for last in (self.head, self.belief, neighbours, image):
             nn.init.normal_(last.weight, std=1e-3)
         with torch.no_grad():
             cast(Tensor, neighbours.bias).view(9, 4)[4] = 4.0
@@ -122,53 +131,68 @@ class PlaneSweepNet(nn.Module):
             costs = self.costs(images, defocus, shown)
         least = costs.amin(2)
         relative = costs - least[:, :, None]
-        start = self._position(torch.softmax(-self.trust.detach() * relative[:, 1], 1))[:, None]
+        start = self._position(torch.softmax(-2 * self.trust.detach() * relative[:, 1], 1))[:, None]
         known = torch.cat([start, (least + 8) / 4], 1)
         known = F.interpolate(known, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
         guide = self._sharpest(images, known[:, 0], defocus, shown)
         fine = self.stem(pad_to_multiple(torch.cat([guide, known[:, 1:]], 1), self.multiple))
-        radii_px = self._radii_px(defocus)
-        detail = F.avg_pool2d(self._detail(images, radii_px, there), 2, ceil_mode=True, count_include_pad=False)
-        coarse = torch.cat([0.5 * relative.flatten(1, 2), (least + 8) / 4, start, detail], 1)
-        coarse = pad_to_multiple(coarse, self.multiple // 2)
         folded = F.pixel_unshuffle(fine, 2)
-        features = (
-            self.entry(torch.cat([coarse, folded], 1)) + self.numbers(self._numbers(radii_px, there))[..., None, None]
-        )
-        features, skips = features.contiguous(memory_format=torch.channels_last), []
-        for number, block in enumerate(self.encoder):
-            features = block(self.down[number - 1](features) if number else features)
+        least = pad_to_multiple((least + 8) / 4, self.multiple // 2)
+        before, after = (planar(part) for part in self.guide(torch.cat([folded, least], 1)).chunk(2, 1))
+        radii_px = self._radii_px(defocus)
+        volume = self._volume(images, relative, radii_px, there)
+        features = self.entry(volume.permute(0, 2, 3, 4, 1)) + before + self._numbers(radii_px, there)
+        skips = []
+        for level, block in enumerate(self.encoder):
+            features = block(self.down[level - 1](pooled(features, level < 4)) if level else features)
             skips.append(features)
-        for block, up, skip in zip(self.decoder, self.up, reversed(skips[:-1]), strict=True):
-            features = block(skip + F.interpolate(up(features), scale_factor=2, mode="bilinear", align_corners=False))
-        answer = self.head(features).float()
-        believed = 2 * torch.sigmoid(answer[:, -1:]) * self.trust
-        share = torch.softmax(10 * answer[:, :-1] - believed * 2 * coarse[:, self.planes : 2 * self.planes], 1)
-        halves = self._position(share)
-        steps = torch.linspace(0, 1, self.planes, device=share.device)
-        variance = (share * (steps[:, None, None] - halves[:, None]).square()).sum(1)
-        weights = self.neighbours(torch.cat([features, folded], 1)).float()
+        for level, block, up in zip(range(len(skips) - 1, 0, -1), self.decoder, self.up, strict=True):
+            features = block(skips[level - 1] + enlarged(up(features), level < 4))
+        features = features + after
+        summary = torch.cat([features.amax(1), features.mean(1)], -1).permute(0, 3, 1, 2)
+        believed = 2 * torch.sigmoid(self.belief(summary).float()) * self.trust
+        answer = self.head(F.relu(features))[..., 0].float()
+        logits = 10 * answer - 2 * believed * volume[:, 1]
+        share = torch.softmax(logits, 1)
+        mean, about = (torch.einsum("bdhw,d->bhw", share, self._steps(share) ** power) for power in (1, 2))
+        halves, variance = self._position(share), about - mean.square()
+        weights = self.neighbours(torch.cat([summary, folded], 1)).float()
         position, square = self._enlarged(torch.stack([halves, variance + halves.square()], 1), weights, height, width)
         spread = (square - position.square()).clamp_min(1e-8).sqrt()
         image = self._sharpest(images, position, defocus, shown)
         correction = self.image_head(torch.cat([fine[..., :height, :width], image], 1))
-        return NetworkOutput(depth_at(position, near, far), (image + 0.1 * correction).clamp(0.0, 1.0), spread)
+        aif = (image + 0.1 * correction).clamp(0.0, 1.0)
+        scores = logits[..., : costs.shape[-2], : costs.shape[-1]] if self.training else None
+        return NetworkOutput(depth_at(position, near, far), aif, spread, scores)
+
+    def _volume(self, images: Tensor, relative: Tensor, radii_px: Tensor, there: Tensor) -> Float[Tensor, "b 4 d y x"]:
+        """What is known of each point."""
+        detail = F.avg_pool2d(self._detail(images, radii_px, there), 2, ceil_mode=True, count_include_pad=False)
+        known = torch.stack([0.5 * relative[:, 0], relative[:, 1], detail], 1).flatten(1, 2)
+        known = pad_to_multiple(known, self.multiple // 2).unflatten(1, (3, self.planes))
+        in_focus = 1 / (1 + (radii_px.abs() + 99 * (1 - there[..., None])).amin(1))
+        return torch.cat([known, in_focus[:, None, :, None, None].expand_as(known[:, :1])], 1)
+
+    def _steps(self, like: Tensor) -> Float[Tensor, "d"]:
+        return torch.linspace(0, 1, self.planes, device=like.device)
 
     def _position(self, share: Float[Tensor, "b d h w"]) -> Float[Tensor, "b h w"]:
-        steps = torch.linspace(0, 1, self.planes, device=share.device)
-        return torch.einsum("bdhw,d->bhw", share, steps)
+        """The mean of a distribution within ``ABOUT`` planes of its median: two surfaces are not averaged."""
+        median = (share.cumsum(1) < 0.5).sum(1, keepdim=True)
+        planes = torch.arange(self.planes, device=share.device)[:, None, None]
+        share = share * ((planes - median).abs() <= ABOUT)
+        return torch.einsum("bdhw,d->bhw", share, self._steps(share)) / share.sum(1).clamp_min(1e-12)
 
     def _radii_px(self, defocus: Defocus) -> Float[Tensor, "b s d"]:
         """Signed blur radius of each slice at each plane."""
         near_px, far_px = defocus.ends_px[..., None].unbind(2)
         return far_px + torch.linspace(0, 1, self.planes, device=far_px.device) * (near_px - far_px)
 
-    @staticmethod
-    def _numbers(radii_px: Float[Tensor, "b s d"], there: Float[Tensor, "b s"]) -> Float[Tensor, "b n"]:
-        """What holds for the whole stack: span of the blur, number of slices, how sharp some slice is at each plane."""
+    def _numbers(self, radii_px: Float[Tensor, "b s d"], there: Float[Tensor, "b s"]) -> Float[Tensor, "b 1 1 1 c"]:
+        """What holds for the whole stack: span of the blur, number of slices."""
         span = ((radii_px[..., -1] - radii_px[..., 0]).abs() * there).amax(1)
-        nearest = 1 / (1 + (radii_px.abs() + 99 * (1 - there[..., None])).amin(1))
-        return torch.cat([torch.log2(span.clamp_min(0.1))[:, None] / 4, there.sum(1, keepdim=True) / 8, nearest], 1)
+        known = torch.stack([torch.log2(span.clamp_min(0.1)) / 4, there.sum(1) / 8], 1)
+        return self.numbers(known)[:, None, None, None]
 
     @staticmethod
     def _detail(
@@ -197,15 +221,63 @@ class PlaneSweepNet(nn.Module):
         return sharpest(images, far_px + position[:, None] * (near_px - far_px), shown)
 
 
+class Within(nn.Conv2d):
+    """A 3 x 3 convolution within each plane of a volume (B,D,H,W,C): channels last, so that no number is moved."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def forward(self, volume: Float[Tensor, "b d h w c"]) -> Float[Tensor, "b d h w k"]:
+        planes = super().forward(volume.flatten(0, 1).permute(0, 3, 1, 2))
+        return planes.permute(0, 2, 3, 1).unflatten(0, volume.shape[:2])
+
+
+class Across(nn.Conv2d):
+    """A convolution of three planes."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, (3, 1), padding=(1, 0))
+
+    def forward(self, volume: Float[Tensor, "b d h w c"]) -> Float[Tensor, "b d h w k"]:
+        lines = super().forward(volume.flatten(2, 3).permute(0, 3, 1, 2))
+        return lines.permute(0, 2, 3, 1).unflatten(2, volume.shape[2:4])
+
+
 class Residual(nn.Module):
-    """x + convolution, ReLU, convolution; then ReLU."""
+    """x + convolutions within, across and within the planes, with ReLU between; then ReLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inner = nn.Sequential(convolution(width, width), nn.Conv2d(width, width, 3, padding=1))
+        self.inner = nn.Sequential(
+            Within(width, width),
+            nn.ReLU(inplace=True),
+            Across(width, width),
+            nn.ReLU(inplace=True),
+            Within(width, width),
+        )
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Float[Tensor, "b d h w c"]) -> Float[Tensor, "b d h w c"]:
         return F.relu(features + 0.5 * self.inner(features), inplace=True)
+
+
+def planar(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w c"]:
+    """The same for every plane of a volume."""
+    return features.permute(0, 2, 3, 1)[:, None]
+
+
+def pooled(volume: Float[Tensor, "b d h w c"], planes: bool) -> Tensor:
+    """Half the size, and half the planes where asked."""
+    smaller = F.avg_pool2d(volume.flatten(0, 1).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    volume = smaller.unflatten(0, volume.shape[:2])
+    return volume.unflatten(1, (-1, 2)).mean(2) if planes else volume
+
+
+def enlarged(volume: Float[Tensor, "b d h w c"], planes: bool) -> Tensor:
+    """Twice the size, and twice the planes where asked."""
+    factors = (2.0 if planes else 1.0, 2.0, 2.0)
+    moved = volume.permute(0, 4, 1, 2, 3)
+    moved = F.interpolate(moved, scale_factor=factors, mode="trilinear", align_corners=False)
+    return moved.permute(0, 2, 3, 4, 1)
 
 
 def sweep_logs(
