@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -23,14 +22,16 @@ from kornia.filters import box_blur
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from sfdfd.optics.occlusion import psf_spectrum
-from sfdfd.optics.psf import PSF, DiscPSF, floored_size_px, get_psf
+from sfdfd.optics.occlusion import kernel_sizes_px, psf_spectra
+from sfdfd.optics.psf import PSF, get_psf
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
 __all__ = ["RESIDUAL_FLOOR", "Defocus", "box", "defocus_of", "semi_global", "sharpest", "unexplained"]
 
 LARGE_PX = 2**18
+AT_ONCE = 2**27
+"""Numbers of padded slices that a device other than a CPU transforms in one go."""
 RESIDUAL_FLOOR = 1.3e-5
 """Mean square of a residual (of codes of a range of 1) that counts as none."""
 
@@ -111,17 +112,18 @@ def unexplained(
     if defocus.linear_light:  # a residual in linear light counts as one of codes: dark surfaces have texture too
         slope = torch.where(images < 0.04, 1 / 12.92, 2.4 / 1.055 * ((images + 0.055) / 1.055) ** 1.4)
         unit = box(slope.mean((0, 1))[None, None], 9)[0, 0].clamp_min(0.05)
-    psf, costs = defocus.psf, light.new_empty(planes, -(-height // window_px), -(-width // window_px))
-    for plane, sizes in enumerate(psf.size_px(radii, defocus.sigma_scale)):
-        sizes = sizes if isinstance(psf, DiscPSF) else floored_size_px(sizes, psf.floor_px)
-        kernels = torch.stack([psf_spectrum(psf, s, shape, light.dtype, light.device) for s in sizes.tolist()])
-        sharp = torch.einsum("shw,schw->chw", kernels.to(spectrum.dtype), spectrum) / (kernels.square().sum(0) + noise)
-        residual = torch.fft.irfft2(spectrum - kernels[:, None] * sharp, s=shape)
+    sizes, costs = kernel_sizes_px(defocus.psf, defocus.psf.size_px(radii, defocus.sigma_scale)), []
+    at_once = 1 if light.device.type == "cpu" else max(1, AT_ONCE // padded.numel())
+    for some in sizes.split(at_once):
+        kernels = psf_spectra(defocus.psf, some, shape)
+        sharp = torch.einsum("dshw,schw->dchw", kernels.to(spectrum.dtype), spectrum)
+        sharp = sharp / (kernels.square().sum(1, keepdim=True) + noise)
+        residual = torch.fft.irfft2(spectrum - kernels[:, :, None] * sharp[:, None], s=shape)
         residual = residual[..., margin : margin + height, margin : margin + width]
-        squares = (shown * (residual / unit).square()).sum((0, 1))
+        squares = (shown * (residual / unit).square()).sum((1, 2))
         squares = squares / (light.shape[1] * shown.sum(0)[0].clamp_min(1e-3))
-        costs[plane] = F.avg_pool2d(squares[None], window_px, ceil_mode=True, count_include_pad=False)[0]
-    return costs
+        costs.append(F.avg_pool2d(squares, window_px, ceil_mode=True, count_include_pad=False))
+    return torch.cat(costs)
 
 
 def linear(codes: Tensor) -> Tensor:
@@ -145,26 +147,25 @@ def sharpest(
     return torch.einsum("bshw,bschw->bchw", share, images)
 
 
-def semi_global(costs: Float[Tensor, "d h w"], step: float = 0.3) -> Float[Tensor, "d h w"]:
+def semi_global(costs: Float[Tensor, "*b d h w"], step: float = 0.3) -> Float[Tensor, "*b d h w"]:
     """The mean of the costs' path costs along both axes, both ways (semi-global matching; Hirschmueller, PAMI 2008).
 
     Args:
-        costs: (D,H,W) of planes in order.
+        costs: (...,D,H,W) of planes in order.
         step: price of a step to the next plane; a larger step costs four times that.
     """
-    values, jump = costs.cpu().numpy(), 4 * step
-    total = np.zeros_like(values)
-    for axis in (1, 2):
-        for way in (1, -1):
-            lines = np.moveaxis(values, axis, 0)[::way]
-            sums = np.empty_like(lines)
-            sums[0] = before = lines[0]
-            for index in range(1, len(lines)):
-                least = before.min(0)
-                beside = np.minimum(
-                    np.concatenate([before[1:], before[-1:]]), np.concatenate([before[:1], before[:-1]])
-                )
-                before = lines[index] + np.minimum(np.minimum(before, beside + step), least + jump) - least
-                sums[index] = before
-            total += np.moveaxis(sums[::way], 0, axis)
-    return torch.from_numpy(total / 4).to(costs)
+    total = torch.zeros_like(costs)
+    for axis in (-2, -1):
+        lines = costs.movedim(axis, 0)
+        lines = torch.stack([lines, lines.flip(0)], 1).movedim(-2, 2).contiguous()  # (N,2,D,...): both ways
+        sums = torch.empty_like(lines)
+        sums[0] = before = lines[0]
+        for index in range(1, len(lines)):
+            least = before.amin(1, keepdim=True)
+            best = torch.minimum(before, least + 4 * step)
+            best[:, 1:] = torch.minimum(best[:, 1:], before[:, :-1] + step)
+            best[:, :-1] = torch.minimum(best[:, :-1], before[:, 1:] + step)
+            before = torch.add(lines[index], best.sub_(least), out=sums[index])
+        ways = sums.movedim(2, -2)
+        total += (ways[:, 0] + ways[:, 1].flip(0)).movedim(0, axis)
+    return total / 4

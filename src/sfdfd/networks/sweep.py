@@ -37,7 +37,7 @@ class PlaneSweepNet(nn.Module):
     learns of one depth it knows of all. The slices that the sweep finds sharpest are its guide. It answers with a logit for
     each plane, and how far the sweep's own are to be believed; the mean of the softmax about its median is brought to full
     size as a convex combination of its neighbours, with weights that see the guide (Teed and Deng, RAFT, ECCV 2020). The AIF
-    is the sharpest slices there and a correction. Nothing in it is of a camera, a focus set or a PSF: it holds for all.
+    is the sharpest slices there. Nothing in it is of a camera, a focus set or a PSF: it holds for all.
 
     Args:
         width: channels at half the size; doubled at each resolution below, to eight times that.
@@ -79,13 +79,12 @@ class PlaneSweepNet(nn.Module):
         self.head = Within(width, 1)
         self.belief = nn.Conv2d(2 * width, 1, 3, padding=1)
         self.neighbours = nn.Sequential(convolution(2 * width + 4 * FINE, 64), nn.Conv2d(64, 4 * 9, 1))
-        self.image_head = nn.Sequential(convolution(FINE + 3, FINE), nn.Conv2d(FINE, 3, 3, padding=1))
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):  # nothing normalises: variance is kept from layer to layer
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(cast(Tensor, module.bias))
-        neighbours, image = cast(nn.Conv2d, self.neighbours[-1]), cast(nn.Conv2d, self.image_head[-1])
-        for last in (self.head, self.belief, neighbours, image):
+        neighbours = cast(nn.Conv2d, self.neighbours[-1])
+        for last in (self.head, self.belief, neighbours):
             nn.init.normal_(last.weight, std=1e-3)
         with torch.no_grad():
             cast(Tensor, neighbours.bias).view(9, 4)[4] = 4.0
@@ -159,9 +158,7 @@ class PlaneSweepNet(nn.Module):
         weights = self.neighbours(torch.cat([summary, folded], 1)).float()
         position, square = self._enlarged(torch.stack([halves, variance + halves.square()], 1), weights, height, width)
         spread = (square - position.square()).clamp_min(1e-8).sqrt()
-        image = self._sharpest(images, position, defocus, shown)
-        correction = self.image_head(torch.cat([fine[..., :height, :width], image], 1))
-        aif = (image + 0.1 * correction).clamp(0.0, 1.0)
+        aif = self._sharpest(images, position, defocus, shown)
         scores = logits[..., : costs.shape[-2], : costs.shape[-1]] if self.training else None
         return NetworkOutput(depth_at(position, near, far), aif, spread, scores)
 

@@ -22,7 +22,7 @@ products (docs/renderer.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -36,7 +36,7 @@ from torch.autograd.function import once_differentiable
 
 from sfdfd.optics.psf import PSF, DiscPSF, GaussianPSF, floored_size_px
 
-__all__ = ["accumulate_levels", "psf_spectrum", "render_occlusion", "share_levels"]
+__all__ = ["accumulate_levels", "kernel_sizes_px", "psf_spectra", "psf_spectrum", "render_occlusion", "share_levels"]
 
 GRAIN_PX = 16
 """Boxes around a level's pixels grow to multiples of this, so that few kernels' spectra are ever needed."""
@@ -112,7 +112,7 @@ def render_occlusion(
     steps: list[float],
     psf: PSF,
     most: int,
-    hidden: tuple[Float[Tensor, "b c h w"], Float[Tensor, "b h w"], Float[Tensor, "b h w"]] | None = None,
+    hidden: Sequence[tuple[Float[Tensor, "b c h w"], Float[Tensor, "b h w"], Float[Tensor, "b h w"]]] = (),
 ) -> Float[Tensor, "b s c h w"]:
     """The stack of a sharp image with depth, occlusion included; differentiable in all tensors.
 
@@ -124,18 +124,17 @@ def render_occlusion(
         steps: for each sample, the distance between levels in 1/m.
         psf: the family.
         most: number of levels that is not exceeded; the step is doubled until it holds.
-        hidden: a second surface behind the first where one is known: light, inverse depth and its coverage in [0, 1].
+        hidden: surfaces behind the first where they are known: light, inverse depth and its coverage in [0, 1] of each.
     """
     stacks = []
     for b, step in enumerate(steps):
-        both = inverse[b] if hidden is None else torch.stack([inverse[b], hidden[1][b]])
-        levels = level_grid(both, in_focus[b], step, most)
+        levels = level_grid(torch.stack([inverse[b], *(there[b] for _, there, _ in hidden)]), in_focus[b], step, most)
         counted = torch.cat([light[b], torch.ones_like(light[b, :1])])
         weights = share_levels(inverse[b], levels)
         planes, touched = weights[:, None] * counted, _touched(weights.detach())
-        if hidden is not None:
-            behind = torch.cat([hidden[0][b], torch.ones_like(hidden[0][b, :1])])
-            weights = share_levels(hidden[1][b], levels) * hidden[2][b]
+        for colours, where, coverage in hidden:
+            behind = torch.cat([colours[b], torch.ones_like(colours[b, :1])])
+            weights = share_levels(where[b], levels) * coverage[b]
             planes, touched = planes + weights[:, None] * behind, touched | _touched(weights.detach())
         stacks.append(accumulate_levels(planes, level_sizes(b, levels), psf, touched))
     return torch.stack(stacks)
@@ -161,8 +160,7 @@ def accumulate_levels(
         psf: the family.
         touched: (L,H,W) where a gradient is wanted; by default where there is coverage.
     """
-    # a disc of radius 0 is the identity, flat in its radius: it needs no floor
-    sizes = sizes.abs() if isinstance(psf, DiscPSF) else floored_size_px(sizes.abs(), psf.floor_px)
+    sizes = kernel_sizes_px(psf, sizes.abs())
     touched = planes[:, -1].detach() > 0 if touched is None else touched
     return _Accumulate.apply(planes, sizes, psf, touched)
 
@@ -259,8 +257,7 @@ class _Box:
 
     def kernels(self, psf: PSF, sizes: Tensor) -> Tensor:
         """(S,) sizes -> (S,h,w) real spectra."""
-        rows = [psf_spectrum(psf, size, self.shape, sizes.dtype, sizes.device) for size in sizes.tolist()]
-        return torch.stack(rows)
+        return psf_spectra(psf, sizes, self.shape)
 
     def slope(self, psf: PSF, sizes: Tensor, correlated: Tensor) -> Tensor:
         """Gradient in the sizes, given sum conj(light) grad of the spectra (S,h,w): (S,)."""
@@ -302,6 +299,31 @@ def psf_spectrum(psf: PSF, size_px: float, shape: tuple[int, int], dtype: torch.
     """
     keep = shape[0] * (shape[1] // 2 + 1) <= CACHED_NUMBERS
     return (_kept_spectrum if keep else _spectrum)(psf, size_px, shape, dtype, device)
+
+
+def kernel_sizes_px(psf: PSF, sizes: Tensor) -> Tensor:
+    """Sizes of kernels in the Fourier domain: a disc of radius 0 is the identity, flat in its radius, and needs no floor."""
+    return sizes if isinstance(psf, DiscPSF) else floored_size_px(sizes, psf.floor_px)
+
+
+def psf_spectra(psf: PSF, sizes: Float[Tensor, "*n"], shape: tuple[int, int]) -> Float[Tensor, "*n h w"]:
+    """:func:`psf_spectrum` of many sizes, computed where they lie: on a CPU from what is kept, elsewhere in one go."""
+    if sizes.device.type == "cpu" or not isinstance(psf, DiscPSF | GaussianPSF):
+        rows = [psf_spectrum(psf, size, shape, sizes.dtype, sizes.device) for size in sizes.flatten().tolist()]
+        return torch.stack(rows).unflatten(0, sizes.shape)
+    if isinstance(psf, DiscPSF):
+        half = _frequencies(shape).to(sizes)
+        rises = 2 * math.pi * sizes[..., None, None] * torch.cat([half, half[1 : shape[0] - len(half) + 1].flip(0)])
+        rises = rises.clamp_min(1e-4)
+        return 2 * torch.special.bessel_j1(rises) / rises
+    lines = []
+    for count in shape:
+        places = torch.arange(count, device=sizes.device, dtype=sizes.dtype)
+        places = torch.minimum(places, count - places)
+        line = torch.exp(-0.5 * (places / sizes[..., None]).square())
+        line = torch.where(places <= (4.5 * sizes).ceil().clamp_min(1)[..., None], line, 0.0)
+        lines.append(torch.fft.fft(line / line.sum(-1, keepdim=True)).real)
+    return lines[0][..., :, None] * lines[1][..., None, : shape[1] // 2 + 1]
 
 
 def _spectrum(psf: PSF, size_px: float, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:

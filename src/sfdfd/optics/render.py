@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,8 @@ LEVEL_STEP_PX = 0.7
 
 Hidden = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b h w"], Float[Tensor, "b h w"]]
 """A surface behind the visible one: colours, depth in metres, and how far it is there, in [0, 1]."""
+Behind = Hidden | Sequence[Hidden]
+"""One, or several."""
 
 
 @runtime_checkable
@@ -106,7 +108,7 @@ def render_focal_stack(
     camera: Camera | Sequence[Camera],
     *,
     aperture: float | Float[Tensor, "b"] = 1.0,
-    hidden: Hidden | None = None,
+    hidden: Behind | None = None,
     **options: Any,
 ) -> Float[Tensor, "b s c h w"]:
     """Render the focal stack that a thin lens takes of an all-in-focus image with depth.
@@ -132,7 +134,7 @@ def render_focal_stack(
         camera: :class:`Camera` of these pixels, or one per sample.
         aperture: factor on every blur radius, > 0: a number, or (B,), in which the stack is differentiable.
         hidden: a second surface behind the first, for ``weighting="occlusion"``: its colours (B,3,H,W), its depth (B,H,W) in
-            metres and how far it is there (B,H,W) in [0, 1].
+            metres and how far it is there (B,H,W) in [0, 1]; or several.
         options: those of :class:`sfdfd.optics.options.RenderOptions`, by name.
 
     Returns:
@@ -162,7 +164,7 @@ def _rendered(
     focus_distances_m: Any,
     camera: Any,
     aperture: Any,
-    hidden: Hidden | None,
+    hidden: Behind | None,
     options: RenderOptions,
 ) -> Tensor:
     focus_distances_m = torch.as_tensor(focus_distances_m, device=aif.device)
@@ -191,7 +193,7 @@ def _occluded(
     focus_distances_m: Tensor,
     camera: Any,
     aperture: Any,
-    hidden: Hidden | None,
+    hidden: Behind | None,
     options: RenderOptions,
 ) -> Tensor:
     """Levels of inverse depth, a fixed difference in blur radius apart in the slice that blurs most."""
@@ -218,13 +220,19 @@ def _occluded(
         steps.append(LEVEL_STEP_PX / 2.0 ** (round(4 * math.log2(per_inverse)) / 4))
 
     def accumulated(light: Tensor) -> Tensor:
-        behind = None
-        if hidden is not None:
-            colours = rgb_to_linear_rgb(hidden[0]) if options.linear_light else hidden[0]
-            behind = (colours.to(light), 1 / hidden[1].to(light), hidden[2].to(light))
+        behind = []
+        for colours, hidden_depth_m, there in _each(hidden):
+            hidden_light = rgb_to_linear_rgb(colours) if options.linear_light else colours
+            behind.append((hidden_light.to(light), 1 / hidden_depth_m.to(light), there.to(light)))
         return render_occlusion(light, 1 / depth_m, 1 / focus, sizes, steps, options.family, options.layers, behind)
 
     return _in_light(aif, options, accumulated)
+
+
+def _each(hidden: Behind | None) -> Sequence[Hidden]:
+    if hidden is None:
+        return ()
+    return (cast(Hidden, hidden),) if isinstance(hidden[0], Tensor) else cast(Sequence[Hidden], hidden)
 
 
 def render_blurred(
@@ -321,7 +329,7 @@ class DefocusRenderer(torch.nn.Module):
         camera: Camera | Sequence[Camera],
         *,
         aperture: float | Tensor = 1.0,
-        hidden: Hidden | None = None,
+        hidden: Behind | None = None,
     ) -> Tensor:
         """(B,3,H,W), (B,H,W), (S,) or (B,S) -> (B,S,3,H,W)."""
         return _rendered(aif, depth_m, focus_distances_m, camera, aperture, hidden, self.checked)
