@@ -41,7 +41,9 @@ def test_renderer_and_gradients(stack, psf, weighting, linear_light, dtype, tole
         upstream = torch.randn(images.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         gradients = torch.autograd.grad((images * upstream.to(images)).sum(), (aif, depth_m))
         found.append((images, *gradients))
-    for reference, ours, factor in zip(*found, (1, 10, 100), strict=True):  # slopes are differences of what nearly agrees
+    for reference, ours, factor in zip(
+        *found, (1, 10, 100), strict=True
+    ):  # slopes are differences of what nearly agrees
         assert largest_error(ours, reference) < factor * tolerance
 
 

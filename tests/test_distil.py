@@ -11,7 +11,7 @@ from sfdfd.training.distillation import Distillation
 from tests.commands import inside
 
 SMALL = [
-    "data=procedural", "data.height=48", "data.width=56", "data.train_length=2", "teacher.procedural=0", "stacks=3",
+    "data=procedural", "data.height=48", "data.width=56", "data.train_length=2", "teacher.procedural=0", "memory=3",
     "teacher.refine.steps=1", "size=40", "crop=32", "batch_size=2", "network.width=4", "network.planes=8", "steps=2",
 ]  # fmt: skip
 
@@ -20,14 +20,14 @@ SMALL = [
 def test_weights_are_distilled_kept_and_read(tmp_path):
     inside("distil", *SMALL, "output_dir=d", cwd=tmp_path)
     run = tmp_path / "d"
-    answers, lessons = (sorted((run / name).glob("*.pt")) for name in ("answers", "lessons"))
-    assert len(answers) == 2 and len(lessons) == 3
+    answers = sorted((run / "answers").glob("*.pt"))
+    assert len(answers) == 2
     network = load_run(run / "weights.ckpt").network
-    assert network.planes == 6 and all(bool(p.isfinite().all()) for p in network.parameters())
+    assert network.planes == 8 and all(bool(p.isfinite().all()) for p in network.parameters())
     assert {v.dtype for v in torch.load(run / "weights.ckpt")["state_dict"].values()} == {torch.float16}
-    before = [path.stat().st_mtime_ns for path in (*answers, *lessons)]
+    before = [path.stat().st_mtime_ns for path in answers]
     inside("distil", *SMALL[:-1], "steps=3", "output_dir=d", cwd=tmp_path)  # goes on
-    assert [path.stat().st_mtime_ns for path in (*answers, *lessons)] == before
+    assert [path.stat().st_mtime_ns for path in answers] == before
     changed = load_run(run / "weights.ckpt").network
     assert any(not torch.equal(a, b) for a, b in zip(network.parameters(), changed.parameters(), strict=True))
     inside("predict", "stack=example", "checkpoint=d/weights.ckpt", "refine.seconds=0", "output_dir=p", cwd=tmp_path)

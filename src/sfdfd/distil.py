@@ -21,7 +21,7 @@ ANY_CAMERA = dict.fromkeys(("focal_length_m", "f_number", "pixel_pitch_m"))
 
 
 def distil(config: DictConfig) -> None:
-    """Answer, make stacks of the answers, train; what a call finds in ``output_dir`` it keeps."""
+    """Answer, train on stacks made of the answers; what a call finds in ``output_dir`` it keeps."""
     from pathlib import Path
 
     from sfdfd.data.files import write_json
@@ -30,10 +30,10 @@ def distil(config: DictConfig) -> None:
     from sfdfd.training.device import use_threads
 
     output_dir = Path(config.output_dir)
-    checked_whole(config.stacks, "stacks", 0)
-    for key in ("size", "crop", "batch_size", "steps", "save_every"):
+    for key in ("size", "crop", "batch_size", "steps", "save_every", "memory"):
         checked_whole(config[key], key, 1)
-    checked_number(config.own_share, "own_share", least=0, most=1)
+    checked_whole(config.fresh, "fresh", 0, config.batch_size)
+    checked_whole(config.workers, "workers", 0)
     for key, value in config.weights.items():
         checked_number(value, f"weights.{key}", least=0)
     if config.crop > config.size:
@@ -45,8 +45,7 @@ def distil(config: DictConfig) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(output_dir / "run.json", {"config": plain(config), "run": run_record()})
     answered = _answers(config, output_dir / "answers")
-    own, made = _lessons(config, answered, output_dir / "lessons")
-    _trained(config, own, made, output_dir)
+    _trained(config, answered, output_dir)
 
 
 @dataclass(frozen=True)
@@ -149,27 +148,6 @@ def answered(told: str, folder: Path, question: Question) -> None:
         torch.save(packed(own_lesson(stack, answer, renderer, _planes(config))), part)
 
 
-def _lessons(config: DictConfig, answered: list[Path], folder: Path) -> tuple[list[Path], list[Path]]:
-    """The teacher's own stacks, and self-made ones: stack ``i`` depends on (seed, i) alone."""
-    import torch
-
-    from sfdfd.data.files import written_aside
-    from sfdfd.training.selfmade import packed, random_lesson, unpacked
-
-    folder.mkdir(exist_ok=True)
-    made = [folder / f"{index:06d}.pt" for index in range(config.stacks)]
-    answers = [unpacked(torch.load(path, weights_only=True)).answer for path in answered]
-    for index, path in enumerate(made):
-        if path.is_file():
-            continue
-        lesson = random_lesson(answers, (config.seed, index), config.size, _planes(config))
-        with written_aside(path) as part:
-            torch.save(packed(lesson), part)
-        if index % 50 == 0:
-            print(f"made {index} of {len(made)} stacks", flush=True)
-    return answered, made
-
-
 def _optics_of(config: DictConfig) -> dict[str, Any]:
     """What the weights say of their optics. A network that is told the blur learns no optics and no camera: the defaults of
     the published protocols, which photographs and data sets that say their own come before."""
@@ -181,12 +159,13 @@ def _optics_of(config: DictConfig) -> dict[str, Any]:
     return {"renderer": renderer, "camera": ANY_CAMERA}
 
 
-def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: Path) -> None:
+def _trained(config: DictConfig, answered: list[Path], output_dir: Path) -> None:
     """Train on the lessons, from where an earlier call in the same folder stopped."""
     import logging
     import warnings
 
     import lightning
+    import torch
     from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
     from torch.utils.data import DataLoader
 
@@ -194,7 +173,7 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
     from sfdfd.training.distillation import Distillation
     from sfdfd.training.loggers import ContinuedCSVLogger
     from sfdfd.training.resuming import WholeCheckpoints
-    from sfdfd.training.selfmade import LessonsOf, together
+    from sfdfd.training.selfmade import Exercises, LessonsOf, Practice, together, unpacked
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for known in (
@@ -212,13 +191,20 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
         "data": {},
     }
     network, optimizer = instantiate(config.network), instantiate(config.optimizer)
-    module = Distillation(network, optimizer, plain(config.weights), run_config=run_config)
-    every = max(1, round(len(made) * config.own_share / max(1e-6, 1 - config.own_share) / len(own)))
-    length = config.steps * config.batch_size
     last = output_dir / "last.ckpt"
     step = checked_place(load_checkpoint(last), str(last)).step if last.is_file() else 0
-    lessons = LessonsOf([*made, *own * every], length, config.crop, config.seed, step * config.batch_size)
-    loader = DataLoader(lessons, config.batch_size, collate_fn=together)
+    practice = None
+    if config.fresh:
+        answers = [unpacked(torch.load(path, weights_only=True)).answer for path in answered]
+        sizes = (config.fresh, config.batch_size, config.memory, config.size, config.seed)
+        exercises = Exercises(answers, config.steps, step, *sizes)
+        practice = Practice(exercises, config.crop, _planes(config))
+        loader = DataLoader(exercises, None, num_workers=config.workers, persistent_workers=False)
+    else:
+        length = config.steps * config.batch_size
+        lessons = LessonsOf(answered, length, config.crop, config.seed, step * config.batch_size)
+        loader = DataLoader(lessons, config.batch_size, collate_fn=together)
+    module = Distillation(network, optimizer, plain(config.weights), practice, run_config=run_config)
     saver = ModelCheckpoint(
         output_dir, filename="last", every_n_train_steps=config.save_every, enable_version_counter=False
     )
@@ -226,7 +212,8 @@ def _trained(config: DictConfig, own: list[Path], made: list[Path], output_dir: 
     if step:
         logger.continue_from(step)
     trainer = lightning.Trainer(
-        default_root_dir=output_dir, accelerator="cpu", max_steps=config.steps, max_epochs=1, precision=config.precision,
+        default_root_dir=output_dir, accelerator=config.accelerator, max_steps=config.steps, max_epochs=1,
+        precision=config.precision,
         gradient_clip_val=1.0, callbacks=[saver, EMAWeightAveraging(decay=config.ema_decay)], logger=logger,
         enable_model_summary=False, plugins=[WholeCheckpoints()],
     )  # fmt: skip

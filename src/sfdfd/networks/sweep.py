@@ -20,6 +20,8 @@ from sfdfd.parts import part
 
 __all__ = ["PlaneSweepNet"]
 
+SQUARE_PX = 2
+"""Side of the squares that are points of the volume."""
 FINE = 16
 """Channels at full size."""
 ABOUT = 3
@@ -283,7 +285,10 @@ def enlarged(volume: Float[Tensor, "b d h w c"], planes: bool) -> Tensor:
 def sweep_logs(
     images: Float[Tensor, "s 3 h w"], shown: Float[Tensor, "s h w"], defocus: Defocus, planes: int
 ) -> Float[Tensor, "2 d y x"]:
-    """What :class:`PlaneSweepNet` sees of one stack: logs of the planes' residuals in squares of 2 pixels, plain and
-    regularised."""
-    costs = unexplained(images, shown, defocus, 0, planes, window_px=2)
-    return torch.stack([torch.log(costs + 4e-6), semi_global(torch.log(costs + RESIDUAL_FLOOR))])
+    """What :class:`PlaneSweepNet` sees of one stack: :func:`residual_logs` of the planes' residuals in squares."""
+    return residual_logs(unexplained(images, shown, defocus, 0, planes, window_px=SQUARE_PX))
+
+
+def residual_logs(residuals: Float[Tensor, "*b d y x"]) -> Float[Tensor, "*b 2 d y x"]:
+    """Logs of residuals, plain and regularised by semi-global matching."""
+    return torch.stack([torch.log(residuals + 4e-6), semi_global(torch.log(residuals + RESIDUAL_FLOOR))], -4)

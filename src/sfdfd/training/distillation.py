@@ -14,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfdfd.networks.cost_volume import Defocus
+from sfdfd.networks.interface import NetworkOutput
 from sfdfd.optics.depth import inverse_position
 from sfdfd.optics.psf import GaussianPSF
 from sfdfd.training.module import CONFIG_KEY
-from sfdfd.training.selfmade import Lesson
+from sfdfd.training.selfmade import Exercise, Lesson, Practice
 
 __all__ = ["Distillation", "distillation_terms"]
 
@@ -31,16 +32,16 @@ EDGE_WEIGHT = 3.0
 """What a pixel within ``EDGE_PX`` of a silhouette counts beyond the others: there a sweep errs most."""
 
 
-def distillation_terms(
-    depth_m: Tensor, aif: Tensor, spread: Tensor | None, lesson: Lesson, weights: dict[str, float]
-) -> dict[str, Tensor]:
-    """What the answer costs, per image (B,), and the weighted sum as "total"; without a spread, no term of it. In the sum an
-    image's error e of depth counts as log(1 + e / ``KNOWN``): what a stack cannot tell shall not drown what it can.
+def distillation_terms(output: NetworkOutput, lesson: Lesson, weights: dict[str, float]) -> dict[str, Tensor]:
+    """What the answer costs, per image (B,), and the weighted sum as "total". In the sum an image's error e of depth counts
+    as log(1 + e / ``KNOWN``): what a stack cannot tell shall not drown what it can.
 
     log_depth and position are mean absolute errors of log depth (relative errors) and of the position of inverse depth,
-    weighed by how sure the teacher is and more about silhouettes (:func:`near_silhouettes`); aif the AIF's; spread is
-    |error| / s + log s, the negative log-likelihood of a Laplace distribution of the position, which teaches s alone.
+    weighed by how sure the teacher is and more about silhouettes (:func:`near_silhouettes`); aif the AIF's. Where a network
+    has scores, scores is their :func:`cross_entropy`; where it has a spread alone, spread is |error| / s + log s, the
+    negative log-likelihood of a Laplace distribution of the position, which teaches s alone.
     """
+    depth_m, aif, spread, scores = output
     known, image, sure = lesson.answer
     sure = sure * (1 + EDGE_WEIGHT * near_silhouettes(known))
     sure = sure / sure.mean((1, 2), keepdim=True).clamp_min(1e-6) * lesson.answer.weight.mean((1, 2), keepdim=True)
@@ -52,7 +53,9 @@ def distillation_terms(
         "position": (sure * error).mean((1, 2)),
         "aif": (aif - image).abs().mean((1, 2, 3)),
     }
-    if spread is not None:
+    if scores is not None:
+        values["scores"] = cross_entropy(scores, known, sure)
+    elif spread is not None:
         s = spread.clamp_min(LEAST_SPREAD)
         values["spread"] = (sure * (error.detach() / s + torch.log(s))).mean((1, 2))
     shares = {
@@ -69,6 +72,17 @@ def near_silhouettes(position: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]
     return F.max_pool2d(jumps.float(), 2 * EDGE_PX + 1, 1, EDGE_PX)[:, 0]
 
 
+def cross_entropy(
+    scores: Float[Tensor, "b d y x"], position: Float[Tensor, "b h w"], sure: Float[Tensor, "b h w"]
+) -> Float[Tensor, "b"]:
+    """Of scores of D positions at half the size: each pixel is shared by the two positions that its own lies between."""
+    planes = torch.arange(scores.shape[1], device=scores.device)[:, None, None]
+    shares = (1 - (position[:, None] * (len(planes) - 1) - planes).abs()).clamp_min(0)
+    halves = F.avg_pool2d(torch.cat([shares, sure[:, None]], 1), 2, ceil_mode=True, count_include_pad=False)
+    logs = torch.log_softmax(scores, 1)
+    return -(halves[:, -1] * (halves[:, :-1] * logs).sum(1)).mean((1, 2))
+
+
 class Distillation(lightning.LightningModule):
     """Trains a network on lessons.
 
@@ -76,6 +90,7 @@ class Distillation(lightning.LightningModule):
         network: any; one that ``needs_defocus`` is told the blur and the sweep's costs.
         optimizer: called with the parameters.
         weights: of the terms, see :func:`distillation_terms`.
+        practice: makes the lessons of a batch that is an :class:`sfdfd.training.selfmade.Exercise`.
         warmup_steps, final_lr_share: linear warm-up, then a cosine to this share of the learning rate.
         run_config: what the checkpoint says of itself.
     """
@@ -85,13 +100,14 @@ class Distillation(lightning.LightningModule):
         network: torch.nn.Module,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
         weights: dict[str, float],
+        practice: Practice | None = None,
         warmup_steps: int = 100,
         final_lr_share: float = 0.02,
         run_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
-        self.make_optimizer, self.weights = optimizer, weights
+        self.make_optimizer, self.weights, self.practice = optimizer, weights, practice
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.run_config = run_config or {}
 
@@ -107,7 +123,14 @@ class Distillation(lightning.LightningModule):
             slice_mask=lesson.slice_mask,
             **known,
         )
-        return distillation_terms(output.depth_m, output.aif, output.spread, lesson, self.weights)
+        output = NetworkOutput(*(value if value is None else value.float() for value in output))
+        return distillation_terms(output, lesson, self.weights)
+
+    def transfer_batch_to_device(self, batch: Lesson | Exercise, device: torch.device, dataloader_idx: int) -> Lesson:
+        if isinstance(batch, Exercise):
+            assert self.practice is not None
+            return self.practice(batch, device)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def training_step(self, lesson: Lesson, index: int) -> Tensor:
         values = {f"train/{key}": value.mean() for key, value in self.terms(lesson).items()}

@@ -8,6 +8,7 @@ exact answers, over all cameras, and no truth is looked at (distillation by rend
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,21 +20,27 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfdfd.networks.cost_volume import defocus_of
-from sfdfd.networks.sweep import sweep_logs
+from sfdfd.networks.cost_volume import defocus_of, unexplained
+from sfdfd.networks.sweep import SQUARE_PX, residual_logs, sweep_logs
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import depth_at, inverse_position
-from sfdfd.optics.render import DefocusRenderer, Renderer
+from sfdfd.optics.render import LEVEL_STEP_PX, DefocusRenderer, Renderer
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
     "Answer",
+    "Exercise",
+    "Exercises",
     "Lesson",
     "LessonsOf",
+    "Practice",
+    "Setup",
     "answer_of",
     "own_lesson",
     "packed",
-    "random_lesson",
+    "photographed",
+    "random_lessons",
+    "random_setup",
     "together",
     "unpacked",
 ]
@@ -122,41 +129,129 @@ def own_lesson(stack: FocalStack, answer: Answer, renderer: Renderer, planes: in
     )  # fmt: skip
 
 
-def random_lesson(answers: Sequence[Answer], seed: Sequence[int], size: int = 160, planes: int = 32) -> Lesson:
-    """A scene of answers, photographed by a random camera: depth range, blur, focus distances, optics, noise, alignment.
+class Setup(NamedTuple):
+    """A scene and the camera that shall photograph it; on the CPU.
+
+    Attributes:
+        answer: what is seen of the scene: its position and AIF.
+        behind: (N,5,H,W) what surfaces in front hide: colours, position and how far it is there, for N surfaces.
+        near_m, far_m, camera, focus_m: depth range, camera, (S,) focus distances.
+        renderer: the optics.
+        moves_px: (S,2) by how much each slice is misaligned.
+        noise_std: of codes of a range of 1.
+        error: factor by which the blur that the network is told is wrong.
+        seed: of the noise.
+    """
+
+    answer: Answer
+    behind: Float[Tensor, "n 5 h w"]
+    near_m: float
+    far_m: float
+    camera: Camera
+    focus_m: Float[Tensor, "s"]
+    renderer: DefocusRenderer
+    moves_px: Float[Tensor, "s 2"]
+    noise_std: float
+    error: float
+    seed: int
+
+
+def random_setup(answers: Sequence[Answer], seed: Sequence[int], size: int = 192) -> Setup:
+    """A scene of answers before a random camera: depth range, blur, focus distances, optics, noise, alignment.
 
     One answer is the scene's ground; in front of it stand up to five cut-outs of others (rods, ellipses, polygons, blobs),
-    so that silhouettes are sharp however soft the teacher's are. Surfaces are sometimes faint, sometimes planes.
+    so that silhouettes are sharp however soft the teacher's are, and what they hide is known. Surfaces are sometimes faint,
+    sometimes planes.
 
     Args:
         answers: of a teacher, at least one; which are taken is random.
         seed: of all that is random.
         size: side of the square in pixels.
-        planes: of the sweep.
     """
     g = np.random.default_rng(list(seed))
-    position, aif, _ = _scene(answers, size, g)
     near_m, far_m, camera = _random_camera(g)
     focus_m = _random_focus_m(g, near_m, far_m, camera)
     renderer = _random_renderer(g)
-    depth_m = depth_at(position[None], near_m, far_m)
+    ends_px = _ends_px(camera, focus_m, near_m, far_m)
+    scene, behind = _scene(answers, size, float((ends_px[:, 0] - ends_px[:, 1]).abs().max()), g)
+    if renderer.options["weighting"] != "occlusion":
+        behind = behind[:0]
+    moves_px = torch.from_numpy(g.normal(0, 0.8, (len(focus_m), 2))).float() * float(g.random() < 0.2)
+    noise_std = float(np.exp(g.uniform(np.log(0.001), np.log(0.015)))) * float(g.random() < 0.5)
+    error = float(np.exp(g.normal(0, 0.1))) if g.random() < 0.15 else 1.0
+    return Setup(
+        scene, behind, near_m, far_m, camera, focus_m, renderer, moves_px, noise_std, error, int(g.integers(2**31))
+    )
+
+
+def random_lessons(setups: Sequence[Setup], planes: int = 32, device: torch.device | str = "cpu") -> list[Lesson]:
+    """The lessons that setups are, photographed and swept on a device.
+
+    Args:
+        planes: of the sweep.
+    """
+    lessons, costs = [], []
     with torch.no_grad():
-        images = renderer(aif[None], depth_m, focus_m, camera)[0]
-        images = _as_photographed(images, g)
-    stack = FocalStack.single(images, focus_m, camera, near_m, far_m)
-    return own_lesson(stack, Answer(position, aif, torch.ones_like(position)), renderer, planes)
+        for setup in setups:
+            images = photographed(setup, device)
+            camera = replace(setup.camera, f_number=setup.camera.f_number / setup.error)
+            stack = FocalStack.single(images, setup.focus_m.to(device), camera, setup.near_m, setup.far_m)
+            answer = Answer(*(value.to(device) for value in setup.answer))
+            lesson = own_lesson(stack, answer, setup.renderer, 0)
+            defocus = defocus_of(stack, setup.renderer)
+            costs.append(unexplained(images, stack.shown()[0], defocus, 0, planes, window_px=SQUARE_PX))
+            lessons.append(lesson)
+        logs = residual_logs(torch.stack(costs))
+    return [lesson._replace(costs=one) for lesson, one in zip(lessons, logs, strict=True)]
 
 
-def _scene(answers: Sequence[Answer], size: int, g: np.random.Generator) -> Answer:
-    """A ground and what stands in front of it."""
+def photographed(setup: Setup, device: torch.device | str = "cpu") -> Float[Tensor, "s 3 h w"]:
+    """Its slices: misaligned, noisy, of 8 bits. Beyond the border the scene goes on as it ends there."""
+    position, aif, _ = (value.to(device) for value in setup.answer)
+    layers = torch.cat(
+        [torch.cat([aif, position[None], torch.ones_like(position)[None]])[None], setup.behind.to(device)]
+    )
+    ends_px = _ends_px(setup.camera, setup.focus_m, setup.near_m, setup.far_m)
+    margin = 0
+    if setup.renderer.options["weighting"] == "occlusion":
+        margin = min(int(ends_px.abs().max()) + 2, min(position.shape) - 1)
+    layers = F.pad(layers, (margin,) * 4, mode="replicate")
+    near_m, far_m = (torch.tensor([end], device=device) for end in (setup.near_m, setup.far_m))
+    seen, *behind = ((layer[None, :3], depth_at(layer[None, 3], near_m, far_m), layer[None, 4]) for layer in layers)
+    hidden = {"hidden": behind} if behind else {}
+    images = setup.renderer(*seen[:2], setup.focus_m.to(device), setup.camera, **hidden)[0]
+    images = images[..., margin : images.shape[-2] - margin, margin : images.shape[-1] - margin]
+    if bool(setup.moves_px.any()):
+        moves = torch.eye(2, 3, device=device).repeat(len(images), 1, 1)
+        moves[:, :, 2] = setup.moves_px.to(device) / images.shape[-1]
+        grid = F.affine_grid(moves, list(images.shape), align_corners=False)
+        images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    if setup.noise_std:
+        generator = torch.Generator(device).manual_seed(setup.seed)
+        images = images + setup.noise_std * torch.randn(images.shape, generator=generator, device=device)
+    return (images.clamp(0, 1) * 255).round() / 255
+
+
+def _ends_px(camera: Camera, focus_m: Tensor, near_m: float, far_m: float) -> Float[Tensor, "s 2"]:
+    return camera.blur_radius_px(torch.tensor([near_m, far_m]), focus_m[:, None], signed=True)
+
+
+def _scene(
+    answers: Sequence[Answer], size: int, span_px: float, g: np.random.Generator
+) -> tuple[Answer, Float[Tensor, "n 5 h w"]]:
+    """A ground and what stands in front of it; and what that hides. What lies right behind a surface, by less than a level
+    of the renderer, is hidden in every slice and left out."""
 
     def surface() -> Answer:
         return _surface(answers[int(g.integers(len(answers)))], size, g)
 
-    scene = _stretched(surface(), g)
+    scene, behind = _stretched(surface(), g), []
     for _ in range(int(g.choice((0, 1, 2, 3, 5)))):
-        scene = _in_front_of(scene, surface(), _silhouette(size, g), g)
-    return scene
+        front = _in_front_of(scene, surface(), _silhouette(size, g), g)
+        levels = (front.position - scene.position) * span_px / LEVEL_STEP_PX
+        behind.append(torch.cat([scene.aif, scene.position[None], ((levels - 1) / 2).clamp(0, 1)[None]]))
+        scene = front
+    return scene, torch.stack(behind) if behind else torch.zeros(0, 5, size, size)
 
 
 def _surface(answer: Answer, size: int, g: np.random.Generator) -> Answer:
@@ -168,6 +263,9 @@ def _surface(answer: Answer, size: int, g: np.random.Generator) -> Answer:
     both = F.interpolate(both, (size, size), mode="bilinear", antialias=True)[0]
     position, aif = both[0], both[1:].clamp(0, 1)
     aif = aif[torch.from_numpy(g.permutation(3))] ** float(np.exp(g.uniform(-0.5, 0.5))) * float(g.uniform(0.6, 1.0))
+    if g.random() < 0.3:  # black, and overexposed
+        low, high = float(g.uniform(0, 0.3)), float(g.uniform(0.6, 1))
+        aif = ((aif - low) / (high - low)).clamp(0, 1)
     if g.random() < 0.3:
         mean = aif.mean((1, 2), keepdim=True)
         aif = mean + (aif - mean) * float(np.exp(g.uniform(np.log(0.03), 0)))
@@ -257,19 +355,6 @@ def _random_renderer(g: np.random.Generator) -> DefocusRenderer:
     return DefocusRenderer(psf=psf, linear_light=linear, weighting="occlusion")
 
 
-def _as_photographed(images: Tensor, g: np.random.Generator) -> Tensor:
-    """Sometimes misaligned by parts of a pixel, sometimes noisy, always of 8 bits."""
-    if g.random() < 0.2:
-        moves = torch.eye(2, 3).repeat(len(images), 1, 1)
-        moves[:, :, 2] = torch.from_numpy(g.normal(0, 0.8 / images.shape[-1], (len(images), 2))).float()
-        grid = F.affine_grid(moves, list(images.shape), align_corners=False)
-        images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    if g.random() < 0.5:
-        std = float(np.exp(g.uniform(np.log(0.001), np.log(0.015))))
-        images = images + std * torch.from_numpy(g.standard_normal(images.shape)).float()
-    return (images.clamp(0, 1) * 255).round() / 255
-
-
 class LessonsOf(Dataset):
     """Lessons that lie in a folder, one file each, cut to one size at random; what is random depends on (seed, index).
 
@@ -296,6 +381,91 @@ class LessonsOf(Dataset):
         return lesson.cropped(self.size, np.random.default_rng([self.seed, place]))
 
 
+class Exercise(NamedTuple):
+    """What one step of training learns from.
+
+    Attributes:
+        fresh: the lessons that are new, by number.
+        again: numbers of earlier ones.
+        seed: of the cuts.
+    """
+
+    fresh: dict[int, Setup]
+    again: list[int]
+    seed: list[int]
+
+
+class Exercises(Dataset):
+    """Self-made stacks, ``fresh`` new ones for each step and others of the last ``memory`` again; step ``i`` depends on
+    (seed, i) alone.
+
+    Args:
+        answers: of a teacher.
+        steps, first: of the training, and how many of them were made already.
+        fresh, batch_size: lessons of a step that are new, and all.
+        memory: how far back those go that come again.
+        size: side of the stacks in pixels.
+        seed: of all that is random.
+    """
+
+    def __init__(
+        self,
+        answers: Sequence[Answer],
+        steps: int,
+        first: int,
+        fresh: int,
+        batch_size: int,
+        memory: int,
+        size: int,
+        seed: int,
+    ) -> None:
+        self.answers, self.steps, self.first = answers, steps, first
+        self.fresh, self.batch_size, self.memory, self.size, self.seed = fresh, batch_size, memory, size, seed
+
+    def __len__(self) -> int:
+        return self.steps  # as many as ever, whatever was made already: Lightning counts from where it stopped
+
+    def __getitem__(self, index: int) -> Exercise:
+        step = self.first + index
+        new = range(step * self.fresh, (step + 1) * self.fresh)
+        g = np.random.default_rng([self.seed, 1, step])
+        again = g.integers(max(0, new.stop - self.memory), new.stop, self.batch_size - self.fresh).tolist()
+        return Exercise({number: self.setup(number) for number in new}, again, [self.seed, 2, step])
+
+    def setup(self, number: int) -> Setup:
+        return random_setup(self.answers, (self.seed, 0, number), self.size)
+
+
+class Practice:
+    """Makes the lessons of exercises on a device, and keeps those that may come again.
+
+    Args:
+        exercises: where the setups of earlier lessons come from, if a training that goes on does not have them yet.
+        crop: side of the squares that are cut out, even.
+        planes: of the sweep.
+    """
+
+    def __init__(self, exercises: Exercises, crop: int, planes: int) -> None:
+        self.exercises, self.crop, self.planes = exercises, crop, planes
+        self.known: dict[int, dict[str, Any]] = {}
+
+    def __call__(self, exercise: Exercise, device: torch.device | str) -> Lesson:
+        """A batch."""
+        numbers = [*exercise.fresh, *exercise.again]
+        setups = exercise.fresh | {
+            number: self.exercises.setup(number)
+            for number in exercise.again
+            if number not in exercise.fresh and number not in self.known
+        }
+        for number, lesson in zip(setups, random_lessons([*setups.values()], self.planes, device), strict=True):
+            self.known[number] = packed(lesson)
+        oldest = max(numbers) - self.exercises.memory
+        for number in [number for number in self.known if number < oldest]:
+            del self.known[number]
+        generator = np.random.default_rng(exercise.seed)
+        return together([unpacked(self.known[number]).cropped(self.crop, generator) for number in numbers])
+
+
 def packed(lesson: Lesson) -> dict[str, Any]:
     """Plain tensors at half precision."""
     position, aif, weight = lesson.answer
@@ -316,7 +486,7 @@ def unpacked(values: dict[str, Any]) -> Lesson:
     """The lesson of :func:`packed`."""
     answer = Answer(values["position"].float(), values["aif"].float() / 255, values["weight"].float())
     images = values["images"].float() / 255
-    there = torch.ones(len(images), dtype=torch.bool)
+    there = torch.ones(len(images), dtype=torch.bool, device=images.device)
     return Lesson(
         images, there, values["focus_m"], values["ends_px"], values["costs"].float(),
         values["near_m"], values["far_m"], answer,
