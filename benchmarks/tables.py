@@ -1,7 +1,8 @@
 """The tables of README and docs, from what the benchmarks left: ``make results``.
 
-Reads benchmarks/results/truth.json (``make bench-truth``) and rewrites what stands between ``<!-- NAME:begin -->`` and
-``<!-- NAME:end -->``. Figures of others, and ours that no benchmark writes, stand here with where they come from.
+Reads truth.json (``make bench-truth``) and robustness.json in benchmarks/results and rewrites what stands between
+``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``. Figures of others, and ours that no benchmark writes, stand here with
+where they come from.
 """
 
 from __future__ import annotations
@@ -76,6 +77,16 @@ def light(groups: dict) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def robustness(found: dict) -> str:
+    """Rows of conditions, columns of methods: AbsRel, mean and standard deviation over frames."""
+    methods = list(next(iter(found["rows"].values())))
+    lines = [["AbsRel", *methods], ["---"] * (1 + len(methods))]
+    for condition, row in found["rows"].items():
+        lines.append([condition, *(f"{row[name][0]:.3f} ± {row[name][1]:.3f}" for name in methods)])
+    said = f"`{found['command']}`; mean (± standard deviation) over {found['frames']} frames; nothing in it is random."
+    return said + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def main() -> None:
     result = json.loads((RESULTS / "truth.json").read_text())
     groups = result["groups"]
@@ -84,6 +95,8 @@ def main() -> None:
     )
     replaced(ROOT / "README.md", "results", summary(groups))
     replaced(ROOT / "docs" / "results.md", "truth", f"{said}\n\n{light(groups)}")
+    bears = json.loads((RESULTS / "robustness.json").read_text())
+    replaced(ROOT / "docs" / "results.md", "robustness", robustness(bears))
     by_region = "\n".join(table(group, found["scenes"], found["methods"]) for group, found in groups.items())
     replaced(ROOT / "docs" / "refinement.md", "truth", f"{said}\n\n{by_region}")
 

@@ -34,5 +34,5 @@ def test_weights_alone_predict_the_same(trained, tmp_path):
 
 def test_a_network_that_is_told_the_blur_has_no_onnx_file(tmp_path):
     with pytest.raises(InputError, match="no ONNX file"):
-        export_onnx(PlaneSweepNet(planes=4, width=8), tmp_path / "network.onnx")
+        export_onnx(PlaneSweepNet(planes=8, width=8), tmp_path / "network.onnx")
     assert not list(tmp_path.iterdir())

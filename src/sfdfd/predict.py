@@ -171,7 +171,7 @@ def _predict_stack(settings: dict[str, Any], output_dir: Path, told: Told | None
         if settings["watch"] is not None:
             progress = Watch(Path(str(settings["watch"])), refiner, progress)
         small, refinement = estimator.solve(stack, progress)
-    start = "plane sweep" if module is None else str(settings["checkpoint"])
+    start = "plane sweep" if estimator.sweeps(stack) else str(settings["checkpoint"])
     said = {
         "stack": str(settings["stack"]),
         "start": start,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sfdfd.errors import InputError
-from sfdfd.networks import DAIFNet, FocusAttentionNet, PlaneSweepNet
+from sfdfd.networks import DAIFNet, FocusAttentionNet, PlaneSweepNet, sweep
 from sfdfd.networks.cost_volume import Defocus
 from sfdfd.optics.psf import GaussianPSF
 from tests.conftest import CAMERA
@@ -122,3 +122,20 @@ def test_unknown_options_are_refused():
         DAIFNet(focus_encoding="log")
     with pytest.raises(InputError, match="defocus"):
         PlaneSweepNet()(torch.rand(1, 2, 3, 32, 32), FOCUS[:2])
+
+
+def test_tiles_of_a_large_image_are_the_image(monkeypatch):
+    """The rest is what a tile does not see of its neighbours."""
+    torch.manual_seed(0)
+    network = PlaneSweepNet(width=4, depth=3, planes=8).eval()
+    defocus = Defocus(torch.tensor([[[-4.0, 1.0], [-1.0, 4.0]]]), GaussianPSF())
+    images = torch.rand(1, 2, 3, 90, 101)
+    with torch.no_grad():
+        whole = network(images, FOCUS[:2], near_m=0.7, far_m=3.0, defocus=defocus)
+        for name, value in (("LARGE_PX", 7000), ("TILE_PX", 32), ("OVERLAP_PX", 24)):
+            monkeypatch.setattr(sweep, name, value)
+        tiles = network(images, FOCUS[:2], near_m=0.7, far_m=3.0, defocus=defocus)
+    for one, other in zip(whole[:3], tiles[:3], strict=True):
+        assert one.shape == other.shape
+        assert float((one - other).abs().mean() / one.abs().mean()) < 2e-3
+    assert not torch.equal(whole.depth_m, tiles.depth_m)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfdfd.data.images import working_px_for, working_size
-from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, with_confidence
+from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SizedMethod, SweepMethod, with_confidence
 from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.upsampling import enlarged
 from sfdfd.networks.interface import Network
@@ -68,11 +68,13 @@ class DefocusEstimator:
         self.device, self.camera = torch.device(device), camera
         self.renderer = renderer or DefocusRenderer(sigma_scale=0.5)
         self.refiner = refiner
-        self.start: Method
-        if network is None:
-            self.start = SweepMethod(self.renderer)
-        else:
+        self.network = network
+        sweep = SweepMethod(self.renderer)
+        self.start: Method = sweep
+        if network is not None:
             self.start = NetworkMethod(network, self.renderer, device=self.device)
+            if refiner is not None and getattr(network, "needs_defocus", False):
+                self.start = SizedMethod(self.start, sweep)
 
     @classmethod
     def from_checkpoint(
@@ -102,10 +104,10 @@ class DefocusEstimator:
         camera = None if module is None else module.camera
         return cls(network, renderer, refiner, working_px, pick_device(device), camera)
 
-    @property
-    def network(self) -> Network | None:
-        """What it starts from; None for a plane sweep."""
-        return getattr(self.start, "network", None)
+    def sweeps(self, stack: FocalStack) -> bool:
+        """Whether it starts from a plane sweep, not from a network."""
+        start = self.start.of(stack) if isinstance(self.start, SizedMethod) else self.start
+        return isinstance(start, SweepMethod)
 
     def __call__(self, stack: FocalStack) -> Prediction:
         return self.predict(stack)

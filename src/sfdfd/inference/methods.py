@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,14 +16,23 @@ from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.sweep import plane_sweep
 from sfdfd.inference.upsampling import UNEXPLAINED, UNEXPLAINED_BY_OCCLUSION, mended_aif
 from sfdfd.networks.classical import classical_network, constant_network
+from sfdfd.networks.cost_volume import LARGE_PX
 from sfdfd.networks.interface import Network, NetworkOutput, answer_of, depth_std_of, predict_stack, rendered
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Method, Prediction
 
-__all__ = ["NetworkMethod", "RefinedMethod", "SweepMethod", "baselines", "with_confidence"]
+__all__ = ["NetworkMethod", "RefinedMethod", "SizedMethod", "SweepMethod", "baselines", "with_confidence"]
 
 Progress = Callable[[float, int, float], None]
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A method that can leave out rendering its answer."""
+
+    def answer(self, stack: FocalStack) -> NetworkOutput:
+        """Depth, AIF and spread."""
 
 
 class NetworkMethod:
@@ -92,6 +101,28 @@ class SweepMethod:
         return plane_sweep(stack.seen_by(self.camera), self.renderer)
 
 
+class SizedMethod:
+    """A network up to ``LARGE_PX`` pixels, a plane sweep beyond: there a network takes longer than what it knows is worth
+    to a refinement that needs the time itself.
+
+    Args:
+        network, sweep: the two.
+    """
+
+    def __init__(self, network: NetworkMethod, sweep: SweepMethod) -> None:
+        self.network, self.sweep = network, sweep
+
+    def of(self, stack: FocalStack) -> NetworkMethod | SweepMethod:
+        return self.sweep if stack.images[0, 0, 0].numel() > LARGE_PX else self.network
+
+    def __call__(self, stack: FocalStack) -> Prediction:
+        return self.of(stack)(stack)
+
+    def answer(self, stack: FocalStack) -> NetworkOutput:
+        """Depth, AIF and spread, without rendering them."""
+        return self.of(stack).answer(stack)
+
+
 class RefinedMethod:
     """Another method's answer, optimised through the renderer.
 
@@ -136,7 +167,7 @@ class RefinedMethod:
 
     def _begun(self, stack: FocalStack) -> tuple[Tensor, Tensor, Tensor | None]:
         """Depth, AIF and standard deviation of depth to start from; not rendered where the start can do without."""
-        if isinstance(self.start, NetworkMethod | SweepMethod):
+        if isinstance(self.start, Answering):
             output = self.start.answer(stack)
             return output.depth_m, output.aif, depth_std_of(output, stack)
         begun = self.start(stack)

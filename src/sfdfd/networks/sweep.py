@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import cast
+from itertools import pairwise, product
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from kornia.filters import laplacian
 from torch import Tensor, nn
 
 from sfdfd.errors import InputError, checked_whole
-from sfdfd.networks.cost_volume import RESIDUAL_FLOOR, Defocus, box, semi_global, sharpest, unexplained
+from sfdfd.networks.cost_volume import LARGE_PX, RESIDUAL_FLOOR, Defocus, box, semi_global, sharpest, unexplained
 from sfdfd.networks.interface import NetworkOutput, checked_size, convolution, pad_to_multiple, per_sample
 from sfdfd.optics.depth import depth_at
 from sfdfd.parts import part
@@ -24,6 +24,8 @@ SQUARE_PX = 2
 """Side of the squares that are points of the volume."""
 FINE = 16
 """Channels at full size."""
+TILE_PX, OVERLAP_PX = 384, 64
+"""Sides of tiles of large images, even, and how much of their neighbours they see."""
 ABOUT = 3
 """Planes on either side of the median that a position is the mean of."""
 
@@ -130,6 +132,8 @@ class PlaneSweepNet(nn.Module):
             shown = shown * defocus.shown
         if costs is None:
             costs = self.costs(images, defocus, shown)
+        if height * width > LARGE_PX and not self.training:
+            return self._in_tiles(images, focus_distances_m, near, far, slice_mask, defocus, costs)
         least = costs.amin(2)
         relative = costs - least[:, :, None]
         start = self._position(torch.softmax(-2 * self.trust.detach() * relative[:, 1], 1))[:, None]
@@ -163,6 +167,24 @@ class PlaneSweepNet(nn.Module):
         aif = self._sharpest(images, position, defocus, shown)
         scores = logits[..., : costs.shape[-2], : costs.shape[-1]] if self.training else None
         return NetworkOutput(depth_at(position, near, far), aif, spread, scores)
+
+    def _in_tiles(
+        self, images: Tensor, focus_distances_m: Tensor, near_m: Tensor, far_m: Tensor, slice_mask: Tensor | None,
+        defocus: Defocus, costs: Tensor,
+    ) -> NetworkOutput:  # fmt: skip
+        """The same of a large image, of which the volume would not fit into memory: tiles that overlap."""
+        height, width = images.shape[-2:]
+        found: list[Tensor] = [images.new_empty(len(images), *lead, height, width) for lead in ((), (3,), ())]
+        for rows, columns in product(_tiles(height), _tiles(width)):
+            cut = (..., slice(*rows.around), slice(*columns.around))
+            told = defocus._replace(shown=None if defocus.shown is None else defocus.shown[cut])
+            output = self(
+                images[cut], focus_distances_m, near_m=near_m, far_m=far_m, slice_mask=slice_mask, defocus=told,
+                costs=costs[..., rows.halves, columns.halves],
+            )  # fmt: skip
+            for whole, tile in zip(found, output[:3], strict=True):
+                whole[..., slice(*rows.own), slice(*columns.own)] = tile[..., rows.within, columns.within]
+        return NetworkOutput(*found)
 
     def _volume(self, images: Tensor, relative: Tensor, radii_px: Tensor, there: Tensor) -> Float[Tensor, "b 4 d y x"]:
         """What is known of each point."""
@@ -218,6 +240,26 @@ class PlaneSweepNet(nn.Module):
     def _sharpest(images: Tensor, position: Tensor, defocus: Defocus, shown: Tensor) -> Tensor:
         near_px, far_px = defocus.ends_px[..., None, None].unbind(2)
         return sharpest(images, far_px + position[:, None] * (near_px - far_px), shown)
+
+
+class Tile(NamedTuple):
+    """Where one lies along an axis, and where what it sees lies."""
+
+    own: tuple[int, int]
+    around: tuple[int, int]
+
+    @property
+    def halves(self) -> slice:
+        return slice(self.around[0] // 2, (self.around[1] + 1) // 2)
+
+    @property
+    def within(self) -> slice:
+        return slice(self.own[0] - self.around[0], self.own[1] - self.around[0])
+
+
+def _tiles(size: int) -> list[Tile]:
+    ends = [*range(0, size, TILE_PX), size]
+    return [Tile((a, b), (max(a - OVERLAP_PX, 0), min(b + OVERLAP_PX, size))) for a, b in pairwise(ends)]
 
 
 class Within(nn.Conv2d):

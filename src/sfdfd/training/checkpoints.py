@@ -73,7 +73,7 @@ def save_weights(path: Path, weights: Mapping[str, torch.Tensor], config: Mappin
         ...     save_weights(Path(folder, "mine.ckpt"), module.state_dict(), module.run_config)
         ...     again, _ = load_model(Path(folder, "mine.ckpt"), {})
         >>> type(again.network).__name__
-        'FocusAttentionNet'
+        'PlaneSweepNet'
     """
     halved = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     with written_aside(path) as part:
@@ -279,7 +279,7 @@ def load_model(
     Examples:
         >>> module, renderer = load_model("pretrained", {})
         >>> type(module.network).__name__, renderer.options["sigma_scale"]
-        ('FocusAttentionNet', 0.5)
+        ('PlaneSweepNet', 0.5)
     """
     said = {key: value for key, value in optics.items() if value is not None and key != "_target_"}
     if checkpoint is None:

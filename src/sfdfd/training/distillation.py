@@ -123,7 +123,11 @@ class Distillation(lightning.LightningModule):
             slice_mask=lesson.slice_mask,
             **known,
         )
-        output = NetworkOutput(*(value if value is None else value.float() for value in output))
+        output = NetworkOutput(
+            output.depth_m.float(),
+            output.aif.float(),
+            *(value if value is None else value.float() for value in output[2:]),
+        )
         return distillation_terms(output, lesson, self.weights)
 
     def transfer_batch_to_device(self, batch: Lesson | Exercise, device: torch.device, dataloader_idx: int) -> Lesson:
