@@ -31,6 +31,8 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["Energy", "Priors", "energy_of", "enlarged_to", "priors_for", "start_of", "with_gradient"]
 
+TRUST_SPAN_PX = (3.0, 30.0)
+"""Differences in blur over the depth range beyond which the trust in the start changes no more."""
 HIDING_PX = 1.5
 """Difference in blur radius from which a surface hides another."""
 BESIDE_PX = 6
@@ -60,8 +62,10 @@ class Priors:
         hidden_px: how far behind a silhouette the surface that it hides is a second layer of unknown colour, at full size
             (other slices see it through the blurred foreground); 0 for none.
         trust: weight of the departure from the start where the start says how sure it is,
-            log(1 + ((p - p_0) / s)^2 / 2): a faint texture has too little light to hold its depth against the priors. It
-            fades to 0 over the last stage.
+            log(1 + ((p - p_0) / s)^2 / 2), where the blur differs by 10 px over the depth range: a faint texture has too
+            little light to hold its depth against the priors. It grows with the inverse square of that difference, as what
+            the model cannot explain moves a depth the farther the less the blur says of it, and fades to 0 over the last
+            stage.
         least_spread: smallest s.
     """
 
@@ -80,7 +84,7 @@ class Priors:
     pyramid: int = 6
     coarse_share: float = 0.5
     hidden_px: int = 6
-    trust: float = 0.003
+    trust: float = 0.0023
     least_spread: float = 0.06
 
 
@@ -128,6 +132,7 @@ class Energy:
         self.occludes = renderer.options.get("weighting") == "occlusion"
         span_px = torch.diff(stack.blur_at_ends_px(), dim=-1).abs().amax((1, 2))
         self.jump = HIDING_PX / span_px.clamp_min(1e-6)
+        self.trust = priors.trust * (10 / span_px.clamp(*TRUST_SPAN_PX)).square()
 
     def halved_light(self, images: Tensor) -> Tensor:
         """(...,3,H,W) at half the size, averaged in the light that the renderer blurs."""
@@ -139,7 +144,9 @@ class Energy:
         stack = self.stack
         start: Any = None if self.start is None else tuple(_halve(value[:, None])[:, 0] for value in self.start)
         images = self.halved_light(stack.images)
-        return Energy(self.priors, stack.scaled(images, _halve(stack.shown())), self.renderer, start)
+        half = Energy(self.priors, stack.scaled(images, _halve(stack.shown())), self.renderer, start)
+        half.trust = self.trust
+        return half
 
     def reduced(self, depth_m: Tensor, aif: Tensor, lens: Lens) -> tuple[Tensor, Tensor, Lens]:
         """A start at the full size, at this one."""
@@ -205,7 +212,7 @@ class Energy:
         priors = self.priors
         energy = self.misfit(position, aif, lens, hidden).mean((1, 2, 3))
         if self.start is not None and priors.trust:
-            energy = energy + hold * priors.trust * self.departure(position)
+            energy = energy + hold * self.trust * self.departure(position)
         if hidden is not None:
             energy = energy + self.variation(hidden)
         return energy + self.variation(aif) + self.prior(position, aif, ease, slopes)
