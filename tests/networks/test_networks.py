@@ -27,7 +27,7 @@ NETWORKS = {
     "daif": lambda: DAIFNet(),
     "daif_paper": lambda: DAIFNet(head="paper", focus_encoding="metres"),
     "focus_attention": lambda: FocusAttentionNet(),
-    "plane_sweep": lambda: Told(planes=16, width=16),
+    "plane_sweep": lambda: Told(planes=16, width=8),
 }
 
 

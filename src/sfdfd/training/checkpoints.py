@@ -269,11 +269,13 @@ def load_model(
     checkpoint: str | Path | None, optics: Mapping[str, Any], preferred: Mapping[str, Any] | None = None
 ) -> tuple[DepthFromDefocus | None, Renderer]:
     """The trained module and its renderer, with what the command line says of the optics; without a checkpoint, none and
-    the renderer that the command line names (ours where it names none), with ``DEFAULT_OPTICS``.
+    the renderer that the command line names (ours where it names none), with ``DEFAULT_OPTICS``. A network that is told the
+    blur (``needs_defocus``) has no renderer of its own: it takes the one that is named, too.
 
     Args:
         checkpoint: a path, "pretrained" (the weights that the package carries), or None.
-        optics: options of the renderer; None says nothing, and of a checkpoint ``_target_`` neither.
+        optics: options of the renderer; None says nothing, and of a checkpoint with a renderer of its own ``_target_``
+            neither.
         preferred: options in place of the checkpoint's or the default, where the renderer knows them.
 
     Examples:
@@ -283,15 +285,23 @@ def load_model(
     """
     said = {key: value for key, value in optics.items() if value is not None and key != "_target_"}
     if checkpoint is None:
-        node = {"_target_": OURS, **optics}
-        name = node["_target_"]
-        cls = parts_of(ROOMS["renderer"]).get(name) if isinstance(name, str) else None
-        if cls is None:
-            raise InputError(f"optics.renderer: {name!r} is no renderer of sfdfd")
-        known = {key: value for key, value in {**DEFAULT_OPTICS, **(preferred or {})}.items() if _knows(node, key)}
-        return None, cls(**{**known, **said})
-    module = load_run(checkpoint, said, preferred)
-    return module, module.renderer
+        return None, _named_renderer({"_target_": OURS, **optics}, said, preferred)
+    if optics.get("_target_") is None:
+        module = load_run(checkpoint, said, preferred)
+        return module, module.renderer
+    module = load_run(checkpoint, {}, preferred)
+    if getattr(module.network, "needs_defocus", False):
+        return module, _named_renderer(optics, said, preferred)
+    return load_model(checkpoint, said, preferred)
+
+
+def _named_renderer(node: Mapping[str, Any], said: Mapping[str, Any], preferred: Mapping[str, Any] | None) -> Renderer:
+    name = node["_target_"]
+    cls = parts_of(ROOMS["renderer"]).get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise InputError(f"optics.renderer: {name!r} is no renderer of sfdfd")
+    known = {key: value for key, value in {**DEFAULT_OPTICS, **(preferred or {})}.items() if _knows(node, key)}
+    return cls(**{**known, **said})
 
 
 def photograph_optics(
