@@ -132,7 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("roots", type=Path, nargs="*")
     parser.add_argument("--seconds", type=float, nargs="*", default=[5, 20, 60], help="of refinement")
-    parser.add_argument("--start", choices=("sweep", "pretrained", "classical"), default="pretrained", help="of refinement")
+    parser.add_argument(
+        "--start", choices=("sweep", "pretrained", "classical"), default="pretrained", help="of refinement"
+    )
     parser.add_argument("--split", default="test", help="of a prepared set; all takes every stack")
     parser.add_argument("--limit", type=int, help="so many stacks of each camera")
     parser.add_argument("--threads", type=int, default=2)
