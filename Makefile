@@ -7,7 +7,7 @@ DEMO := outputs/demo
 PRETRAINED := outputs/pretrained
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint format bench bench-refine bench-formats bench-truth bench-scale bench-photographs results docs notebooks clean
+.PHONY: help setup demo test test-slow check lint format bench bench-refine bench-formats bench-truth bench-robustness bench-scale bench-photographs results docs notebooks clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -53,6 +53,9 @@ bench-refine: $(STAMP) ## refinement, confidence, calibration on RGB-D frames (h
 bench-truth: $(STAMP) ## methods on path-traced stacks, by region: make bench-truth ROOT=DIR (without: SFDFD_REAL_DATA/raytraced)
 	$(RUN) benchmarks/truth.py $(ROOT)
 
+bench-robustness: $(STAMP) ## what feed-forward answers bear: wrong cameras, noise, misalignment, 2 to 12 slices: make bench-robustness ROOT=DIR
+	$(RUN) benchmarks/robustness.py $(ROOT) --frames 6
+
 results: $(STAMP) ## the tables of README and docs from benchmarks/results/
 	$(RUN) benchmarks/tables.py
 
@@ -65,10 +68,11 @@ bench-photographs: $(STAMP) ## seconds and memory of predict on real stacks in o
 bench-formats: $(STAMP) ## prepare three data sets from files in their official formats, train 200 steps on each
 	$(RUN) benchmarks/formats.py
 
+# on a GPU: make pretrained DISTIL_ARGS='accelerator=gpu workers=14 precision=bf16-mixed batch_size=20 fresh=8 memory=2048 steps=2895 optimizer.lr=2e-3'
 pretrained: $(STAMP) ## path-trace stacks and distil plane_sweep from them (hours; a second call goes on)
 	test -d $(PRETRAINED)/stacks || $(RUN) -m sfdfd.prepare data=raytraced data.root=$(PRETRAINED)/stacks \
-	    'data.cameras=[dslr,phone]' data.samples=256 data.train_length=24 data.val_length=0 data.test_length=0
-	$(RUN) -m sfdfd.distil data=raytraced data.root=$(PRETRAINED)/stacks output_dir=$(PRETRAINED)
+	    'data.cameras=[dslr,phone]' data.samples=256 data.train_length=54 data.val_length=0 data.test_length=0
+	$(RUN) -m sfdfd.distil data=raytraced data.root=$(PRETRAINED)/stacks output_dir=$(PRETRAINED) $(DISTIL_ARGS)
 
 docs: $(STAMP) ## draw the figures anew and build the documentation into site/
 	$(RUN) docs/figures/make.py
