@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sfdfd.data.example import example_stack
 from sfdfd.errors import InputError
 from sfdfd.inference import refine
 from sfdfd.inference.energy import Energy, Priors, energy_of, priors_for
@@ -232,3 +233,17 @@ def test_a_faint_slanted_wall_is_refined_and_not_flattened():
     assert (
         flat > 1.5 * begun and slanted < 0.5 * begun
     )  # a prior for flat surfaces against one for surfaces that continue
+
+
+def test_trust_in_the_start_goes_with_the_inverse_square_of_the_span_of_the_blur():
+    stack = example_stack()
+    camera = stack.camera[0]
+    energies = [
+        Energy(Priors(), replace(stack, camera=(replace(camera, f_number=n),)), DefocusRenderer(weighting="occlusion"))
+        for n in (camera.f_number, 2 * camera.f_number)
+    ]
+    spans = [float(torch.diff(one.stack.blur_at_ends_px(), dim=-1).abs().max()) for one in energies]
+    assert 3 < spans[1] < spans[0] < 30
+    assert float(energies[0].trust) == pytest.approx(Priors().trust * (10 / spans[0]) ** 2)
+    assert float(energies[1].trust) == pytest.approx(4 * float(energies[0].trust))
+    assert torch.equal(energies[0].halved().trust, energies[0].trust)  # of the scene, not of a size
