@@ -54,7 +54,7 @@ bench-truth: $(STAMP) ## methods on path-traced stacks, by region: make bench-tr
 	$(RUN) benchmarks/truth.py $(ROOT)
 
 bench-robustness: $(STAMP) ## what feed-forward answers bear: wrong cameras, noise, misalignment, 2 to 12 slices: make bench-robustness ROOT=DIR
-	$(RUN) benchmarks/robustness.py $(ROOT) --frames 6
+	$(RUN) benchmarks/robustness.py $(ROOT)
 
 results: $(STAMP) ## the tables of README and docs from benchmarks/results/
 	$(RUN) benchmarks/tables.py

@@ -89,7 +89,7 @@ def scene(root: Path, name: str) -> Scene:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--frames", type=int, default=8, help="evenly among all")
+    parser.add_argument("--frames", type=int, default=6, help="evenly among all")
     arguments = parser.parse_args()
     renderer = DefocusRenderer(**LIGHT)
     names = sorted(path.name for path in (arguments.root / "rgb").glob("*.png"))

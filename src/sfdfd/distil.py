@@ -199,7 +199,7 @@ def _trained(config: DictConfig, answered: list[Path], output_dir: Path) -> None
         sizes = (config.fresh, config.batch_size, config.memory, config.size, config.seed)
         exercises = Exercises(answers, config.steps, step, *sizes)
         practice = Practice(exercises, config.crop, _planes(config))
-        loader = DataLoader(exercises, None, num_workers=config.workers, persistent_workers=False)
+        loader = DataLoader(exercises, None, num_workers=config.workers)
     else:
         length = config.steps * config.batch_size
         lessons = LessonsOf(answered, length, config.crop, config.seed, step * config.batch_size)

@@ -119,6 +119,12 @@ def test_behind_a_blurred_cut_out_its_ground_shines_through(answer):
     assert float((light[0] - light[1]).abs().max()) > 0.1
 
 
+def test_a_network_that_takes_no_sweep_has_lessons_without_one(answer):
+    lesson = random_lesson([answer], (0, 1), 40, 0)
+    assert lesson.costs.shape == (2, 0, 20, 20)
+    assert torch.equal(lesson.images, random_lesson([answer], (0, 1), 40, PLANES).images)
+
+
 def test_a_step_is_the_same_whether_or_not_the_training_was_interrupted(answer):
     whole, later = (Exercises([answer], 6, first, 1, 3, 4, 40, 5) for first in (0, 4))
     practice, anew = Practice(whole, 24, PLANES), Practice(later, 24, PLANES)

@@ -188,7 +188,7 @@ def random_lessons(setups: Sequence[Setup], planes: int = 32, device: torch.devi
     """The lessons that setups are, photographed and swept on a device.
 
     Args:
-        planes: of the sweep.
+        planes: of the sweep; 0: without.
     """
     lessons, costs = [], []
     with torch.no_grad():
@@ -197,10 +197,12 @@ def random_lessons(setups: Sequence[Setup], planes: int = 32, device: torch.devi
             camera = replace(setup.camera, f_number=setup.camera.f_number / setup.error)
             stack = FocalStack.single(images, setup.focus_m.to(device), camera, setup.near_m, setup.far_m)
             answer = Answer(*(value.to(device) for value in setup.answer))
-            lesson = own_lesson(stack, answer, setup.renderer, 0)
-            defocus = defocus_of(stack, setup.renderer)
-            costs.append(unexplained(images, stack.shown()[0], defocus, 0, planes, window_px=SQUARE_PX))
-            lessons.append(lesson)
+            lessons.append(own_lesson(stack, answer, setup.renderer, 0))
+            if planes:
+                defocus = defocus_of(stack, setup.renderer)
+                costs.append(unexplained(images, stack.shown()[0], defocus, 0, planes, window_px=SQUARE_PX))
+        if not planes:
+            return lessons
         logs = residual_logs(torch.stack(costs))
     return [lesson._replace(costs=one) for lesson, one in zip(lessons, logs, strict=True)]
 
