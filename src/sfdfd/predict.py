@@ -244,6 +244,8 @@ def _refined(refinement: Refinement | None) -> dict[str, Any]:
             f"lens: the stack asks for {lens['k']:.3f} +- {std['k']:.2g} times the known blur scale k; "
             "depth is that of the stack's own"
         )
+    if "shape" in lens:
+        print(f"lens: the PSF is {lens['shape']:.2f} +- {std['shape']:.2g} of the way from a disc to a Gaussian")
     if "softness" in lens:
         kind = "blurred even in focus" if lens["softness"] > 0 else "sharpened"
         print(f"lens: slices are {kind} ({lens['softness']:+.3f} +- {std['softness']:.2g} px^2)")

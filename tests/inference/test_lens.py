@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from scipy.ndimage import convolve1d
 
+from sfdfd.data.example import example_stack
 from sfdfd.errors import InputError
 from sfdfd.inference.energy import Energy, priors_for
 from sfdfd.inference.lens import LENS, Lens, softened
 from sfdfd.inference.refine import Refiner
+from sfdfd.inference.sweep import plane_sweep
 from sfdfd.inference.uncertainty import lens_std
 from sfdfd.optics import DefocusRenderer
 from sfdfd.stack import FocalStack
@@ -59,6 +62,26 @@ def test_curvature_takes_what_the_scene_bends_by_and_changes_nothing_that_is_see
     assert float(lens.values["curvature"]) == pytest.approx(0.15, abs=2e-3)
     torch.testing.assert_close(flat[0], plane, atol=3e-3, rtol=0)
     torch.testing.assert_close(lens.seen(flat), bowl)
+
+
+@pytest.mark.parametrize("share", [pytest.param(0.0, marks=pytest.mark.slow), 0.4])
+def test_the_shape_between_disc_and_gaussian_is_found_again(share):
+    """From a sweep with discs, of a stack blurred some of the way to the Gaussian, the light of both added by hand."""
+    disc, gaussian = (
+        DefocusRenderer(psf=psf, sigma_scale=0.5, linear_light=True, weighting="occlusion", method="fast")
+        for psf in ("disc", "gaussian")
+    )
+    scene = example_stack(3, 64, 96)
+    known = (scene.aif, scene.depth_m, scene.focus_distances_m, scene.camera)
+    light = [rgb_to_linear_rgb(renderer(*known)[0]) for renderer in (disc, gaussian)]
+    stack = replace(scene, images=linear_rgb_to_rgb((1 - share) * light[0] + share * light[1])[None]).without_truth()
+    start = plane_sweep(stack, disc)
+    refiner = Refiner(steps=60, fit=("shape",))
+    found = refiner(stack, disc, start.depth_m, start.aif)
+    assert found.lens.as_dict()["shape"][0] == pytest.approx(share, abs=0.08)
+    assert 0 < found.lens_std["shape"][0] < 0.1
+    with pytest.raises(InputError, match=r"optics\.psf=disc"):
+        refiner(stack, gaussian, start.depth_m, start.aif)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ or the other (both render alike); the wall's colour farther away can.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -134,6 +135,16 @@ class Energy:
         self.jump = HIDING_PX / span_px.clamp_min(1e-6)
         self.trust = priors.trust * (10 / span_px.clamp(*TRUST_SPAN_PX)).square()
 
+    @cached_property
+    def soft_renderer(self) -> Renderer:
+        """The like of a renderer of discs, with Gaussians of the same second moment."""
+        options = self.renderer.options
+        if options.get("psf") != "disc":
+            raise InputError(
+                f"refine.fit: shape lies between a disc and a Gaussian; it needs optics.psf=disc, not {options.get('psf')}"
+            )
+        return type(self.renderer)(**{**options, "psf": "gaussian", "sigma_scale": 0.5})
+
     def halved_light(self, images: Tensor) -> Tensor:
         """(...,3,H,W) at half the size, averaged in the light that the renderer blurs."""
         flat = images.flatten(0, -4)
@@ -175,12 +186,15 @@ class Energy:
     def render(self, position: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None) -> Tensor:
         focus, camera, factor = self.stack.focus_distances_m, self.stack.camera, lens.blur_factor
         depth_m = self.depth_m(lens.seen(position))
-        if hidden is None:
-            return lens.applied(self.renderer(aif, depth_m, focus, camera, aperture=factor))
-        behind, _ = self.behind(position.detach())
-        cover = (position.detach() - behind > self.jump[:, None, None]).to(aif)
-        layer = (hidden, self.depth_m(lens.seen(behind).detach()), cover)
-        stack = self.renderer(aif, depth_m, focus, camera, aperture=factor, hidden=layer)  # type: ignore[call-arg] # occludes
+        known: dict[str, Any] = {}
+        if hidden is not None:
+            behind, _ = self.behind(position.detach())
+            cover = (position.detach() - behind > self.jump[:, None, None]).to(aif)
+            known = {"hidden": (hidden, self.depth_m(lens.seen(behind).detach()), cover)}
+        stack = self.renderer(aif, depth_m, focus, camera, aperture=factor, **known)
+        if "shape" in lens.fitted:
+            gaussian = self.soft_renderer(aif, depth_m, focus, camera, aperture=factor, **known)
+            stack = lens.shaped(stack, gaussian, self.linear)
         return lens.applied(stack)
 
     def behind(self, position: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,10 @@
 """What a real lens adds to the thin one: a handful of numbers per stack that refinement fits beside depth and AIF.
 
-    J_s = gain_s * warp_s(soft(R(I, p + c rho^2; k)))
+    J_s = gain_s * warp_s(soft((1 - w) R_disc(I, p + c rho^2; k) + w R_gaussian(I, p + c rho^2; k)))
 
 * ``k``: a factor on all blur radii (EXIF rounds, and knows neither the true aperture nor the binned pixel).
+* ``shape``: w, from the disc (0) to the Gaussian of the same second moment (1, standard deviation half the radius); added
+  in the light that is blurred.
 * ``softness``: variance v in px^2 that every slice is blurred by even in focus, with the kernel (v/2, 1 - v, v/2) along both
   axes; negative is the sharpening that cameras apply (at the scale of a pixel one undoes the other: one number for both).
 * ``curvature``: c, by how much the surface of focus bends from the middle to the corner, in positions of inverse depth.
@@ -20,16 +22,17 @@ from collections.abc import Collection, Iterator, Mapping
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 
 from sfdfd.errors import InputError
 
 __all__ = ["LENS", "Lens"]
 
-LENS = ("k", "softness", "curvature", "shift", "exposure")
+LENS = ("k", "shape", "softness", "curvature", "shift", "exposure")
 """What can be fitted, by name."""
-RATES = {"k": 0.01, "softness": 0.01, "shift": 0.02, "exposure": 0.002}
-"""Adam's learning rates: log of the factor, px^2, px of the size that is worked on, log of the gain."""
+RATES = {"k": 0.01, "shape": 0.05, "softness": 0.01, "shift": 0.02, "exposure": 0.002}
+"""Adam's learning rates: log of the factor, share, px^2, px of the size that is worked on, log of the gain."""
 
 
 class Lens:
@@ -49,6 +52,7 @@ class Lens:
         self.fitted = tuple(name for name in LENS if name in fitted)
         self.values = {
             "k": like.new_zeros(batch),
+            "shape": like.new_zeros(batch),
             "softness": like.new_zeros(batch),
             "curvature": like.new_zeros(batch),
             "shift": like.new_zeros(batch, slices, 3),
@@ -65,6 +69,11 @@ class Lens:
         for name in self.fitted:
             if name in RATES:
                 yield {"params": [self.values[name].requires_grad_()], "rate": RATES[name]}
+
+    @torch.no_grad()
+    def into_range(self) -> None:
+        """What a step of descent took beyond its ends is taken back."""
+        self.values["shape"].clamp_(0, 1)
 
     @property
     def blur_factor(self) -> Float[Tensor, "b"]:
@@ -96,6 +105,16 @@ class Lens:
         change = (measured / unit.clamp_min(1e-9)).median(1).values
         self.values["curvature"] = self.values["curvature"] + change
         return position - change[:, None, None] * _rho_squared(position)
+
+    def shaped(
+        self, disc: Float[Tensor, "b s 3 h w"], gaussian: Float[Tensor, "b s 3 h w"], linear_light: bool
+    ) -> Float[Tensor, "b s 3 h w"]:
+        """Slices blurred by the PSF between the two that they were rendered with; codes, added in light where asked."""
+        share = self.values["shape"].reshape(-1, 1, 1, 1, 1)
+        if not linear_light:
+            return torch.lerp(disc, gaussian, share)
+        light = [rgb_to_linear_rgb(stack.flatten(0, 1)).unflatten(0, stack.shape[:2]) for stack in (disc, gaussian)]
+        return linear_rgb_to_rgb(torch.lerp(light[0], light[1], share).flatten(0, 1)).unflatten(0, disc.shape[:2])
 
     def applied(self, stack: Float[Tensor, "b s 3 h w"]) -> Float[Tensor, "b s 3 h w"]:
         """Softness, shift and exposure of rendered slices."""

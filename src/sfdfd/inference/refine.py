@@ -194,6 +194,7 @@ class Refiner:
                         best.offer(energy.detach(), (position.detach(), image.detach(), lens))
                     optimizer.step()
                     pyramid.into_range()
+                    lens.into_range()
                     if clock.steps % BENT_EVERY == 0:
                         pyramid.move_to(lens.bent(pyramid.position().detach()))
                     clock.step()

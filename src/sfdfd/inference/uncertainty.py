@@ -13,7 +13,7 @@ from sfdfd.inference.lens import Lens
 __all__ = ["lens_std"]
 
 TILES = 3
-STEPS = {"k": 0.02, "softness": 0.02, "curvature": 0.02, "shift": 0.1, "exposure": 0.005}
+STEPS = {"k": 0.02, "shape": 0.1, "softness": 0.02, "curvature": 0.02, "shift": 0.1, "exposure": 0.005}
 """For second differences, in the units of the values; of the scale in "shift", as many pixels at the border."""
 PER_SLICE = ("shift", "exposure")
 

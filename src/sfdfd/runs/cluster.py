@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sfdfd.errors import InputError, checked_whole, one_line
+from sfdfd.runs.command import keep_memory
 
 __all__ = ["Spread", "in_order", "spreading"]
 
@@ -57,6 +58,7 @@ def spreading(cluster: Any) -> Iterator[Spread]:
                     env={"OMP_NUM_THREADS": threads}, memory_limit=0,
                 )  # fmt: skip
                 client = Client(made)
+                client.run(keep_memory)
         except (OSError, ValueError, TimeoutError) as error:
             raise InputError(f"cluster={cluster}: no scheduler answers there ({one_line(error)})") from None
         try:

@@ -30,6 +30,7 @@ __all__ = [
     "errors_in_words",
     "failed_jobs",
     "instantiate",
+    "keep_memory",
     "plain",
     "run_words",
     "say",
@@ -237,7 +238,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             for stream in (sys.stdout, sys.stderr):
                 if hasattr(stream, "reconfigure"):
                     stream.reconfigure(errors="backslashreplace")  # names of files may be no text
-            _keep_memory()
+            keep_memory()
             os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of composing reach us instead of being printed by Hydra
             failed_jobs.clear()
             sys.argv[1:] = _arguments(sys.argv[1:])
@@ -257,7 +258,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     return decorate
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Let glibc keep a quarter of a gigabyte of what is freed, in pieces of up to 32 MiB: by default they are mapped and
     cleared by the kernel anew as soon as one has been freed at the heap's end (docs/refinement.md). Elsewhere nothing
     happens."""

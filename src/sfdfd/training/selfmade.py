@@ -7,7 +7,8 @@ exact answers, over all cameras, and no truth is looked at (distillation by rend
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfdfd.networks.cost_volume import defocus_of, unexplained
+from sfdfd.networks.cost_volume import Defocus, defocus_of, unexplained
 from sfdfd.networks.sweep import SQUARE_PX, residual_logs, sweep_logs
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import depth_at, inverse_position
@@ -34,6 +35,7 @@ __all__ = [
     "Lesson",
     "LessonsOf",
     "Practice",
+    "Practised",
     "Setup",
     "answer_of",
     "own_lesson",
@@ -118,11 +120,16 @@ def answer_of(prediction: Prediction, stack: FocalStack) -> Answer:
 
 def own_lesson(stack: FocalStack, answer: Answer, renderer: Renderer, planes: int = 32) -> Lesson:
     """The stack that was answered, as it is; ``planes`` 0: without a sweep."""
-    defocus = defocus_of(stack, renderer)
-    if planes:
-        costs = sweep_logs(stack.images[0], stack.shown()[0], defocus, planes)
-    else:
-        costs = stack.images.new_zeros(2, 0, *(-(-n // 2) for n in stack.images.shape[-2:]))
+    defocus, images = defocus_of(stack, renderer), stack.images[0]
+    costs = sweep_logs(images, stack.shown()[0], defocus, planes) if planes else _no_costs(images)
+    return _lesson(stack, answer, defocus, costs)
+
+
+def _no_costs(images: Tensor) -> Float[Tensor, "2 0 y x"]:
+    return images.new_zeros(2, 0, *(-(-n // 2) for n in images.shape[-2:]))
+
+
+def _lesson(stack: FocalStack, answer: Answer, defocus: Defocus, costs: Tensor) -> Lesson:
     return Lesson(
         stack.images[0], stack.slice_mask[0], stack.focus_distances_m[0], defocus.ends_px[0], costs,
         stack.near_m[0], stack.far_m[0], answer,
@@ -195,11 +202,11 @@ def random_lessons(setups: Sequence[Setup], planes: int = 32, device: torch.devi
         for setup in setups:
             images = photographed(setup, device)
             camera = replace(setup.camera, f_number=setup.camera.f_number / setup.error)
-            stack = FocalStack.single(images, setup.focus_m.to(device), camera, setup.near_m, setup.far_m)
+            stack = FocalStack.single(images, setup.focus_m, camera, setup.near_m, setup.far_m).to(device)
             answer = Answer(*(value.to(device) for value in setup.answer))
-            lessons.append(own_lesson(stack, answer, setup.renderer, 0))
+            defocus = defocus_of(stack, setup.renderer)
+            lessons.append(_lesson(stack, answer, defocus, _no_costs(images)))
             if planes:
-                defocus = defocus_of(stack, setup.renderer)
                 costs.append(unexplained(images, stack.shown()[0], defocus, 0, planes, window_px=SQUARE_PX))
         if not planes:
             return lessons
@@ -466,6 +473,50 @@ class Practice:
             del self.known[number]
         generator = np.random.default_rng(exercise.seed)
         return together([unpacked(self.known[number]).cropped(self.crop, generator) for number in numbers])
+
+
+class Practised:
+    """Batches of lessons, one for each exercise. On a GPU the next is made in a thread, on a stream of its own, while the
+    one before is learnt from; a CPU's cores are busy with that.
+
+    Args:
+        exercises: sized, as a DataLoader gives them.
+        practice: makes the lessons.
+        device: where.
+    """
+
+    def __init__(self, exercises: Iterable[Exercise], practice: Practice, device: torch.device) -> None:
+        self.exercises, self.practice, self.device = exercises, practice, device
+
+    def __len__(self) -> int:
+        return len(self.exercises)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Lesson]:
+        if self.device.type != "cuda":
+            yield from (self.practice(exercise, self.device) for exercise in self.exercises)
+            return
+        stream = torch.cuda.Stream(self.device)
+        with ThreadPoolExecutor(1) as pool:
+            before = None
+            for exercise in self.exercises:
+                made = pool.submit(self._made, exercise, stream)
+                if before is not None:
+                    yield self._taken(before)
+                before = made
+            if before is not None:
+                yield self._taken(before)
+
+    def _made(self, exercise: Exercise, stream: torch.cuda.Stream) -> tuple[Lesson, torch.cuda.Event]:
+        with torch.cuda.stream(stream):
+            return self.practice(exercise, self.device), stream.record_event()
+
+    def _taken(self, made: Future[tuple[Lesson, torch.cuda.Event]]) -> Lesson:
+        """What was made, on the stream of who asks."""
+        (lesson, done), here = made.result(), torch.cuda.current_stream(self.device)
+        here.wait_event(done)
+        for value in (*lesson[:-1], *lesson.answer):
+            value.record_stream(here)
+        return lesson
 
 
 def packed(lesson: Lesson) -> dict[str, Any]:
