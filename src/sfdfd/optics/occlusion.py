@@ -177,29 +177,24 @@ class _Accumulate(torch.autograd.Function):
         cover = planes.new_zeros(slices, height, width)
         closed = torch.zeros_like(cover, dtype=torch.bool)
         shares: dict[int, Tensor] = {}
-        groups = _groups(sizes)
         for level in range(len(planes) - 1, -1, -1):
             if (box := boxes[level]) is None:
                 continue
             if not bool(planes[level, -1].any()):  # nothing is there yet, but a gradient may bring something
                 shares[level] = (cover[(slice(None), *box.target)] < 1 - EMPTY).to(planes)
                 continue
-            spectrum, kernels = box.transform(planes[level]), box.kernels(psf, sizes[:, level])
-            shares[level] = share = planes.new_empty(slices, *box.extent)
-            for some in groups:
-                here, images = (some, *box.target), (some, slice(None), *box.target)
-                blurred = box.blurred(spectrum, kernels[some])
-                part, before = blurred[:, -1], cover[here]
-                there = part > EMPTY  # not the ringing of the FFT
-                part = part.clamp_min(EMPTY)
-                free = torch.where(there, ((1 - before).clamp_min(0) / part).clamp_max(1), 0.0)
-                total[images] += free[:, None] * blurred[:, :-1]
-                closes = (free < 1) & (free > 0)
-                closed[here] |= closes
-                colour = blurred[:, :-1] / part.clamp_min(SLIVER)[:, None]
-                closing[images] += closes[:, None] * colour
-                before += there * part
-                share[some] = free
+            blurred = box.blurred(planes[level], box.kernels(psf, sizes[:, level]))
+            part, before = blurred[:, -1], cover[(slice(None), *box.target)]
+            there = part > EMPTY  # not the ringing of the FFT
+            part = part.clamp_min(EMPTY)
+            share = torch.where(there, ((1 - before).clamp_min(0) / part).clamp_max(1), 0.0)
+            total[(slice(None), slice(None), *box.target)] += share[:, None] * blurred[:, :-1]
+            closes = (share < 1) & (share > 0)
+            closed[(slice(None), *box.target)] |= closes
+            colour = blurred[:, :-1] / part.clamp_min(SLIVER)[:, None]
+            closing[(slice(None), slice(None), *box.target)] += closes[:, None] * colour
+            before += there * part
+            shares[level] = share
         cover = cover.clamp(EMPTY, 1)[:, None]
         result = total / cover
         if any(ctx.needs_input_grad):
@@ -217,28 +212,16 @@ class _Accumulate(torch.autograd.Function):
         counted = torch.cat([grad, -(grad * ctx.closing).sum(1, keepdim=True)], 1)
         planes_grad = torch.zeros_like(planes)
         sizes_grad = torch.zeros_like(sizes) if ctx.needs_input_grad[1] else None
-        groups = _groups(sizes)
         for level, share in ctx.shares.items():
             box = ctx.boxes[level]
-            kernels, gathered = box.kernels(ctx.psf, sizes[:, level]), None
-            spectrum = None if sizes_grad is None else box.transform(planes[level]).conj()
-            for some in groups:
-                transformed = box.transform(
-                    share[some, None] * counted[(some, slice(None), *box.target)], at_target=True
-                )
-                if sizes_grad is not None:
-                    correlated = (transformed * spectrum).sum(1)
-                    sizes_grad[some, level] = box.slope(ctx.psf, sizes[some, level], correlated)
-                part = (transformed * kernels[some, None]).sum(0)
-                gathered = part if gathered is None else gathered + part
-            planes_grad[(level, slice(None), *box.source)] = box.gathered(gathered)
+            weighted = share[:, None] * counted[(slice(None), slice(None), *box.target)]
+            transformed = box.transform(weighted, at_target=True)
+            kernels = box.kernels(ctx.psf, sizes[:, level])
+            if sizes_grad is not None:
+                correlated = (transformed * box.transform(planes[level]).conj()).sum(1)
+                sizes_grad[:, level] = box.slope(ctx.psf, sizes[:, level], correlated)
+            planes_grad[(level, slice(None), *box.source)] = box.gathered((transformed * kernels[:, None]).sum(0))
         return planes_grad, sizes_grad, None, None
-
-
-def _groups(sizes: Float[Tensor, "s l"]) -> list[slice]:
-    """Slices that are blurred together: on a CPU one after the other, as one fits into its cache; elsewhere all."""
-    count = len(sizes)
-    return [slice(n, n + 1) for n in range(count)] if sizes.device.type == "cpu" else [slice(0, count)]
 
 
 class _Box:
@@ -261,14 +244,10 @@ class _Box:
         padded[..., rows, columns] = image[..., self.source[0], self.source[1]]
         return torch.fft.rfft2(padded)
 
-    @property
-    def extent(self) -> tuple[int, ...]:
-        """Of the target."""
-        return tuple(t.stop - t.start for t in self.target)
-
-    def blurred(self, spectrum: Tensor, kernels: Tensor) -> Tensor:
-        """(C,h,w), kernels' spectra (S,h,w) -> (S,C,target)."""
-        rows, columns = self.extent
+    def blurred(self, image: Tensor, kernels: Tensor) -> Tensor:
+        """(C,H,W), kernels' spectra (S,h,w) -> (S,C,target)."""
+        spectrum = self.transform(image)
+        rows, columns = (t.stop - t.start for t in self.target)
         return torch.fft.irfft2(spectrum * kernels[:, None], s=self.shape)[..., :rows, :columns]
 
     def gathered(self, spectrum: Tensor) -> Tensor:
