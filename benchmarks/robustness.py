@@ -1,8 +1,8 @@
-"""What a feed-forward answer bears: ``python benchmarks/robustness.py ROOT [--frames N]``.
+"""What a feed-forward answer bears: ``python benchmarks/robustness.py ROOT [--frames N] [--out DIR]``.
 
 ROOT holds RGB-D images, rgb/NAME.png and depth/NAME.png (16 bit, millimetres). Stacks in light (disc, linear, occlusion;
 50 mm f/8, 12 um, 8 bits) of every condition: the camera told wrong, noise, misalignment, 2 to 12 slices. Writes
-benchmarks/results/robustness.json; ``make results`` puts the table into the docs.
+benchmarks/results/robustness.json, and pictures of the five worst into --out; ``make results`` puts the table into the docs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from sfdfd.inference.methods import NetworkMethod, SweepMethod
 from sfdfd.measures.metrics import depth_metrics
 from sfdfd.networks.classical import classical_network
 from sfdfd.optics import Camera, DefocusRenderer
-from sfdfd.stack import FocalStack
+from sfdfd.report.pictures import overview, to_rgb
+from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training.checkpoints import load_model
 
 LIGHT = {"psf": "disc", "linear_light": True, "weighting": "occlusion", "method": "fast"}
@@ -90,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("--frames", type=int, default=6, help="evenly among all")
+    parser.add_argument("--out", type=Path, default=Path("outputs/robustness"), help="receives the five worst")
     arguments = parser.parse_args()
     renderer = DefocusRenderer(**LIGHT)
     names = sorted(path.name for path in (arguments.root / "rgb").glob("*.png"))
@@ -104,7 +106,7 @@ def main() -> None:
         "pretrained": NetworkMethod(module.network, renderer),
     }
     rows: dict[str, dict[str, list[float]]] = {}
-    worst: list[tuple[float, str, str]] = []
+    worst: list[tuple[float, str, str, FocalStack, Prediction]] = []
     for condition, (focus_m, spoiled) in CONDITIONS.items():
         synthesis = StackSynthesis(renderer, CAMERA, focus_m, NEAR_M, FAR_M)
         rows[condition] = {}
@@ -112,10 +114,13 @@ def main() -> None:
             errors = []
             for one in chosen:
                 stack = synthesis(one)
-                depth_m = method(spoiled(stack).without_truth()).depth_m
-                errors.append(float(depth_metrics(depth_m, stack.depth_m, stack.valid)["abs_rel"]))
+                shown = spoiled(stack)
+                answer = method(shown.without_truth())
+                errors.append(float(depth_metrics(answer.depth_m, stack.depth_m, stack.valid)["abs_rel"]))
                 if name == "pretrained":
-                    worst.append((errors[-1], condition, one.name))
+                    worst = sorted([*worst, (errors[-1], condition, one.name, shown, answer)], key=lambda row: -row[0])[
+                        :5
+                    ]
             rows[condition][name] = [float(np.mean(errors)), float(np.std(errors))]
         print(condition, {name: round(value[0], 4) for name, value in rows[condition].items()}, flush=True)
     found = {
@@ -123,8 +128,11 @@ def main() -> None:
         "frames": len(chosen),
         "machine": platform.machine(),
         "rows": rows,
-        "worst": sorted(worst, reverse=True)[:5],
+        "worst": [row[:3] for row in worst],
     }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for number, (_, condition, name, shown, answer) in enumerate(worst):
+        iio.imwrite(arguments.out / f"{number}_{condition.replace(' ', '_')}_{name}", to_rgb(overview(shown, answer)))
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -12,6 +12,7 @@ from sfdfd.errors import InputError
 from sfdfd.inference import refine
 from sfdfd.inference.energy import Energy, Priors, energy_of, priors_for
 from sfdfd.inference.energy import start_of as position_of
+from sfdfd.inference.lens import Lens
 from sfdfd.inference.methods import RefinedMethod, SweepMethod
 from sfdfd.inference.refine import Refiner
 from sfdfd.inference.sweep import plane_sweep
@@ -247,3 +248,25 @@ def test_trust_in_the_start_goes_with_the_inverse_square_of_the_span_of_the_blur
     assert float(energies[0].trust) == pytest.approx(Priors().trust * (10 / spans[0]) ** 2)
     assert float(energies[1].trust) == pytest.approx(4 * float(energies[0].trust))
     assert torch.equal(energies[0].halved().trust, energies[0].trust)  # of the scene, not of a size
+
+
+def test_a_draft_has_half_as_many_levels_and_no_say_in_the_end():
+    stack = example_stack(weighting="occlusion")
+    renderer = DefocusRenderer(weighting="occlusion", sigma_scale=0.5, method="fast")
+    draft = DefocusRenderer(
+        weighting="occlusion", sigma_scale=0.5, method="fast", level_px=2 * renderer.checked.level_px
+    )
+    problem = Energy(Priors(), stack, renderer)
+    unknowns = problem.unknowns(stack.depth_m, stack.aif, Lens((), 1, stack.images.shape[1], stack.aif))
+    known = (stack.aif, stack.depth_m, stack.focus_distances_m, stack.camera)
+    assert torch.allclose(problem.render(*unknowns), renderer(*known), atol=1e-5)
+    problem.drafts = True
+    assert torch.allclose(problem.render(*unknowns), draft(*known), atol=1e-5)
+    begun, drafted = (
+        Refiner(steps=8, draft_share=share, hidden_px=0)(stack, renderer, 1.2 * stack.depth_m, stack.aif)
+        for share in (0.0, 1.0)
+    )
+    assert not torch.equal(begun.depth_m, drafted.depth_m)  # another way, judged by the same energy
+    assert drafted.objective < drafted.objective_start == begun.objective_start
+    shown = renderer(drafted.aif, drafted.depth_m, stack.focus_distances_m, stack.camera)
+    torch.testing.assert_close(drafted.rendered, shown, atol=2e-3, rtol=0)

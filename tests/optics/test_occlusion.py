@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sfdfd.errors import InputError
-from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
+from sfdfd.optics import Camera, DefocusRenderer, occlusion, render_focal_stack
 from sfdfd.optics.occlusion import accumulate_levels, level_grid, share_levels
 from sfdfd.optics.psf import GaussianPSF
 from tests.conftest import CAMERA
@@ -125,6 +125,22 @@ def test_a_slanted_plane_has_no_seams():
     depth = torch.linspace(1, 6, 48, dtype=torch.float64).expand(1, 32, 48)
     stack = render_focal_stack(aif, depth, FOCUS, CAMERA, **OCCLUSION)
     torch.testing.assert_close(stack, torch.full_like(stack, 0.6), atol=1e-6, rtol=0)
+
+
+def test_levels_lie_as_far_apart_as_they_are_told(monkeypatch):
+    """Twice as far is half as many, and nearly the same picture."""
+    counts = []
+
+    def counted(planes, *rest):
+        counts.append(len(planes))
+        return accumulate_levels(planes, *rest)
+
+    monkeypatch.setattr(occlusion, "accumulate_levels", counted)
+    aif = torch.from_numpy(smooth_texture(3)(*np.mgrid[:40, :64].astype(float)))[None]
+    depth_m = 1 / torch.linspace(0.2, 1.2, 64, dtype=torch.float64).expand(1, 40, 64)
+    fine, wide = (render_focal_stack(aif, depth_m, FOCUS, CAMERA, level_px=px, **OCCLUSION) for px in (0.35, 0.7))
+    assert counts[0] == pytest.approx(2 * counts[1], abs=4)
+    assert 0 < float((fine - wide).abs().mean()) < 2e-3
 
 
 def test_linear_light_blurs_light_and_not_codes():
@@ -299,6 +315,8 @@ def test_float32_is_float64_rounded():
 
 def test_wrong_options_are_refused():
     small = torch.rand(1, 3, 8, 8), torch.ones(1, 8, 8)
+    with pytest.raises(InputError, match="level_px"):
+        render_focal_stack(*small, FOCUS, CAMERA, weighting="occlusion", level_px=0)
     with pytest.raises(InputError, match="layers"):
         render_focal_stack(*small, FOCUS, CAMERA, weighting="occlusion", layers=1)
     with pytest.raises(InputError, match="linear_light"):

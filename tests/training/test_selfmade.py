@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
 
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.networks.interface import NetworkOutput
@@ -17,7 +16,6 @@ from sfdfd.training.selfmade import (
     Answer,
     Exercises,
     Practice,
-    Practised,
     own_lesson,
     packed,
     photographed,
@@ -130,9 +128,7 @@ def test_a_network_that_takes_no_sweep_has_lessons_without_one(answer):
 def test_a_step_is_the_same_whether_or_not_the_training_was_interrupted(answer):
     whole, later = (Exercises([answer], 6, first, 1, 3, 4, 40, 5) for first in (0, 4))
     practice, anew = Practice(whole, 24, PLANES), Practice(later, 24, PLANES)
-    practised = Practised(DataLoader(whole, None), practice, torch.device("cpu"))
-    batches = list(practised)
-    assert len(practised) == len(batches) == 6
+    batches = [practice(exercise, "cpu") for exercise in (whole[index] for index in range(6))]
     for index in range(2):
         batch = anew(later[index], "cpu")
         assert torch.equal(batch.images, batches[4 + index].images)

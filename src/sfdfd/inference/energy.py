@@ -60,6 +60,8 @@ class Priors:
         lr_depth, lr_slopes, lr_aif: Adam's learning rates for p and its slopes (each level of the pyramid) and for the AIF.
         pyramid: number of levels of p.
         coarse_share: share of the time spent at half the size.
+        draft_share: share of the full size's stage whose renderer has levels twice as far apart, where it knows occlusion:
+            a step takes two thirds of the time. (Before it the AIF would take over what such levels blur.)
         hidden_px: how far behind a silhouette the surface that it hides is a second layer of unknown colour, at full size
             (other slices see it through the blurred foreground); 0 for none.
         trust: weight of the departure from the start where the start says how sure it is,
@@ -84,6 +86,7 @@ class Priors:
     lr_aif: float = 0.01
     pyramid: int = 6
     coarse_share: float = 0.5
+    draft_share: float = 0.3
     hidden_px: int = 6
     trust: float = 0.0023
     least_spread: float = 0.06
@@ -98,8 +101,10 @@ SPREAD = Priors(
     edge_sharpness=12.0,
     outlier_level=0.006,
     softness=5.5e-4,
-    lr_aif=0.004,
-    coarse_share=0.3,
+    lr_depth=0.004,
+    lr_aif=0.006,
+    coarse_share=0.15,
+    draft_share=0.0,
     hidden_px=0,
     trust=0.0,
 )
@@ -131,9 +136,17 @@ class Energy:
         self.saturated = stack.images >= SATURATED
         self.linear = bool(renderer.options.get("linear_light"))
         self.occludes = renderer.options.get("weighting") == "occlusion"
+        self.drafts = False
+        """Whether it renders with the draft."""
         span_px = torch.diff(stack.blur_at_ends_px(), dim=-1).abs().amax((1, 2))
         self.jump = HIDING_PX / span_px.clamp_min(1e-6)
         self.trust = priors.trust * (10 / span_px.clamp(*TRUST_SPAN_PX)).square()
+
+    @cached_property
+    def draft_renderer(self) -> Renderer:
+        """One with half as many levels."""
+        options = self.renderer.options
+        return type(self.renderer)(**{**options, "level_px": 2 * options["level_px"]})
 
     @cached_property
     def soft_renderer(self) -> Renderer:
@@ -191,7 +204,8 @@ class Energy:
             behind, _ = self.behind(position.detach())
             cover = (position.detach() - behind > self.jump[:, None, None]).to(aif)
             known = {"hidden": (hidden, self.depth_m(lens.seen(behind).detach()), cover)}
-        stack = self.renderer(aif, depth_m, focus, camera, aperture=factor, **known)
+        renderer = self.draft_renderer if self.drafts else self.renderer
+        stack = renderer(aif, depth_m, focus, camera, aperture=factor, **known)
         if "shape" in lens.fitted:
             gaussian = self.soft_renderer(aif, depth_m, focus, camera, aperture=factor, **known)
             stack = lens.shaped(stack, gaussian, self.linear)

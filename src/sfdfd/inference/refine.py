@@ -149,6 +149,7 @@ class Refiner:
             if progress is not None:
                 progress(share, clock.steps, energy)
 
+        drafts = priors.draft_share > 0 and "level_px" in renderer.options
         try:
             told(0.0, unknown[0], math.nan)
         except KeyboardInterrupt:
@@ -179,6 +180,7 @@ class Refiner:
                 while not interrupted and (share := clock.gone()) < (until := clock.until(number)):
                     final = until == 1
                     local = (share - begin) / (until - begin)
+                    level.drafts = drafts and level is problem and local < priors.draft_share
                     floor = 0.04 if final else 0.2
                     for group in optimizer.param_groups:
                         group["lr"] = group["rate"] * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * local)))
@@ -190,7 +192,7 @@ class Refiner:
                         slopes = None if slanted is None else slanted.values()
                         energy = level.energy(position, image, lens, ease, hidden, hold, slopes)
                         energy.sum().backward()
-                    if level is problem:
+                    if level is problem and not level.drafts:
                         best.offer(energy.detach(), (position.detach(), image.detach(), lens))
                     optimizer.step()
                     pyramid.into_range()
@@ -201,6 +203,7 @@ class Refiner:
                     told(share, position.detach(), float(energy.detach().mean()))
             except KeyboardInterrupt:
                 interrupted = True
+            level.drafts = False
             variables = (pyramid.position().detach(), image.detach(), lens.clone())
             slopes = None if slanted is None else slanted.values().detach()
         # images too large for the time stay at half the size, and where somebody waits

@@ -27,6 +27,7 @@ class RenderOptions:
             image), "auto": exact while the largest blur is below 8 px, and in float64; fast beyond (docs/renderer.md).
         linear_light: blur in linear light: sRGB -> linear -> blur -> sRGB; RGB in [0, 1].
         layers: largest number of levels of the occlusion-aware renderer; fewer where the blur differs by less.
+        level_px: difference in blur radius between two of them, > 0; wider steps are faster, and bias depth near focus.
         window_px, smallest_radius_px, copied_radius_px: what published renderers do instead, for their protocols: an odd
             side of a square window beyond which nothing spreads (DEReD 7, dfd 11; None: as wide as the blur), a floor of
             the blur radius (dfd 2), a radius up to which an output pixel is copied from the AIF (DEReD 1; no gradient
@@ -42,6 +43,7 @@ class RenderOptions:
     method: str = "auto"
     linear_light: bool = False
     layers: int = 48
+    level_px: float = 0.7
     window_px: int | None = None
     smallest_radius_px: float = 0.0
     copied_radius_px: float = 0.0
@@ -53,6 +55,7 @@ class RenderOptions:
         checked_choice(self.method, "method (optics.method)", ("auto", "exact", "fast"))
         checked_choice(self.linear_light, "linear_light (optics.linear_light)", (True, False))
         checked_whole(self.layers, "layers (optics.layers)", 4)
+        object.__setattr__(self, "level_px", checked_number(self.level_px, "level_px (optics.level_px)"))
         for key in ("smallest_radius_px", "copied_radius_px"):
             object.__setattr__(self, key, checked_number(getattr(self, key), f"{key} (optics.{key})", least=0))
         if self.window_px is not None and (checked_whole(self.window_px, "window_px (optics.window_px)", 3) % 2 == 0):

@@ -27,9 +27,6 @@ from sfdfd.parts import part
 __all__ = ["DefocusRenderer", "Hidden", "Renderer", "defocus_map_px", "render_blurred", "render_focal_stack"]
 
 
-LEVEL_STEP_PX = 0.7
-"""Difference in blur radius between neighbouring levels of ``weighting="occlusion"``; wider steps bias depth near focus."""
-
 Hidden = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b h w"], Float[Tensor, "b h w"]]
 """A surface behind the visible one: colours, depth in metres, and how far it is there, in [0, 1]."""
 Behind = Hidden | Sequence[Hidden]
@@ -217,7 +214,7 @@ def _occluded(
         nearest = float(focus[b].detach().min())
         per_inverse = cameras[b].blur_scale_px_m / (1 - cameras[b].focal_length_m / nearest) * float(factor)
         # whole quarters of octaves: levels stay where they are while an aperture or a focus distance is fitted
-        steps.append(LEVEL_STEP_PX / 2.0 ** (round(4 * math.log2(per_inverse)) / 4))
+        steps.append(options.level_px / 2.0 ** (round(4 * math.log2(per_inverse)) / 4))
 
     def accumulated(light: Tensor) -> Tensor:
         behind = []

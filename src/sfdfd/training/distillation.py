@@ -18,7 +18,7 @@ from sfdfd.networks.interface import NetworkOutput
 from sfdfd.optics.depth import inverse_position
 from sfdfd.optics.psf import GaussianPSF
 from sfdfd.training.module import CONFIG_KEY
-from sfdfd.training.selfmade import Lesson
+from sfdfd.training.selfmade import Exercise, Lesson, Practice
 
 __all__ = ["Distillation", "distillation_terms"]
 
@@ -90,6 +90,7 @@ class Distillation(lightning.LightningModule):
         network: any; one that ``needs_defocus`` is told the blur and the sweep's costs.
         optimizer: called with the parameters.
         weights: of the terms, see :func:`distillation_terms`.
+        practice: makes the lessons of a batch that is an :class:`sfdfd.training.selfmade.Exercise`.
         warmup_steps, final_lr_share: linear warm-up, then a cosine to this share of the learning rate.
         run_config: what the checkpoint says of itself.
     """
@@ -99,13 +100,14 @@ class Distillation(lightning.LightningModule):
         network: torch.nn.Module,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
         weights: dict[str, float],
+        practice: Practice | None = None,
         warmup_steps: int = 100,
         final_lr_share: float = 0.02,
         run_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
-        self.make_optimizer, self.weights = optimizer, weights
+        self.make_optimizer, self.weights, self.practice = optimizer, weights, practice
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.run_config = run_config or {}
 
@@ -127,6 +129,12 @@ class Distillation(lightning.LightningModule):
             *(value if value is None else value.float() for value in output[2:]),
         )
         return distillation_terms(output, lesson, self.weights)
+
+    def transfer_batch_to_device(self, batch: Lesson | Exercise, device: torch.device, dataloader_idx: int) -> Lesson:
+        if isinstance(batch, Exercise):
+            assert self.practice is not None
+            return self.practice(batch, device)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def training_step(self, lesson: Lesson, index: int) -> Tensor:
         values = {f"train/{key}": value.mean() for key, value in self.terms(lesson).items()}

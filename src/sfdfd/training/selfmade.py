@@ -7,8 +7,7 @@ exact answers, over all cameras, and no truth is looked at (distillation by rend
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +24,8 @@ from sfdfd.networks.cost_volume import Defocus, defocus_of, unexplained
 from sfdfd.networks.sweep import SQUARE_PX, residual_logs, sweep_logs
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import depth_at, inverse_position
-from sfdfd.optics.render import LEVEL_STEP_PX, DefocusRenderer, Renderer
+from sfdfd.optics.options import RenderOptions
+from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "Lesson",
     "LessonsOf",
     "Practice",
-    "Practised",
     "Setup",
     "answer_of",
     "own_lesson",
@@ -257,7 +256,7 @@ def _scene(
     scene, behind = _stretched(surface(), g), []
     for _ in range(int(g.choice((0, 1, 2, 3, 5)))):
         front = _in_front_of(scene, surface(), _silhouette(size, g), g)
-        levels = (front.position - scene.position) * span_px / LEVEL_STEP_PX
+        levels = (front.position - scene.position) * span_px / RenderOptions.level_px
         behind.append(torch.cat([scene.aif, scene.position[None], ((levels - 1) / 2).clamp(0, 1)[None]]))
         scene = front
     return scene, torch.stack(behind) if behind else torch.zeros(0, 5, size, size)
@@ -473,50 +472,6 @@ class Practice:
             del self.known[number]
         generator = np.random.default_rng(exercise.seed)
         return together([unpacked(self.known[number]).cropped(self.crop, generator) for number in numbers])
-
-
-class Practised:
-    """Batches of lessons, one for each exercise. On a GPU the next is made in a thread, on a stream of its own, while the
-    one before is learnt from; a CPU's cores are busy with that.
-
-    Args:
-        exercises: sized, as a DataLoader gives them.
-        practice: makes the lessons.
-        device: where.
-    """
-
-    def __init__(self, exercises: Iterable[Exercise], practice: Practice, device: torch.device) -> None:
-        self.exercises, self.practice, self.device = exercises, practice, device
-
-    def __len__(self) -> int:
-        return len(self.exercises)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Lesson]:
-        if self.device.type != "cuda":
-            yield from (self.practice(exercise, self.device) for exercise in self.exercises)
-            return
-        stream = torch.cuda.Stream(self.device)
-        with ThreadPoolExecutor(1) as pool:
-            before = None
-            for exercise in self.exercises:
-                made = pool.submit(self._made, exercise, stream)
-                if before is not None:
-                    yield self._taken(before)
-                before = made
-            if before is not None:
-                yield self._taken(before)
-
-    def _made(self, exercise: Exercise, stream: torch.cuda.Stream) -> tuple[Lesson, torch.cuda.Event]:
-        with torch.cuda.stream(stream):
-            return self.practice(exercise, self.device), stream.record_event()
-
-    def _taken(self, made: Future[tuple[Lesson, torch.cuda.Event]]) -> Lesson:
-        """What was made, on the stream of who asks."""
-        (lesson, done), here = made.result(), torch.cuda.current_stream(self.device)
-        here.wait_event(done)
-        for value in (*lesson[:-1], *lesson.answer):
-            value.record_stream(here)
-        return lesson
 
 
 def packed(lesson: Lesson) -> dict[str, Any]:
