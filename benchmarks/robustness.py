@@ -12,6 +12,7 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import replace
+from heapq import nlargest
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -118,12 +119,11 @@ def main() -> None:
                 answer = method(shown.without_truth())
                 errors.append(float(depth_metrics(answer.depth_m, stack.depth_m, stack.valid)["abs_rel"]))
                 if name == "pretrained":
-                    worst = sorted([*worst, (errors[-1], condition, one.name, shown, answer)], key=lambda row: -row[0])[
-                        :5
-                    ]
+                    found = (errors[-1], condition, one.name, shown, answer)
+                    worst = nlargest(5, [*worst, found], key=lambda row: row[0])
             rows[condition][name] = [float(np.mean(errors)), float(np.std(errors))]
         print(condition, {name: round(value[0], 4) for name, value in rows[condition].items()}, flush=True)
-    found = {
+    result = {
         "command": f"python benchmarks/robustness.py $SFDFD_REAL_DATA/{arguments.root.parent.name}/{arguments.root.name}",
         "frames": len(chosen),
         "machine": platform.machine(),
@@ -133,7 +133,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for number, (_, condition, name, shown, answer) in enumerate(worst):
         iio.imwrite(arguments.out / f"{number}_{condition.replace(' ', '_')}_{name}", to_rgb(overview(shown, answer)))
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -145,18 +145,20 @@ class Energy:
     @cached_property
     def draft_renderer(self) -> Renderer:
         """One with half as many levels."""
-        options = self.renderer.options
-        return type(self.renderer)(**{**options, "level_px": 2 * options["level_px"]})
+        return self._like(level_px=2 * self.renderer.options["level_px"])
 
     @cached_property
     def soft_renderer(self) -> Renderer:
         """The like of a renderer of discs, with Gaussians of the same second moment."""
-        options = self.renderer.options
-        if options.get("psf") != "disc":
+        psf = self.renderer.options.get("psf")
+        if psf != "disc":
             raise InputError(
-                f"refine.fit: shape lies between a disc and a Gaussian; it needs optics.psf=disc, not {options.get('psf')}"
+                f"refine.fit: shape lies between a disc and a Gaussian; it needs optics.psf=disc, not {psf}"
             )
-        return type(self.renderer)(**{**options, "psf": "gaussian", "sigma_scale": 0.5})
+        return self._like(psf="gaussian", sigma_scale=0.5)
+
+    def _like(self, **changes: Any) -> Renderer:
+        return type(self.renderer)(**{**self.renderer.options, **changes})
 
     def halved_light(self, images: Tensor) -> Tensor:
         """(...,3,H,W) at half the size, averaged in the light that the renderer blurs."""
