@@ -65,7 +65,7 @@ def test_where_the_full_size_would_take_too_long_half_the_size_goes_on(scene, mo
     """And the answer has full size, is not worse there than the start, and the lens fits it."""
     monkeypatch.setattr(refine, "STEP_RATIO", 1e9)
     start, seen, shares = start_of(scene), [], []
-    refiner = Refiner(seconds=1.0)
+    refiner = Refiner(seconds=1.0, coarse_share=0.5)
     refiner.watch = lambda position: seen.append(tuple(position.shape[-2:]))
     found = refiner(scene, RENDERER, *start, progress=lambda *a: shares.append(a[0]))
     full, half = scene.images.shape[-2:], tuple(-(-n // 2) for n in scene.images.shape[-2:])
@@ -250,20 +250,20 @@ def test_trust_in_the_start_goes_with_the_inverse_square_of_the_span_of_the_blur
     assert torch.equal(energies[0].halved().trust, energies[0].trust)  # of the scene, not of a size
 
 
-def test_a_draft_has_half_as_many_levels_and_no_say_in_the_end():
-    stack = example_stack(weighting="occlusion")
-    renderer = DefocusRenderer(weighting="occlusion", sigma_scale=0.5, method="fast")
-    draft = DefocusRenderer(
-        weighting="occlusion", sigma_scale=0.5, method="fast", level_px=2 * renderer.checked.level_px
-    )
+@pytest.mark.parametrize("weighting", ["occlusion", "source"])
+def test_a_draft_has_no_say_in_the_end(weighting):
+    stack = example_stack(weighting=weighting)
+    renderer = DefocusRenderer(weighting=weighting, sigma_scale=0.5, method="fast")
+    draft = DefocusRenderer(weighting=weighting, sigma_scale=0.5, method="draft")
     problem = Energy(Priors(), stack, renderer)
     unknowns = problem.unknowns(stack.depth_m, stack.aif, Lens((), 1, stack.images.shape[1], stack.aif))
     known = (stack.aif, stack.depth_m, stack.focus_distances_m, stack.camera)
     assert torch.allclose(problem.render(*unknowns), renderer(*known), atol=1e-5)
     problem.drafts = True
     assert torch.allclose(problem.render(*unknowns), draft(*known), atol=1e-5)
+    assert not torch.allclose(draft(*known), renderer(*known), atol=1e-4)
     begun, drafted = (
-        Refiner(steps=8, draft_share=share, hidden_px=0)(stack, renderer, 1.2 * stack.depth_m, stack.aif)
+        Refiner(steps=8, draft_share=share, hidden_px=0)(stack, renderer, 0.9 * stack.depth_m, stack.aif)
         for share in (0.0, 1.0)
     )
     assert not torch.equal(begun.depth_m, drafted.depth_m)  # another way, judged by the same energy

@@ -60,8 +60,8 @@ class Priors:
         lr_depth, lr_slopes, lr_aif: Adam's learning rates for p and its slopes (each level of the pyramid) and for the AIF.
         pyramid: number of levels of p.
         coarse_share: share of the time spent at half the size.
-        draft_share: share of the full size's stage whose renderer has levels twice as far apart, where it knows occlusion:
-            a step takes two thirds of the time. (Before it the AIF would take over what such levels blur.)
+        draft_share: share of the full size's stage whose renderer is a draft (``method="draft"``), where it has such. (At half
+            the size already, the AIF would take over what the wide levels of an occlusion-aware draft blur.)
         hidden_px: how far behind a silhouette the surface that it hides is a second layer of unknown colour, at full size
             (other slices see it through the blurred foreground); 0 for none.
         trust: weight of the departure from the start where the start says how sure it is,
@@ -104,7 +104,7 @@ SPREAD = Priors(
     lr_depth=0.004,
     lr_aif=0.006,
     coarse_share=0.15,
-    draft_share=0.0,
+    draft_share=0.7,
     hidden_px=0,
     trust=0.0,
 )
@@ -144,8 +144,8 @@ class Energy:
 
     @cached_property
     def draft_renderer(self) -> Renderer:
-        """One with half as many levels."""
-        return self._like(level_px=2 * self.renderer.options["level_px"])
+        """A faster and coarser one."""
+        return self._like(method="draft")
 
     @cached_property
     def soft_renderer(self) -> Renderer:

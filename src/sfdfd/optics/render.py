@@ -207,6 +207,7 @@ def _occluded(
         radius = cameras[b].blur_radius_px(1 / inverse, focus[b, :, None]) * factors[b]
         return options.family.size_px(radius, options.sigma_scale)
 
+    level_px = options.level_px * (2 if options.method == "draft" else 1)
     steps = []
     for b in range(batch):
         factor = factors[b].detach() if isinstance(factors, Tensor) else factors[b]
@@ -214,7 +215,7 @@ def _occluded(
         nearest = float(focus[b].detach().min())
         per_inverse = cameras[b].blur_scale_px_m / (1 - cameras[b].focal_length_m / nearest) * float(factor)
         # whole quarters of octaves: levels stay where they are while an aperture or a focus distance is fitted
-        steps.append(options.level_px / 2.0 ** (round(4 * math.log2(per_inverse)) / 4))
+        steps.append(level_px / 2.0 ** (round(4 * math.log2(per_inverse)) / 4))
 
     def accumulated(light: Tensor) -> Tensor:
         behind = []

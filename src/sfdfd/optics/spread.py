@@ -15,12 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sfdfd.optics.fourier import mirrored, paired, unpaired
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.psf import PSF, PSFBasis, psf_basis
 
 __all__ = ["spread_light"]
 
-TOLERANCE = {"exact": 1e-5, "fast": 1.5e-2}
+TOLERANCE = {"exact": 1e-5, "fast": 1.5e-2, "draft": 5e-2}
 """Largest L1 error of the PSF, relative to its mass, in each method (see sfdfd.optics.psf)."""
 EXACT_FLOAT64 = 1e-9
 AUTO_LIMIT_PX = 8.0
@@ -52,9 +53,10 @@ def spread_light(
 def _basis_for(psf: PSF, largest_px: float, extent_px: int, method: str, dtype: torch.dtype) -> PSFBasis:
     limit = 2.0 ** (math.ceil(4 * math.log2(max(largest_px, 0.5)) - 1e-6) / 4)  # few distinct bases, each cached
     reach = 1 << (max(extent_px - 1, 1) - 1).bit_length()
-    exact = EXACT_FLOAT64 if dtype == torch.float64 else TOLERANCE["exact"]
-    fast = method == "fast" or (method == "auto" and largest_px > AUTO_LIMIT_PX and dtype != torch.float64)
-    return psf_basis(psf, limit, reach, TOLERANCE["fast"] if fast else exact)
+    if method == "auto":
+        method = "fast" if largest_px > AUTO_LIMIT_PX and dtype != torch.float64 else "exact"
+    tolerance = EXACT_FLOAT64 if method == "exact" and dtype == torch.float64 else TOLERANCE[method]
+    return psf_basis(psf, limit, reach, tolerance)
 
 
 def _padded(extent: int, reach: int) -> int:
@@ -81,15 +83,15 @@ class _SourceSpread(torch.autograd.Function):
         ctx.save_for_backward(light, size)
         ctx.basis = basis
         height, width = light.shape[-2:]
-        spectra, shape = _spectra(basis, light)
-        padded = light.new_zeros(*size.shape[:2], light.shape[1], *shape)
+        pairs, (spectra, shape) = paired(light), _spectra(basis, light)
+        padded = pairs.new_zeros(*size.shape[:2], pairs.shape[1], *shape)
         total = None
         for distance_sq, spectrum in zip(basis.distances_sq, spectra, strict=True):
             weight = basis.psf.weight(distance_sq, size)
-            torch.mul(weight[:, :, None], light[:, None], out=padded[..., :height, :width])
-            part = torch.fft.rfft2(padded).mul_(spectrum)
+            torch.mul(weight[:, :, None], pairs[:, None], out=padded[..., :height, :width])
+            part = torch.fft.fft2(padded).mul_(mirrored(spectrum, shape[1]))
             total = part if total is None else total.add_(part)
-        spread = torch.fft.irfft2(total, s=shape)[..., :height, :width]
+        spread = unpaired(torch.fft.ifft2(total)[..., :height, :width], light.shape[1])
         return spread + basis.psf.weight(0.0, size)[:, :, None] * light[:, None]
 
     @staticmethod
@@ -98,17 +100,17 @@ class _SourceSpread(torch.autograd.Function):
         light, size = ctx.saved_tensors
         basis = ctx.basis
         height, width = light.shape[-2:]
-        spectra, shape = _spectra(basis, light)
+        pairs, (spectra, shape) = paired(light), _spectra(basis, light)
         light_grad, size_grad = _through_the_centre(basis.psf, light, size, grad)
-        transformed = torch.fft.rfft2(grad, s=shape)
+        transformed, gathered = torch.fft.fft2(paired(grad), s=shape), torch.zeros_like(pairs)
         for distance_sq, spectrum in zip(basis.distances_sq, spectra, strict=True):
-            arrived = torch.fft.irfft2(transformed * spectrum, s=shape)[..., :height, :width]
+            arrived = torch.fft.ifft2(transformed * mirrored(spectrum, shape[1]))[..., :height, :width]
             weight = basis.psf.weight(distance_sq, size)
             if ctx.needs_input_grad[1]:
-                size_grad += basis.psf.slope(distance_sq, size, weight) * (arrived * light[:, None]).sum(2)
+                size_grad += basis.psf.slope(distance_sq, size, weight) * _dot(arrived, pairs[:, None])
             if ctx.needs_input_grad[0]:
-                light_grad += (weight[:, :, None] * arrived).sum(1)
-        return light_grad, size_grad, None
+                gathered += (weight[:, :, None] * arrived).sum(1)
+        return light_grad + unpaired(gathered, light.shape[1]), size_grad, None
 
 
 class _TargetSpread(torch.autograd.Function):
@@ -119,13 +121,13 @@ class _TargetSpread(torch.autograd.Function):
         ctx.save_for_backward(light, size)
         ctx.basis = basis
         height, width = light.shape[-2:]
-        spectra, shape = _spectra(basis, light)
-        transformed = torch.fft.rfft2(light, s=shape)
-        total = basis.psf.weight(0.0, size)[:, :, None] * light[:, None]
+        pairs, (spectra, shape) = paired(light), _spectra(basis, light)
+        transformed = torch.fft.fft2(pairs, s=shape)
+        total = basis.psf.weight(0.0, size)[:, :, None] * pairs[:, None]
         for distance_sq, spectrum in zip(basis.distances_sq, spectra, strict=True):
-            blurred = torch.fft.irfft2(transformed * spectrum, s=shape)[..., :height, :width]
-            total.addcmul_(basis.psf.weight(distance_sq, size)[:, :, None], blurred[:, None])
-        return total
+            blurred = torch.fft.ifft2(transformed * mirrored(spectrum, shape[1]))[..., :height, :width]
+            total += basis.psf.weight(distance_sq, size)[:, :, None] * blurred[:, None]
+        return unpaired(total, light.shape[1])
 
     @staticmethod
     @once_differentiable
@@ -133,17 +135,22 @@ class _TargetSpread(torch.autograd.Function):
         light, size = ctx.saved_tensors
         basis = ctx.basis
         height, width = light.shape[-2:]
-        spectra, shape = _spectra(basis, light)
+        pairs, (spectra, shape) = paired(light), _spectra(basis, light)
         light_grad, size_grad = _through_the_centre(basis.psf, light, size, grad)
-        transformed = torch.fft.rfft2(light, s=shape)
+        transformed, arrived = torch.fft.fft2(pairs, s=shape), paired(grad)
         total = torch.zeros_like(transformed)
-        for distance_sq, spectrum in zip(basis.distances_sq, spectra, strict=True):
-            weight = basis.psf.weight(distance_sq, size)
+        for distance_sq, half in zip(basis.distances_sq, spectra, strict=True):
+            weight, spectrum = basis.psf.weight(distance_sq, size), mirrored(half, shape[1])
             if ctx.needs_input_grad[1]:
-                blurred = torch.fft.irfft2(transformed * spectrum, s=shape)[..., :height, :width]
-                size_grad += basis.psf.slope(distance_sq, size, weight) * (grad * blurred[:, None]).sum(2)
+                blurred = torch.fft.ifft2(transformed * spectrum)[..., :height, :width]
+                size_grad += basis.psf.slope(distance_sq, size, weight) * _dot(arrived, blurred[:, None])
             if ctx.needs_input_grad[0]:
-                gathered = torch.einsum("bshw,bschw->bchw", weight, grad)
-                total += torch.fft.rfft2(gathered, s=shape).mul_(spectrum)
-        light_grad += torch.fft.irfft2(total, s=shape)[..., :height, :width]
+                gathered = (weight[:, :, None] * arrived).sum(1)
+                total += torch.fft.fft2(gathered, s=shape).mul_(spectrum)
+        light_grad = light_grad + unpaired(torch.fft.ifft2(total)[..., :height, :width], light.shape[1])
         return light_grad, size_grad, None
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    """The sum over channels of the products of images in pairs (B,S,P,H,W): (B,S,H,W)."""
+    return (first * second.conj()).sum(2).real
