@@ -60,8 +60,8 @@ class Priors:
         lr_depth, lr_slopes, lr_aif: Adam's learning rates for p and its slopes (each level of the pyramid) and for the AIF.
         pyramid: number of levels of p.
         coarse_share: share of the time spent at half the size.
-        draft_share: share of the full size's stage whose renderer is a draft (``method="draft"``), where it has such. (At half
-            the size already, the AIF would take over what the wide levels of an occlusion-aware draft blur.)
+        draft_share: share of the full size's stage whose renderer is a draft (``method="draft"``), where it has such. (At
+            half the size already, the AIF would take over what the wide levels of an occlusion-aware draft blur.)
         hidden_px: how far behind a silhouette the surface that it hides is a second layer of unknown colour, at full size
             (other slices see it through the blurred foreground); 0 for none.
         trust: weight of the departure from the start where the start says how sure it is,
