@@ -75,6 +75,25 @@ def test_where_the_full_size_would_take_too_long_half_the_size_goes_on(scene, mo
     assert abs_rel(found.depth_m, scene) < abs_rel(start[0], scene)
 
 
+def test_one_slow_step_does_not_keep_it_from_the_full_size(monkeypatch):
+    """A new basis of PSFs, or another program: the fastest of the first steps says what a step takes."""
+    now = [0.0]
+    monkeypatch.setattr(refine.time, "monotonic", lambda: now[0])
+
+    def ends_at_half(step_s):
+        now[0] = 0.0
+        clock = refine._Clock(5.0, None, 0.0, 0.15, 1)
+        clock.begin_level()
+        for seconds in step_s:
+            now[0] += seconds
+            clock.step()
+            clock.until(0)
+        return clock.ends_with(0)
+
+    assert not ends_at_half([0.3, 0.02, 0.3])
+    assert ends_at_half([0.3, 0.1, 0.3])  # ten steps of half a second are more than what is left
+
+
 def test_the_first_to_be_seen_is_the_start(scene):
     """Before a step is taken, so that who waits sees something, and may stop there."""
     start, seen = start_of(scene), []

@@ -243,7 +243,8 @@ class _Clock:
     """How much of the time, or of the steps, is gone, and which level they are spent on.
 
     Half of the time goes to the coarser levels, in equal parts. Of seconds, the full size is not begun where it could not
-    take ``LEAST_STEPS``: half the size goes on instead. (A quarter is too little: there the answer gets worse than a sweep
+    take ``LEAST_STEPS`` (as the fastest of the first at half the size says: a slow one may be another program's doing): half
+    the size goes on instead. (A quarter is too little: there the answer gets worse than a sweep
     at full size.)
     """
 
@@ -252,7 +253,7 @@ class _Clock:
         self.shares = [coarse_share * (number + 1) / max(last, 1) for number in range(last)] + [1.0]
         self.budget_s = max(seconds - spent_s, LEAST_SHARE * seconds)
         self.steps, self.begun_s, self.ending = 0, time.monotonic(), last
-        self._level_s, self._level_steps = self.begun_s, 0
+        self._before_s, self._fastest_s, self._level_steps = self.begun_s, math.inf, 0
 
     @property
     def seconds(self) -> float:
@@ -264,13 +265,14 @@ class _Clock:
         return (time.monotonic() - self.begun_s) / self.budget_s
 
     def begin_level(self) -> None:
-        self._level_steps = 0
+        self._before_s, self._fastest_s, self._level_steps = time.monotonic(), math.inf, 0
 
     def step(self) -> None:
         self.steps += 1
         self._level_steps += 1
-        if self._level_steps == 1:  # the first is slower
-            self._level_s = time.monotonic()
+        now = time.monotonic()
+        self._fastest_s = min(self._fastest_s, now - self._before_s)
+        self._before_s = now
 
     def ends_with(self, number: int) -> bool:
         return self.ending <= number
@@ -278,9 +280,8 @@ class _Clock:
     def until(self, number: int) -> float:
         """The share at which a level ends; what half the size has taken so far says whether the full one is worth it."""
         if self.all_steps is None and number == self.last - 1 < self.ending and self._level_steps == 3:
-            step_s = (time.monotonic() - self._level_s) / 2
             left_s = (1 - max(self.shares[number], self.gone())) * self.budget_s
-            if left_s < LEAST_STEPS * STEP_RATIO * step_s:
+            if left_s < LEAST_STEPS * STEP_RATIO * self._fastest_s:
                 self.ending = number
         return 1.0 if number >= self.ending else self.shares[number]
 

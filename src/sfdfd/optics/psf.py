@@ -279,42 +279,55 @@ def psf_basis(psf: PSF, size_limit_px: float, reach_limit_px: int, tolerance: fl
     Returns:
         The basis, whose ``error`` is at most the tolerance.
     """
-    size_limit_px = max(size_limit_px, 2 * psf.floor_px)
-    reach = max(1, min(psf.reach_px(size_limit_px), reach_limit_px))
-    offsets = np.arange(reach + 1)
-    distance_sq = offsets[:, None] ** 2 + offsets[None, :] ** 2
-    copies = np.where(offsets > 0, 2.0, 1.0)
-    unique, index = np.unique(distance_sq, return_inverse=True)
-    count = np.bincount(index.ravel(), (copies[:, None] * copies[None, :]).ravel())[1:]
-    unique = unique[1:].astype(float)
-    with np.errstate(under="ignore"):
-        family = psf.weight(unique[None], psf.sizes_px(size_limit_px)[:, None])
-    family[family < 1e-30] = 0.0  # denormal numbers are slow and carry nothing
-
-    candidates = np.arange(len(unique))
-    if len(unique) > 800:  # a wide window has thousands of distances; a few hundred of them span the rest
-        candidates = np.unique(np.round(np.geomspace(1, len(unique), 1200)).astype(int)) - 1
-    scale = np.sqrt(count)
-    q, r, pivots = scipy.linalg.qr(family[:, candidates] * scale[candidates], mode="economic", pivoting=True)
-    projected = q.T @ (family * scale)
-
-    @lru_cache
-    def interpolant(rank: int) -> tuple[np.ndarray, np.ndarray, float]:
-        chosen = candidates[pivots[:rank]]
-        images = scipy.linalg.solve_triangular(r[:rank, :rank], projected[:rank])
-        images = images * scale[chosen][:, None] / scale[None]
-        error = (np.abs(family - family[:, chosen] @ images) @ count).max() / psf.mass
-        return chosen, images, float(error)
-
-    # the error falls with the rank, but not strictly: bisect, then walk up to the first that holds
-    diagonal = np.abs(np.diag(r))
-    highest = max(1, int((diagonal > 1e-14 * diagonal[0]).sum()))
-    low, high = 1, highest
+    family = _family(psf, max(size_limit_px, 2 * psf.floor_px), reach_limit_px)
+    # the error falls with the rank, but not strictly: double, bisect, then walk up to the first that holds
+    low, high = 1, min(8, family.highest)
+    while family.interpolant(high)[2] > tolerance and high < family.highest:
+        high = min(2 * high, family.highest)
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if interpolant(middle)[2] <= tolerance else (middle + 1, high)
-    while interpolant(low)[2] > tolerance and low < highest:
+        low, high = (low, middle) if family.interpolant(middle)[2] <= tolerance else (middle + 1, high)
+    while family.interpolant(low)[2] > tolerance and low < family.highest:
         low += 1
-    chosen, images, error = interpolant(low)
-    quadrants = np.concatenate([np.zeros((low, 1)), images], axis=1)[:, index.reshape(distance_sq.shape)]
-    return PSFBasis(psf, unique[chosen], quadrants, error)
+    chosen, images, error = family.interpolant(low)
+    quadrants = np.concatenate([np.zeros((low, 1)), images], axis=1)[:, family.index]
+    return PSFBasis(psf, family.distances_sq[chosen], quadrants, error)
+
+
+class _Family:
+    """The members of a PSF family up to a size, decomposed: what bases of every tolerance share."""
+
+    def __init__(self, psf: PSF, size_limit_px: float, reach_limit_px: int) -> None:
+        reach = max(1, min(psf.reach_px(size_limit_px), reach_limit_px))
+        offsets = np.arange(reach + 1)
+        distance_sq = offsets[:, None] ** 2 + offsets[None, :] ** 2
+        copies = np.where(offsets > 0, 2.0, 1.0)
+        unique, index = np.unique(distance_sq, return_inverse=True)
+        self.count = np.bincount(index.ravel(), (copies[:, None] * copies[None, :]).ravel())[1:]
+        self.index, self.distances_sq, self.mass = index.reshape(distance_sq.shape), unique[1:].astype(float), psf.mass
+        with np.errstate(under="ignore"):
+            family = psf.weight(self.distances_sq[None], psf.sizes_px(size_limit_px)[:, None])
+        family[family < 1e-30] = 0.0  # denormal numbers are slow and carry nothing
+
+        candidates = np.arange(len(self.distances_sq))
+        if len(candidates) > 800:  # a wide window has thousands of distances; a few hundred of them span the rest
+            candidates = np.unique(np.round(np.geomspace(1, len(candidates), 1200)).astype(int)) - 1
+        self.scale = np.sqrt(self.count)
+        q, self.r, pivots = scipy.linalg.qr(
+            family[:, candidates] * self.scale[candidates], mode="economic", pivoting=True
+        )
+        self.members, self.projected, self.pivots = family, q.T @ (family * self.scale), candidates[pivots]
+        diagonal = np.abs(np.diag(self.r))
+        self.highest = max(1, int((diagonal > 1e-14 * diagonal[0]).sum()))
+        self.interpolant = lru_cache(self._interpolant)
+
+    def _interpolant(self, rank: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """Distances by index, images over all distances, and the error of so many."""
+        chosen = self.pivots[:rank]
+        images = scipy.linalg.solve_triangular(self.r[:rank, :rank], self.projected[:rank])
+        images = images * self.scale[chosen][:, None] / self.scale[None]
+        error = (np.abs(self.members - self.members[:, chosen] @ images) @ self.count).max() / self.mass
+        return chosen, images, float(error)
+
+
+_family = lru_cache(maxsize=4)(_Family)
