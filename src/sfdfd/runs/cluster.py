@@ -58,7 +58,7 @@ def spreading(cluster: Any) -> Iterator[Spread]:
                     env={"OMP_NUM_THREADS": threads}, memory_limit=0,
                 )  # fmt: skip
                 client = Client(made)
-                client.run(keep_memory)
+                client.register_worker_callbacks(keep_memory)  # of workers that take the place of lost ones, too
         except (OSError, ValueError, TimeoutError) as error:
             raise InputError(f"cluster={cluster}: no scheduler answers there ({one_line(error)})") from None
         try:
