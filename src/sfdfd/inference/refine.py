@@ -244,8 +244,7 @@ class _Clock:
 
     Half of the time goes to the coarser levels, in equal parts. Of seconds, the full size is not begun where it could not
     take ``LEAST_STEPS`` (as the fastest of the first at half the size says: a slow one may be another program's doing): half
-    the size goes on instead. (A quarter is too little: there the answer gets worse than a sweep
-    at full size.)
+    the size goes on instead. (A quarter is too little: there the answer gets worse than a sweep at full size.)
     """
 
     def __init__(self, seconds: float, steps: int | None, spent_s: float, coarse_share: float, last: int) -> None:

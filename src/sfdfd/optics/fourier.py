@@ -1,7 +1,8 @@
 """Convolutions with real kernels that are even along both axes, by FFT.
 
-Channels go in pairs, as the real and imaginary part of one image, which such a kernel does not mix. The complex transforms
-of a pair take as long as one real transform forward, but the inverse real one of torch takes four times as long on a CPU.
+Channels go in pairs, as the real and imaginary part of one image, which such a kernel does not mix. A complex
+transform of a pair takes as long as the real transforms of both forward, and half as long as torch's inverse real ones on a
+CPU (docs/renderer.md).
 """
 
 from __future__ import annotations

@@ -280,10 +280,8 @@ def psf_basis(psf: PSF, size_limit_px: float, reach_limit_px: int, tolerance: fl
         The basis, whose ``error`` is at most the tolerance.
     """
     family = _family(psf, max(size_limit_px, 2 * psf.floor_px), reach_limit_px)
-    # the error falls with the rank, but not strictly: double, bisect, then walk up to the first that holds
-    low, high = 1, min(8, family.highest)
-    while family.interpolant(high)[2] > tolerance and high < family.highest:
-        high = min(2 * high, family.highest)
+    # the error falls with the rank, but not strictly: bisect, then walk up to the first that holds
+    low, high = 1, family.highest
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if family.interpolant(middle)[2] <= tolerance else (middle + 1, high)
