@@ -192,19 +192,7 @@ def _trained(config: DictConfig, answered: list[Path], output_dir: Path) -> None
     }
     last = output_dir / "last.ckpt"
     step = checked_place(load_checkpoint(last), str(last)).step if last.is_file() else 0
-    practice = None
-    if config.fresh:
-        answers = [unpacked(torch.load(path, weights_only=True)).answer for path in answered]
-        sizes = (config.fresh, config.batch_size, config.memory, config.size, config.seed)
-        exercises = Exercises(answers, config.steps, step, *sizes)
-        practice = Practice(exercises, config.crop, _planes(config))
-        loader = DataLoader(exercises, None, num_workers=config.workers)
-    else:
-        length = config.steps * config.batch_size
-        lessons = LessonsOf(answered, length, config.crop, config.seed, step * config.batch_size)
-        loader = DataLoader(lessons, config.batch_size, num_workers=config.workers, collate_fn=together)
     network, optimizer = instantiate(config.network), instantiate(config.optimizer)
-    module = Distillation(network, optimizer, plain(config.weights), practice, run_config=run_config)
     saver = ModelCheckpoint(
         output_dir, filename="last", every_n_train_steps=config.save_every, enable_version_counter=False
     )
@@ -217,6 +205,19 @@ def _trained(config: DictConfig, answered: list[Path], output_dir: Path) -> None
         gradient_clip_val=1.0, callbacks=[saver, EMAWeightAveraging(decay=config.ema_decay)], logger=logger,
         enable_model_summary=False, plugins=[WholeCheckpoints()], benchmark=True,
     )  # fmt: skip
+    practice, device = None, trainer.strategy.root_device
+    if config.fresh:
+        answers = [unpacked(torch.load(path, weights_only=True)).answer for path in answered]
+        sizes = (config.fresh, config.batch_size, config.memory, config.size, config.seed)
+        exercises = Exercises(answers, config.steps, step, *sizes, _planes(config), device)
+        practice = Practice(exercises, config.crop)
+        context = "spawn" if config.workers and device.type != "cpu" else None  # CUDA outlives no fork
+        loader = DataLoader(exercises, None, num_workers=config.workers, multiprocessing_context=context)
+    else:
+        length = config.steps * config.batch_size
+        lessons = LessonsOf(answered, length, config.crop, config.seed, step * config.batch_size)
+        loader = DataLoader(lessons, config.batch_size, num_workers=config.workers, collate_fn=together)
+    module = Distillation(network, optimizer, plain(config.weights), practice, run_config=run_config)
     trainer.fit(module, loader, ckpt_path=last if last.is_file() else None, weights_only=True)
     save_weights(output_dir / "weights.ckpt", module.state_dict(), run_config)
     print(f"written to {output_dir / 'weights.ckpt'}; read it as checkpoint=PATH")

@@ -126,8 +126,8 @@ def test_a_network_that_takes_no_sweep_has_lessons_without_one(answer):
 
 
 def test_a_step_is_the_same_whether_or_not_the_training_was_interrupted(answer):
-    whole, later = (Exercises([answer], 6, first, 1, 3, 4, 40, 5) for first in (0, 4))
-    practice, anew = Practice(whole, 24, PLANES), Practice(later, 24, PLANES)
+    whole, later = (Exercises([answer], 6, first, 1, 3, 4, 40, 5, PLANES) for first in (0, 4))
+    practice, anew = Practice(whole, 24), Practice(later, 24)
     batches = [practice(exercise, "cpu") for exercise in (whole[index] for index in range(6))]
     for index in range(2):
         batch = anew(later[index], "cpu")

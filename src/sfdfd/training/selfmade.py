@@ -7,7 +7,7 @@ exact answers, over all cameras, and no truth is looked at (distillation by rend
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from sfdfd.networks.cost_volume import Defocus, defocus_of, unexplained
 from sfdfd.networks.sweep import SQUARE_PX, residual_logs, sweep_logs
@@ -385,27 +385,26 @@ class LessonsOf(Dataset):
 
     def __getitem__(self, index: int) -> Lesson:
         place = (self.first + index) % self.length
-        lesson = unpacked(self.lessons[self.order[place]])
-        return lesson.cropped(self.size, np.random.default_rng([self.seed, place]))
+        return unpacked(self.lessons[self.order[place]], self.size, np.random.default_rng([self.seed, place]))
 
 
 class Exercise(NamedTuple):
     """What one step of training learns from.
 
     Attributes:
-        fresh: the lessons that are new, by number.
+        fresh: the lessons that are new, :func:`packed`, by number.
         again: numbers of earlier ones.
         seed: of the cuts.
     """
 
-    fresh: dict[int, Setup]
+    fresh: dict[int, dict[str, Tensor]]
     again: list[int]
     seed: list[int]
 
 
 class Exercises(Dataset):
     """Self-made stacks, ``fresh`` new ones for each step and others of the last ``memory`` again; step ``i`` depends on
-    (seed, i) alone.
+    (seed, i) alone. They are made where they are asked for: by a loader's workers ahead of the training.
 
     Args:
         answers: of a teacher.
@@ -414,6 +413,8 @@ class Exercises(Dataset):
         memory: how far back those go that come again.
         size: side of the stacks in pixels.
         seed: of all that is random.
+        planes: of the sweep.
+        device: that photographs and sweeps.
     """
 
     def __init__(
@@ -426,9 +427,12 @@ class Exercises(Dataset):
         memory: int,
         size: int,
         seed: int,
+        planes: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.answers, self.steps, self.first = answers, steps, first
         self.fresh, self.batch_size, self.memory, self.size, self.seed = fresh, batch_size, memory, size, seed
+        self.planes, self.device = planes, device
 
     def __len__(self) -> int:
         return self.steps  # as many as ever, whatever was made already: Lightning counts from where it stopped
@@ -438,43 +442,48 @@ class Exercises(Dataset):
         new = range(step * self.fresh, (step + 1) * self.fresh)
         g = np.random.default_rng([self.seed, 1, step])
         again = g.integers(max(0, new.stop - self.memory), new.stop, self.batch_size - self.fresh).tolist()
-        return Exercise({number: self.setup(number) for number in new}, again, [self.seed, 2, step])
+        fresh = self.lessons(new)
+        if get_worker_info():  # what a worker gives lies in memory that processes share
+            fresh = {number: {key: value.cpu() for key, value in one.items()} for number, one in fresh.items()}
+        return Exercise(fresh, again, [self.seed, 2, step])
 
     def setup(self, number: int) -> Setup:
         return random_setup(self.answers, (self.seed, 0, number), self.size)
 
+    def lessons(self, numbers: Iterable[int]) -> dict[int, dict[str, Tensor]]:
+        """Those of these numbers, packed, on ``device``."""
+        numbers = list(numbers)
+        made = random_lessons([self.setup(number) for number in numbers], self.planes, self.device)
+        return {number: packed(lesson) for number, lesson in zip(numbers, made, strict=True)}
+
 
 class Practice:
-    """Makes the lessons of exercises on a device, and keeps those that may come again.
+    """Makes a batch of an exercise, and keeps the lessons that may come again.
 
     Args:
-        exercises: where the setups of earlier lessons come from, if a training that goes on does not have them yet.
+        exercises: where earlier lessons come from, if a training that goes on does not have them yet.
         crop: side of the squares that are cut out, even.
-        planes: of the sweep.
     """
 
-    def __init__(self, exercises: Exercises, crop: int, planes: int) -> None:
-        self.exercises, self.crop, self.planes = exercises, crop, planes
-        self.known: dict[int, dict[str, Any]] = {}
+    def __init__(self, exercises: Exercises, crop: int) -> None:
+        self.exercises, self.crop = exercises, crop
+        self.known: dict[int, dict[str, Tensor]] = {}
 
     def __call__(self, exercise: Exercise, device: torch.device | str) -> Lesson:
-        """A batch."""
+        """A batch, on a device."""
         numbers = [*exercise.fresh, *exercise.again]
-        setups = exercise.fresh | {
-            number: self.exercises.setup(number)
-            for number in exercise.again
-            if number not in exercise.fresh and number not in self.known
-        }
-        for number, lesson in zip(setups, random_lessons([*setups.values()], self.planes, device), strict=True):
-            self.known[number] = packed(lesson)
+        missing = [number for number in {*exercise.again} if number not in exercise.fresh | self.known]
+        lessons = exercise.fresh | (self.exercises.lessons(missing) if missing else {})
+        for number, lesson in lessons.items():  # copied: what processes share is dear
+            self.known[number] = {key: value.to(device, copy=True) for key, value in lesson.items()}
         oldest = max(numbers) - self.exercises.memory
         for number in [number for number in self.known if number < oldest]:
             del self.known[number]
         generator = np.random.default_rng(exercise.seed)
-        return together([unpacked(self.known[number]).cropped(self.crop, generator) for number in numbers])
+        return together([unpacked(self.known[number], self.crop, generator) for number in numbers])
 
 
-def packed(lesson: Lesson) -> dict[str, Any]:
+def packed(lesson: Lesson) -> dict[str, Tensor]:
     """Plain tensors at half precision."""
     position, aif, weight = lesson.answer
     return {
@@ -490,15 +499,18 @@ def packed(lesson: Lesson) -> dict[str, Any]:
     }
 
 
-def unpacked(values: dict[str, Any]) -> Lesson:
-    """The lesson of :func:`packed`."""
-    answer = Answer(values["position"].float(), values["aif"].float() / 255, values["weight"].float())
-    images = values["images"].float() / 255
+def unpacked(values: dict[str, Tensor], size: int | None = None, generator: np.random.Generator | None = None) -> Lesson:
+    """The lesson of :func:`packed`; of a ``size`` and a generator: :meth:`Lesson.cropped`."""
+    answer = Answer(values["position"], values["aif"], values["weight"])
+    images = values["images"]
     there = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    return Lesson(
-        images, there, values["focus_m"], values["ends_px"], values["costs"].float(),
-        values["near_m"], values["far_m"], answer,
-    )  # fmt: skip
+    ends = values["near_m"], values["far_m"]
+    lesson = Lesson(images, there, values["focus_m"], values["ends_px"], values["costs"], *ends, answer)
+    if size is not None:
+        assert generator is not None
+        lesson = lesson.cropped(size, generator)  # before it takes up four times the memory
+    answer = Answer(lesson.answer.position.float(), lesson.answer.aif.float() / 255, lesson.answer.weight.float())
+    return lesson._replace(images=lesson.images.float() / 255, costs=lesson.costs.float(), answer=answer)
 
 
 def together(lessons: Sequence[Lesson]) -> Lesson:
