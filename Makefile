@@ -68,7 +68,7 @@ bench-photographs: $(STAMP) ## seconds and memory of predict on real stacks in o
 bench-formats: $(STAMP) ## prepare three data sets from files in their official formats, train 200 steps on each
 	$(RUN) benchmarks/formats.py
 
-# on a GPU: make pretrained DISTIL_ARGS='accelerator=gpu workers=14 precision=bf16-mixed batch_size=20 fresh=8 memory=2048 steps=2895 optimizer.lr=2e-3'
+# on a GPU: make pretrained DISTIL_ARGS='accelerator=gpu workers=10 precision=bf16-mixed batch_size=20 fresh=6 memory=4096 steps=3600 optimizer.lr=2e-3 ema_decay=0'
 pretrained: $(STAMP) ## path-trace stacks and distil plane_sweep from them (hours; a second call goes on)
 	test -d $(PRETRAINED)/stacks || $(RUN) -m sfdfd.prepare data=raytraced data.root=$(PRETRAINED)/stacks \
 	    'data.cameras=[dslr,phone]' data.samples=256 data.train_length=54 data.val_length=0 data.test_length=0
