@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -499,7 +499,9 @@ def packed(lesson: Lesson) -> dict[str, Tensor]:
     }
 
 
-def unpacked(values: dict[str, Tensor], size: int | None = None, generator: np.random.Generator | None = None) -> Lesson:
+def unpacked(
+    values: dict[str, Tensor], size: int | None = None, generator: np.random.Generator | None = None
+) -> Lesson:
     """The lesson of :func:`packed`; of a ``size`` and a generator: :meth:`Lesson.cropped`."""
     answer = Answer(values["position"], values["aif"], values["weight"])
     images = values["images"]
