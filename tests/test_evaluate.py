@@ -117,6 +117,7 @@ def test_left_out_photographs_give_nothing_to_a_recorded_stack(photographs_folde
     assert float(module.dataset("all")[0].far_m) == pytest.approx(1.7 * 2)
 
 
+@pytest.mark.slow
 def test_processes_share_the_images_and_find_what_one_finds(trained, tmp_path):
     """Three images on two processes, one of each with pictures and a report: bit for bit what one process writes."""
     common = [f"checkpoint='{trained[0]}/checkpoints/best.ckpt'", "data.test_length=3", "data.height=32", "data.width=40",
