@@ -37,6 +37,7 @@ __all__ = [
     "Practice",
     "Setup",
     "answer_of",
+    "cut_out",
     "own_lesson",
     "packed",
     "photographed",
@@ -385,7 +386,7 @@ class LessonsOf(Dataset):
 
     def __getitem__(self, index: int) -> Lesson:
         place = (self.first + index) % self.length
-        return unpacked(self.lessons[self.order[place]], self.size, np.random.default_rng([self.seed, place]))
+        return cut_out(self.lessons[self.order[place]], self.size, np.random.default_rng([self.seed, place]))
 
 
 class Exercise(NamedTuple):
@@ -472,15 +473,19 @@ class Practice:
     def __call__(self, exercise: Exercise, device: torch.device | str) -> Lesson:
         """A batch, on a device."""
         numbers = [*exercise.fresh, *exercise.again]
-        missing = [number for number in {*exercise.again} if number not in exercise.fresh | self.known]
-        lessons = exercise.fresh | (self.exercises.lessons(missing) if missing else {})
-        for number, lesson in lessons.items():  # copied: what processes share is dear
-            self.known[number] = {key: value.to(device, copy=True) for key, value in lesson.items()}
+        self._keep(exercise.fresh, device)
+        if missing := sorted({*exercise.again} - self.known.keys()):
+            self._keep(self.exercises.lessons(missing), device)
         oldest = max(numbers) - self.exercises.memory
         for number in [number for number in self.known if number < oldest]:
             del self.known[number]
         generator = np.random.default_rng(exercise.seed)
-        return together([unpacked(self.known[number], self.crop, generator) for number in numbers])
+        return together([cut_out(self.known[number], self.crop, generator) for number in numbers])
+
+    def _keep(self, lessons: dict[int, dict[str, Tensor]], device: torch.device | str) -> None:
+        """Copied: what processes share is dear."""
+        for number, lesson in lessons.items():
+            self.known[number] = {key: value.to(device, copy=True) for key, value in lesson.items()}
 
 
 def packed(lesson: Lesson) -> dict[str, Tensor]:
@@ -499,19 +504,29 @@ def packed(lesson: Lesson) -> dict[str, Tensor]:
     }
 
 
-def unpacked(
-    values: dict[str, Tensor], size: int | None = None, generator: np.random.Generator | None = None
-) -> Lesson:
-    """The lesson of :func:`packed`; of a ``size`` and a generator: :meth:`Lesson.cropped`."""
-    answer = Answer(values["position"], values["aif"], values["weight"])
+def unpacked(values: dict[str, Tensor]) -> Lesson:
+    """The lesson of :func:`packed`."""
+    return _in_floats(_as_packed(values))
+
+
+def cut_out(values: dict[str, Tensor], size: int, generator: np.random.Generator) -> Lesson:
+    """:meth:`Lesson.cropped` of the lesson of :func:`packed`, before it takes up four times the memory."""
+    return _in_floats(_as_packed(values).cropped(size, generator))
+
+
+def _as_packed(values: dict[str, Tensor]) -> Lesson:
+    """In bytes and halves."""
     images = values["images"]
     there = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    ends = values["near_m"], values["far_m"]
-    lesson = Lesson(images, there, values["focus_m"], values["ends_px"], values["costs"], *ends, answer)
-    if size is not None:
-        assert generator is not None
-        lesson = lesson.cropped(size, generator)  # before it takes up four times the memory
-    answer = Answer(lesson.answer.position.float(), lesson.answer.aif.float() / 255, lesson.answer.weight.float())
+    answer = Answer(values["position"], values["aif"], values["weight"])
+    return Lesson(
+        images, there, values["focus_m"], values["ends_px"], values["costs"], values["near_m"], values["far_m"], answer
+    )
+
+
+def _in_floats(lesson: Lesson) -> Lesson:
+    position, aif, weight = lesson.answer
+    answer = Answer(position.float(), aif.float() / 255, weight.float())
     return lesson._replace(images=lesson.images.float() / 255, costs=lesson.costs.float(), answer=answer)
 
 
