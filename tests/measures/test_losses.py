@@ -2,6 +2,7 @@
 
 import math
 
+import kornia
 import numpy as np
 import pytest
 import torch
@@ -38,6 +39,16 @@ def test_photometric_error_matches_its_numpy_twin(border):
     error = 0.85 * (1 - ssim) + 0.15 * np.abs((a - b)[0].numpy())
     cut = error[:, border : 40 - border, border : 44 - border]
     assert float(photometric_error(a, b, border_px=border)) == pytest.approx(cut.mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [(40, 44), (7, 64)])
+def test_photometric_error_has_the_gradient_of_kornias_ssim(size):
+    image, target = (torch.rand(2, 3, *size, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    reference = 0.85 * (1 - kornia.metrics.ssim(image, target, window_size=11)) + 0.15 * (image - target).abs()
+    for one in (image, target):
+        (expected,) = torch.autograd.grad(reference.mean(), one, retain_graph=True)
+        (found,) = torch.autograd.grad(photometric_error(image, target).mean(), one)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_equal_images_have_no_error():
