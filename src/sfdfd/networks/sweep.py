@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise, product
 from typing import NamedTuple, cast
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from kornia.color import rgb_to_grayscale
-from kornia.filters import laplacian
+from kornia.filters import gaussian_blur2d, laplacian
 from torch import Tensor, nn
 
 from sfdfd.errors import InputError, checked_whole
@@ -26,6 +27,8 @@ FINE = 16
 """Channels at full size."""
 TILE_PX, OVERLAP_PX = 384, 64
 """Sides of tiles of large images, even, and how much of their neighbours they see."""
+NOISY, SMOOTHING_PX = 0.004, 0.6
+"""Standard deviation of the noise (of codes of a range of 1) from which a stack is smoothed, and by how much."""
 ABOUT = 3
 """Planes on either side of the median that a position is the mean of."""
 
@@ -41,7 +44,8 @@ class PlaneSweepNet(nn.Module):
     learns of one depth it knows of all. The slices that the sweep finds sharpest are its guide. It answers with a logit for
     each plane, and how far the sweep's own are to be believed; the mean of the softmax about its median is brought to full
     size as a convex combination of its neighbours, with weights that see the guide (Teed and Deng, RAFT, ECCV 2020). The AIF
-    is the sharpest slices there. Nothing in it is of a camera, a focus set or a PSF: it holds for all.
+    is the sharpest slices there. Nothing in it is of a camera, a focus set or a PSF: it holds for all. It does
+    not bear more noise than it has learnt, so noisy stacks are smoothed first, but in training (:func:`calmed`).
 
     Args:
         width: channels at half the size; doubled at each resolution below, to eight times that.
@@ -130,8 +134,9 @@ class PlaneSweepNet(nn.Module):
         shown = there[:, :, None, None].expand(-1, -1, height, width)
         if defocus.shown is not None:
             shown = shown * defocus.shown
+        seen = images if self.training else calmed(images, there)
         if costs is None:
-            costs = self.costs(images, defocus, shown)
+            costs = self.costs(seen, defocus, shown)
         if height * width > LARGE_PX and not self.training:
             return self._in_tiles(images, focus_distances_m, near, far, slice_mask, defocus, costs)
         least = costs.amin(2)
@@ -139,13 +144,13 @@ class PlaneSweepNet(nn.Module):
         start = self._position(torch.softmax(-2 * self.trust.detach() * relative[:, 1], 1))[:, None]
         known = torch.cat([start, (least + 8) / 4], 1)
         known = F.interpolate(known, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
-        guide = self._sharpest(images, known[:, 0], defocus, shown)
+        guide = self._sharpest(seen, known[:, 0], defocus, shown)
         fine = self.stem(pad_to_multiple(torch.cat([guide, known[:, 1:]], 1), self.multiple))
         folded = F.pixel_unshuffle(fine, 2)
         least = pad_to_multiple((least + 8) / 4, self.multiple // 2)
         before, after = (planar(part) for part in self.guide(torch.cat([folded, least], 1)).chunk(2, 1))
         radii_px = self._radii_px(defocus)
-        volume = self._volume(images, relative, radii_px, there)
+        volume = self._volume(seen, relative, radii_px, there)
         features = self.entry(volume.permute(0, 2, 3, 4, 1)) + before + self._numbers(radii_px, there)
         skips = []
         for level, block in enumerate(self.encoder):
@@ -322,6 +327,28 @@ def enlarged(volume: Float[Tensor, "b d h w c"], planes: bool) -> Tensor:
         both = torch.stack([torch.lerp(volume, before, 0.25), torch.lerp(volume, after, 0.25)], axis + 1)
         volume = both.flatten(axis, axis + 1)
     return volume
+
+
+def calmed(images: Float[Tensor, "b s 3 h w"], there: Float[Tensor, "b s"]) -> Float[Tensor, "b s 3 h w"]:
+    """Stacks with more noise than ``NOISY`` smoothed, each slice alike: as blurs commute, those are the slices of a smoother
+    scene, and the depth is the same."""
+    flat = images.flatten(0, 1)
+    smooth = gaussian_blur2d(flat, (5, 5), (SMOOTHING_PX, SMOOTHING_PX)).view_as(images)
+    return torch.where(noise_std(images, there)[:, None, None, None, None] > NOISY, smooth, images)
+
+
+def noise_std(
+    images: Float[Tensor, "b s 3 h w"], there: Float[Tensor, "b s"], block_px: int = 16
+) -> Float[Tensor, "b"]:
+    """Standard deviation of the noise of the calmest slice, after Immerkaer (CVIU 64, 1996): the mean of a difference that
+    no slant and no straight edge answers to, over blocks; of these the first decile, where there is
+    least texture. ``there`` is 0 where a slice is padding."""
+    kernel = images.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]) / 6
+    rough = F.conv2d(images.flatten(0, 2)[:, None], kernel[None, None]).abs()
+    side = min(block_px, *rough.shape[-2:])
+    blocks = F.avg_pool2d(rough, side).view(*images.shape[:3], -1).mean(2)
+    found = torch.quantile(blocks, 0.1, dim=-1).masked_fill(there == 0, torch.inf)
+    return math.sqrt(math.pi / 2) * found.amin(1)
 
 
 def sweep_logs(
