@@ -9,6 +9,7 @@ from sfdfd.errors import InputError
 from sfdfd.networks import DAIFNet, FocusAttentionNet, PlaneSweepNet, sweep
 from sfdfd.networks.cost_volume import Defocus, defocus_of
 from sfdfd.optics import DefocusRenderer
+from sfdfd.optics.depth import depth_at
 from sfdfd.optics.psf import GaussianPSF
 from tests.conftest import CAMERA
 
@@ -127,6 +128,26 @@ def test_unknown_options_are_refused():
         PlaneSweepNet()(torch.rand(1, 2, 3, 32, 32), FOCUS[:2])
 
 
+def test_depth_is_the_median_where_inverse_depth_is_log_normal():
+    near_m, far_m = torch.tensor([0.5]), torch.tensor([10.0])
+    inverse, relative = torch.tensor([0.15, 0.4, 1.0])[None, None], torch.tensor([0.2, 0.1, 0.4])[None, None]
+    position = (inverse - 0.1) / 1.9
+    found = sweep._at_median_depth(position, relative * inverse / 1.9, near_m, far_m)
+    width = torch.log1p(
+        relative.square()
+    ).sqrt()  # of the normal distribution whose exponential has this mean and spread
+    drawn = torch.exp(torch.log(inverse) - width.square() / 2 + width * torch.randn(200_000, 1, 3))
+    torch.testing.assert_close(depth_at(found, near_m, far_m), (1 / drawn).median(0).values[None], rtol=3e-3, atol=0)
+    assert bool((found < position).all())  # what is unsure is farther than its mean inverse depth says
+    torch.testing.assert_close(sweep._at_median_depth(position, 0 * position, near_m, far_m), position)
+    two_surfaces = sweep._at_median_depth(position, torch.full_like(position, 0.5), near_m, far_m)
+    assert float((depth_at(two_surfaces, near_m, far_m) * inverse).max()) < 1.1
+    infinite = sweep._at_median_depth(
+        torch.zeros(1, 1, 1), torch.full((1, 1, 1), 0.1), near_m, torch.tensor([torch.inf])
+    )
+    assert float(infinite) == 0
+
+
 def test_noise_is_measured_where_there_is_least_texture():
     images, there = example_stack(0, 96, 128).images, torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0]])
     assert float(sweep.noise_std(images, there)) < sweep.NOISY / 2  # a padding slice without anything does not count
@@ -150,8 +171,8 @@ def test_noisy_stacks_are_smoothed_and_others_left_as_they_are():
     with torch.no_grad():
         seen = [network.train(mode)(both[1:], FOCUS, **known) for mode in (False, True)]
         smooth = network.train()(calm[1:], FOCUS, **known)
-    torch.testing.assert_close(seen[0].depth_m, smooth.depth_m)
-    assert not torch.allclose(seen[1].depth_m, smooth.depth_m)  # training shows the network what it is to learn
+    torch.testing.assert_close(seen[0].spread, smooth.spread)  # depth itself differs: the median of it
+    assert not torch.allclose(seen[1].spread, smooth.spread)  # training shows the network what it is to learn
     assert not torch.allclose(seen[0].aif, smooth.aif)  # colours stay the slices' own
 
 

@@ -29,6 +29,8 @@ TILE_PX, OVERLAP_PX = 384, 64
 """Sides of tiles of large images, even, and how much of their neighbours they see."""
 NOISY, SMOOTHING_PX = 0.004, 0.6
 """Standard deviation of the noise (of codes of a range of 1) from which a stack is smoothed, and by how much."""
+MOST_VARIANCE = 0.2
+"""Largest relative variance of inverse depth that moves the answer: beyond it, two surfaces are meant and not one."""
 ABOUT = 3
 """Planes on either side of the median that a position is the mean of."""
 
@@ -169,6 +171,8 @@ class PlaneSweepNet(nn.Module):
         weights = self.neighbours(torch.cat([summary, folded], 1)).float()
         position, square = self._enlarged(torch.stack([halves, variance + halves.square()], 1), weights, height, width)
         spread = (square - position.square()).clamp_min(1e-8).sqrt()
+        if not self.training:
+            position = _at_median_depth(position, spread, near, far)
         aif = self._sharpest(images, position, defocus, shown)
         scores = logits[..., : costs.shape[-2], : costs.shape[-1]] if self.training else None
         return NetworkOutput(depth_at(position, near, far), aif, spread, scores)
@@ -327,6 +331,15 @@ def enlarged(volume: Float[Tensor, "b d h w c"], planes: bool) -> Tensor:
         both = torch.stack([torch.lerp(volume, before, 0.25), torch.lerp(volume, after, 0.25)], axis + 1)
         volume = both.flatten(axis, axis + 1)
     return volume
+
+
+def _at_median_depth(position: Float[Tensor, "b h w"], spread: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
+    """The position of the median depth, sqrt(1 + s^2 / u^2) / u if inverse depth is log-normal with the mean u and spread s.
+    Read as it is, a mean of inverse depths is too near, the farther the more; (s / u)^2 counts up to ``MOST_VARIANCE``."""
+    far, span = (1 / far_m)[:, None, None], (1 / near_m - 1 / far_m)[:, None, None]
+    inverse = far + position * span
+    wide = 1 + (spread * span / inverse).square().clamp_max(MOST_VARIANCE)
+    return ((inverse / wide.sqrt() - far) / span).clamp_min(0)
 
 
 def calmed(images: Float[Tensor, "b s 3 h w"], there: Float[Tensor, "b s"]) -> Float[Tensor, "b s 3 h w"]:
