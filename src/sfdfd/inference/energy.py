@@ -74,7 +74,7 @@ class Priors:
 
     smoothness: float = 0.04
     bending: float = 0.16
-    offsets: tuple[int, ...] = (1, 2, 4, 8)
+    offsets: tuple[int, ...] = (1, 2, 4, 8, 16)
     early: float = 5.0
     farness: float = 0.006
     edge_sharpness: float = 20.0
