@@ -334,11 +334,12 @@ def enlarged(volume: Float[Tensor, "b d h w c"], planes: bool) -> Tensor:
 
 
 def _at_median_depth(position: Float[Tensor, "b h w"], spread: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
-    """The position of the median depth, sqrt(1 + s^2 / u^2) / u if inverse depth is log-normal with the mean u and spread s.
-    Read as it is, a mean of inverse depths is too near, the farther the more; (s / u)^2 counts up to ``MOST_VARIANCE``."""
+    """The position of the median depth, sqrt(1 + v / u^2) / u if inverse depth is log-normal with the mean u and variance v.
+    Read as it is, a mean of inverse depths is too near, the farther the more. The network's spread is too large: v is half
+    of its square; v / u^2 counts up to half of ``MOST_VARIANCE``."""
     far, span = (1 / far_m)[:, None, None], (1 / near_m - 1 / far_m)[:, None, None]
     inverse = far + position * span
-    wide = 1 + (spread * span / inverse).square().clamp_max(MOST_VARIANCE)
+    wide = 1 + 0.5 * (spread * span / inverse).square().clamp_max(MOST_VARIANCE)
     return ((inverse / wide.sqrt() - far) / span).clamp_min(0)
 
 
