@@ -51,6 +51,16 @@ def test_photometric_error_has_the_gradient_of_kornias_ssim(size):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
+def test_validation_in_inference_mode_leaves_training_its_gradient():
+    """Nothing that inference mode makes may be kept: Lightning validates in it, and training goes on at the same size."""
+    image, target = torch.rand(2, 1, 3, 24, 28)
+    with torch.inference_mode():
+        photometric_error(image, target)
+    image.requires_grad_()
+    photometric_error(image, target).sum().backward()
+    assert float(image.grad.abs().max()) > 0
+
+
 def test_equal_images_have_no_error():
     image = torch.rand(2, 3, 24, 24)
     torch.testing.assert_close(photometric_error(image, image), torch.zeros(2), atol=1e-6, rtol=0)

@@ -5,7 +5,6 @@ Every function returns one number per image, (B,). Ground truth has no place her
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, cast
 
 import kornia
@@ -64,7 +63,6 @@ def _ssim(image: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> 
     return similar / ((means + 0.01**2) * (squares - means + 0.03**2) + 1e-12)
 
 
-@lru_cache(maxsize=8)
 def _window(size: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n n"]:
     """The blur of a line of pixels, mirrored at its ends, as a matrix."""
     kernel = kornia.filters.get_gaussian_kernel1d(11, 1.5, dtype=dtype, device=device)

@@ -29,7 +29,7 @@ TILE_PX, OVERLAP_PX = 384, 64
 """Sides of tiles of large images, even, and how much of their neighbours they see."""
 NOISY, SMOOTHING_PX = 0.004, 0.6
 """Standard deviation of the noise (of codes of a range of 1) from which a stack is smoothed, and by how much."""
-MOST_VARIANCE = 0.2
+MOST_VARIANCE = 0.1
 """Largest relative variance of inverse depth that moves the answer: beyond it, two surfaces are meant and not one."""
 ABOUT = 3
 """Planes on either side of the median that a position is the mean of."""
@@ -336,10 +336,10 @@ def enlarged(volume: Float[Tensor, "b d h w c"], planes: bool) -> Tensor:
 def _at_median_depth(position: Float[Tensor, "b h w"], spread: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
     """The position of the median depth, sqrt(1 + v / u^2) / u if inverse depth is log-normal with the mean u and variance v.
     Read as it is, a mean of inverse depths is too near, the farther the more. The network's spread is too large: v is half
-    of its square; v / u^2 counts up to half of ``MOST_VARIANCE``."""
+    of its square; v / u^2 counts up to ``MOST_VARIANCE``."""
     far, span = (1 / far_m)[:, None, None], (1 / near_m - 1 / far_m)[:, None, None]
     inverse = far + position * span
-    wide = 1 + 0.5 * (spread * span / inverse).square().clamp_max(MOST_VARIANCE)
+    wide = 1 + (0.5 * (spread * span / inverse).square()).clamp_max(MOST_VARIANCE)
     return ((inverse / wide.sqrt() - far) / span).clamp_min(0)
 
 
