@@ -61,6 +61,16 @@ def test_validation_in_inference_mode_leaves_training_its_gradient():
     assert float(image.grad.abs().max()) > 0
 
 
+@pytest.mark.parametrize("first, second", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
+def test_ssim_is_taken_in_float32_whatever_autocast_left(first, second):
+    """Under bfloat16 a network's image met a float32 photograph, and the product of the two raised."""
+    image, target = torch.rand(1, 3, 24, 28).to(first), torch.rand(1, 3, 24, 28).to(second)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = photometric_error(image, target)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, photometric_error(image.float(), target.float()))
+
+
 def test_equal_images_have_no_error():
     image = torch.rand(2, 3, 24, 24)
     torch.testing.assert_close(photometric_error(image, image), torch.zeros(2), atol=1e-6, rtol=0)
