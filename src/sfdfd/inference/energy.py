@@ -1,7 +1,7 @@
 """The energy of an answer: how badly depth and AIF explain a stack through the renderer, and how unlike a scene they are.
 
     E = mean psi(R(I, p) - J) + sum_o mean w_o [alpha_1 rho(p(x+o) - p(x) - o v) + alpha_2 rho(o (v(x+o) - v(x)))]
-        + gamma mean rho(dI) + tau mean log(1 + ((p - p_0) / s)^2 / 2),        w_o = exp(-beta |I(x+o) - I(x)|)
+        + gamma mean rho(dI) + tau mean log(1 + ((p - p_0) / s)^2 / 2),        w_o = b + (1 - b) exp(-beta |I(x+o) - I(x)|)
     rho(x) = sqrt(x^2 + eps^2),   psi(x) = c log(1 + rho(x) / c)
 
 over the position p of inverse depth between far and near, in which blur is linear (and a plane is a plane), the AIF I, and
@@ -38,6 +38,8 @@ HIDING_PX = 1.5
 """Difference in blur radius from which a surface hides another."""
 BESIDE_PX = 6
 """So far from a jump a start may be on its wrong side."""
+LEAST_SAID = 0.5
+"""A slice says so much at least, however little of it is explained."""
 SATURATED = 254.5 / 255
 """From here on a pixel says only "at least so bright"."""
 
@@ -70,6 +72,9 @@ class Priors:
             the model cannot explain moves a depth the farther the less the blur says of it, and fades to 0 over the last
             stage.
         least_spread: smallest s.
+        unexplained: median residual (of a range of 1) up to which a slice counts in full; 0 where all shall; see
+            :meth:`Energy.weigh`.
+        binding: share of the smoothness that no edge of the AIF frees.
     """
 
     smoothness: float = 0.04
@@ -90,6 +95,8 @@ class Priors:
     hidden_px: int = 6
     trust: float = 0.0023
     least_spread: float = 0.06
+    unexplained: float = 0.0025
+    binding: float = 0.05
 
 
 SPREAD = Priors(
@@ -107,6 +114,8 @@ SPREAD = Priors(
     draft_share=0.7,
     hidden_px=0,
     trust=0.0,
+    unexplained=0.0,
+    binding=0.0,
 )
 """For models that only spread light (source, target): what they cannot explain beside an edge is given up early."""
 
@@ -133,6 +142,10 @@ class Energy:
         self.priors, self.stack, self.renderer, self.start = priors, stack, renderer, start
         shown = stack.shown()
         self.weight = (shown / shown.mean((1, 2, 3), keepdim=True).clamp_min(1e-12))[:, :, None]
+        self.said: Tensor | float = 1.0
+        """(B,S,1,1,1) how much each slice says of the scene, 1 in the mean; see :meth:`weigh`."""
+        self.firmness: Tensor | float = 1.0
+        """(B,) factor on the prior of depth; see :meth:`weigh`."""
         self.saturated = stack.images >= SATURATED
         self.linear = bool(renderer.options.get("linear_light"))
         self.occludes = renderer.options.get("weighting") == "occlusion"
@@ -141,6 +154,27 @@ class Energy:
         span_px = torch.diff(stack.blur_at_ends_px(), dim=-1).abs().amax((1, 2))
         self.jump = HIDING_PX / span_px.clamp_min(1e-6)
         self.trust = priors.trust * (10 / span_px.clamp(*TRUST_SPAN_PX)).square()
+
+    def weigh(self, position: Tensor, aif: Tensor, lens: Lens) -> None:
+        """Let data say the less the more of them an answer leaves unexplained: noise, a lens that the model does not have,
+        what moved.
+
+        A slice says (u / r)^2, r its median residual and u ``unexplained``, 1 at most and ``LEAST_SAID`` at least. (Medians
+        do not see where the answer is wrong, if it is right in half of the image.) Slices weigh by that, the prior of depth
+        by the inverse of its mean, and the trust in a start, which knows light alone, by the square of the mean.
+        """
+        level = self.priors.unexplained
+        if not level:
+            return
+        with torch.no_grad():
+            residual = (self.render(position, aif, lens) - self.stack.images).abs()
+        residual = residual.masked_fill(self.stack.shown()[:, :, None] < 0.5, torch.nan)
+        median = residual.flatten(2).nanmedian(-1).values.nan_to_num(level)
+        said = (level / median.clamp(level, level * LEAST_SAID**-0.5)).square()
+        mask = self.stack.slice_mask
+        mean = torch.where(mask, said, 0.0).sum(1) / mask.sum(1)
+        self.said = (said / mean[:, None])[..., None, None, None]
+        self.firmness, self.trust = 1 / mean, self.trust * mean.square()
 
     @cached_property
     def draft_renderer(self) -> Renderer:
@@ -171,7 +205,7 @@ class Energy:
         start: Any = None if self.start is None else tuple(_halve(value[:, None])[:, 0] for value in self.start)
         images = self.halved_light(stack.images)
         half = Energy(self.priors, stack.scaled(images, _halve(stack.shown())), self.renderer, start)
-        half.trust = self.trust
+        half.trust, half.said, half.firmness = self.trust, self.said, self.firmness
         return half
 
     def reduced(self, depth_m: Tensor, aif: Tensor, lens: Lens) -> tuple[Tensor, Tensor, Lens]:
@@ -245,7 +279,7 @@ class Energy:
             energy = energy + hold * self.trust * self.departure(position)
         if hidden is not None:
             energy = energy + self.variation(hidden)
-        return energy + self.variation(aif) + self.prior(position, aif, ease, slopes)
+        return energy + self.variation(aif) + self.firmness * self.prior(position, aif, ease, slopes)
 
     def misfit(
         self, position: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None
@@ -254,7 +288,7 @@ class Energy:
         residual = self.render(position, aif, lens, hidden) - self.stack.images
         residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
         level = self.priors.outlier_level
-        return (self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean(2)
+        return (self.said * self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean(2)
 
     def departure(self, position: Tensor) -> Tensor:
         """(B,) how far the position is from a start that was sure: mean log(1 + ((p - p_0) / s)^2 / 2)."""
@@ -299,7 +333,7 @@ class Energy:
 
                 length, eps = extent - offset, priors.softness**2
                 free = torch.exp(-priors.edge_sharpness * step_by(guide).abs().mean(1))
-                free = free * factor.narrow(axis, 0, length)
+                free = (priors.binding + (1 - priors.binding) * free) * factor.narrow(axis, 0, length)
                 first = step_by(position)
                 if slopes is not None:
                     slope = slopes[:, direction]

@@ -31,6 +31,9 @@ LEAST_SHARE = 1 / 3
 """Of the seconds, for the descent itself, however long the start took."""
 LEAST_STEPS, STEP_RATIO = 10, 5.0
 """The full size is begun where it can take so many steps, each this many times as long as one at half the size."""
+WARMING_STEPS = 8
+"""So many steps of a level until geometry moves at its full rate: Adam's first steps have the length of the rate whatever
+the slope, over all levels of the pyramid at once, and a short refinement spent its time on making that good."""
 BENT_EVERY = 8
 """Steps after which the curvature of the surface of focus takes over what most of the scene bends by."""
 
@@ -133,13 +136,14 @@ class Refiner:
         priors = priors_for(renderer, self.priors)
         start = None if depth_std_m is None else start_of(stack, depth_m, depth_std_m)
         problem = Energy(priors, stack.without_truth(), with_gradient(renderer), start)
+        fitted = {*self.fit, "k"} if fit_blur else self.fit
+        unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], like=aif))
+        problem.weigh(*unknown)
         levels = [problem]
         for smallest in (96, 320):
             if priors.coarse_share > 0 and min(aif.shape[-2:]) >= smallest:
                 levels.insert(0, levels[0].halved())
         last = len(levels) - 1
-        fitted = {*self.fit, "k"} if fit_blur else self.fit
-        unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], like=aif))
         clock = _Clock(self.seconds, self.steps, spent_s, priors.coarse_share, last)
         best, variables, hidden, slopes, interrupted = _Best(), unknown, None, None, False
 
@@ -165,16 +169,19 @@ class Refiner:
             clock.begin_level()
             pyramid = _Pyramid(variables[0], priors.pyramid)
             image, lens = variables[1].clone().requires_grad_(), variables[2].clone()
-            groups = [{"params": pyramid.images, "rate": priors.lr_depth}, {"params": [image], "rate": priors.lr_aif}]
+            groups = [{"params": pyramid.images, "rate": priors.lr_depth}]
+            colours = [image]
             hidden = (
                 level.hidden_colours(variables[0], image.detach()) if level is problem and priors.hidden_px else None
             )
             if hidden is not None:
-                groups.append({"params": [hidden.requires_grad_()], "rate": priors.lr_aif})
+                colours.append(hidden.requires_grad_())
             groups.extend(lens.groups())
             slanted = _Slopes(slopes, variables[0], priors.pyramid) if priors.bending else None
             if slanted is not None:
                 groups.append({"params": slanted.images, "rate": priors.lr_slopes})
+            groups = [group | {"warming": WARMING_STEPS} for group in groups]
+            groups.append({"params": colours, "rate": priors.lr_aif, "warming": 1})
             optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
             try:
                 while not interrupted and (share := clock.gone()) < (until := clock.until(number)):
@@ -184,6 +191,7 @@ class Refiner:
                     floor = 0.04 if final else 0.2
                     for group in optimizer.param_groups:
                         group["lr"] = group["rate"] * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * local)))
+                        group["lr"] *= min(1.0, (clock.level_steps + 1) / group["warming"])
                     optimizer.zero_grad(set_to_none=True)
                     with torch.enable_grad():
                         position = pyramid.position()
@@ -252,7 +260,7 @@ class _Clock:
         self.shares = [coarse_share * (number + 1) / max(last, 1) for number in range(last)] + [1.0]
         self.budget_s = max(seconds - spent_s, LEAST_SHARE * seconds)
         self.steps, self.begun_s, self.ending = 0, time.monotonic(), last
-        self._before_s, self._fastest_s, self._level_steps = self.begun_s, math.inf, 0
+        self._before_s, self._fastest_s, self.level_steps = self.begun_s, math.inf, 0
 
     @property
     def seconds(self) -> float:
@@ -264,11 +272,11 @@ class _Clock:
         return (time.monotonic() - self.begun_s) / self.budget_s
 
     def begin_level(self) -> None:
-        self._before_s, self._fastest_s, self._level_steps = time.monotonic(), math.inf, 0
+        self._before_s, self._fastest_s, self.level_steps = time.monotonic(), math.inf, 0
 
     def step(self) -> None:
         self.steps += 1
-        self._level_steps += 1
+        self.level_steps += 1
         now = time.monotonic()
         self._fastest_s = min(self._fastest_s, now - self._before_s)
         self._before_s = now
@@ -278,7 +286,7 @@ class _Clock:
 
     def until(self, number: int) -> float:
         """The share at which a level ends; what half the size has taken so far says whether the full one is worth it."""
-        if self.all_steps is None and number == self.last - 1 < self.ending and self._level_steps == 3:
+        if self.all_steps is None and number == self.last - 1 < self.ending and self.level_steps == 3:
             left_s = (1 - max(self.shares[number], self.gone())) * self.budget_s
             if left_s < LEAST_STEPS * STEP_RATIO * self._fastest_s:
                 self.ending = number
