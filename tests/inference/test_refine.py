@@ -306,7 +306,7 @@ def test_what_an_answer_leaves_unexplained_says_less():
     stack = example_stack(weighting="occlusion")
     renderer = DefocusRenderer(weighting="occlusion", sigma_scale=0.5, method="fast")
     noisy = stack.images.clone()
-    noisy[:, 1] += 0.004 / 0.6745 * torch.randn(noisy[:, 1].shape, generator=torch.Generator().manual_seed(0))
+    noisy[:, 1] += 0.0017 / 0.3186 * torch.randn(noisy[:, 1].shape, generator=torch.Generator().manual_seed(0))
     noisy[:, 2] += 0.2
     ends = position_of(stack, stack.depth_m, torch.ones_like(stack.depth_m))
 
@@ -318,7 +318,7 @@ def test_what_an_answer_leaves_unexplained_says_less():
     clean, worse, plain = weighed(stack.images), weighed(noisy), Energy(Priors(), stack, renderer, ends)
     assert torch.allclose(torch.as_tensor(clean.said), torch.ones(1)) and float(clean.firmness) == 1
     assert torch.equal(clean.trust, plain.trust)
-    share = torch.tensor([1.0, (0.0025 / 0.004) ** 2, 0.5] + [1.0] * (noisy.shape[1] - 3)).clamp_min(0.5)
+    share = torch.tensor([1.0, (0.0013 / 0.0017) ** 2, 0.5] + [1.0] * (noisy.shape[1] - 3)).clamp_min(0.5)
     torch.testing.assert_close(worse.said.flatten(), share / share.mean(), rtol=0.08, atol=0)
     assert float(worse.firmness) == pytest.approx(1 / float(share.mean()), rel=0.05)
     assert float(worse.trust) == pytest.approx(float(plain.trust) * float(share.mean()) ** 2, rel=0.1)
