@@ -332,16 +332,20 @@ def test_what_an_answer_leaves_unexplained_says_less():
 
 
 def test_no_edge_of_the_image_frees_depth_for_nothing():
-    """A step of depth at a step of the AIF costs at least ``binding`` of what it costs in a plain image."""
+    """Where half is left unexplained, a step of depth at a step of the AIF costs half of ``binding`` of what it costs in a
+    plain image; in light nothing."""
     stack = example_stack(weighting="occlusion")
     renderer = DefocusRenderer(weighting="occlusion", sigma_scale=0.5)
     position = torch.zeros_like(stack.depth_m)
     position[..., position.shape[-1] // 2 :] = 0.5
     image = position[:, None].expand(-1, 3, -1, -1) * 2
 
-    def cost(share, guide):
-        problem = Energy(Priors(binding=share), stack, renderer)
-        return float(problem.prior(position, guide) - problem.prior(0 * position, guide))
+    def cost(unexplained, guide):
+        images = stack.images + unexplained
+        problem = Energy(Priors(binding=0.1), replace(stack, images=images), renderer)
+        problem.weigh(*problem.unknowns(stack.depth_m, stack.aif, Lens((), 1, images.shape[1], stack.aif)))
+        step = problem.prior(position, guide) - problem.prior(0 * position, guide)
+        return float(step)
 
-    plain, bound, free = cost(0.05, torch.zeros_like(image)), cost(0.05, image), cost(0.0, image)
+    plain, bound, free = cost(0.3, torch.zeros_like(image)), cost(0.3, image), cost(0.0, image)
     assert free < 0.001 * plain and bound == pytest.approx(0.05 * plain, rel=0.05)

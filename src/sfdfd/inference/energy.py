@@ -74,7 +74,8 @@ class Priors:
         least_spread: smallest s.
         unexplained: first quartile of the residuals (of a range of 1) up to which a slice counts in full; 0 where all
             shall; see :meth:`Energy.weigh`.
-        binding: share of the smoothness that no edge of the AIF frees.
+        binding: b, share of the smoothness that no edge of the AIF would free if nothing were explained, see
+            :meth:`Energy.weigh`.
     """
 
     smoothness: float = 0.04
@@ -96,7 +97,7 @@ class Priors:
     trust: float = 0.0023
     least_spread: float = 0.06
     unexplained: float = 0.0013
-    binding: float = 0.05
+    binding: float = 0.1
 
 
 SPREAD = Priors(
@@ -146,6 +147,8 @@ class Energy:
         """(B,S,1,1,1) how much each slice says of the scene, 1 in the mean; see :meth:`weigh`."""
         self.firmness: Tensor | float = 1.0
         """(B,) factor on the prior of depth; see :meth:`weigh`."""
+        self.binding: Tensor | float = 0.0
+        """(B,1,1) share of the smoothness that no edge of the AIF frees; see :meth:`weigh`."""
         self.saturated = stack.images >= SATURATED
         self.linear = bool(renderer.options.get("linear_light"))
         self.occludes = renderer.options.get("weighting") == "occlusion"
@@ -161,8 +164,8 @@ class Energy:
 
         A slice says (u / r)^2, r the first quartile of its residuals and u ``unexplained``, 1 at most and ``LEAST_SAID`` at
         least. (A quartile does not see where an answer is wrong, if it is right in a quarter of the image.) Slices weigh by
-        that, the prior of depth by the inverse of its mean, and the trust in a start, which knows light alone, by the square
-        of the mean.
+        that, the prior of depth by the inverse of its mean m, and the trust in a start, which knows light alone, by m^2; no
+        edge of the AIF frees depth of the share b (1 - m).
         """
         level = self.priors.unexplained
         if not level:
@@ -181,6 +184,7 @@ class Energy:
         mean = torch.where(mask, said, 0.0).sum(1) / mask.sum(1)
         self.said = (said / mean[:, None])[..., None, None, None]
         self.firmness, self.trust = 1 / mean, self.trust * mean.square()
+        self.binding = (self.priors.binding * (1 - mean))[:, None, None]
 
     @cached_property
     def draft_renderer(self) -> Renderer:
@@ -211,7 +215,7 @@ class Energy:
         start: Any = None if self.start is None else tuple(_halve(value[:, None])[:, 0] for value in self.start)
         images = self.halved_light(stack.images)
         half = Energy(self.priors, stack.scaled(images, _halve(stack.shown())), self.renderer, start)
-        half.trust, half.said, half.firmness = self.trust, self.said, self.firmness
+        half.trust, half.said, half.firmness, half.binding = self.trust, self.said, self.firmness, self.binding
         return half
 
     def reduced(self, depth_m: Tensor, aif: Tensor, lens: Lens) -> tuple[Tensor, Tensor, Lens]:
@@ -339,7 +343,7 @@ class Energy:
 
                 length, eps = extent - offset, priors.softness**2
                 free = torch.exp(-priors.edge_sharpness * step_by(guide).abs().mean(1))
-                free = (priors.binding + (1 - priors.binding) * free) * factor.narrow(axis, 0, length)
+                free = (self.binding + (1 - self.binding) * free) * factor.narrow(axis, 0, length)
                 first = step_by(position)
                 if slopes is not None:
                     slope = slopes[:, direction]
