@@ -316,13 +316,13 @@ def test_what_an_answer_leaves_unexplained_says_less():
         return problem
 
     clean, worse, plain = weighed(stack.images), weighed(noisy), Energy(Priors(), stack, renderer, ends)
-    assert torch.allclose(torch.as_tensor(clean.said), torch.ones(1)) and float(clean.firmness) == 1
+    assert torch.allclose(torch.as_tensor(clean.said), torch.ones(1)) and float(clean.explained) == 1
     assert torch.equal(clean.trust, plain.trust)
     share = torch.tensor([1.0, (0.0013 / 0.0017) ** 2, 0.5] + [1.0] * (noisy.shape[1] - 3)).clamp_min(0.5)
     torch.testing.assert_close(worse.said.flatten(), share / share.mean(), rtol=0.08, atol=0)
-    assert float(worse.firmness) == pytest.approx(1 / float(share.mean()), rel=0.05)
+    assert float(worse.explained) == pytest.approx(float(share.mean()), rel=0.05)
     assert float(worse.trust) == pytest.approx(float(plain.trust) * float(share.mean()) ** 2, rel=0.1)
-    assert worse.halved().said is worse.said and worse.halved().firmness is worse.firmness
+    assert worse.halved().said is worse.said and worse.halved().explained is worse.explained
 
     covered = torch.ones_like(stack.images[:, :, 0])
     covered[:, 2, :, 10:] = 0  # what is not covered counts not
@@ -344,8 +344,7 @@ def test_no_edge_of_the_image_frees_depth_for_nothing():
         images = stack.images + unexplained
         problem = Energy(Priors(binding=0.1), replace(stack, images=images), renderer)
         problem.weigh(*problem.unknowns(stack.depth_m, stack.aif, Lens((), 1, images.shape[1], stack.aif)))
-        step = problem.prior(position, guide) - problem.prior(0 * position, guide)
-        return float(step)
+        return float(problem.prior(position, guide) - problem.prior(0 * position, guide))
 
     plain, bound, free = cost(0.3, torch.zeros_like(image)), cost(0.3, image), cost(0.0, image)
     assert free < 0.001 * plain and bound == pytest.approx(0.05 * plain, rel=0.05)

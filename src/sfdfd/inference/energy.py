@@ -116,7 +116,6 @@ SPREAD = Priors(
     hidden_px=0,
     trust=0.0,
     unexplained=0.0,
-    binding=0.0,
 )
 """For models that only spread light (source, target): what they cannot explain beside an edge is given up early."""
 
@@ -145,10 +144,8 @@ class Energy:
         self.weight = (shown / shown.mean((1, 2, 3), keepdim=True).clamp_min(1e-12))[:, :, None]
         self.said: Tensor | float = 1.0
         """(B,S,1,1,1) how much each slice says of the scene, 1 in the mean; see :meth:`weigh`."""
-        self.firmness: Tensor | float = 1.0
-        """(B,) factor on the prior of depth; see :meth:`weigh`."""
-        self.binding: Tensor | float = 0.0
-        """(B,1,1) share of the smoothness that no edge of the AIF frees; see :meth:`weigh`."""
+        self.explained = torch.ones_like(stack.near_m)
+        """(B,) m, the mean of what the slices say before that; see :meth:`weigh`."""
         self.saturated = stack.images >= SATURATED
         self.linear = bool(renderer.options.get("linear_light"))
         self.occludes = renderer.options.get("weighting") == "occlusion"
@@ -171,20 +168,17 @@ class Energy:
         if not level:
             return
         with torch.no_grad():
-            residual = (self.render(position, aif, lens) - self.stack.images).abs()
-        residual = residual.masked_fill(self.stack.shown()[:, :, None] < 0.5, torch.nan)
-        flat = residual.flatten(2)
-        ordered = (
-            flat[..., :: 1 + flat.shape[-1] // 100_000].sort(-1).values
-        )  # nan last; torch.quantile has a largest size
+            residual = self.residual(position, aif, lens).abs()
+        residual = residual.masked_fill(self.stack.shown()[:, :, None] < 0.5, torch.nan).flatten(2)
+        few = residual[..., :: 1 + residual.shape[-1] // 100_000]  # torch.quantile has a largest size
+        ordered = few.sort(-1).values  # nan last
         place = (ordered.isfinite().sum(-1, keepdim=True) - 1).clamp_min(0) // 4
         quartile = ordered.gather(-1, place)[..., 0].nan_to_num(level)
         said = (level / quartile.clamp(level, level * LEAST_SAID**-0.5)).square()
         mask = self.stack.slice_mask
-        mean = torch.where(mask, said, 0.0).sum(1) / mask.sum(1)
-        self.said = (said / mean[:, None])[..., None, None, None]
-        self.firmness, self.trust = 1 / mean, self.trust * mean.square()
-        self.binding = (self.priors.binding * (1 - mean))[:, None, None]
+        self.explained = torch.where(mask, said, 0.0).sum(1) / mask.sum(1)
+        self.said = (said / self.explained[:, None])[..., None, None, None]
+        self.trust = self.trust * self.explained.square()
 
     @cached_property
     def draft_renderer(self) -> Renderer:
@@ -215,7 +209,7 @@ class Energy:
         start: Any = None if self.start is None else tuple(_halve(value[:, None])[:, 0] for value in self.start)
         images = self.halved_light(stack.images)
         half = Energy(self.priors, stack.scaled(images, _halve(stack.shown())), self.renderer, start)
-        half.trust, half.said, half.firmness, half.binding = self.trust, self.said, self.firmness, self.binding
+        half.trust, half.said, half.explained = self.trust, self.said, self.explained
         return half
 
     def reduced(self, depth_m: Tensor, aif: Tensor, lens: Lens) -> tuple[Tensor, Tensor, Lens]:
@@ -289,14 +283,20 @@ class Energy:
             energy = energy + hold * self.trust * self.departure(position)
         if hidden is not None:
             energy = energy + self.variation(hidden)
-        return energy + self.variation(aif) + self.firmness * self.prior(position, aif, ease, slopes)
+        return energy + self.variation(aif) + self.prior(position, aif, ease, slopes) / self.explained
+
+    def residual(
+        self, position: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None
+    ) -> Float[Tensor, "b s 3 h w"]:
+        """Rendered less photographed; where a photograph is clipped, what is brighter leaves nothing."""
+        residual = self.render(position, aif, lens, hidden) - self.stack.images
+        return torch.where(self.saturated, residual.clamp_max(0.0), residual)
 
     def misfit(
         self, position: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None
     ) -> Float[Tensor, "b s h w"]:
         """How badly each pixel of each slice is explained, weighed: the data term before its mean."""
-        residual = self.render(position, aif, lens, hidden) - self.stack.images
-        residual = torch.where(self.saturated, residual.clamp_max(0.0), residual)
+        residual = self.residual(position, aif, lens, hidden)
         level = self.priors.outlier_level
         return (self.said * self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean(2)
 
@@ -331,6 +331,7 @@ class Energy:
         plain = ease * self.plainness(guide) if ease else torch.zeros_like(position)
         energy = priors.farness * (plain * position).mean((1, 2))
         factor = (1 + (priors.early - 1) * plain) / len(priors.offsets)
+        bound = priors.binding * (1 - self.explained)[:, None, None]
         for axis, direction in ((-1, 0), (-2, 1)):
             extent = position.shape[axis]
             for offset in priors.offsets:
@@ -343,7 +344,7 @@ class Energy:
 
                 length, eps = extent - offset, priors.softness**2
                 free = torch.exp(-priors.edge_sharpness * step_by(guide).abs().mean(1))
-                free = (self.binding + (1 - self.binding) * free) * factor.narrow(axis, 0, length)
+                free = (bound + (1 - bound) * free) * factor.narrow(axis, 0, length)
                 first = step_by(position)
                 if slopes is not None:
                     slope = slopes[:, direction]

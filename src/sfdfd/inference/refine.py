@@ -138,13 +138,12 @@ class Refiner:
         problem = Energy(priors, stack.without_truth(), with_gradient(renderer), start)
         fitted = {*self.fit, "k"} if fit_blur else self.fit
         unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], like=aif))
+        last = sum(priors.coarse_share > 0 and min(aif.shape[-2:]) >= smallest for smallest in (96, 320))
+        clock = _Clock(self.seconds, self.steps, spent_s, priors.coarse_share, last)
         problem.weigh(*unknown)
         levels = [problem]
-        for smallest in (96, 320):
-            if priors.coarse_share > 0 and min(aif.shape[-2:]) >= smallest:
-                levels.insert(0, levels[0].halved())
-        last = len(levels) - 1
-        clock = _Clock(self.seconds, self.steps, spent_s, priors.coarse_share, last)
+        for _ in range(last):
+            levels.insert(0, levels[0].halved())
         best, variables, hidden, slopes, interrupted = _Best(), unknown, None, None, False
 
         def told(share: float, position: Tensor, energy: float) -> None:
