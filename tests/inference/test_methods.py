@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kornia.filters import box_blur
 
 from sfdfd.capture.calibrate import estimate_blur_scale
 from sfdfd.data.synthesis import StackSynthesis
@@ -11,6 +12,7 @@ from sfdfd.inference.confidence import depth_std_m
 from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
 from sfdfd.inference.refine import Refiner
+from sfdfd.inference.sweep import sharpest_slices
 from sfdfd.inference.upsampling import mended_aif
 from sfdfd.measures.metrics import image_metrics
 from sfdfd.networks import FocusAttentionNet, NetworkOutput, classical_network, constant_network
@@ -48,11 +50,42 @@ def test_every_method_answers_without_looking_at_truth(name, stack):
 
 
 def test_refinement_in_evaluate_is_the_refinement_that_predict_delivers(stack):
-    """The AIF where the model does not explain the slices is the slices' own, in both."""
+    """The AIF has what the model does not explain of the sharpest slices, in both."""
     evaluated, predicted = METHODS["refined"](stack), METHODS["estimator"].predict(stack)
     assert torch.equal(evaluated.aif, predicted.aif) and torch.equal(evaluated.depth_m, predicted.depth_m)
     raw = rendered(NetworkOutput(evaluated.depth_m, evaluated.aif), RENDERER, stack)
     assert not torch.equal(mended_aif(stack, raw), evaluated.aif)
+
+
+def test_a_mended_aif_is_the_slice_in_focus_where_there_is_one(stack):
+    focused = replace(stack, depth_m=torch.full_like(stack.depth_m, float(stack.focus_distances_m[0, 1])))
+    images = RENDERER(stack.aif, focused.depth_m, stack.focus_distances_m, stack.camera)
+    blurred = box_blur(stack.aif, 5, border_type="replicate")
+    focused = replace(focused, images=images)
+    found = mended_aif(focused, rendered(NetworkOutput(focused.depth_m, blurred), RENDERER, focused))
+    before, after = (float((aif - stack.aif).square().mean().sqrt()) for aif in (blurred, found))
+    assert after < before / 50
+
+
+def test_a_true_aif_is_left_alone_beside_a_silhouette(stack):
+    """Every slice shows the foreground's blur over the background there, and so does its rendering."""
+    light = DefocusRenderer(sigma_scale=0.5, psf="disc", weighting="occlusion", linear_light=True)
+    depth_m = torch.full_like(stack.depth_m, 6.0)
+    depth_m[:, :, 40:60] = 0.7
+    aif = stack.aif * torch.where(depth_m < 1, 1.0, 0.3)[:, None]
+    images = light(aif, depth_m, stack.focus_distances_m, stack.camera)
+    scene = replace(stack, images=images, depth_m=depth_m)
+    found = mended_aif(scene, rendered(NetworkOutput(depth_m, aif), light, scene))
+    torch.testing.assert_close(found, aif)
+    assert float((sharpest_slices(scene, depth_m) - aif).abs()[..., 60:64].mean()) > 0.02
+
+
+def test_mending_takes_nothing_from_where_no_slice_shows_anything(stack):
+    covered = torch.ones_like(stack.images[:, :, 0])
+    covered[..., :8] = 0
+    prediction = rendered(NetworkOutput(stack.depth_m, stack.aif * 0.9), RENDERER, stack)
+    found = mended_aif(replace(stack, covered=covered), prediction)
+    assert torch.equal(found[..., :8], prediction.aif[..., :8]) and not torch.equal(found, prediction.aif)
 
 
 # ---------------------------------------------------------------- what no slice shows

@@ -30,7 +30,7 @@ from sfdfd.optics.depth import depth_at, inverse_position
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
-__all__ = ["Energy", "Priors", "energy_of", "enlarged_to", "priors_for", "start_of", "with_gradient"]
+__all__ = ["LEAST_SAID", "Energy", "Priors", "energy_of", "enlarged_to", "priors_for", "start_of", "with_gradient"]
 
 TRUST_SPAN_PX = (3.0, 30.0)
 """Differences in blur over the depth range beyond which the trust in the start changes no more."""

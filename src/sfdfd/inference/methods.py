@@ -12,9 +12,10 @@ from torch import Tensor
 
 from sfdfd.data.datamodule import FocalStackDataModule
 from sfdfd.inference.confidence import confidence_of, depth_std_m
+from sfdfd.inference.energy import LEAST_SAID
 from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.sweep import plane_sweep
-from sfdfd.inference.upsampling import UNEXPLAINED, UNEXPLAINED_BY_OCCLUSION, mended_aif
+from sfdfd.inference.upsampling import mended_aif
 from sfdfd.networks.classical import classical_network, constant_network
 from sfdfd.networks.cost_volume import LARGE_PX
 from sfdfd.networks.interface import Network, NetworkOutput, answer_of, depth_std_of, predict_stack, rendered
@@ -149,7 +150,11 @@ class RefinedMethod:
         return self.solve(stack)[0]
 
     def solve(self, stack: FocalStack, progress: Progress | None = None) -> tuple[Prediction, Refinement]:
-        """The prediction, and what the refinement did. Where the model does not explain the slices, the AIF is theirs."""
+        """The prediction, and what the refinement did.
+
+        What a model that explains the rest leaves of the sharpest slices is the AIF's, see
+        :func:`sfdfd.inference.upsampling.mended_aif`; of one that does not, blur and alignment are to blame.
+        """
         stack = stack.seen_by(self.camera)
         started = time.monotonic()
         depth_m, aif, depth_std_m = self._begun(stack)
@@ -161,9 +166,10 @@ class RefinedMethod:
             prediction = rendered(
                 NetworkOutput(refinement.depth_m, refinement.aif), self.renderer, stack, refinement.rendered
             )
-            occludes = self.renderer.options.get("weighting") == "occlusion"
-            unexplained = UNEXPLAINED_BY_OCCLUSION if occludes else UNEXPLAINED
-            return replace(prediction, aif=mended_aif(stack, prediction, unexplained)), refinement
+            if refinement.explained is None:
+                return prediction, refinement
+            share = ((refinement.explained - LEAST_SAID) / (1 - LEAST_SAID)).square()
+            return replace(prediction, aif=mended_aif(stack, prediction, share)), refinement
 
     def _begun(self, stack: FocalStack) -> tuple[Tensor, Tensor, Tensor | None]:
         """Depth, AIF and standard deviation of depth to start from; not rendered where the start can do without."""

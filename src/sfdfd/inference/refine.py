@@ -49,6 +49,8 @@ class Refinement:
         lens: what was fitted of the lens.
         lens_std: standard errors, in the form of ``lens.as_dict()`` (:mod:`sfdfd.inference.uncertainty`).
         rendered: (B,S,3,H,W) the stack as the model has it, with lens and second layer; None where nothing was done.
+        explained: (B,) how much the slices say of the scene in the mean, from 1/2 to 1 where the model explained them, see
+            :meth:`sfdfd.inference.energy.Energy.weigh`; None where nothing was done.
         objective_start, objective: energy of the start and of the result, never larger; comparable within one scene.
         steps: gradient steps taken.
         seconds: wall-clock time.
@@ -66,6 +68,7 @@ class Refinement:
     lens: Lens | None = None
     lens_std: dict[str, list] | None = None
     rendered: Tensor | None = None
+    explained: Tensor | None = None
 
 
 class Refiner:
@@ -243,6 +246,7 @@ class Refiner:
             lens=lens,
             lens_std=std,
             rendered=shown,
+            explained=problem.explained,
         )
 
 

@@ -11,15 +11,12 @@ from kornia.color import rgb_to_grayscale
 from kornia.filters import box_blur
 from torch import Tensor
 
+from sfdfd.networks.cost_volume import sharpest
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import defocus_map_px
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = ["blend_slices", "enlarged", "guided_upsampling", "mended_aif", "sharpest_slice"]
-
-UNEXPLAINED, UNEXPLAINED_BY_OCCLUSION = 0.02, 0.04
-"""Residual from which the slices count more than the model, of a range of 1; of a model that spreads light alone, and of one
-that knows occlusion and so is right more often."""
 
 BEHIND_ALL_PX = 1e4
 """Blur radius larger than any picture's."""
@@ -124,26 +121,21 @@ def sharpest_slice(
     return found
 
 
-def mended_aif(stack: FocalStack, prediction: Prediction, unexplained: float = UNEXPLAINED) -> Float[Tensor, "b 3 h w"]:
-    """The AIF, and where the model does not explain the slices (beside occlusion edges, where something moved), the slices'
-    own sharpest pixels instead: those need depth alone, not the renderer.
+def mended_aif(
+    stack: FocalStack, prediction: Prediction, share: Float[Tensor, "b"] | float = 1.0
+) -> Float[Tensor, "b 3 h w"]:
+    """The AIF and, on top of it, a share of what the slices that are sharpest have and their renderings lack:
+    I + share sum_s w_s (J_s - R_s), w of :func:`sfdfd.networks.cost_volume.sharpest`.
 
-    The share of the slices is m / (m + unexplained^2), m the mean square of the residual in a window of 5 pixels.
+    One step of Van Cittert's iteration (1931), which needs no renderer. Beside a silhouette, where a slice shows the
+    foreground's blur, so does its rendering, and the difference does not.
     """
     assert prediction.rendered is not None
+    radius_px = defocus_map_px(prediction.depth_m, stack.focus_distances_m, stack.camera)
     shown = stack.shown()
-    residual = (shown[:, :, None] * (prediction.rendered - stack.images).square()).sum((1, 2), keepdim=False)
-    residual = box_blur((residual / (3 * shown.sum(1).clamp_min(1e-6)))[:, None], 5, separable=True)
-    share = residual / (residual + unexplained**2)
-    slices = torch.stack(
-        [
-            blend_slices(list(images), depth_m, focus, camera, list(covered))
-            for images, depth_m, focus, camera, covered in zip(
-                stack.images, prediction.depth_m, stack.focus_distances_m, stack.camera, shown, strict=True
-            )
-        ]
-    )
-    return torch.lerp(prediction.aif, slices, share)
+    lacking = sharpest(stack.images - prediction.rendered, radius_px, shown)
+    seen = shown.amax(1).clamp_max(1) * torch.as_tensor(share).to(shown).reshape(-1, 1, 1)
+    return (prediction.aif + seen[:, None] * lacking).clamp(0, 1)
 
 
 def guided_upsampling(
