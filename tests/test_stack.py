@@ -63,6 +63,8 @@ def test_what_is_covered_goes_with_the_pixels():
     assert torch.equal(batch.parts()[0][1].covered, covered)
     assert torch.equal(batch[0].cropped(1, 7, 2, 11).covered, covered[..., 1:7, 2:11])
     assert torch.equal(batch[0].with_slices([2, 0]).covered, covered[:, [2, 0]])
+    each = batch.with_slices(torch.tensor([[2, 0], [1, 0]]))
+    assert torch.equal(each.covered, torch.stack([batch.covered[0, [2, 0]], batch.covered[1, [1, 0]]]))
     assert other.shown().shape == (1, 2, 10, 9) and bool((other.shown() == 1).all())
 
 

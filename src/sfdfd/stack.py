@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sfdfd.errors import InputError
@@ -271,10 +271,12 @@ class FocalStack:
         """The same batch in pinned memory (the DataLoader calls it)."""
         return self._mapped(lambda value: value.pin_memory())
 
-    def with_slices(self, indices: Sequence[int]) -> FocalStack:
-        """The same batch with these slices of each stack, in this order."""
-        keep = torch.as_tensor(list(indices), device=self.images.device)
-        return self._with(SLICEWISE, lambda value: value[:, keep])
+    def with_slices(self, indices: Sequence[int] | Int[Tensor, "b n"]) -> FocalStack:
+        """The same batch with these slices of each stack, in this order; (B,N): of each stack its own."""
+        chosen = indices if isinstance(indices, Tensor) else torch.tensor(list(indices), dtype=torch.long)
+        keep = chosen.to(self.images.device)
+        each = torch.arange(len(self), device=keep.device)[:, None]
+        return self._with(SLICEWISE, lambda value: value[each, keep])
 
     def seen_by(self, camera: Camera | None) -> FocalStack:
         """The same batch as a model with a camera of its own takes it; itself where the model has none."""

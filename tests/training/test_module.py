@@ -169,3 +169,50 @@ def test_batches_of_several_sizes_train_on_crops():
     batch = FocalStack.collate([stacks(1, i, s)[0] for i, s in enumerate(sizes)])
     cropped = FocalStack.collate([StackAugmentation(crop=24)(part) for _, part in batch.parts()])
     assert cropped.images.shape == (4, 3, 3, 24, 24) and cropped.size_px is None and bool(cropped.valid.all())
+
+
+class Watched(torch.nn.Module):
+    """A network that keeps what it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.seen = FocusAttentionNet(width=8, depth=2), []
+
+    def forward(self, images, focus_distances_m, *others, **known):
+        self.seen.append((images, focus_distances_m))
+        return self.network(images, focus_distances_m, *others, **known)
+
+
+def test_slices_left_out_are_compared_and_not_seen():
+    """What the left-out slice shows changes the loss and not the answer; another draw leaves out another."""
+    network = Watched()
+    model = module(network, left_out=1)
+    batch = replace(FocalStack.collate(stacks(4)).without_truth(), draw=(1, 2, 3, 4))
+    first = model(batch)
+    images, focus_m = network.seen[0]
+    assert images.shape[1] == 2 and first.rendered.shape == batch.images.shape
+    out = [
+        int((one[:, None] != kept).all(1).nonzero()[0])
+        for one, kept in zip(batch.focus_distances_m, focus_m, strict=True)
+    ]
+    assert len(set(out)) > 1
+    for index, left in enumerate(out):
+        kept = [k for k in range(3) if k != left]
+        assert torch.equal(images[index], batch.images[index, kept])
+    other = batch.images.clone()
+    for index, left in enumerate(out):
+        other[index, left] = 1 - other[index, left]
+    lies = replace(batch, images=other)
+    assert torch.equal(model(lies).depth_m, first.depth_m)
+    losses = [model.compare(model.predicted(one))["reconstruction"] for one in (batch, lies)]
+    assert bool((losses[1] > losses[0] + 0.01).all())
+    model.eval()
+    assert model(batch).rendered.shape == batch.images.shape and network.seen[-1][0].shape[1] == 3
+
+
+def test_two_slices_remain_to_a_network_however_many_are_left_out():
+    network = Watched()
+    module(network, left_out=7)(FocalStack.collate(stacks(2)))
+    assert network.seen[0][0].shape[1] == 2
+    with pytest.raises(InputError, match="left_out"):
+        module(left_out=-1)

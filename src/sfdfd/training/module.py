@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from sfdfd.data.files import written_aside
+from sfdfd.data.sampling import random_for
 from sfdfd.errors import InputError, checked_whole, one_line
 from sfdfd.measures.metrics import depth_metrics
-from sfdfd.networks.interface import NetworkOutput, predict_stack
+from sfdfd.networks.interface import NetworkOutput, answer_of, rendered
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
@@ -28,6 +29,8 @@ __all__ = ["CONFIG_KEY", "DepthFromDefocus", "NotFiniteError", "depth_spread"]
 
 CONFIG_KEY = "sfdfd_config"
 """Where a checkpoint carries the run's resolved configuration, as plain Python."""
+LEAST_SEEN = 2
+"""So many slices a network sees at least, however many are left out."""
 
 
 def depth_spread(depth_m: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
@@ -66,6 +69,9 @@ class DepthFromDefocus(lightning.LightningModule):
         log_truth_metrics: log ``truth/depth_abs_rel`` in validation where truth exists.
         channels_last: keep convolutions in channels-last memory (about twice as fast on CPUs).
         compile: compile the network with torch.compile for training steps (needs a C++ compiler; validation runs eager).
+        left_out: slices of each stack, drawn at random, that the network does not see in a training step and the loss compares
+            as well: what it answers has to predict photographs that it does not know. Two remain to it at least. (The judge
+            of a real stack, as a teacher.)
         skip_nonfinite: how many steps with a NaN or infinite loss or gradient may be left out; one more ends the run, with
             its batch saved as ``nonfinite_STEP.pt`` in the run folder.
         camera: the model's camera where it is not the data's; None takes the camera that each stack carries.
@@ -94,6 +100,7 @@ class DepthFromDefocus(lightning.LightningModule):
         log_truth_metrics: bool = True,
         channels_last: bool = True,
         compile: bool = False,
+        left_out: int = 0,
         skip_nonfinite: int = 0,
         camera: Camera | None = None,
         run_config: dict[str, Any] | None = None,
@@ -106,6 +113,7 @@ class DepthFromDefocus(lightning.LightningModule):
         self.make_optimizer, self.augmentation = optimizer, augmentation
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.log_truth_metrics = log_truth_metrics
+        self.left_out = checked_whole(left_out, "left_out (module.left_out)", 0)
         self.skip_nonfinite = checked_whole(skip_nonfinite, "skip_nonfinite (module.skip_nonfinite)", 0)
         self.nonfinite_steps = 0
         self._last_batch: tuple[FocalStack, Tensor] | None = None
@@ -121,7 +129,17 @@ class DepthFromDefocus(lightning.LightningModule):
         Raises:
             NotFiniteError: the network's depth is no number somewhere.
         """
-        return predict_stack(self.network, self.renderer, stack.seen_by(self.camera), self._finite_output)
+        stack = stack.seen_by(self.camera)
+        given = self._sparser(stack) if self.training and self.left_out else stack
+        return rendered(answer_of(self.network, self.renderer, given, self._finite_output), self.renderer, stack)
+
+    def _sparser(self, stack: FocalStack) -> FocalStack:
+        """What the network sees of a batch in training."""
+        count = stack.images.shape[1]
+        kept = max(count - self.left_out, min(count, LEAST_SEEN))
+        draws = stack.draw or torch.randint(2**62, (len(stack),)).tolist()
+        chances = torch.stack([torch.rand(count, generator=random_for(draw, "left out")) for draw in draws])
+        return stack.with_slices(chances.argsort(1)[:, :kept].sort(1).values.to(stack.images.device))
 
     def _finite_output(self, *arguments: Any, **known: Any) -> NetworkOutput:
         network = self.compiled if self.training and self.compiled is not None else self.network
