@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
-__all__ = ["EpochBatches", "Sample", "Share", "draw_of", "random_for"]
+__all__ = ["EpochBatches", "Sample", "Share", "chances_of", "draw_of", "random_for"]
 
 
 def draw_of(*parts: Any) -> int:
@@ -23,6 +24,12 @@ def draw_of(*parts: Any) -> int:
 def random_for(draw: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
     """The random numbers of one purpose (crop, slices, noise) for one use of a sample: independent of other purposes."""
     return torch.Generator(device).manual_seed(draw_of(draw, purpose))
+
+
+def chances_of(draws: Sequence[int] | None, samples: int, purpose: str, count: int) -> Tensor:
+    """(samples, count) numbers in [0, 1), a row from each sample's draw; from torch's own generator where there are none."""
+    draws = draws or torch.randint(2**62, (samples,)).tolist()
+    return torch.stack([torch.rand(count, generator=random_for(draw, purpose)) for draw in draws])
 
 
 class Sample(int):

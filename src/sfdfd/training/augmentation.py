@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfdfd.data.sampling import random_for
+from sfdfd.data.sampling import chances_of
 from sfdfd.stack import FocalStack
 
 __all__ = ["StackAugmentation"]
@@ -40,8 +40,7 @@ class StackAugmentation(nn.Module):
 
         What is random about a sample comes from ``stack.draw``, from torch's own generator where there is none.
         """
-        draws = stack.draw or torch.randint(2**62, (len(stack),)).tolist()
-        chances = torch.stack([torch.rand(10, generator=random_for(draw, "augmentation")) for draw in draws])
+        chances = chances_of(stack.draw, len(stack), "augmentation", 10)
         moved = FocalStack.collate(
             [self._moved(one, chance) for one, chance in zip(stack, chances.tolist(), strict=True)]
         )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from sfdfd.data.files import written_aside
-from sfdfd.data.sampling import random_for
+from sfdfd.data.sampling import chances_of
 from sfdfd.errors import InputError, checked_whole, one_line
 from sfdfd.measures.metrics import depth_metrics
 from sfdfd.networks.interface import NetworkOutput, answer_of, rendered
@@ -69,9 +69,9 @@ class DepthFromDefocus(lightning.LightningModule):
         log_truth_metrics: log ``truth/depth_abs_rel`` in validation where truth exists.
         channels_last: keep convolutions in channels-last memory (about twice as fast on CPUs).
         compile: compile the network with torch.compile for training steps (needs a C++ compiler; validation runs eager).
-        left_out: slices of each stack, drawn at random, that the network does not see in a training step and the loss compares
-            as well: what it answers has to predict photographs that it does not know. Two remain to it at least. (The judge
-            of a real stack, as a teacher.)
+        left_out: slices of each stack, drawn at random, that the network does not see in a training step and the loss
+            compares as well: what it answers has to predict photographs that it does not know. Two remain to it at least.
+            (The judge of a real stack, as a teacher.)
         skip_nonfinite: how many steps with a NaN or infinite loss or gradient may be left out; one more ends the run, with
             its batch saved as ``nonfinite_STEP.pt`` in the run folder.
         camera: the model's camera where it is not the data's; None takes the camera that each stack carries.
@@ -137,8 +137,7 @@ class DepthFromDefocus(lightning.LightningModule):
         """What the network sees of a batch in training."""
         count = stack.images.shape[1]
         kept = max(count - self.left_out, min(count, LEAST_SEEN))
-        draws = stack.draw or torch.randint(2**62, (len(stack),)).tolist()
-        chances = torch.stack([torch.rand(count, generator=random_for(draw, "left out")) for draw in draws])
+        chances = chances_of(stack.draw, len(stack), "left out", count)
         return stack.with_slices(chances.argsort(1)[:, :kept].sort(1).values.to(stack.images.device))
 
     def _finite_output(self, *arguments: Any, **known: Any) -> NetworkOutput:
