@@ -82,12 +82,12 @@ def test_one_slow_step_does_not_keep_it_from_the_full_size(monkeypatch):
 
     def ends_at_half(step_s):
         now[0] = 0.0
-        clock = refine._Clock(5.0, None, 0.0, 0.15, 1)
+        clock = refine._Clock(5.0, None, 0.0, Priors(coarse_share=0.15), 1)
         clock.begin_level()
         for seconds in step_s:
             now[0] += seconds
             clock.step()
-            clock.until(0)
+            clock.level_gone(0)
         return clock.ends_with(0)
 
     assert not ends_at_half([0.3, 0.02, 0.3])

@@ -13,6 +13,7 @@ or the other (both render alike); the wall's colour farther away can.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -61,9 +62,11 @@ class Priors:
         softness: eps of p.
         lr_depth, lr_slopes, lr_aif: Adam's learning rates for p and its slopes (each level of the pyramid) and for the AIF.
         pyramid: number of levels of p.
-        coarse_share: share of the time spent at half the size.
+        coarse_share: share of the time spent at half the size, and less;
+        coarse_steps: steps at each of these at most: longer, and silhouettes settle where half the size has them.
         draft_share: share of the full size's stage whose renderer is a draft (``method="draft"``), where it has such. (At
             half the size already, the AIF would take over what the wide levels of an occlusion-aware draft blur.)
+        draft_steps: steps so rendered at most.
         hidden_px: how far behind a silhouette the surface that it hides is a second layer of unknown colour, at full size
             (other slices see it through the blurred foreground); 0 for none.
         trust: weight of the departure from the start where the start says how sure it is,
@@ -85,14 +88,16 @@ class Priors:
     farness: float = 0.006
     edge_sharpness: float = 20.0
     outlier_level: float = 0.02
-    aif_smoothness: float = 0.001
+    aif_smoothness: float = 0.005
     softness: float = 1e-3
     lr_depth: float = 0.006
     lr_slopes: float = 0.001
     lr_aif: float = 0.01
     pyramid: int = 6
     coarse_share: float = 0.5
+    coarse_steps: float = 30
     draft_share: float = 0.3
+    draft_steps: float = 20
     hidden_px: int = 6
     trust: float = 0.0023
     least_spread: float = 0.06
@@ -108,11 +113,14 @@ SPREAD = Priors(
     farness=0.0,
     edge_sharpness=12.0,
     outlier_level=0.006,
+    aif_smoothness=0.001,
     softness=5.5e-4,
     lr_depth=0.004,
     lr_aif=0.006,
     coarse_share=0.15,
+    coarse_steps=math.inf,
     draft_share=0.7,
+    draft_steps=math.inf,
     hidden_px=0,
     trust=0.0,
     unexplained=0.0,

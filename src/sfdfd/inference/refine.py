@@ -142,7 +142,7 @@ class Refiner:
         fitted = {*self.fit, "k"} if fit_blur else self.fit
         unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], like=aif))
         last = sum(priors.coarse_share > 0 and min(aif.shape[-2:]) >= smallest for smallest in (96, 320))
-        clock = _Clock(self.seconds, self.steps, spent_s, priors.coarse_share, last)
+        clock = _Clock(self.seconds, self.steps, spent_s, priors, last)
         problem.weigh(*unknown)
         levels = [problem]
         for _ in range(last):
@@ -167,7 +167,7 @@ class Refiner:
                 break
             else:
                 variables = level.detailed(variables, levels[number - 1])
-            reached, begin, hold = number, clock.gone(), 1.0
+            reached, hold = number, 1.0
             clock.begin_level()
             pyramid = _Pyramid(variables[0], priors.pyramid)
             image, lens = variables[1].clone().requires_grad_(), variables[2].clone()
@@ -186,10 +186,9 @@ class Refiner:
             groups.append({"params": colours, "rate": priors.lr_aif, "warming": 1})
             optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
             try:
-                while not interrupted and (share := clock.gone()) < (until := clock.until(number)):
-                    final = until == 1
-                    local = (share - begin) / (until - begin)
-                    level.drafts = drafts and level is problem and local < priors.draft_share
+                while not interrupted and (local := clock.level_gone(number)) < 1:
+                    final = clock.ends_with(number)
+                    level.drafts = drafts and level is problem and clock.drafts(local)
                     floor = 0.04 if final else 0.2
                     for group in optimizer.param_groups:
                         group["lr"] = group["rate"] * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * local)))
@@ -210,7 +209,7 @@ class Refiner:
                     if clock.steps % BENT_EVERY == 0:
                         pyramid.move_to(lens.bent(pyramid.position().detach()))
                     clock.step()
-                    told(share, position.detach(), float(energy.detach().mean()))
+                    told(clock.gone(), position.detach(), float(energy.detach().mean()))
             except KeyboardInterrupt:
                 interrupted = True
             level.drafts = False
@@ -253,17 +252,18 @@ class Refiner:
 class _Clock:
     """How much of the time, or of the steps, is gone, and which level they are spent on.
 
-    Half of the time goes to the coarser levels, in equal parts. Of seconds, the full size is not begun where it could not
-    take ``LEAST_STEPS`` (as the fastest of the first at half the size says: a slow one may be another program's doing): half
-    the size goes on instead. (A quarter is too little: there the answer gets worse than a sweep at full size.)
+    ``coarse_share`` goes to the coarser levels, in equal parts, but not more than ``coarse_steps`` on each. Of seconds, the
+    full size is not begun where it could not take ``LEAST_STEPS`` (as the fastest of the first at half the size says: a slow
+    one may be another program's doing): half the size goes on instead. (A quarter is too little: there the answer gets worse
+    than a sweep at full size.)
     """
 
-    def __init__(self, seconds: float, steps: int | None, spent_s: float, coarse_share: float, last: int) -> None:
-        self.all_steps, self.spent_s, self.last = steps, spent_s, last
-        self.shares = [coarse_share * (number + 1) / max(last, 1) for number in range(last)] + [1.0]
+    def __init__(self, seconds: float, steps: int | None, spent_s: float, priors: Priors, last: int) -> None:
+        self.all_steps, self.spent_s, self.last, self.priors = steps, spent_s, last, priors
+        self.shares = [priors.coarse_share * (number + 1) / max(last, 1) for number in range(last)] + [1.0]
         self.budget_s = max(seconds - spent_s, LEAST_SHARE * seconds)
         self.steps, self.begun_s, self.ending = 0, time.monotonic(), last
-        self._before_s, self._fastest_s, self.level_steps = self.begun_s, math.inf, 0
+        self._before_s, self._fastest_s, self.level_steps, self._level_begun = self.begun_s, math.inf, 0, 0.0
 
     @property
     def seconds(self) -> float:
@@ -275,7 +275,12 @@ class _Clock:
         return (time.monotonic() - self.begun_s) / self.budget_s
 
     def begin_level(self) -> None:
-        self._before_s, self._fastest_s, self.level_steps = time.monotonic(), math.inf, 0
+        self._before_s, self._fastest_s, self.level_steps, self._level_begun = (
+            time.monotonic(),
+            math.inf,
+            0,
+            self.gone(),
+        )
 
     def step(self) -> None:
         self.steps += 1
@@ -287,13 +292,22 @@ class _Clock:
     def ends_with(self, number: int) -> bool:
         return self.ending <= number
 
-    def until(self, number: int) -> float:
-        """The share at which a level ends; what half the size has taken so far says whether the full one is worth it."""
+    def level_gone(self, number: int) -> float:
+        """How much of a level is gone, 1 where it ends; what half the size has taken so far says whether the full one is
+        worth it."""
+        gone = self.gone()
         if self.all_steps is None and number == self.last - 1 < self.ending and self.level_steps == 3:
-            left_s = (1 - max(self.shares[number], self.gone())) * self.budget_s
+            capped = self._level_begun + self.priors.coarse_steps * self._fastest_s / self.budget_s
+            left_s = (1 - max(min(self.shares[number], capped), gone)) * self.budget_s
             if left_s < LEAST_STEPS * STEP_RATIO * self._fastest_s:
                 self.ending = number
-        return 1.0 if number >= self.ending else self.shares[number]
+        until = 1.0 if self.ends_with(number) else self.shares[number]
+        local = (gone - self._level_begun) / (until - self._level_begun) if gone < until else 1.0
+        return local if self.ends_with(number) else max(local, self.level_steps / max(self.priors.coarse_steps, 1))
+
+    def drafts(self, local: float) -> bool:
+        """Whether the full size, so much of which is gone, renders drafts."""
+        return local < self.priors.draft_share and self.level_steps < self.priors.draft_steps
 
 
 def chosen(wins: Bool[Tensor, "b"], new: Tensor, old: Tensor) -> Tensor:
