@@ -75,6 +75,30 @@ def test_where_the_full_size_would_take_too_long_half_the_size_goes_on(scene, mo
     assert abs_rel(found.depth_m, scene) < abs_rel(start[0], scene)
 
 
+@pytest.mark.parametrize("spent", [{"seconds": 2.0}, {"steps": 60}])
+def test_half_the_size_has_so_many_steps_at_most(scene, spent):
+    """In time and in steps: longer there, and silhouettes settle where half the size has them."""
+    refiner, sizes = Refiner(**spent, coarse_share=0.5, coarse_steps=4), []
+    refiner.watch = lambda position: sizes.append(tuple(position.shape[-2:]))
+    refiner(scene, RENDERER, *start_of(scene))
+    full = scene.images.shape[-2:]
+    assert sizes[1:5] == [tuple(-(-n // 2) for n in full)] * 4 and set(sizes[5:]) == {tuple(full)} and len(sizes) > 20
+
+
+def test_a_draft_has_so_many_steps_at_most(monkeypatch):
+    stack = example_stack(weighting="occlusion")
+    renderer = DefocusRenderer(weighting="occlusion", sigma_scale=0.5, method="fast")
+    drafted, energy = [], Energy.energy
+
+    def noted(self, *args, **options):
+        drafted.append(self.drafts)
+        return energy(self, *args, **options)
+
+    monkeypatch.setattr(Energy, "energy", noted)
+    Refiner(steps=12, draft_share=1.0, draft_steps=3, coarse_share=0.0)(stack, renderer, stack.depth_m, stack.aif)
+    assert drafted[:12] == [True] * 3 + [False] * 9 and not any(drafted[12:])
+
+
 def test_one_slow_step_does_not_keep_it_from_the_full_size(monkeypatch):
     """A new basis of PSFs, or another program: the fastest of the first steps says what a step takes."""
     now = [0.0]
