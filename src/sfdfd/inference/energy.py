@@ -88,7 +88,7 @@ class Priors:
     farness: float = 0.006
     edge_sharpness: float = 20.0
     outlier_level: float = 0.02
-    aif_smoothness: float = 0.005
+    aif_smoothness: float = 0.007
     softness: float = 1e-3
     lr_depth: float = 0.006
     lr_slopes: float = 0.001
@@ -97,7 +97,7 @@ class Priors:
     coarse_share: float = 0.5
     coarse_steps: float = 30
     draft_share: float = 0.3
-    draft_steps: float = 20
+    draft_steps: float = 10
     hidden_px: int = 6
     trust: float = 0.0023
     least_spread: float = 0.06
