@@ -26,8 +26,7 @@ from sfdfd.stack import FocalStack
 __all__ = ["BlurScale", "camera_for", "estimate_blur_scale", "scale_std"]
 
 AIF_SMOOTHNESS = 0.001
-"""Weight of the AIF's total variation: the figures of the estimate were measured with it, and a smoother AIF asks for less
-blur."""
+"""Weight of the AIF's total variation, with which the figures of the estimate were measured."""
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ class Priors:
         softness: eps of p.
         lr_depth, lr_slopes, lr_aif: Adam's learning rates for p and its slopes (each level of the pyramid) and for the AIF.
         pyramid: number of levels of p.
-        coarse_share: share of the time spent at half the size, and less;
-        coarse_steps: steps at each of these at most: longer, and silhouettes settle where half the size has them.
+        coarse_share: share of the time spent at half the size and at a quarter, at most.
+        coarse_steps: steps at each of these, at most: longer, and silhouettes settle where half the size has them.
         draft_share: share of the full size's stage whose renderer is a draft (``method="draft"``), where it has such. (At
             half the size already, the AIF would take over what the wide levels of an occlusion-aware draft blur.)
         draft_steps: steps so rendered at most.

@@ -186,7 +186,7 @@ class Refiner:
             groups.append({"params": colours, "rate": priors.lr_aif, "warming": 1})
             optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
             try:
-                while not interrupted and (local := clock.level_gone(number)) < 1:
+                while not interrupted and (local := clock.level_gone(number, share := clock.gone())) < 1:
                     final = clock.ends_with(number)
                     level.drafts = drafts and level is problem and clock.drafts(local)
                     floor = 0.04 if final else 0.2
@@ -209,7 +209,7 @@ class Refiner:
                     if clock.steps % BENT_EVERY == 0:
                         pyramid.move_to(lens.bent(pyramid.position().detach()))
                     clock.step()
-                    told(clock.gone(), position.detach(), float(energy.detach().mean()))
+                    told(share, position.detach(), float(energy.detach().mean()))
             except KeyboardInterrupt:
                 interrupted = True
             level.drafts = False
@@ -263,7 +263,7 @@ class _Clock:
         self.shares = [priors.coarse_share * (number + 1) / max(last, 1) for number in range(last)] + [1.0]
         self.budget_s = max(seconds - spent_s, LEAST_SHARE * seconds)
         self.steps, self.begun_s, self.ending = 0, time.monotonic(), last
-        self._before_s, self._fastest_s, self.level_steps, self._level_begun = self.begun_s, math.inf, 0, 0.0
+        self.begin_level()
 
     @property
     def seconds(self) -> float:
@@ -275,12 +275,8 @@ class _Clock:
         return (time.monotonic() - self.begun_s) / self.budget_s
 
     def begin_level(self) -> None:
-        self._before_s, self._fastest_s, self.level_steps, self._level_begun = (
-            time.monotonic(),
-            math.inf,
-            0,
-            self.gone(),
-        )
+        self._before_s, self._fastest_s = time.monotonic(), math.inf
+        self._level_begun, self.level_steps = self.gone(), 0
 
     def step(self) -> None:
         self.steps += 1
@@ -292,10 +288,9 @@ class _Clock:
     def ends_with(self, number: int) -> bool:
         return self.ending <= number
 
-    def level_gone(self, number: int) -> float:
-        """How much of a level is gone, 1 where it ends; what half the size has taken so far says whether the full one is
-        worth it."""
-        gone = self.gone()
+    def level_gone(self, number: int, gone: float) -> float:
+        """How much of a level is gone, 1 where it ends, when ``gone`` of the whole is; what half the size has taken so far
+        says whether the full one is worth it."""
         if self.all_steps is None and number == self.last - 1 < self.ending and self.level_steps == 3:
             capped = self._level_begun + self.priors.coarse_steps * self._fastest_s / self.budget_s
             left_s = (1 - max(min(self.shares[number], capped), gone)) * self.budget_s
