@@ -1,14 +1,16 @@
 """The energy of an answer: how badly depth and AIF explain a stack through the renderer, and how unlike a scene they are.
 
-    E = mean psi(R(I, p) - J) + sum_o mean w_o [alpha_1 rho(p(x+o) - p(x) - o v) + alpha_2 rho(o (v(x+o) - v(x)))]
-        + gamma mean rho(dI) + tau mean log(1 + ((p - p_0) / s)^2 / 2),        w_o = b + (1 - b) exp(-beta |I(x+o) - I(x)|)
+    E = mean psi(R(I, p) - J) + sum_o mean [alpha_1 h_o(p(x+o) - p(x) - o v) + alpha_2 h_o(o (v(x+o) - v(x)))]
+        + gamma mean rho(dI) + tau mean log(1 + ((p - p_0) / s)^2 / 2)
+    h_o(x) = w_o rho(x) + (1 - w_o) q log(1 + rho(x) / q),   w_o = exp(-beta |I(x+o) - I(x)|)
     rho(x) = sqrt(x^2 + eps^2),   psi(x) = c log(1 + rho(x) / c)
 
 over the position p of inverse depth between far and near, in which blur is linear (and a plane is a plane), the AIF I, and
 the slopes v of p: total generalised variation (Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 2010), which lets surfaces
 slant for nothing and asks a price for their bends (less eps: slopes of 0 cost nothing). Offsets o of a few lengths along
 both axes: beside a foreground in front of a plain wall, data cannot tell whether a strip of wall colour belongs to the one
-or the other (both render alike); the wall's colour farther away can.
+or the other (both render alike); the wall's colour farther away can. An edge of the AIF frees a jump of p, and not a ripple
+of the size q: the texture of a flat wall is no relief.
 """
 
 from __future__ import annotations
@@ -77,8 +79,8 @@ class Priors:
         least_spread: smallest s.
         unexplained: first quartile of the residuals (of a range of 1) up to which a slice counts in full; 0 where all
             shall; see :meth:`Energy.weigh`.
-        binding: b, share of the smoothness that no edge of the AIF would free if nothing were explained, see
-            :meth:`Energy.weigh`.
+        ripple_px: difference in blur radius up to which depth is held together across an edge of the AIF, too; 0 where it
+            is not.
     """
 
     smoothness: float = 0.04
@@ -86,7 +88,7 @@ class Priors:
     offsets: tuple[int, ...] = (1, 2, 4, 8, 16)
     early: float = 5.0
     farness: float = 0.006
-    edge_sharpness: float = 20.0
+    edge_sharpness: float = 40.0
     outlier_level: float = 0.02
     aif_smoothness: float = 0.007
     softness: float = 1e-3
@@ -102,7 +104,7 @@ class Priors:
     trust: float = 0.0023
     least_spread: float = 0.06
     unexplained: float = 0.0013
-    binding: float = 0.1
+    ripple_px: float = 0.05
 
 
 SPREAD = Priors(
@@ -124,6 +126,7 @@ SPREAD = Priors(
     hidden_px=0,
     trust=0.0,
     unexplained=0.0,
+    ripple_px=0.0,
 )
 """For models that only spread light (source, target): what they cannot explain beside an edge is given up early."""
 
@@ -163,14 +166,19 @@ class Energy:
         self.jump = HIDING_PX / span_px.clamp_min(1e-6)
         self.trust = priors.trust * (10 / span_px.clamp(*TRUST_SPAN_PX)).square()
 
+    @property
+    def ripple(self) -> Float[Tensor, "b 1 1"]:
+        """q in positions: what ``ripple_px`` of blur are, the more the less is explained."""
+        return (self.priors.ripple_px / HIDING_PX * self.jump / self.explained.square())[:, None, None]
+
     def weigh(self, position: Tensor, aif: Tensor, lens: Lens) -> None:
         """Let data say the less the more of them an answer leaves unexplained: noise, a lens that the model does not have,
         what moved.
 
         A slice says (u / r)^2, r the first quartile of its residuals and u ``unexplained``, 1 at most and ``LEAST_SAID`` at
         least. (A quartile does not see where an answer is wrong, if it is right in a quarter of the image.) Slices weigh by
-        that, the prior of depth by the inverse of its mean m, and the trust in a start, which knows light alone, by m^2; no
-        edge of the AIF frees depth of the share b (1 - m).
+        that, the prior of depth by the inverse of its mean m, the trust in a start, which knows light alone, by m^2, and
+        what counts as a ripple of depth is larger by 1/m^2.
         """
         level = self.priors.unexplained
         if not level:
@@ -339,7 +347,7 @@ class Energy:
         plain = ease * self.plainness(guide) if ease else torch.zeros_like(position)
         energy = priors.farness * (plain * position).mean((1, 2))
         factor = (1 + (priors.early - 1) * plain) / len(priors.offsets)
-        bound = priors.binding * (1 - self.explained)[:, None, None]
+        ripple = self.ripple
         for axis, direction in ((-1, 0), (-2, 1)):
             extent = position.shape[axis]
             for offset in priors.offsets:
@@ -351,16 +359,22 @@ class Energy:
                     return values.narrow(axis, offset, length) - values.narrow(axis, 0, length)
 
                 length, eps = extent - offset, priors.softness**2
-                free = torch.exp(-priors.edge_sharpness * step_by(guide).abs().mean(1))
-                free = (bound + (1 - bound) * free) * factor.narrow(axis, 0, length)
+                bound = torch.exp(-priors.edge_sharpness * step_by(guide).abs().mean(1))
+
+                def held(step: Tensor, bound: Tensor = bound) -> Tensor:
+                    if not priors.ripple_px:
+                        return bound * step
+                    return bound * step + (1 - bound) * ripple * torch.log1p(step / ripple)
+
+                weight = factor.narrow(axis, 0, length)
                 first = step_by(position)
                 if slopes is not None:
                     slope = slopes[:, direction]
                     first = first - offset * (slope.narrow(axis, offset, length) + slope.narrow(axis, 0, length)) / 2
                     bends = offset * step_by(slopes)
-                    weighed = (free[:, None] * (torch.sqrt(bends * bends + eps) - priors.softness)).sum(1)
-                    energy = energy + priors.bending * weighed.mean((1, 2))
-                energy = energy + priors.smoothness * (free * torch.sqrt(first * first + eps)).mean((1, 2))
+                    bent = sum(held(torch.sqrt(bend * bend + eps) - priors.softness) for bend in bends.unbind(1))
+                    energy = energy + priors.bending * (weight * bent).mean((1, 2))
+                energy = energy + priors.smoothness * (weight * held(torch.sqrt(first * first + eps))).mean((1, 2))
         return energy
 
 
