@@ -104,7 +104,7 @@ class Priors:
     trust: float = 0.0023
     least_spread: float = 0.06
     unexplained: float = 0.0013
-    ripple_px: float = 0.05
+    ripple_px: float = 0.1
 
 
 SPREAD = Priors(
@@ -168,8 +168,8 @@ class Energy:
 
     @property
     def ripple(self) -> Float[Tensor, "b 1 1"]:
-        """q in positions: what ``ripple_px`` of blur are, the more the less is explained."""
-        return (self.priors.ripple_px / HIDING_PX * self.jump / self.explained.square())[:, None, None]
+        """q: what ``ripple_px`` of blur are in positions."""
+        return (self.priors.ripple_px / HIDING_PX * self.jump)[:, None, None]
 
     def weigh(self, position: Tensor, aif: Tensor, lens: Lens) -> None:
         """Let data say the less the more of them an answer leaves unexplained: noise, a lens that the model does not have,
@@ -177,8 +177,7 @@ class Energy:
 
         A slice says (u / r)^2, r the first quartile of its residuals and u ``unexplained``, 1 at most and ``LEAST_SAID`` at
         least. (A quartile does not see where an answer is wrong, if it is right in a quarter of the image.) Slices weigh by
-        that, the prior of depth by the inverse of its mean m, the trust in a start, which knows light alone, by m^2, and
-        what counts as a ripple of depth is larger by 1/m^2.
+        that, the prior of depth by the inverse of its mean m, and the trust in a start, which knows light alone, by m^2.
         """
         level = self.priors.unexplained
         if not level:
