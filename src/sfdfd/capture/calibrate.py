@@ -25,9 +25,6 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["BlurScale", "camera_for", "estimate_blur_scale", "scale_std"]
 
-AIF_SMOOTHNESS = 0.001
-"""Weight of the AIF's total variation, with which the figures of the estimate were measured."""
-
 
 @dataclass(frozen=True)
 class BlurScale:
@@ -121,7 +118,7 @@ def estimate_blur_scale(
     costs = torch.tensor([unexplained_by_sweep(stack_of(k), renderer) for k in candidates])
     start = candidates[0] * (candidates[1] / candidates[0]) ** float(minimum(costs[:, None, None]))
     depth_m, aif, *_ = plane_sweep(stack_of(start), renderer)
-    solver = Refiner(seconds=0, steps=steps, coarse_share=0.0, aif_smoothness=AIF_SMOOTHNESS)
+    solver = Refiner(seconds=0, steps=steps, coarse_share=0.0)
     result = solver(stack_of(start), renderer, depth_m, aif, fit_blur=True)
     values = (start * result.blur_factor).tolist()
     logs = torch.tensor(values, dtype=torch.float64).log()
