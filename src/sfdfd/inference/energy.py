@@ -164,12 +164,10 @@ class Energy:
         """Whether it renders with the draft."""
         span_px = torch.diff(stack.blur_at_ends_px(), dim=-1).abs().amax((1, 2))
         self.jump = HIDING_PX / span_px.clamp_min(1e-6)
+        self.ripple: Tensor | None = (
+            (priors.ripple_px / span_px.clamp_min(1e-6))[:, None, None] if priors.ripple_px else None
+        )
         self.trust = priors.trust * (10 / span_px.clamp(*TRUST_SPAN_PX)).square()
-
-    @property
-    def ripple(self) -> Float[Tensor, "b 1 1"]:
-        """q: what ``ripple_px`` of blur are in positions."""
-        return (self.priors.ripple_px / HIDING_PX * self.jump)[:, None, None]
 
     def weigh(self, position: Tensor, aif: Tensor, lens: Lens) -> None:
         """Let data say the less the more of them an answer leaves unexplained: noise, a lens that the model does not have,
@@ -346,7 +344,6 @@ class Energy:
         plain = ease * self.plainness(guide) if ease else torch.zeros_like(position)
         energy = priors.farness * (plain * position).mean((1, 2))
         factor = (1 + (priors.early - 1) * plain) / len(priors.offsets)
-        ripple = self.ripple
         for axis, direction in ((-1, 0), (-2, 1)):
             extent = position.shape[axis]
             for offset in priors.offsets:
@@ -359,22 +356,24 @@ class Energy:
 
                 length, eps = extent - offset, priors.softness**2
                 bound = torch.exp(-priors.edge_sharpness * step_by(guide).abs().mean(1))
-
-                def held(step: Tensor, bound: Tensor = bound) -> Tensor:
-                    if not priors.ripple_px:
-                        return bound * step
-                    return bound * step + (1 - bound) * ripple * torch.log1p(step / ripple)
-
                 weight = factor.narrow(axis, 0, length)
                 first = step_by(position)
                 if slopes is not None:
                     slope = slopes[:, direction]
                     first = first - offset * (slope.narrow(axis, offset, length) + slope.narrow(axis, 0, length)) / 2
-                    bends = offset * step_by(slopes)
-                    bent = sum(held(torch.sqrt(bend * bend + eps) - priors.softness) for bend in bends.unbind(1))
+                    bends = offset * step_by(slopes).movedim(1, 0)
+                    bent = _held(torch.sqrt(bends * bends + eps) - priors.softness, bound, self.ripple).sum(0)
                     energy = energy + priors.bending * (weight * bent).mean((1, 2))
-                energy = energy + priors.smoothness * (weight * held(torch.sqrt(first * first + eps))).mean((1, 2))
+                even = _held(torch.sqrt(first * first + eps), bound, self.ripple)
+                energy = energy + priors.smoothness * (weight * even).mean((1, 2))
         return energy
+
+
+def _held(step: Tensor, bound: Tensor, ripple: Tensor | None) -> Tensor:
+    """h of the module: what a step costs where the AIF leaves ``bound`` of it, w, bound; w of the step where q is None."""
+    if ripple is None:
+        return bound * step
+    return bound * step + (1 - bound) * ripple * torch.log1p(step / ripple)
 
 
 def start_of(
