@@ -47,7 +47,7 @@ SCALE = float(os.environ.get("SFDFD_FUZZ", "1"))
 LEAST, LEAST_PROCESSES = 2000, 50
 TINY = [*SMALL, "trainer.max_steps=1", "trainer.val_check_interval=1", "trainer.limit_val_batches=1"]
 DISTIL = [
-    "data=procedural", "data.height=48", "data.width=56", "data.train_length=1", "teacher.procedural=0", "stacks=1",
+    "data=procedural", "data.height=48", "data.width=56", "data.train_length=1", "teacher.procedural=0", "fresh=1",
     "teacher.refine.steps=1", "size=40", "crop=32", "batch_size=1", "network.width=8", "network.planes=6", "steps=1",
     "threads=1",
 ]  # fmt: skip

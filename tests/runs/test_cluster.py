@@ -126,7 +126,7 @@ def test_the_teacher_answers_on_two_workers_what_it_answers_alone(tmp_path):
     import torch
 
     common = ["data=procedural", "data.train_length=2", "data.height=48", "data.width=64", "data.val_length=1",
-              "data.test_length=1", "network=daif", "network.width=4", "stacks=0", "own_share=1", "teacher.procedural=1",
+              "data.test_length=1", "network=daif", "network.width=4", "fresh=0", "teacher.procedural=1",
               "teacher.refine.steps=1", "crop=32", "size=40", "steps=1", "batch_size=1", "threads=1"]  # fmt: skip
     inside("distil", *common, "output_dir=one", cwd=tmp_path)
     inside("distil", *common, "output_dir=two", "cluster=2", cwd=tmp_path)

@@ -286,6 +286,10 @@ def instantiate(node: Any, **more: Any) -> Any:
     import hydra.utils
 
     _check_node(node)
+    if node.get("_target_") is None:
+        raise InputError(
+            f"{node._get_full_key(None)}: has no _target_, nothing can be built; give it one, or remove the whole node"
+        )
     return hydra.utils.instantiate(node, _convert_="all", **more)
 
 

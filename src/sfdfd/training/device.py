@@ -46,11 +46,15 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU; Apple's MPS by name."""
+def pick_device(name: Any) -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU; else what torch takes for a device (Apple's MPS by name).
+
+    Raises:
+        InputError: torch takes it for none, or there is none of that name here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device={name}: not available here ({str(error).splitlines()[0]})") from None
