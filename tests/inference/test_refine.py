@@ -357,23 +357,28 @@ def test_what_an_answer_leaves_unexplained_says_less():
 
 
 def test_an_edge_of_the_image_frees_a_jump_of_depth_and_not_a_ripple():
-    """Of what it costs in a plain image a step h of depth at an edge of the AIF costs q log(1 + h / q) / h: next to nothing
-    where it is a jump, nearly all where it is smaller than q, a tenth of a pixel of blur."""
+    """Of what it costs in a plain image a step h of depth at an edge of the AIF costs q / (q + h): next to nothing where it
+    is a jump, nearly all where it is smaller than q, .3 px of blur. A step of slopes does the same with a tenth of that."""
     stack = example_stack(weighting="occlusion")
     renderer = DefocusRenderer(weighting="occlusion", sigma_scale=0.5)
     right = torch.zeros_like(stack.depth_m)
     right[..., right.shape[-1] // 2 :] = 1.0
     image = right[:, None].expand(-1, 3, -1, -1)
     span_px = float(torch.diff(stack.blur_at_ends_px(), dim=-1).abs().max())
+    none = 0 * right.double()
 
-    problem = Energy(Priors(softness=1e-6), stack, renderer)
+    def share(problem, position, slopes):
+        costs = (
+            problem.prior(position, guide, slopes=slopes) - problem.prior(none, guide, slopes=0 * slopes)
+            for guide in (image, torch.zeros_like(image))
+        )
+        return float(next(costs) / next(costs))
 
-    def share(height):
-        position, flat = (height * right).double(), torch.zeros_like(image)
-        bound, plain = (problem.prior(position, guide) - problem.prior(0 * position, guide) for guide in (image, flat))
-        return float(bound / plain)
-
-    ripple = 0.1 / span_px
-    for height in (0.1 * ripple, 2 * ripple, 0.5):
-        assert share(height) == pytest.approx(ripple * math.log1p(height / ripple) / height, rel=0.03)
-    assert share(0.5) < 0.1 < 0.9 < share(0.1 * ripple)
+    steps = Energy(Priors(softness=1e-6, bending=0), stack, renderer)
+    bends = Energy(Priors(softness=1e-6, smoothness=0, offsets=(1,)), stack, renderer)
+    level = none[:, None].expand(-1, 2, -1, -1)
+    for factor in (0.1, 2, 20):
+        height = factor * 0.3 / span_px
+        assert share(steps, height * right.double(), level) == pytest.approx(1 / (1 + factor), rel=0.03)
+        slopes = 0.1 * height * torch.stack([right, 0 * right], 1).double()
+        assert share(bends, none, slopes) == pytest.approx(1 / (1 + factor), rel=0.03)

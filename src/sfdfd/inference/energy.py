@@ -2,7 +2,7 @@
 
     E = mean psi(R(I, p) - J) + sum_o mean [alpha_1 h_o(p(x+o) - p(x) - o v) + alpha_2 h_o(o (v(x+o) - v(x)))]
         + gamma mean rho(dI) + tau mean log(1 + ((p - p_0) / s)^2 / 2)
-    h_o(x) = w_o rho(x) + (1 - w_o) q log(1 + rho(x) / q),   w_o = exp(-beta |I(x+o) - I(x)|)
+    h_o(x) = w_o rho(x) + (1 - w_o) q rho(x) / (q + rho(x)),   w_o = exp(-beta |I(x+o) - I(x)|)
     rho(x) = sqrt(x^2 + eps^2),   psi(x) = c log(1 + rho(x) / c)
 
 over the position p of inverse depth between far and near, in which blur is linear (and a plane is a plane), the AIF I, and
@@ -10,7 +10,8 @@ the slopes v of p: total generalised variation (Bredies, Kunisch, Pock, SIAM J. 
 slant for nothing and asks a price for their bends (less eps: slopes of 0 cost nothing). Offsets o of a few lengths along
 both axes: beside a foreground in front of a plain wall, data cannot tell whether a strip of wall colour belongs to the one
 or the other (both render alike); the wall's colour farther away can. An edge of the AIF frees a jump of p, and not a ripple
-of the size q: the texture of a flat wall is no relief.
+of the size q: the texture of a flat wall is no relief. What a jump costs there ends at q (Geman, Reynolds, IEEE PAMI 14,
+1992); of bends q is a tenth, or across a true edge the slopes of both sides would be one.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ BESIDE_PX = 6
 """So far from a jump a start may be on its wrong side."""
 LEAST_SAID = 0.5
 """A slice says so much at least, however little of it is explained."""
+BENT_RIPPLE = 0.1
+"""q of bends in that of steps."""
 SATURATED = 254.5 / 255
 """From here on a pixel says only "at least so bright"."""
 
@@ -79,12 +82,12 @@ class Priors:
         least_spread: smallest s.
         unexplained: first quartile of the residuals (of a range of 1) up to which a slice counts in full; 0 where all
             shall; see :meth:`Energy.weigh`.
-        ripple_px: difference in blur radius up to which depth is held together across an edge of the AIF, too; 0 where it
-            is not.
+        ripple_px: difference in blur radius, about, up to which depth is held together across an edge of the AIF, too; 0
+            where it is not.
     """
 
     smoothness: float = 0.04
-    bending: float = 0.16
+    bending: float = 0.64
     offsets: tuple[int, ...] = (1, 2, 4, 8, 16)
     early: float = 5.0
     farness: float = 0.006
@@ -93,7 +96,7 @@ class Priors:
     aif_smoothness: float = 0.007
     softness: float = 1e-3
     lr_depth: float = 0.006
-    lr_slopes: float = 0.001
+    lr_slopes: float = 0.0005
     lr_aif: float = 0.01
     pyramid: int = 6
     coarse_share: float = 0.5
@@ -104,7 +107,7 @@ class Priors:
     trust: float = 0.0023
     least_spread: float = 0.06
     unexplained: float = 0.0013
-    ripple_px: float = 0.1
+    ripple_px: float = 0.3
 
 
 SPREAD = Priors(
@@ -344,6 +347,7 @@ class Energy:
         plain = ease * self.plainness(guide) if ease else torch.zeros_like(position)
         energy = priors.farness * (plain * position).mean((1, 2))
         factor = (1 + (priors.early - 1) * plain) / len(priors.offsets)
+        bent_ripple = None if self.ripple is None else BENT_RIPPLE * self.ripple
         for axis, direction in ((-1, 0), (-2, 1)):
             extent = position.shape[axis]
             for offset in priors.offsets:
@@ -362,7 +366,7 @@ class Energy:
                     slope = slopes[:, direction]
                     first = first - offset * (slope.narrow(axis, offset, length) + slope.narrow(axis, 0, length)) / 2
                     bends = offset * step_by(slopes).movedim(1, 0)
-                    bent = _held(torch.sqrt(bends * bends + eps) - priors.softness, bound, self.ripple).sum(0)
+                    bent = _held(torch.sqrt(bends * bends + eps) - priors.softness, bound, bent_ripple).sum(0)
                     energy = energy + priors.bending * (weight * bent).mean((1, 2))
                 even = _held(torch.sqrt(first * first + eps), bound, self.ripple)
                 energy = energy + priors.smoothness * (weight * even).mean((1, 2))
@@ -373,7 +377,7 @@ def _held(step: Tensor, bound: Tensor, ripple: Tensor | None) -> Tensor:
     """h of the module: what a step costs where the AIF leaves ``bound`` of it, w, bound; w of the step where q is None."""
     if ripple is None:
         return bound * step
-    return bound * step + (1 - bound) * ripple * torch.log1p(step / ripple)
+    return bound * step + (1 - bound) * ripple * step / (ripple + step)
 
 
 def start_of(
