@@ -377,8 +377,11 @@ def test_an_edge_of_the_image_frees_a_jump_of_depth_and_not_a_ripple():
     steps = Energy(Priors(softness=1e-6, bending=0), stack, renderer)
     bends = Energy(Priors(softness=1e-6, smoothness=0, offsets=(1,)), stack, renderer)
     level = none[:, None].expand(-1, 2, -1, -1)
-    for factor in (0.1, 2, 20):
-        height = factor * 0.3 / span_px
-        assert share(steps, height * right.double(), level) == pytest.approx(1 / (1 + factor), rel=0.03)
-        slopes = 0.1 * height * torch.stack([right, 0 * right], 1).double()
-        assert share(bends, none, slopes) == pytest.approx(1 / (1 + factor), rel=0.03)
+    ripple = 0.3 / span_px
+    for height in (0.1 * ripple, 2 * ripple, 0.5):
+        held = ripple / (ripple + height)
+        assert share(steps, height * right.double(), level) == pytest.approx(held, rel=0.03)
+        assert share(bends, none, 0.1 * height * torch.stack([right, 0 * right], 1).double()) == pytest.approx(
+            held, rel=0.03
+        )
+    assert share(steps, 0.5 * right.double(), level) < 0.1 < 0.9 < share(steps, 0.1 * ripple * right.double(), level)
