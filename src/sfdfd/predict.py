@@ -171,10 +171,9 @@ def _predict_stack(settings: dict[str, Any], output_dir: Path, told: Told | None
         if settings["watch"] is not None:
             progress = Watch(Path(str(settings["watch"])), refiner, progress)
         small, refinement = estimator.solve(stack, progress)
-    start = "plane sweep" if estimator.sweeps(stack) else str(settings["checkpoint"])
     said = {
         "stack": str(settings["stack"]),
-        "start": start,
+        "start": "plane sweep" if network is None else str(settings["checkpoint"]),
         "run": run_record(),
         "optics": optics,
         "working_px": working_px,

@@ -10,6 +10,7 @@ from sfdfd.data.scenes.scene import Scene
 from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError
 from sfdfd.inference.estimator import DefocusEstimator
+from sfdfd.inference.methods import ReducedMethod
 from sfdfd.inference.refine import Refiner
 from sfdfd.optics import Camera, DefocusRenderer
 from sfdfd.stack import FocalStack
@@ -80,3 +81,23 @@ def test_a_padded_batch_of_two_sizes(scenes):
         alone = estimator.predict(stack)
         torch.testing.assert_close(together.depth_m[index, :height, :width], alone.depth_m[0])
         torch.testing.assert_close(together.rendered[index, ..., :height, :width], alone.rendered[0])
+
+
+def test_of_a_large_image_a_network_sees_fewer_pixels(scenes, monkeypatch):
+    """Refinement of a megapixel began at a plane sweep, whose false minima in plain regions stayed."""
+    estimator = DefocusEstimator.from_checkpoint("pretrained", refine_seconds=1, sigma_scale=0.5)
+    assert isinstance(estimator.start, ReducedMethod)
+    full = estimator.start.answer(scenes[0])
+    assert torch.equal(full.depth_m, estimator.start.method.answer(scenes[0]).depth_m)
+    monkeypatch.setattr("sfdfd.inference.methods.LARGE_PX", 96 * 128 // 2)
+    sizes, answer = [], estimator.start.method.answer
+    monkeypatch.setattr(
+        estimator.start.method, "answer", lambda stack: (sizes.append(stack.images.shape[-2:]), answer(stack))[1]
+    )
+    found = estimator.start.answer(scenes[0])
+    assert sizes == [(67, 90)]
+    assert found.depth_m.shape == (1, 96, 128) and found.spread.shape == (1, 96, 128)
+    error, before = (float((1 / x.depth_m - 1 / scenes[0].depth_m).abs().mean()) for x in (found, full))
+    assert error < 1.5 * before  # dioptres
+    gradients = [torch.diff(aif, dim=-1).abs().mean() for aif in (found.aif, full.aif)]
+    assert float(gradients[0] / gradients[1]) == pytest.approx(1.0, abs=0.1)  # the detail of all pixels

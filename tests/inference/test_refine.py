@@ -118,6 +118,43 @@ def test_one_slow_step_does_not_keep_it_from_the_full_size(monkeypatch):
     assert ends_at_half([0.3, 0.1, 0.3])  # ten steps of half a second are more than what is left
 
 
+@pytest.mark.parametrize(
+    ("quarter_s", "levels"), [(0.1, [30, 7]), (0.2, [17, 3]), (0.02, [30, 54]), (0.005, [30, 30, 37])]
+)
+def test_where_half_the_size_will_be_the_last_a_quarter_has_its_steps(monkeypatch, quarter_s, levels):
+    """A megapixel had 13 steps at a quarter and 8 at half the size in ten seconds, and ended where it began."""
+    now, taken = [0.0], []
+    monkeypatch.setattr(refine.time, "monotonic", lambda: now[0])
+    clock = refine._Clock(10.0, None, 3.5, Priors(), 2)
+    for number in range(3):
+        if number and clock.ends_with(number - 1):
+            break
+        clock.begin_level()
+        while clock.level_gone(number, clock.gone()) < 1:
+            now[0] += quarter_s * 5.5**number
+            clock.step()
+        taken.append(clock.level_steps)
+    assert taken == levels
+    assert 6.5 <= now[0] < 6.5 + quarter_s * 5.5 ** (len(levels) - 1)
+
+
+def test_a_slow_first_step_leaves_a_coarser_level_three(monkeypatch):
+    """The first step, five seconds long, took the share of a quarter, the second that of half the size, and nobody had been
+    asked whether the full size is worth it: ten seconds became thirty."""
+    now, taken = [0.0], []
+    monkeypatch.setattr(refine.time, "monotonic", lambda: now[0])
+    clock = refine._Clock(10.0, None, 3.5, Priors(), 2)
+    for number in range(3):
+        if number and clock.ends_with(number - 1):
+            break
+        clock.begin_level()
+        while clock.level_gone(number, clock.gone()) < 1:
+            now[0] += 4.0 if clock.steps == 0 else 0.05 * 5**number
+            clock.step()
+        taken.append(clock.level_steps)
+    assert taken == [3, 10]  # 2.4 s are left
+
+
 def test_the_first_to_be_seen_is_the_start(scene):
     """Before a step is taken, so that who waits sees something, and may stop there."""
     start, seen = start_of(scene), []
@@ -354,6 +391,23 @@ def test_what_an_answer_leaves_unexplained_says_less():
     dark = noisy.clone()
     dark[:, 2] = torch.where(covered[:, 2, None] > 0, stack.images[:, 2], 0.9)
     assert float(weighed(dark, covered).said[0, 2]) > float(weighed(dark, covered).said[0, 1])
+
+
+def test_of_a_large_image_half_the_size_says_what_is_left_unexplained(monkeypatch):
+    """A rendering of a megapixel took two thirds of ten seconds."""
+    stack, sizes = example_stack(weighting="occlusion"), []
+    renderer = DefocusRenderer(weighting="occlusion", sigma_scale=0.5, method="fast")
+    renderer.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[-2:])))
+    images = stack.images.clone()
+    images[:, 2] += 0.2
+    for largest in (48 * 64, 48 * 64 - 1):
+        monkeypatch.setattr("sfdfd.inference.energy.LARGE_PX", largest)
+        problem = Energy(Priors(), replace(stack, images=images), renderer)
+        problem.weigh(*problem.unknowns(stack.depth_m, stack.aif, Lens((), 1, images.shape[1], stack.aif)))
+        said = torch.as_tensor(problem.said).flatten() * problem.explained
+        assert int(said.argmin()) == 2 and float(said[2]) == pytest.approx(0.5)
+        assert float(said[[0, 1, 3, 4]].min()) > 0.6
+    assert sizes == [(48, 64), (24, 32)]
 
 
 def test_an_edge_of_the_image_frees_a_jump_of_depth_and_not_a_ripple():

@@ -30,6 +30,7 @@ from torch import Tensor
 from sfdfd.errors import InputError
 from sfdfd.inference.lens import Lens
 from sfdfd.inference.sweep import sharpest_slices
+from sfdfd.networks.cost_volume import LARGE_PX
 from sfdfd.optics.depth import depth_at, inverse_position
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
@@ -179,13 +180,18 @@ class Energy:
         A slice says (u / r)^2, r the first quartile of its residuals and u ``unexplained``, 1 at most and ``LEAST_SAID`` at
         least. (A quartile does not see where an answer is wrong, if it is right in a quarter of the image.) Slices weigh by
         that, the prior of depth by the inverse of its mean m, and the trust in a start, which knows light alone, by m^2.
+        Of images of more than ``LARGE_PX`` pixels half the size is asked: it costs a twelfth.
         """
         level = self.priors.unexplained
         if not level:
             return
+        asked, answer = self, (position, aif, lens)
+        if aif[0, 0].numel() > LARGE_PX:
+            asked = self.halved()
+            answer = asked.reduced(self.depth_m(position), aif, lens)
         with torch.no_grad():
-            residual = self.residual(position, aif, lens).abs()
-        residual = residual.masked_fill(self.stack.shown()[:, :, None] < 0.5, torch.nan).flatten(2)
+            residual = asked.residual(*answer).abs()
+        residual = residual.masked_fill(asked.stack.shown()[:, :, None] < 0.5, torch.nan).flatten(2)
         few = residual[..., :: 1 + residual.shape[-1] // 100_000]  # torch.quantile has a largest size
         ordered = few.sort(-1).values  # nan last
         place = (ordered.isfinite().sum(-1, keepdim=True) - 1).clamp_min(0) // 4

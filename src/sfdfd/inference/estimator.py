@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfdfd.data.images import working_px_for, working_size
-from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SizedMethod, SweepMethod, with_confidence
+from sfdfd.inference.methods import NetworkMethod, ReducedMethod, RefinedMethod, SweepMethod, with_confidence
 from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.upsampling import enlarged
 from sfdfd.networks.interface import Network
@@ -69,12 +69,11 @@ class DefocusEstimator:
         self.renderer = renderer or DefocusRenderer(sigma_scale=0.5)
         self.refiner = refiner
         self.network = network
-        sweep = SweepMethod(self.renderer)
-        self.start: Method = sweep
+        self.start: Method = SweepMethod(self.renderer)
         if network is not None:
             self.start = NetworkMethod(network, self.renderer, device=self.device)
             if refiner is not None and getattr(network, "needs_defocus", False):
-                self.start = SizedMethod(self.start, sweep)
+                self.start = ReducedMethod(self.start)
 
     @classmethod
     def from_checkpoint(
@@ -103,11 +102,6 @@ class DefocusEstimator:
         refiner = Refiner(seconds=refine_seconds) if refine_seconds else None
         camera = None if module is None else module.camera
         return cls(network, renderer, refiner, working_px, pick_device(device), camera)
-
-    def sweeps(self, stack: FocalStack) -> bool:
-        """Whether it starts from a plane sweep, not from a network."""
-        start = self.start.of(stack) if isinstance(self.start, SizedMethod) else self.start
-        return isinstance(start, SweepMethod)
 
     def __call__(self, stack: FocalStack) -> Prediction:
         return self.predict(stack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from sfdfd.data.datamodule import FocalStackDataModule
 from sfdfd.inference.confidence import confidence_of, depth_std_m
-from sfdfd.inference.energy import LEAST_SAID
+from sfdfd.inference.energy import LEAST_SAID, enlarged_to
 from sfdfd.inference.refine import Refinement, Refiner
-from sfdfd.inference.sweep import plane_sweep
+from sfdfd.inference.sweep import plane_sweep, sharpest_slices
 from sfdfd.inference.upsampling import mended_aif
 from sfdfd.networks.classical import classical_network, constant_network
 from sfdfd.networks.cost_volume import LARGE_PX
@@ -23,7 +24,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Method, Prediction
 
-__all__ = ["NetworkMethod", "RefinedMethod", "SizedMethod", "SweepMethod", "baselines", "with_confidence"]
+__all__ = ["NetworkMethod", "ReducedMethod", "RefinedMethod", "SweepMethod", "baselines", "with_confidence"]
 
 Progress = Callable[[float, int, float], None]
 
@@ -102,26 +103,36 @@ class SweepMethod:
         return plane_sweep(stack.seen_by(self.camera), self.renderer)
 
 
-class SizedMethod:
-    """A network up to ``LARGE_PX`` pixels, a plane sweep beyond: there a network takes longer than what it knows is worth
-    to a refinement that needs the time itself.
+class ReducedMethod:
+    """Another method's answer on images of ``LARGE_PX`` pixels at most, enlarged: there a network takes longer than its
+    finest detail is worth to a refinement that needs the time itself.
 
     Args:
-        network, sweep: the two.
+        method: the other.
     """
 
-    def __init__(self, network: NetworkMethod, sweep: SweepMethod) -> None:
-        self.network, self.sweep = network, sweep
+    def __init__(self, method: NetworkMethod | SweepMethod) -> None:
+        self.method, self.renderer = method, method.renderer
 
-    def of(self, stack: FocalStack) -> NetworkMethod | SweepMethod:
-        return self.sweep if stack.images[0, 0, 0].numel() > LARGE_PX else self.network
-
+    @torch.no_grad()
     def __call__(self, stack: FocalStack) -> Prediction:
-        return self.of(stack)(stack)
+        return rendered(self.answer(stack), self.renderer, stack)
 
+    @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
-        """Depth, AIF and spread, without rendering them."""
-        return self.of(stack).answer(stack)
+        """Depth, AIF and spread, without rendering them; the AIF with the detail of all pixels."""
+        height, width = stack.images.shape[-2:]
+        factor = math.sqrt(LARGE_PX / (height * width))
+        if factor >= 1:
+            return self.method.answer(stack)
+        found = self.method.answer(stack.resized(math.floor(height * factor), math.floor(width * factor)))
+
+        def enlarged(values: Tensor) -> Tensor:
+            return enlarged_to(values[:, None], stack.images[:, 0])[:, 0]
+
+        depth_m = 1 / enlarged(1 / found.depth_m)
+        spread = None if found.spread is None else enlarged(found.spread)
+        return NetworkOutput(depth_m, sharpest_slices(stack, depth_m), spread)
 
 
 class RefinedMethod:

@@ -31,6 +31,8 @@ LEAST_SHARE = 1 / 3
 """Of the seconds, for the descent itself, however long the start took."""
 LEAST_STEPS, STEP_RATIO = 10, 5.0
 """The full size is begun where it can take so many steps, each this many times as long as one at half the size."""
+TRIED_STEPS = 3
+"""So many steps of a coarser level say how fast it is."""
 WARMING_STEPS = 8
 """So many steps of a level until geometry moves at its full rate: Adam's first steps have the length of the rate whatever
 the slope, over all levels of the pyramid at once, and a short refinement spent its time on making that good."""
@@ -142,8 +144,9 @@ class Refiner:
         fitted = {*self.fit, "k"} if fit_blur else self.fit
         unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], like=aif))
         last = sum(priors.coarse_share > 0 and min(aif.shape[-2:]) >= smallest for smallest in (96, 320))
-        clock = _Clock(self.seconds, self.steps, spent_s, priors, last)
+        begun_s = time.monotonic()
         problem.weigh(*unknown)
+        clock = _Clock(self.seconds, self.steps, spent_s + time.monotonic() - begun_s, priors, last)
         levels = [problem]
         for _ in range(last):
             levels.insert(0, levels[0].halved())
@@ -252,15 +255,14 @@ class Refiner:
 class _Clock:
     """How much of the time, or of the steps, is gone, and which level they are spent on.
 
-    ``coarse_share`` goes to the coarser levels, in equal parts, but not more than ``coarse_steps`` on each. Of seconds, the
-    full size is not begun where it could not take ``LEAST_STEPS`` (as the fastest of the first at half the size says: a slow
-    one may be another program's doing): half the size goes on instead. (A quarter is too little: there the answer gets worse
-    than a sweep at full size.)
+    ``coarse_share`` goes to the levels before the last, in equal parts, but not more than ``coarse_steps`` on each. Of
+    seconds, the full size is not begun where it could not take ``LEAST_STEPS`` (as the fastest of the first at a coarser
+    level says: a slow one may be another program's doing): half the size is the last then, a quarter has all of the share
+    before it. (A quarter as the last is too little: there the answer gets worse than a sweep at full size.)
     """
 
     def __init__(self, seconds: float, steps: int | None, spent_s: float, priors: Priors, last: int) -> None:
         self.all_steps, self.spent_s, self.last, self.priors = steps, spent_s, last, priors
-        self.shares = [priors.coarse_share * (number + 1) / max(last, 1) for number in range(last)] + [1.0]
         self.budget_s = max(seconds - spent_s, LEAST_SHARE * seconds)
         self.steps, self.begun_s, self.ending = 0, time.monotonic(), last
         self.begin_level()
@@ -289,16 +291,22 @@ class _Clock:
         return self.ending <= number
 
     def level_gone(self, number: int, gone: float) -> float:
-        """How much of a level is gone, 1 where it ends, when ``gone`` of the whole is; what half the size has taken so far
-        says whether the full one is worth it."""
-        if self.all_steps is None and number == self.last - 1 < self.ending and self.level_steps == 3:
-            capped = self._level_begun + self.priors.coarse_steps * self._fastest_s / self.budget_s
-            left_s = (1 - max(min(self.shares[number], capped), gone)) * self.budget_s
-            if left_s < LEAST_STEPS * STEP_RATIO * self._fastest_s:
-                self.ending = number
-        until = 1.0 if self.ends_with(number) else self.shares[number]
+        """How much of a level is gone, 1 where it ends, when ``gone`` of the whole is; what a coarser one has taken so far
+        says whether the full size is worth it."""
+        coarse_steps = self.priors.coarse_steps
+        if self.all_steps is None and number < self.last == self.ending and self.level_steps == TRIED_STEPS:
+            sizes = [STEP_RATIO**finer * self._fastest_s for finer in range(self.last - number + 1)]
+            capped = self._level_begun + coarse_steps * sum(sizes[:-1]) / self.budget_s
+            left_s = (1 - max(min(self.priors.coarse_share, capped), gone)) * self.budget_s
+            if left_s < LEAST_STEPS * sizes[-1]:
+                self.ending = self.last - 1
+        if self.ends_with(number):
+            return (gone - self._level_begun) / (1 - self._level_begun) if gone < 1 else 1.0
+        until = self.priors.coarse_share * (number + 1) / self.ending
         local = (gone - self._level_begun) / (until - self._level_begun) if gone < until else 1.0
-        return local if self.ends_with(number) else max(local, self.level_steps / max(self.priors.coarse_steps, 1))
+        if self.all_steps is None and self.level_steps < TRIED_STEPS and gone < 1:
+            local = min(local, self.level_steps / TRIED_STEPS)
+        return max(local, self.level_steps / max(coarse_steps, 1))
 
     def drafts(self, local: float) -> bool:
         """Whether the full size, so much of which is gone, renders drafts."""
