@@ -118,41 +118,43 @@ def test_one_slow_step_does_not_keep_it_from_the_full_size(monkeypatch):
     assert ends_at_half([0.3, 0.1, 0.3])  # ten steps of half a second are more than what is left
 
 
+@pytest.fixture
+def steps_of_levels(monkeypatch):
+    """Steps that ten seconds, 3.5 of them gone, allow on each of three levels, by how long (step, level) takes, and what the
+    steps took together."""
+
+    def taken(step_s):
+        now, steps = [0.0], []
+        monkeypatch.setattr(refine.time, "monotonic", lambda: now[0])
+        clock = refine._Clock(10.0, None, 3.5, Priors(), 2)
+        for number in range(3):
+            if number and clock.ends_with(number - 1):
+                break
+            clock.begin_level()
+            while clock.level_gone(number, clock.gone()) < 1:
+                now[0] += step_s(clock.steps, number)
+                clock.step()
+            steps.append(clock.level_steps)
+        return steps, now[0]
+
+    return taken
+
+
 @pytest.mark.parametrize(
     ("quarter_s", "levels"), [(0.1, [30, 7]), (0.2, [17, 3]), (0.02, [30, 54]), (0.005, [30, 30, 37])]
 )
-def test_where_half_the_size_will_be_the_last_a_quarter_has_its_steps(monkeypatch, quarter_s, levels):
+def test_where_half_the_size_will_be_the_last_a_quarter_has_its_steps(steps_of_levels, quarter_s, levels):
     """A megapixel had 13 steps at a quarter and 8 at half the size in ten seconds, and ended where it began."""
-    now, taken = [0.0], []
-    monkeypatch.setattr(refine.time, "monotonic", lambda: now[0])
-    clock = refine._Clock(10.0, None, 3.5, Priors(), 2)
-    for number in range(3):
-        if number and clock.ends_with(number - 1):
-            break
-        clock.begin_level()
-        while clock.level_gone(number, clock.gone()) < 1:
-            now[0] += quarter_s * 5.5**number
-            clock.step()
-        taken.append(clock.level_steps)
-    assert taken == levels
-    assert 6.5 <= now[0] < 6.5 + quarter_s * 5.5 ** (len(levels) - 1)
+    steps, seconds = steps_of_levels(lambda _, level: quarter_s * 5.5**level)
+    assert steps == levels
+    assert 6.5 <= seconds < 6.5 + quarter_s * 5.5 ** (len(levels) - 1)
 
 
-def test_a_slow_first_step_leaves_a_coarser_level_three(monkeypatch):
+def test_a_slow_first_step_leaves_a_coarser_level_three(steps_of_levels):
     """The first step, five seconds long, took the share of a quarter, the second that of half the size, and nobody had been
     asked whether the full size is worth it: ten seconds became thirty."""
-    now, taken = [0.0], []
-    monkeypatch.setattr(refine.time, "monotonic", lambda: now[0])
-    clock = refine._Clock(10.0, None, 3.5, Priors(), 2)
-    for number in range(3):
-        if number and clock.ends_with(number - 1):
-            break
-        clock.begin_level()
-        while clock.level_gone(number, clock.gone()) < 1:
-            now[0] += 4.0 if clock.steps == 0 else 0.05 * 5**number
-            clock.step()
-        taken.append(clock.level_steps)
-    assert taken == [3, 10]  # 2.4 s are left
+    steps, _ = steps_of_levels(lambda step, level: 4.0 if step == 0 else 0.05 * 5**level)
+    assert steps == [3, 10]  # 2.4 s are left
 
 
 def test_the_first_to_be_seen_is_the_start(scene):

@@ -108,7 +108,7 @@ class ReducedMethod:
     finest detail is worth to a refinement that needs the time itself.
 
     Args:
-        method: the other.
+        method: the other, with each stack's own camera.
     """
 
     def __init__(self, method: NetworkMethod | SweepMethod) -> None:

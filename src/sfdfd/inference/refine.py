@@ -30,7 +30,7 @@ __all__ = ["Refinement", "Refiner"]
 LEAST_SHARE = 1 / 3
 """Of the seconds, for the descent itself, however long the start took."""
 LEAST_STEPS, STEP_RATIO = 10, 5.0
-"""The full size is begun where it can take so many steps, each this many times as long as one at half the size."""
+"""The full size is begun where it can take so many steps, each this many times as long as one at half of its size."""
 TRIED_STEPS = 3
 """So many steps of a coarser level say how fast it is."""
 WARMING_STEPS = 8
