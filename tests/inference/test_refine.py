@@ -123,13 +123,15 @@ def steps_of_levels(monkeypatch):
     """Steps that ten seconds, 3.5 of them gone, allow on each of three levels, by how long (step, level) takes, and what the
     steps took together."""
 
-    def taken(step_s):
+    def taken(step_s, narrow=0):
         now, steps = [0.0], []
         monkeypatch.setattr(refine.time, "monotonic", lambda: now[0])
-        clock = refine._Clock(10.0, None, 3.5, Priors(), 2)
+        clock = refine._Clock(10.0, None, 3.5, Priors(), 2, narrow)
         for number in range(3):
             if number and clock.ends_with(number - 1):
                 break
+            if 0 < number < clock.first:
+                continue
             clock.begin_level()
             while clock.level_gone(number, clock.gone()) < 1:
                 now[0] += step_s(clock.steps, number)
@@ -155,6 +157,62 @@ def test_a_slow_first_step_leaves_a_coarser_level_three(steps_of_levels):
     asked whether the full size is worth it: ten seconds became thirty."""
     steps, _ = steps_of_levels(lambda step, level: 4.0 if step == 0 else 0.05 * 5**level)
     assert steps == [3, 10]  # 2.4 s are left
+
+
+@pytest.mark.parametrize(
+    ("narrow", "quarter_s", "levels"),
+    [(2, 0.01, [3, 22]), (2, 0.1, [3, 12]), (1, 0.005, [3, 30, 38]), (1, 0.1, [3, 12]), (0, 0.1, [30, 7])],
+)
+def test_a_level_whose_blur_is_small_is_tried_and_left(steps_of_levels, narrow, quarter_s, levels):
+    """Three steps say what the full size takes; where it can have ten, all of the time is its own."""
+    steps, seconds = steps_of_levels(lambda _, level: quarter_s * 5.5**level, narrow)
+    assert steps == levels
+    assert 6.5 <= seconds < 6.5 + quarter_s * 5.5**2
+
+
+def sizes_of(stack, renderer=None, **options):
+    """Widths of what was refined, without repetitions."""
+    renderer = renderer or DefocusRenderer(weighting="occlusion", sigma_scale=0.5, method="fast")
+    refiner, widths = Refiner(**options), []
+    refiner.watch = lambda position: widths.append(position.shape[-1])
+    found = refiner(stack, renderer, stack.depth_m, stack.aif)
+    return [width for last, width in zip([None, *widths[1:]], widths[1:], strict=False) if width != last], found
+
+
+@pytest.mark.parametrize(("share_of_blur", "sizes"), [(1.01, [64, 128]), (0.99, [128])])
+def test_half_the_size_needs_so_much_blur(share_of_blur, sizes):
+    stack = example_stack(width=128, height=96)
+    wide_px = float(stack.blur_at_ends_px().abs().max())
+    assert sizes_of(stack, steps=4, coarse_px=wide_px / 2 / share_of_blur)[0] == sizes
+    spreading = DefocusRenderer(sigma_scale=0.5, method="fast")
+    assert sizes_of(stack, spreading, steps=30)[0] == [64, 128]  # for them it is always of use
+    assert priors_for(spreading, {}).coarse_px == 0
+
+
+def test_where_the_full_size_is_too_slow_half_of_it_goes_on_with_little_blur(monkeypatch):
+    """And begins at the start reduced to it, not at what three steps at a quarter left."""
+    stack = example_stack(width=320, height=320)
+    monkeypatch.setattr(refine, "STEP_RATIO", 1e9)
+    sizes, found = sizes_of(stack, seconds=2.0, coarse_px=1e9)
+    assert sizes == [80, 160] and found.objective <= found.objective_start
+    monkeypatch.setattr(refine, "STEP_RATIO", 1e-9)
+    assert sizes_of(stack, seconds=1.0, coarse_px=1e9)[0] == [80, 320]
+
+
+@pytest.mark.parametrize(("spent", "least"), [({"seconds": 1.0}, 1.0), ({"steps": 20}, 0.1)])
+def test_trust_in_the_start_fades_at_the_full_size_alone(monkeypatch, spent, least):
+    """Half the size as the end has the few steps that the time allows: a start that it has left is not found again."""
+    stack = example_stack(width=128, height=96)
+    monkeypatch.setattr(refine, "STEP_RATIO", 1e9)
+    holds, energy = [], Energy.energy
+
+    def noted(self, position, aif, lens, ease=0.0, hidden=None, hold=1.0, slopes=None):
+        holds.append(hold)
+        return energy(self, position, aif, lens, ease, hidden, hold, slopes)
+
+    monkeypatch.setattr(Energy, "energy", noted)
+    sizes_of(stack, **spent, coarse_px=0.0)
+    assert max(holds) == 1 and min(holds) == pytest.approx(least)
 
 
 def test_the_first_to_be_seen_is_the_start(scene):

@@ -70,6 +70,8 @@ class Priors:
         pyramid: number of levels of p.
         coarse_share: share of the time spent at half the size and at a quarter, at most.
         coarse_steps: steps at each of these, at most: longer, and silhouettes settle where half the size has them.
+        coarse_px: blur radius, the largest over the depth range, from which a size below the full one is of use: where it
+            blurs less, it tells nothing sooner and forgets fine texture.
         draft_share: share of the full size's stage whose renderer is a draft (``method="draft"``), where it has such. (At
             half the size already, the AIF would take over what the wide levels of an occlusion-aware draft blur.)
         draft_steps: steps so rendered at most.
@@ -102,6 +104,7 @@ class Priors:
     pyramid: int = 6
     coarse_share: float = 0.5
     coarse_steps: float = 30
+    coarse_px: float = 6.0
     draft_share: float = 0.3
     draft_steps: float = 10
     hidden_px: int = 6
@@ -125,6 +128,7 @@ SPREAD = Priors(
     lr_aif=0.006,
     coarse_share=0.15,
     coarse_steps=math.inf,
+    coarse_px=0.0,
     draft_share=0.7,
     draft_steps=math.inf,
     hidden_px=0,

@@ -146,7 +146,9 @@ class Refiner:
         last = sum(priors.coarse_share > 0 and min(aif.shape[-2:]) >= smallest for smallest in (96, 320))
         begun_s = time.monotonic()
         problem.weigh(*unknown)
-        clock = _Clock(self.seconds, self.steps, spent_s + time.monotonic() - begun_s, priors, last)
+        wide_px = float(stack.blur_at_ends_px().abs().max())
+        narrow = sum(wide_px < priors.coarse_px * 2**size for size in range(1, last + 1))
+        clock = _Clock(self.seconds, self.steps, spent_s + time.monotonic() - begun_s, priors, last, narrow)
         levels = [problem]
         for _ in range(last):
             levels.insert(0, levels[0].halved())
@@ -164,10 +166,12 @@ class Refiner:
         except KeyboardInterrupt:
             interrupted = True
         for number, level in enumerate(levels):
-            if number == 0:
-                variables = unknown if level is problem else level.reduced(depth_m, aif, unknown[2])
-            elif interrupted or clock.gone() >= 1 or clock.ends_with(number - 1):
+            if number > 0 and (interrupted or clock.gone() >= 1 or clock.ends_with(number - 1)):
                 break
+            if number < clock.first and not (number == 0 and (clock.tries or interrupted)):
+                continue
+            if number <= clock.first or number == 0:
+                variables, slopes = unknown if level is problem else level.reduced(depth_m, aif, unknown[2]), None
             else:
                 variables = level.detailed(variables, levels[number - 1])
             reached, hold = number, 1.0
@@ -199,8 +203,8 @@ class Refiner:
                     optimizer.zero_grad(set_to_none=True)
                     with torch.enable_grad():
                         position = pyramid.position()
-                        ease = max(0.0, 1 - local / 0.8) if number == 0 and last > 0 else 0.0
-                        hold = 1 - local if final else 1.0
+                        ease = max(0.0, 1 - local / 0.8) if number == clock.first and not final else 0.0
+                        hold = 1 - local if final and level is problem else 1.0
                         slopes = None if slanted is None else slanted.values()
                         energy = level.energy(position, image, lens, ease, hidden, hold, slopes)
                         energy.sum().backward()
@@ -255,21 +259,30 @@ class Refiner:
 class _Clock:
     """How much of the time, or of the steps, is gone, and which level they are spent on.
 
-    ``coarse_share`` goes to the levels before the last, in equal parts, but not more than ``coarse_steps`` on each. Of
-    seconds, the full size is not begun where it could not take ``LEAST_STEPS`` (as the fastest of the first at a coarser
-    level says: a slow one may be another program's doing): half the size is the last then, a quarter has all of the share
-    before it. (A quarter as the last is too little: there the answer gets worse than a sweep at full size.)
+    The ``narrow`` coarsest of the ``last`` levels before the full size are left out. ``coarse_share`` goes to the others,
+    in equal parts, but not more than ``coarse_steps`` on each. Of seconds, the full size is not begun where it could not
+    take ``LEAST_STEPS`` (as the fastest of the first at the coarsest level says: a slow one may be another program's
+    doing): half the size is the last then, a quarter has all of the share before it. (A quarter as the last is too little:
+    there the answer gets worse than a sweep at full size.)
     """
 
-    def __init__(self, seconds: float, steps: int | None, spent_s: float, priors: Priors, last: int) -> None:
+    def __init__(
+        self, seconds: float, steps: int | None, spent_s: float, priors: Priors, last: int, narrow: int = 0
+    ) -> None:
         self.all_steps, self.spent_s, self.last, self.priors = steps, spent_s, last, priors
         self.budget_s = max(seconds - spent_s, LEAST_SHARE * seconds)
+        self.narrow, self.tries = narrow, steps is None and last > 0
         self.steps, self.begun_s, self.ending = 0, time.monotonic(), last
         self.begin_level()
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.begun_s + self.spent_s
+
+    @property
+    def first(self) -> int:
+        """The first level that is more than tried."""
+        return min(self.narrow, self.ending)
 
     def gone(self) -> float:
         if self.all_steps is not None:
@@ -296,13 +309,16 @@ class _Clock:
         coarse_steps = self.priors.coarse_steps
         if self.all_steps is None and number < self.last == self.ending and self.level_steps == TRIED_STEPS:
             sizes = [STEP_RATIO**finer * self._fastest_s for finer in range(self.last - number + 1)]
-            capped = self._level_begun + coarse_steps * sum(sizes[:-1]) / self.budget_s
+            coarse_s = coarse_steps * sum(sizes[max(self.first - number, 0) : -1])
+            capped = self._level_begun + coarse_s / self.budget_s
             left_s = (1 - max(min(self.priors.coarse_share, capped), gone)) * self.budget_s
             if left_s < LEAST_STEPS * sizes[-1]:
                 self.ending = self.last - 1
+        if number < self.first:
+            return self.level_steps / TRIED_STEPS
         if self.ends_with(number):
             return (gone - self._level_begun) / (1 - self._level_begun) if gone < 1 else 1.0
-        until = self.priors.coarse_share * (number + 1) / self.ending
+        until = self.priors.coarse_share * (number + 1 - self.first) / (self.ending - self.first)
         local = (gone - self._level_begun) / (until - self._level_begun) if gone < until else 1.0
         if self.all_steps is None and self.level_steps < TRIED_STEPS and gone < 1:
             local = min(local, self.level_steps / TRIED_STEPS)
