@@ -3,7 +3,8 @@
 The network's teacher, applied to one stack until the time is up: predict -> render -> compare, with a start (a plane sweep's
 or a network's) in the place of the prediction. Minimised is :class:`sfdfd.inference.energy.Energy`. The position of inverse
 depth is a sum of images of 1, 1/2, ... 1/32 of the size and Adam moves all of them, so that plain regions move as a whole.
-Coarse to fine: much of the way is gone on images of half the size, where a step costs a quarter (docs/refinement.md).
+Coarse to fine: much of the way is gone on images of half the size, where a step costs a quarter, if the blur is wide enough
+to be seen there (docs/refinement.md).
 """
 
 from __future__ import annotations
@@ -168,9 +169,9 @@ class Refiner:
         for number, level in enumerate(levels):
             if number > 0 and (interrupted or clock.gone() >= 1 or clock.ends_with(number - 1)):
                 break
-            if number < clock.first and not (number == 0 and (clock.tries or interrupted)):
+            if clock.passes(number) and not interrupted:
                 continue
-            if number <= clock.first or number == 0:
+            if number == 0 or number <= clock.first:
                 variables, slopes = unknown if level is problem else level.reduced(depth_m, aif, unknown[2]), None
             else:
                 variables = level.detailed(variables, levels[number - 1])
@@ -271,8 +272,7 @@ class _Clock:
     ) -> None:
         self.all_steps, self.spent_s, self.last, self.priors = steps, spent_s, last, priors
         self.budget_s = max(seconds - spent_s, LEAST_SHARE * seconds)
-        self.narrow, self.tries = narrow, steps is None and last > 0
-        self.steps, self.begun_s, self.ending = 0, time.monotonic(), last
+        self.steps, self.begun_s, self.ending, self.narrow = 0, time.monotonic(), last, narrow
         self.begin_level()
 
     @property
@@ -288,6 +288,10 @@ class _Clock:
         if self.all_steps is not None:
             return self.steps / self.all_steps
         return (time.monotonic() - self.begun_s) / self.budget_s
+
+    def passes(self, number: int) -> bool:
+        """Whether a level is left out, and not even needed to see how fast it is."""
+        return number < self.first and not (number == 0 and self.all_steps is None)
 
     def begin_level(self) -> None:
         self._before_s, self._fastest_s = time.monotonic(), math.inf
