@@ -68,6 +68,14 @@ def test_an_item_that_kills_every_worker_is_given_up_and_the_others_are_done():
     assert isinstance(found.pop(1), InputError) and found == {0: 0, 2: 2, 3: 3, 4: 4, 5: 5}
 
 
+@pytest.mark.slow
+def test_who_waits_with_a_worker_that_is_killed_is_not_given_up_for_it():
+    """Dask suspects all that lies with a lost worker: under load an innocent item went with the fatal one."""
+    with spreading(1) as spread:
+        found = dict(spread(fatal, [1, 7]))
+    assert isinstance(found[0], InputError) and "died" in str(found[0]) and found[1] == 7
+
+
 def facts_of_item(item, folder, watch):
     folder.mkdir(parents=True)
     print("said", item)

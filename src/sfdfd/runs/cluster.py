@@ -70,14 +70,32 @@ def spreading(cluster: Any) -> Iterator[Spread]:
 
 
 def _on_workers(client: Any, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    from dask.distributed import KilledWorker, as_completed
+    """Of those that took several workers along, each is tried once more, alone: whoever waits with a worker that dies is
+    suspected by Dask as well."""
+    from dask.distributed import KilledWorker
 
-    futures = {client.submit(function, item, pure=False): index for index, item in enumerate(items)}
+    suspects = []
+    for index, outcome in _outcomes(client, function, dict(enumerate(items))):
+        if isinstance(outcome, KilledWorker):
+            suspects.append(index)
+        else:
+            yield index, outcome
+    for suspect in suspects:
+        for index, outcome in _outcomes(client, function, {suspect: items[suspect]}):
+            killed = isinstance(outcome, KilledWorker)
+            yield index, InputError("the workers that tried it died (out of memory?)") if killed else outcome
+
+
+def _outcomes(
+    client: Any, function: Callable[[Any], Any], items: dict[int, Any]
+) -> Iterator[tuple[int, Any | BaseException]]:
+    """As soon as each has ended, its result or its exception."""
+    from dask.distributed import as_completed
+
+    futures = {client.submit(function, item, pure=False): index for index, item in items.items()}
     try:
         for future in as_completed(list(futures)):
             error = future.exception()
-            if isinstance(error, KilledWorker):  # it has taken several workers along
-                error = InputError("the workers that tried it died (out of memory?)")
             yield futures[future], future.result() if error is None else error
             future.release()
     finally:
