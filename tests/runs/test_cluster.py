@@ -54,6 +54,12 @@ def test_in_order_and_on_workers_alike():
     assert found[0] == 2 and found[2] == 6 and isinstance(found[1], InputError) and "is bad" in str(found[1])
 
 
+def test_two_clusters_of_a_machine_do_not_mind_each_other():
+    """Both listened on port 8787, and the second warned of it."""
+    with spreading(1) as one, spreading(1) as other:
+        assert dict(one(doubled, [1])) == {0: 2} and dict(other(doubled, [2])) == {0: 4}
+
+
 def test_a_worker_that_is_lost_loses_nothing(tmp_path):
     with spreading(2) as spread:
         found = dict(spread(partial(fatal_once, str(tmp_path)), list(range(12))))

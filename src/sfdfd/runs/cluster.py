@@ -54,7 +54,7 @@ def spreading(cluster: Any) -> Iterator[Spread]:
             else:
                 threads = str(max(1, (os.cpu_count() or 1) // cluster))
                 made = LocalCluster(
-                    n_workers=cluster, threads_per_worker=1, dashboard_address=None, silence_logs=50,
+                    n_workers=cluster, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50,
                     env={"OMP_NUM_THREADS": threads}, memory_limit=0,
                 )  # fmt: skip
                 client = Client(made)
