@@ -171,7 +171,7 @@ class Refiner:
                 break
             if clock.passes(number) and not interrupted:
                 continue
-            if number == 0 or number <= clock.first:
+            if number <= clock.first:
                 variables, slopes = unknown if level is problem else level.reduced(depth_m, aif, unknown[2]), None
             else:
                 variables = level.detailed(variables, levels[number - 1])

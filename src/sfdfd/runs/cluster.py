@@ -86,9 +86,7 @@ def _on_workers(client: Any, function: Callable[[Any], Any], items: Sequence[Any
             yield index, InputError("the workers that tried it died (out of memory?)") if killed else outcome
 
 
-def _outcomes(
-    client: Any, function: Callable[[Any], Any], items: dict[int, Any]
-) -> Iterator[tuple[int, Any | BaseException]]:
+def _outcomes(client: Any, function: Callable[[Any], Any], items: dict[int, Any]) -> Iterator[tuple[int, Any]]:
     """As soon as each has ended, its result or its exception."""
     from dask.distributed import as_completed
 
