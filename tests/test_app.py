@@ -53,7 +53,7 @@ def photographs(tmp_path_factory):
         exif = Image.Exif()
         about = exif.get_ifd(0x8769)  # 50 mm, f/8, 333 pixels a centimetre
         about[0x920A], about[0x829D], about[0xA20E], about[0xA210] = 50.0, 8.0, 333.33, 3
-        Image.fromarray(image).save(folder / f"{focus}m.jpg", quality=97, exif=exif)
+        Image.fromarray(image).save(folder / f"写真 {focus * 100:g} cm!.jpg", quality=97, exif=exif)
     return folder
 
 
@@ -93,7 +93,8 @@ def test_from_upload_to_download(served, photographs, tmp_path, width):
 
         upload = browser.find_element(By.CSS_SELECTOR, "#files input[type=file]")
         upload.send_keys("\n".join(str(path) for path in sorted(photographs.iterdir())))
-        assert "50 mm (EXIF)" in waited(browser, "#found", "Will it work")
+        found = waited(browser, "#found", "Will it work")
+        assert "50 mm (EXIF)" in found and "写真 150 cm!.jpg 1.5 m" in found  # the names and units of the user's side
         press("#check input")
         press("#go")
         waited(browser, "#said", "Refining")

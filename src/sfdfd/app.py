@@ -21,12 +21,13 @@ def app(config: DictConfig) -> None:
     from pathlib import Path
 
     from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
-    from sfdfd.web.server import LOOPBACK
+    from sfdfd.web.origins import AllowedHosts, is_loopback
     from sfdfd.web.uploads import Limits
 
     settings = plain(config)
     host, port = str(settings["host"]), checked_whole(settings["port"], "port", 0, 65535)
     opens = checked_choice(settings["open"], "open", (True, False))
+    hosts = AllowedHosts.serving(host, settings["allowed_hosts"])
     limits, longest_s = Limits(**settings["uploads"]), checked_number(settings["longest_s"], "longest_s")
     if importlib.util.find_spec("gradio") is None:
         raise InputError("the page needs gradio: pip install 'sfdfd[app]'")
@@ -38,7 +39,6 @@ def app(config: DictConfig) -> None:
 
     import uvicorn
 
-    hosts = LOOPBACK if host in LOOPBACK else ()
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with contextlib.ExitStack() as stack:
         root = Path(
@@ -53,7 +53,7 @@ def app(config: DictConfig) -> None:
         server = uvicorn.Server(
             uvicorn.Config(application(desk, host, port, hosts), log_level="warning", timeout_graceful_shutdown=3)
         )
-        if not hosts:
+        if not is_loopback(host):
             print("sfdfd: this page is open to everybody who can reach this computer; there is no password")
         print(f"{address} (Ctrl-C ends it)", flush=True)
         if opens:

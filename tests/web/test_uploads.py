@@ -2,11 +2,15 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from sfdfd.data.images import LARGEST_PIXELS, list_images
+from sfdfd.data.names import distances_in_names
 from sfdfd.errors import InputError
 from sfdfd.web.uploads import Limits, received, safe_name
 
@@ -84,14 +88,20 @@ def test_number_and_sum_are_bounded_and_one_is_too_few(tmp_path):
 
 @pytest.mark.parametrize(("name", "safe"), [
     ("../../etc/passwd.png", "passwd.png"), ("..\\..\\boot.ini.png", "boot.ini.png"), ("/abs/0.5m.jpg", "0.5m.jpg"),
-    (".hidden.png", "hidden.png"), ("-rf.png", "rf.png"), ("a;rm -rf ~$(x)`y`.png", "a_rm_-rf_x_y_.png"),
-    ("zwei\nZeilen\0.png", "zwei_Zeilen_.png"), ("0,35m.jpg", "0,35m.jpg"), ("Äpfel 1.20m.JPG", "Apfel_1.20m.JPG"),
-    ("..", "unnamed"),
-    ("", "unnamed"), ("<img src=x onerror=alert(1)>.png", "_img_src_x_onerror_alert_1_.png"),
-    ("x" * 300 + "1.5m.png", "x" * 72 + "1.5m.png"),
+    ("C:\\fakepath\\0.5m.jpg", "0.5m.jpg"), (".hidden.png", "hidden.png"), ("a;rm -rf ~$(x)`y`.png", None),
+    ("zwei\nZeilen\0.png", "zwei_Zeilen_.png"), ("..", "unnamed"), ("", "unnamed"), (" .. ", "unnamed"),
+    ("<img src=x onerror=alert(1)>.png", "_img src=x onerror=alert(1)_.png"), ("a:b|c?d*e\".png", "a_b_c_d_e_.png"),
+    ("gpj.\u202e1.5m.jpg", "gpj._1.5m.jpg"), ("\ud800.jpg", "_.jpg"), ("a.jpg. .", "a.jpg"),
+    ("0,35m.jpg", None), ("Äpfel 1.20m.JPG", None), ("写真.jpg", None), ("1.25 dpt.jpg", None), ("50 cm.jpg", None),
+    ("50\u00a0cm.jpg", None), ("1,5 m (близко) ½ #2 + 'x' & 100%.tiff", None), ("\u0645\u06cc\u200c\u062e\u0648.jpg", None),
+    ("A\u0308pfel.jpg", None), ("-1.png", None), ("👩\u200d🌾 2m.jpg", None),
+    ("CON.png", "_CON.png"), ("com1.1.5m.jpg", "_com1.1.5m.jpg"), ("Lpt² .jpg", "_Lpt² .jpg"), ("nul", "_nul"),
+    ("conference.png", None), ("com10.png", None),
+    ("x" * 300 + "1.5m.png", "x" * 232 + "1.5m.png"), ("写" * 100 + "1.5m.png", "写" * 77 + "1.5m.png"),
 ])  # fmt: skip
-def test_names_are_names_and_distances_in_them_stay(name, safe):
-    assert safe_name(name) == safe and "/" not in safe and len(safe) <= 80
+def test_names_stay_as_far_as_they_are_safe_on_every_system(name, safe):
+    found = safe_name(name)
+    assert found == (name if safe is None else safe) and len(found.encode()) <= 240 and safe_name(found) == found
 
 
 def test_good_ones_are_taken_whole_and_none_covers_another(tmp_path):
@@ -102,6 +112,67 @@ def test_good_ones_are_taken_whole_and_none_covers_another(tmp_path):
     taken = received([*files, tmp_path / "one" / "focus_distance.txt"], tmp_path / "into", LIMITS)
     assert [path.name for path in taken] == ["a.png", "A_2.png", "focus_distance.txt"]
     assert [path.read_bytes() for path in taken[:2]] == [path.read_bytes() for path in files]
+
+
+def test_names_of_the_users_side_are_taken_and_two_equal_ones_are_kept_apart(tmp_path):
+    (tmp_path / "into").mkdir()
+    files = [picture(tmp_path / f"up{i}.jpg", (20 + i, 20)) for i in range(6)]
+    names = ["1.25 dpt.jpg", "1.25 DPT.jpg", "写真 50 cm.jpg", "A\u0308.jpg", "Ä.JPG", "sub/1.25 dpt.jpg"]
+    taken = received(files, tmp_path / "into", Limits(files=6), names)
+    assert [path.name for path in taken] == [
+        "1.25 dpt.jpg", "1.25 DPT_2.jpg", "写真 50 cm.jpg", "A\u0308.jpg", "Ä_2.JPG", "1.25 dpt_3.jpg"
+    ]  # fmt: skip
+    assert [path.read_bytes() for path in taken] == [path.read_bytes() for path in files]
+
+
+def test_hidden_files_are_passed_over_as_in_a_folder(tmp_path):
+    (tmp_path / "into").mkdir()
+    files = [picture(tmp_path / f"{i}.png") for i in range(4)]
+    names = ["a.png", "._a.png", "b.png", ".DS_Store"]
+    assert [path.name for path in received(files, tmp_path / "into", LIMITS, names)] == ["a.png", "b.png"]
+
+
+def test_distances_in_names_are_those_that_the_command_finds_in_the_users_folder(tmp_path):
+    for case, names in enumerate((["1.25 dpt.jpg", "2 dpt.jpg", "0 dpt.jpg"], ["50 cm.jpg", "120 cm.jpg", "3 m.jpg"],
+                                  ["写真 0,5m.jpg", "写真 1m.jpg", "写真 inf.jpg"])):  # fmt: skip
+        own, into = tmp_path / f"own{case}", tmp_path / f"into{case}"
+        own.mkdir()
+        into.mkdir()
+        files = [picture(own / name) for name in names]
+        stored = [picture(tmp_path / f"{case}{i}.jpg") for i in range(3)]  # whatever the server calls them
+        received(stored, into, LIMITS, names)
+        assert list_images(into) == [into / file.name for file in list_images(own)]
+        assert distances_in_names(list_images(into)) == distances_in_names(list_images(own)) is not None
+        assert distances_in_names(files)[1] is True
+
+
+def test_what_cannot_be_stored_is_said_in_one_line(tmp_path):
+    files = [picture(tmp_path / f"{i}.png") for i in range(2)]
+    with pytest.raises(InputError, match=r"0\.png: cannot be stored"):
+        received(files, tmp_path / "nowhere", LIMITS)
+
+
+def shipped():
+    """The bounds that the page has by default."""
+    found = yaml.safe_load(Path(__file__).parents[2].joinpath("conf", "app.yaml").read_text(encoding="utf-8"))
+    return Limits(**found["uploads"])
+
+
+def test_ten_photographs_of_61_megapixels_pass_by_default_and_200_are_refused_with_a_cure(tmp_path):
+    assert shipped() == Limits()
+    (tmp_path / "into").mkdir()
+    files = [tmp_path / f"{i}.png" for i in range(10)]
+    for file in files:
+        png_header(file, 9504, 6336)
+        with file.open("r+b") as opened:
+            opened.truncate(9504 * 6336 * 6)  # 16 bit, not compressed; sparse here
+    assert len(received(files, tmp_path / "into", shipped())) == 10
+    assert LARGEST_PIXELS >= 9504 * 6336
+    for size in ((16320, 12240), (20000, 10000), (40000, 30000)):
+        png_header(files[3], *size)
+        with pytest.raises(InputError, match=r"3.png: expected 120 megapixels at most.*half as wide") as error:
+            received(files, tmp_path / "into", shipped())
+        assert "\n" not in str(error.value) and "uploads.megapixels" in str(error.value)
 
 
 @pytest.mark.parametrize("values", [{"files": 1}, {"files": 2.5}, {"file_mb": 0}, {"megapixels": float("nan")}])

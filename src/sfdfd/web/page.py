@@ -19,6 +19,7 @@ from sfdfd.data.images import IMAGE_SUFFIXES, to_bytes
 from sfdfd.errors import InputError
 from sfdfd.report.refocus import FinishedPrediction
 from sfdfd.web.jobs import Job
+from sfdfd.web.origins import AllowedHosts
 from sfdfd.web.server import Guard
 from sfdfd.web.uploads import TEXTS, Limits, received
 from sfdfd.web.words import UNITS, judged, recognised, settings_of, summary
@@ -103,15 +104,21 @@ class _Handlers:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
 
-    def take(self, files: Sequence[str] | None, request: gr.Request) -> tuple[str, Any, Any]:
-        """Photographs came; what is recognised of them."""
+    def take(self, files: Sequence[dict[str, Any]] | None, request: gr.Request) -> tuple[str, Any, Any]:
+        """Photographs came; what is recognised of them.
+
+        ``files`` are as Gradio stores them: it drops some characters from the names in their paths, but not from
+        ``orig_name``, which is what the user calls them.
+        """
         session = str(request.session_hash)
         if not files:
             self.desk.leave(session)
             return "", gr.update(interactive=False), gr.update(visible=False)
         job = self.desk.new(session)
         try:
-            received([Path(one) for one in files], job.photographs, self.desk.limits)
+            paths = [Path(file["path"]) for file in files]
+            names = [file.get("orig_name") or path.name for file, path in zip(files, paths, strict=True)]
+            received(paths, job.photographs, self.desk.limits, names)
             return recognised(job.check({})), gr.update(interactive=True), gr.update(visible=False)
         except InputError:
             self.desk.leave(session)
@@ -263,7 +270,7 @@ def _blocks(desk: Desk) -> gr.Blocks:
         one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "work"}
         drawing: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "draw"}
         by_hand = [files.upload, files.clear, files.delete]  # not change: the example empties the field, too
-        gr.on(by_hand, _in_words(handlers.take), [files], [found, go, results], **one, **quiet)
+        gr.on(by_hand, _in_words(handlers.take), [files], [found, go, results], preprocess=False, **one, **quiet)
         example.click(_in_words(handlers.example), [], [files, found, go, results], **one, **quiet)
         go.click(
             handlers.go,
@@ -280,13 +287,13 @@ def _blocks(desk: Desk) -> gr.Blocks:
     return blocks
 
 
-def application(desk: Desk, host: str, port: int, hosts: tuple[str, ...]) -> Any:
+def application(desk: Desk, host: str, port: int, hosts: AllowedHosts) -> Any:
     """The ASGI application: the page, guarded.
 
     Args:
         desk: its jobs.
         host, port: where it will listen.
-        hosts: names that requests may be for; empty for any.
+        hosts: what requests may be for, and where they may come from.
     """
     os.environ["GRADIO_TEMP_DIR"] = str(desk.root)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

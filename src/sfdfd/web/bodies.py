@@ -1,0 +1,163 @@
+"""Bodies of requests: bytes are counted as they arrive, and JSON names no files but uploads.
+
+Gradio fetches a file that a body names by its URL, and reads one that it names by its path on the server. Neither is
+anything that this page asks for, so that both are refused before Gradio sees them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+__all__ = ["CountedBody", "Message", "Receive", "Refused", "checked_json", "is_upload", "too_large"]
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+URL = re.compile(r"\s*[a-z][a-z0-9+.-]+:[/\\]", re.IGNORECASE)
+"""A scheme of two letters or more: ``C:\\`` is none."""
+FILE_URL = re.compile(r"(?:(https?://[^/@?#\s]+))?(?:/[\w.~-]+)*/gradio_api/file=(.+)", re.IGNORECASE)
+DEEPEST = 32
+"""Levels of lists and objects in a body; this page sends six."""
+
+
+class Refused(Exception):
+    """A request that is refused: its status and a sentence."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status, self.words = status, words
+
+
+class CountedBody:
+    """A request's body; counts its bytes as they arrive, whatever its headers say.
+
+    The application sees a client that hangs up where the body is refused, and ``refused`` says why.
+
+    Args:
+        receive: of ASGI.
+        largest_bytes: of the body.
+        key: the setting that bounds it, for the message; None where no setting does.
+        check: called with the bytes received so far at the start and every ``every_bytes``; raises :class:`Refused`.
+        every_bytes: see ``check``.
+    """
+
+    def __init__(
+        self,
+        receive: Receive,
+        largest_bytes: int,
+        key: str | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
+        every_bytes: int = 16_000_000,
+    ) -> None:
+        self._receive, self.largest_bytes, self.key = receive, largest_bytes, key
+        self._check, self._every_bytes, self._next_check = check, every_bytes, 0
+        self.received = 0
+        self.refused: Refused | None = None
+
+    async def __call__(self) -> Message:
+        if self.refused is not None:
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        if message["type"] != "http.request":
+            return message
+        self.received += len(message.get("body", b""))
+        try:
+            if self.received > self.largest_bytes:
+                raise Refused(413, too_large(self.largest_bytes, self.key))
+            if self._check is not None and self.received >= self._next_check:
+                self._next_check = self.received + self._every_bytes
+                await self._check()
+        except Refused as refused:
+            self.refused = refused
+            return {"type": "http.disconnect"}
+        return message
+
+    async def whole(self) -> bytes | None:
+        """Read the body to its end; None where the client hung up.
+
+        Raises:
+            Refused: it is too large.
+        """
+        parts: list[bytes] = []
+        while True:
+            message = await self()
+            if self.refused is not None:
+                raise self.refused
+            if message["type"] != "http.request":
+                return None
+            parts.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+
+def too_large(largest_bytes: int, key: str | None) -> str:
+    """Return the sentence for a body that is too large."""
+    return f"expected {largest_bytes} bytes at most" + ("" if key is None else f" ({key})")
+
+
+def is_upload(path: Any, folder: Path) -> bool:
+    """Whether a path names a file that was uploaded: a plain file ``folder/x/name``."""
+    try:
+        file = Path(path)
+        return file.is_absolute() and len(file.resolve().relative_to(folder.resolve()).parts) == 2 and file.is_file()
+    except (TypeError, ValueError, OSError, RuntimeError):
+        return False
+
+
+def checked_json(body: bytes, folder: Path, is_own: Callable[[str], bool]) -> bytes:
+    """Read a JSON body and write it anew, so that Gradio reads what was checked and nothing else.
+
+    Every ``path`` must be an upload. A ``url`` may be this page's own address of one; it is dropped, as the server has no
+    use for it. No other string may be a URL. Keys count in any case, at any depth, and each time that they are repeated.
+
+    Args:
+        body: UTF-8, UTF-16 or UTF-32.
+        folder: where uploads lie.
+        is_own: whether ``scheme://host:port`` is this page.
+
+    Raises:
+        Refused: it is no JSON, or names something else.
+    """
+
+    def checked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: _checked_entry(key, value, folder, is_own) for key, value in pairs}
+
+    try:
+        content = json.loads(body, object_pairs_hook=checked_object)
+        _check_strings(content)
+        return json.dumps(content).encode()
+    except (ValueError, RecursionError):
+        raise Refused(400, "expected JSON") from None
+
+
+def _checked_entry(key: str, value: Any, folder: Path, is_own: Callable[[str], bool]) -> Any:
+    name = key.strip().casefold()
+    if name == "path" and value is not None and not is_upload(value, folder):
+        raise Refused(400, "a request names a file that was not uploaded to this page; give the photographs again")
+    if name == "url" and value is not None:
+        match = FILE_URL.fullmatch(value) if isinstance(value, str) else None
+        own = match is not None and (match[1] is None or is_own(match[1]))
+        if match is None or not own or not (is_upload(match[2], folder) or is_upload(unquote(match[2]), folder)):
+            raise Refused(400, "a request names an address to fetch a file from; upload the photographs themselves")
+        return None
+    return value
+
+
+def _check_strings(content: Any) -> None:
+    """Refuse URLs in any string, and nesting that is too deep; without recursion, as the sender chooses the depth."""
+    waiting = [(content, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise Refused(400, "expected JSON that is less deeply nested")
+        if isinstance(value, str) and URL.match(value):
+            raise Refused(400, "a request names an address to fetch a file from; upload the photographs themselves")
+        if isinstance(value, dict):
+            waiting += [(one, depth + 1) for one in value]
+            waiting += [(one, depth + 1) for one in value.values()]
+        elif isinstance(value, list):
+            waiting += [(one, depth + 1) for one in value]
