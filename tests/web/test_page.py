@@ -142,6 +142,12 @@ def test_what_is_recognised_of_uploads_is_in_the_users_units(page):
     found = message["output"]["data"][0]
     assert message["success"] and all(f"| {words} |" in found for words in ("1 m", "1.333 m", "2 m", "4 m", "infinity"))
     assert {file.name for file in root.glob("*/photographs/*")} == set(named)
+    millimetres = [{**file, "orig_name": f"{500 + 100 * i}.0.jpg"} for i, file in enumerate(sent)]
+    message = happened(client, [millimetres], session="s4")  # 500 m or more as the names stand, which the fields mend
+    found, go, _ = message["output"]["data"]
+    assert message["success"] and "are these metres?" in found and go["interactive"] is True
+    message = happened(client, ["500 600", "mm", None, None, None, 2, False], 2, "s4")
+    assert "expected 5 focus distances" in message["output"]["error"]  # the photographs are still there
     twice = [*sent, {**sent[0], "orig_name": "1 dpt.jpg"}, as_sent(client, sent[0]["path"], "notes.pdf")]
     message = happened(client, [twice], session="s3")
     assert not message["success"] and "notes.pdf" in message["output"]["error"]

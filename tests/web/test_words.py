@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sfdfd.errors import InputError
-from sfdfd.web.words import judged, recognised, settings_of
+from sfdfd.web.words import judged, recognised, settings_of, summary, unrecognised
 
 
 @pytest.mark.parametrize(("text", "unit", "metres"), [
@@ -42,6 +42,22 @@ def test_what_is_shown_of_files_is_text():
     shown = recognised(FOUND)
     assert "| a.jpg | 1 m |" in shown and "infinity" in shown and "50 mm (EXIF)" in shown and "f-number" in shown
     assert "<img" not in shown and "<b>" not in shown and "Will it work? Good." in shown
+
+
+def test_notes_of_the_commands_are_shown_before_and_after():
+    notes = ["EXIF means k = 5.2, but the stack looks like 12.5", "<b>two</b>"]
+    shown = recognised({**FOUND, "facts": {**FOUND["facts"], "notes": notes}})
+    facts = {
+        "metric": False, "statement": "s", "refinement": None, "confidence": {"share_above_half": 0.5}, "notes": notes,
+    }  # fmt: skip
+    for text in (shown, summary(facts)):
+        assert "**Note:** EXIF means k = 5.2, but the stack looks like 12.5" in text and "<b>" not in text
+    assert "Note" not in recognised(FOUND) + summary({**facts, "notes": []})
+
+
+def test_what_stops_the_commands_is_said_with_where_to_mend_it():
+    shown = unrecognised(InputError("file names: the nearest focus distance is <500> m"))
+    assert "nearest focus distance is &#60;500&#62; m" in shown and "fill it in" in shown
 
 
 @pytest.mark.parametrize(("rendered", "words"), [(30.0, "better"), (25.0, "careful")])

@@ -22,7 +22,7 @@ from sfdfd.web.jobs import Job
 from sfdfd.web.origins import AllowedHosts
 from sfdfd.web.server import Guard
 from sfdfd.web.uploads import TEXTS, Limits, received
-from sfdfd.web.words import UNITS, judged, recognised, settings_of, summary
+from sfdfd.web.words import UNITS, judged, recognised, settings_of, summary, unrecognised
 
 __all__ = ["Desk", "application"]
 
@@ -119,10 +119,14 @@ class _Handlers:
             paths = [Path(file["path"]) for file in files]
             names = [file.get("orig_name") or path.name for file, path in zip(files, paths, strict=True)]
             received(paths, job.photographs, self.desk.limits, names)
-            return recognised(job.check({})), gr.update(interactive=True), gr.update(visible=False)
         except InputError:
             self.desk.leave(session)
             raise
+        try:
+            found = recognised(job.check({}))
+        except InputError as error:  # distances in a wrong unit, say: the fields mend that, so the photographs stay
+            found = unrecognised(error)
+        return found, gr.update(interactive=job.folder.is_dir()), gr.update(visible=False)
 
     def example(self, request: gr.Request) -> tuple[Any, str, Any, Any]:
         job = self.desk.new(str(request.session_hash))

@@ -10,7 +10,7 @@ from typing import Any
 from sfdfd.errors import InputError, checked_number
 from sfdfd.measures.left_out import FIGURES, HOW_TO_READ
 
-__all__ = ["UNITS", "judged", "recognised", "settings_of", "summary"]
+__all__ = ["UNITS", "judged", "recognised", "settings_of", "summary", "unrecognised"]
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inches": 0.0254, "dioptres (1/m)": None}
 """Units of focus distances, in metres; dioptres are their inverse."""
@@ -65,8 +65,22 @@ def recognised(found: Mapping[str, Any]) -> str:
         lines += ["", f"**Not known:** {', '.join(missing)}. Fill it in below, if you know it; it works without, too."]
     lines += ["", f"**Will it work? {_plain(found['verdict']).capitalize()}.**", ""]
     lines += [f"- {_plain(reason)}" for reason in found["reasons"] if "DEReD" not in reason]
+    lines += _notes(facts)
     lines += ["", _plain(facts["statement"])] if facts["camera_source"] != "estimated" else []
     return "\n".join(lines)
+
+
+def unrecognised(error: Exception) -> str:
+    """Return what stops the commands, in Markdown; one of the page's fields may be the cure."""
+    return (
+        f"**This does not work yet:** {_plain(error)}\n\n"
+        "If one of the fields under *What the photographs do not say* mends it, fill it in and press **Go**."
+    )
+
+
+def _notes(facts: Mapping[str, Any]) -> list[str]:
+    """Lines of Markdown: what the commands print as notes."""
+    return [line for note in facts.get("notes") or () for line in ("", f"**Note:** {_plain(note)}")]
 
 
 def _camera(facts: Mapping[str, Any]) -> list[str]:
@@ -106,6 +120,7 @@ def summary(facts: Mapping[str, Any]) -> str:
         stopped = " Stopped by you." if refinement["interrupted"] else ""
         lines.append(f"Refined for {refinement['seconds']:.0f} s.{stopped}")
     lines.append(f"{facts['confidence']['share_above_half']:.0%} of the pixels have a confidence above one half.")
+    lines += [line for line in _notes(facts) if line]
     return "\n\n".join(lines)
 
 
