@@ -5,12 +5,25 @@ Commands print it as one line and exit with code 2.
 
 from __future__ import annotations
 
+import difflib
+import functools
+import inspect
 import math
 import reprlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-__all__ = ["InputError", "checked_choice", "checked_number", "checked_whole", "one_line", "shown"]
+__all__ = [
+    "InputError",
+    "checked_choice",
+    "checked_keywords",
+    "checked_number",
+    "checked_whole",
+    "one_line",
+    "shown",
+]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class InputError(ValueError):
@@ -32,6 +45,27 @@ def shown(value: Any) -> str:
     """A value as an error shows it: as Python writes it, what is long or deep cut (aliases in YAML may nest without end)."""
     text = _SHORT.repr(value)
     return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def checked_keywords(function: Function) -> Function:
+    """Decorate a function so that an unknown keyword raises an :class:`InputError` that names the right ones."""
+    known = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD) and name not in ("self", "cls")
+    ]
+
+    @functools.wraps(function)
+    def checked(*args: Any, **keywords: Any) -> Any:
+        for name in keywords:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {close[0]}? " if close else ""
+                owner = function.__qualname__.removesuffix(".__init__")
+                raise InputError(f"{owner}: no argument {name!r}; {hint}known are {', '.join(known)}")
+        return function(*args, **keywords)
+
+    return checked  # type: ignore[return-value] # of the same signature
 
 
 def checked_number(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything, settle_optics
+from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything, told_optics
 from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
@@ -44,9 +44,12 @@ def _prepared(config: DictConfig, rank: int, processes: int) -> dict[str, Any]:
     """The arguments of :func:`sfdfd.inference.evaluation.evaluate`, in each of several processes alike."""
     import os
 
+    from sfdfd.data.synthetic import SynthesisDataModule
+    from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.evaluation import MAIN
-    from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, baselines
+    from sfdfd.inference.methods import NetworkMethod, baselines
     from sfdfd.inference.refine import Refiner
+    from sfdfd.optics.blur_model import BlurModel
     from sfdfd.training.checkpoints import DEFAULT_OPTICS, UNWINDOWED, load_model
     from sfdfd.training.device import pick_device, use_threads
 
@@ -58,12 +61,20 @@ def _prepared(config: DictConfig, rank: int, processes: int) -> dict[str, Any]:
         import torch
 
         device = torch.device("cuda", rank % torch.cuda.device_count())
-    preferred = UNWINDOWED if settle_optics(config) else None  # photographs: what a checkpoint learnt from is no lens
+    preferred = (
+        UNWINDOWED if config.data.get("optics") else None
+    )  # photographs: what a checkpoint learnt from is no lens
+    told = told_optics(config)
     module, renderer = load_model(config.checkpoint, config.optics.renderer, preferred)
     if config.data.get("renderer") is not None and config.data.renderer.sigma_scale is None:
         # synthesis follows the model
         config.data.renderer.sigma_scale = renderer.options.get("sigma_scale") or DEFAULT_OPTICS["sigma_scale"]
+    elif config.data.get("renderer") is not None:  # given for the synthesised stacks alone: the model keeps its own
+        told.setdefault("sigma_scale", renderer.options.get("sigma_scale"))
     datamodule = instantiate(config.data)
+    learnt = module is not None and not getattr(module.network, "needs_defocus", False)
+    if learnt and isinstance(datamodule, SynthesisDataModule):  # what it learnt from is part of the network
+        told = {**BlurModel().updated(BlurModel.of(renderer)).known(), **told}
     datamodule.keep_aside(plain(config)["holdout"])
     datamodule.check()
     methods: dict[str, Method] = {}
@@ -83,13 +94,14 @@ def _prepared(config: DictConfig, rank: int, processes: int) -> dict[str, Any]:
     methods |= baselines(datamodule, config.data.split, renderer, device=device)
     protocol["constant_depth_m"] = None if "constant" not in methods else datamodule.constant_baseline_m()
     if refiner.enabled:
-        start = methods.get(MAIN, SweepMethod(renderer))
-        methods["refined"] = RefinedMethod(start, refiner, renderer, camera)
+        network = None if module is None else module.network
+        methods["refined"] = DefocusEstimator(network, renderer, refiner, config.working_px, device, camera)
     return {
         "methods": methods,
         "datamodule": datamodule,
         "split": config.data.split,
         "renderer": renderer,
+        "optics": BlurModel().updated(told),
         "device": device,
         "pictures": config.pictures,
         "protocol": protocol,

@@ -7,20 +7,22 @@ Shapes: B batch, S slice, H height, W width. Images are RGB floats in [0, 1], le
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sfdfd.errors import InputError
+from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.render import defocus_map_px
+from sfdfd.optics.render import Renderer, defocus_map_px, without_channel
 
-__all__ = ["FocalStack", "Method", "Prediction"]
+__all__ = ["FocalStack", "Method", "Prediction", "area_resized", "renderer_for"]
 
 PIXELWISE = ("images", "covered", "depth_m", "aif", "valid")
 """The fields whose last two axes are the image's."""
@@ -46,6 +48,8 @@ class FocalStack:
         covered: (B,S,H,W) in [0, 1], how far each pixel of a slice shows something (0 where alignment moved its border
             in); None: everywhere. What is not covered counts in no energy, confidence or metric.
         size_px: B (height, width) of the real images, which lie at the top left of padded ones; None: nothing is padded.
+        optics: B models of how the slices were blurred (:class:`sfdfd.optics.blur_model.BlurModel`), each None where nobody
+            knows; None: of no sample. Methods invert this physics, and their renderer's own where it is not known.
         draw: B numbers in [0, 2^63), of what training draws at random about each sample (crop, flip, light, noise), from
             seed, epoch and sample alone (:mod:`sfdfd.data.sampling`); None: nothing was drawn.
 
@@ -71,11 +75,12 @@ class FocalStack:
     covered: Float[Tensor, "b s h w"] | None = None
     size_px: tuple[tuple[int, int], ...] | None = None
     draw: tuple[int, ...] | None = None
+    optics: tuple[BlurModel | None, ...] | None = None
 
     @classmethod
     def single(
         cls,
-        images: Float[Tensor, "s 3 h w"],
+        images: Float[Tensor, "s 3 h w"] | np.ndarray,
         focus_distances_m: Sequence[float] | Tensor,
         camera: Camera,
         near_m: float,
@@ -86,13 +91,31 @@ class FocalStack:
         aif: Float[Tensor, "3 h w"] | None = None,
         valid: Bool[Tensor, "h w"] | None = None,
         covered: Float[Tensor, "s h w"] | None = None,
+        optics: BlurModel | Mapping[str, Any] | None = None,
     ) -> FocalStack:
-        """A batch of one, checked. A depth without ``valid`` counts where it is finite and in range.
+        """Make a batch of one, checked.
+
+        Args:
+            images: (S,3,H,W), or (S,H,W,3), tensor or array: floats in [0, 1], or uint8 or uint16 codes; float32 afterwards.
+            focus_distances_m: one per slice in metres.
+            camera: of these pixels.
+            near_m, far_m: depth range in metres.
+            name: for tables and pictures.
+            depth_m: (H,W) or (1,H,W) true depth in metres; counts where it is finite and in range, unless ``valid`` says it.
+            aif: (3,H,W) or (H,W,3) true all-in-focus image, of any type that ``images`` may have.
+            valid: (H,W) true where ``depth_m`` counts.
+            covered: (S,H,W) in [0, 1], how far each pixel of a slice shows something.
+            optics: how the slices were blurred, by name or as a :class:`sfdfd.optics.blur_model.BlurModel`.
 
         Raises:
-            InputError: the number of distances is not the number of slices, a distance lies inside the focal length, or
-                near and far are not 0 < near < far.
+            InputError: an image has another shape, a value is not finite or not in [0, 1], the number of distances is not
+                the number of slices, a distance lies inside the focal length, or near and far are not 0 < near < far.
         """
+        images = _as_images(images, 4, "images")
+        aif = None if aif is None else _as_images(aif, 3, "aif")
+        depth_m = None if depth_m is None else without_channel(depth_m[None])[0].float()
+        if optics is not None and not isinstance(optics, BlurModel):
+            optics = BlurModel().updated(optics)
         focus = torch.as_tensor(focus_distances_m, dtype=torch.float32)
         if focus.shape != images.shape[:1]:
             raise InputError(
@@ -115,7 +138,18 @@ class FocalStack:
             aif=None if aif is None else aif[None],
             valid=None if valid is None else valid[None],
             covered=None if covered is None else covered[None],
+            optics=None if optics is None else (optics,),
         )
+
+    def check(self) -> FocalStack:
+        """Return the stack itself, once its images are known to be images.
+
+        Raises:
+            InputError: a pixel of a real slice is not finite, or far outside of [0, 1].
+        """
+        for name, images in zip(self.name, self.images, strict=True):
+            _check_values(images, f"images of {name}" if name else "images")
+        return self
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -176,6 +210,8 @@ class FocalStack:
             values = [getattr(stack, key) for stack in stacks]
             if all(value is None for value in values):
                 return None
+            if key == "optics":  # of some it may be unknown
+                values = [(None,) * len(stack) if stack.optics is None else stack.optics for stack in stacks]
             if any(value is None for value in values):
                 raise InputError(f"a batch needs {key} for all of its samples or for none")
             if isinstance(values[0], tuple):
@@ -250,9 +286,8 @@ class FocalStack:
         """The same scenes at another size, averaged over areas; itself where it has that size."""
         if self.images.shape[-2:] == (height, width):
             return self
-        images = F.interpolate(self.images.flatten(0, 1), (height, width), mode="area")
-        covered = None if self.covered is None else F.interpolate(self.covered, (height, width), mode="area")
-        return self.scaled(images.unflatten(0, self.images.shape[:2]), covered)
+        covered = None if self.covered is None else area_resized(self.covered, height, width)
+        return self.scaled(area_resized(self.images, height, width), covered)
 
     def _mapped(self, function) -> FocalStack:
         tensors = [field.name for field in fields(self) if isinstance(getattr(self, field.name), Tensor)]
@@ -281,6 +316,28 @@ class FocalStack:
     def seen_by(self, camera: Camera | None) -> FocalStack:
         """The same batch as a model with a camera of its own takes it; itself where the model has none."""
         return self if camera is None else replace(self, camera=(camera,) * len(self))
+
+    def with_optics(self, known: BlurModel | Mapping[str, Any] | None) -> FocalStack:
+        """Return the same batch with what ``known`` says of the blur in place of what the stack says.
+
+        Examples:
+            >>> from sfdfd.data.example import example_stack
+            >>> example_stack().with_optics({"psf": "disc"}).optics[0].psf
+            'disc'
+        """
+        if known is None:
+            return self
+        before = self.optics or (None,) * len(self)
+        return replace(self, optics=tuple((one or BlurModel()).updated(known) for one in before))
+
+    def by_optics(self) -> list[tuple[list[int], FocalStack]]:
+        """Return the batch as batches that were blurred alike: (indices into this batch, their stacks)."""
+        if self.optics is None or len(set(self.optics)) == 1:
+            return [(list(range(len(self))), self)]
+        groups: dict[BlurModel | None, list[int]] = {}
+        for index, one in enumerate(self.optics):
+            groups.setdefault(one, []).append(index)
+        return [(indices, self._chosen(indices)) for indices in groups.values()]
 
     def without_truth(self) -> FocalStack:
         """The same batch with no depth, AIF or validity mask: all that training may see."""
@@ -315,6 +372,10 @@ class Prediction:
     rendered: Float[Tensor, "b s 3 h w"] | None
     confidence: Float[Tensor, "b h w"] | None = None
     depth_std_m: Float[Tensor, "b h w"] | None = None
+
+    def __getitem__(self, index: int) -> Prediction:
+        """Return one sample as a batch of one."""
+        return Prediction(**{key: None if value is None else value[index][None] for key, value in vars(self).items()})
 
     def to(self, *args, **kwargs) -> Prediction:
         """The same prediction with every tensor moved."""
@@ -355,6 +416,92 @@ class Method(Protocol):
 
     def __call__(self, stack: FocalStack) -> Prediction:
         """Predict; truth, where the stack has any, is not looked at."""
+
+
+def area_resized(values: Float[Tensor, "*n h w"], height: int, width: int) -> Float[Tensor, "*n y x"]:
+    """Reduce images by averaging over exact areas: a pixel that straddles two targets counts in both by its share.
+
+    The same as OpenCV's INTER_AREA on floats, on any device and with a gradient. (``F.interpolate(mode="area")`` lets whole
+    pixels count in both.)
+    """
+    for axis, size in ((-2, height), (-1, width)):  # whole rows first: they lie together in memory
+        length = values.shape[axis]
+        if length == size:
+            continue
+        edges = np.linspace(0, length, size + 1)
+        total: Tensor | float = 0.0
+        for offset in range(-(-length // size) + 1):
+            index = np.minimum(edges[:-1].astype(int) + offset, length)
+            share = (np.minimum(edges[1:], index + 1) - np.maximum(edges[:-1], index)).clip(0) * (size / length)
+            share[index == length] = 0
+            weight = torch.from_numpy(share.astype(np.float32).reshape((-1, 1) if axis == -2 else -1)).to(values)
+            taken = torch.from_numpy(index.clip(max=length - 1)).to(values.device)
+            total = total + weight * values.index_select(axis, taken)
+        values = cast(Tensor, total)
+    return values
+
+
+def renderer_for(stack: FocalStack, renderer: Renderer) -> Renderer:
+    """Return a renderer like this one that blurs as the stack was blurred; itself where the stack does not say.
+
+    Raises:
+        InputError: the samples of the batch were blurred differently (:meth:`FocalStack.by_optics` parts them).
+    """
+    models = set(stack.optics or (None,))
+    if len(models) > 1:
+        raise InputError("optics: the stacks of this batch were blurred differently; predict them apart (by_optics)")
+    known = models.pop()
+    return renderer if known is None else known.applied_to(renderer)
+
+
+SLACK = 1e-2
+"""Renderers and filters overshoot [0, 1] by so much; it is clipped."""
+
+
+def _as_images(values: Tensor | np.ndarray, ndim: int, what: str) -> Tensor:
+    """(...,3,H,W) float32 in [0, 1] of images as people have them.
+
+    Raises:
+        InputError: another shape or type, or values that are not finite or not in [0, 1].
+    """
+    if isinstance(values, np.ndarray):
+        values = torch.from_numpy(np.ascontiguousarray(values))
+    if not isinstance(values, Tensor):
+        raise InputError(f"{what}: expected a tensor or an array, got {type(values).__name__}")
+    if values.ndim == ndim and values.shape[-3] != 3 and values.shape[-1] == 3:
+        values = values.movedim(-1, -3).contiguous()
+    if values.ndim != ndim or values.shape[-3] != 3:
+        wanted = "(S,3,H,W)" if ndim == 4 else "(3,H,W)"
+        raise InputError(f"{what}: expected RGB of shape {wanted}, got {tuple(values.shape)}")
+    scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(values.dtype)
+    if scale is not None:
+        return values.to(torch.float32) / scale
+    if not values.is_floating_point():
+        raise InputError(f"{what}: expected floats in [0, 1], uint8 or uint16, got {values.dtype}")
+    values = values.to(torch.float32)
+    _check_values(values, what)
+    return (
+        values.clamp(0, 1) if float(values.detach().aminmax().max) > 1 or float(values.detach().min()) < 0 else values
+    )
+
+
+def _check_values(images: Tensor, what: str) -> None:
+    """Refuse images that are not finite or not in [0, 1]: one NaN would spread over a whole prediction."""
+    if not images.numel():
+        raise InputError(f"{what}: expected pixels, got shape {tuple(images.shape)}")
+    low, high = (float(end) for end in images.detach().aminmax())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        count = int((~torch.isfinite(images)).sum())
+        raise InputError(f"{what}: {count} values are not finite; fill these pixels, or mark them in covered")
+    if low < -SLACK or high > 1 + SLACK:
+        cure = (
+            "; divide by 255, or give uint8"
+            if 1.5 < high <= 255
+            else "; divide by 65535, or give uint16"
+            if high > 255
+            else ""
+        )
+        raise InputError(f"{what}: expected values in [0, 1], got {low:.4g} to {high:.4g}{cure}")
 
 
 def _edges_repeated(values: Tensor, height: int, width: int) -> Tensor:

@@ -8,11 +8,11 @@ from sfdfd.runs.command import (
     command,
     instantiate,
     plain,
+    resolve_optics,
     run_words,
     say,
     say_where_optics_differ,
     seed_everything,
-    settle_optics,
     several_jobs,
 )
 from sfdfd.runs.record import run_record
@@ -41,7 +41,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     from sfdfd.training.device import use_threads
 
     _quieten()
-    settle_optics(config)
+    resolve_optics(config)
     resolved = plain(config)
     elsewhere = _already_done(config, resolved) or _in_processes_of_its_own(resolved)
     if elsewhere is not None:

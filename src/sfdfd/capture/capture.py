@@ -22,7 +22,7 @@ from sfdfd.data.slices import Slices
 from sfdfd.errors import InputError, checked_choice
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
-from sfdfd.stack import FocalStack
+from sfdfd.stack import FocalStack, area_resized
 
 __all__ = ["Capture", "focus_of_places", "reduced"]
 
@@ -105,7 +105,7 @@ class Capture:
         reaches everywhere."""
         height, width = self.photographs.size
         size = (height, width) if longer_px is None else working_size(height, width, longer_px)
-        images = torch.stack([to_float(reduced(image, size)) for image in self.photographs.images])
+        images = torch.stack([area_resized(to_float(image), *size) for image in self.photographs.images])
         covered = None
         if not self.common.all():
             covered = torch.stack([torch.from_numpy(reduced(one.astype(np.float32), size)) for one in self.covered])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from sfdfd.capture.capture import Capture
 from sfdfd.capture.left_out import whole_stack
 from sfdfd.data.datamodule import StacksDataModule
-from sfdfd.data.description import OPTICS_KEYS, checked_keys
+from sfdfd.data.images import USUAL_PX, working_px_for
 from sfdfd.data.photographs import read_photographs
 from sfdfd.errors import InputError
 from sfdfd.optics.render import Renderer
@@ -49,11 +49,9 @@ class RecordedDataModule(StacksDataModule):
         renderer: the model's optics, for the estimate of an unknown blur scale.
         align: true, false, or "auto" (where slices move by more than half a pixel).
         exposure: even out exposure and white balance.
-        working_px: longer side of the images.
+        working_px: longer side of the images, or "auto" (:func:`sfdfd.data.images.working_px_for`).
         relative: take stacks without focus distances, too: their depth is a position in the order of the slices, in equal
             steps of inverse depth, and no metre.
-        optics: how photographs are blurred unless ``stack.yaml`` or the command line says otherwise; the model's optics
-            follow it in the config, and nothing here but its check.
         others: :class:`sfdfd.data.datamodule.StacksDataModule`.
     """
 
@@ -63,34 +61,34 @@ class RecordedDataModule(StacksDataModule):
         renderer: Renderer,
         align: bool | str = "auto",
         exposure: bool = True,
-        working_px: int = 512,
+        working_px: int | str = 512,
         relative: bool = False,
-        optics: Mapping[str, Any] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(root, **common)
-        checked_keys(optics or {}, OPTICS_KEYS, "data.optics")
         self.relative = relative
         self.renderer, self.align, self.exposure, self.working_px = renderer, align, exposure, working_px
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
         kept, aside = read_photographs(folder, overrides, self.holdout).parted()
+        optics = self.optics.updated(kept.optics)
         capture = Capture.of(
             kept,
-            self.renderer,
+            optics.applied_to(self.renderer),
             align_mode=self.align,
             exposure=self.exposure,
-            working_px=self.working_px,
+            working_px=USUAL_PX if self.working_px == "auto" else cast(int, self.working_px),
         )
         if capture.relative and not self.relative:
             remedy = capture.photographs.missing["focus_distances_m"]
             raise InputError(
                 f"{folder}: no focus distance is known; give them: {remedy}; or data.relative=true for depth without metres"
             )
-        stack = capture.stack(self.working_px)
+        working_px = working_px_for(self.working_px, capture.largest_blur_px(), max(capture.photographs.size))
+        stack = capture.stack(working_px).with_optics(optics)
         shown = stack.covered
         if len(aside.images):
-            stack = whole_stack(capture, aside, self.working_px, self.align)
+            stack = whole_stack(capture, aside, working_px, self.align).with_optics(optics)
         if shown is None:
             return stack
         top, bottom, left, right = common_rectangle((shown[0] > 0.999).all(0).numpy())

@@ -16,12 +16,13 @@ from sfdfd.data.files import written_aside
 from sfdfd.data.images import to_bytes
 from sfdfd.data.interface import IdentifiedDataset
 from sfdfd.errors import InputError
+from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
 __all__ = ["CachedStacks", "file_identity"]
 
-VERSION = 3
+VERSION = 4
 """Of what is stored and how it is made; a change of synthesis or alignment raises it."""
 ARRAYS = ("images", "focus_distances_m", "near_m", "far_m", "slice_mask", "depth_m", "aif", "valid", "covered")
 
@@ -73,7 +74,11 @@ class CachedStacks(Dataset):
         values = {key: getattr(stack, key).contiguous() for key in ARRAYS if getattr(stack, key) is not None}
         if self.bytes_are_exact:
             values["images"] = to_bytes(stack.images)
-        facts = {"camera": [camera.as_dict() for camera in stack.camera], "name": list(stack.name)}
+        facts = {
+            "camera": [camera.as_dict() for camera in stack.camera],
+            "name": list(stack.name),
+            "optics": stack.optics and [None if one is None else one.known() for one in stack.optics],
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as part:
             save_file(values, part, {"facts": json.dumps(facts)})
@@ -88,4 +93,5 @@ class CachedStacks(Dataset):
         if values["images"].dtype == torch.uint8:
             values["images"] = values["images"].float().div_(255)
         camera = tuple(Camera(**one) for one in facts["camera"])
-        return FocalStack(camera=camera, name=tuple(facts["name"]), **values)
+        optics = facts["optics"] and tuple(None if one is None else BlurModel(**one) for one in facts["optics"])
+        return FocalStack(camera=camera, name=tuple(facts["name"]), optics=optics, **values)

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sfdfd.data.cache import CachedStacks
+from sfdfd.data.description import OPTICS_KEYS, checked_keys
 from sfdfd.data.files import Report
 from sfdfd.data.interface import IdentifiedDataset, SizedDataset
 from sfdfd.data.places import read_manifest
@@ -26,6 +27,7 @@ from sfdfd.data.splits import SPLITS, limited, listed_names, split_names
 from sfdfd.data.stacks import StackFolders, read_stack, stack_folders
 from sfdfd.data.wrappers import Drawn, Masked, Remembered, Sparse, Survivor
 from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
+from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
@@ -248,6 +250,7 @@ class StacksDataModule(FocalStackDataModule):
             :func:`sfdfd.data.splits.split_names` does.
         camera, focus_distances_m, focus_distance_unit_m, focus_unit, near_m, far_m: override the ``stack.yaml`` files.
         limit: use only so many stacks of each split, evenly spread.
+        optics: how the slices are blurred where a ``stack.yaml`` does not say it; the stacks carry it.
         others: :class:`FocalStackDataModule`.
     """
 
@@ -261,9 +264,12 @@ class StacksDataModule(FocalStackDataModule):
         near_m: float | None = None,
         far_m: float | None = None,
         limit: int | None = None,
+        optics: Mapping[str, Any] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
+        checked_keys(optics or {}, OPTICS_KEYS, "data.optics")
+        self.optics = BlurModel().updated(optics)
         self.root, self.limit = Path(root), limit
         self.overrides: dict[str, Any] = {
             "camera": camera,
@@ -276,7 +282,7 @@ class StacksDataModule(FocalStackDataModule):
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
         """One folder's stack."""
-        return read_stack(folder, overrides, self.holdout)
+        return read_stack(folder, overrides, self.holdout, self.optics)
 
     def check(self) -> None:
         self.names()
@@ -304,6 +310,7 @@ class StacksDataModule(FocalStackDataModule):
             "stacks": len(self.names()),
             "overrides": {key: value for key, value in self.overrides.items() if value is not None},
             "mask": "pixels of known depth within near and far",
+            **({"optics_unless_described": known} if (known := self.optics.known()) else {}),
             **({} if self.holdout is None else {"holdout": self.holdout}),
             **super().protocol(),
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +59,8 @@ class Shard:
             raise InputError(f"{path}: not a shard, an uncompressed tar file ({one_line(error)})") from None
         return cls(path, {name: tuple(files) for name, files in stacks.items()})
 
-    def unpack(self, name: str, folder: Path) -> Path:
-        """Write a stack as a folder below ``folder``; its path.
+    def unpack(self, name: str, folder: Path, files: Collection[str] | None = None) -> Path:
+        """Write a stack, or only these files of it, as a folder below ``folder``; its path.
 
         Raises:
             InputError: there is none of this name, or the file ends before it.
@@ -71,6 +71,8 @@ class Shard:
         target.mkdir(parents=True)
         with self.path.open("rb") as tar:
             for file, place, size in self.stacks[name]:
+                if files is not None and file not in files:
+                    continue
                 tar.seek(place)
                 content = tar.read(size)
                 if len(content) < size:
@@ -80,10 +82,10 @@ class Shard:
         return target
 
     @contextmanager
-    def unpacked(self, name: str) -> Iterator[Path]:
-        """A stack as a folder, as long as the block lasts."""
+    def unpacked(self, name: str, files: Collection[str] | None = None) -> Iterator[Path]:
+        """A stack, or only these files of it, as a folder as long as the block lasts."""
         with tempfile.TemporaryDirectory(prefix="sfdfd_") as folder:
-            yield self.unpack(name, Path(folder))
+            yield self.unpack(name, Path(folder), files)
 
     def only(self, name: str) -> Shard:
         """The index of one stack alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,27 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sfdfd.data.cache import file_identity
-from sfdfd.data.description import OPTICS_KEYS, described_optics
 from sfdfd.data.images import list_images, to_float
 from sfdfd.data.photographs import depth_range_m, read_photographs
 from sfdfd.errors import InputError
+from sfdfd.optics.blur_model import BlurModel
 from sfdfd.stack import FocalStack
 
-__all__ = ["StackFolders", "common_optics", "folders_named", "read_stack", "stack_folders"]
+__all__ = ["StackFolders", "folders_named", "read_stack", "stack_folders"]
 
 
-def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None, holdout: Any = None) -> FocalStack:
+def read_stack(
+    folder: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    holdout: Any = None,
+    optics: BlurModel | Mapping[str, Any] | None = None,
+) -> FocalStack:
     """One recorded stack of aligned slices whose camera and focus distances are known: :func:`read_photographs`, strict.
 
     Args:
         folder, overrides: as of :func:`read_photographs`.
         holdout: slices whose focus distances say nothing of the depth range; all are returned.
+        optics: how the slices are blurred where ``stack.yaml`` does not say it (``optics:``).
 
     Returns:
         A batch of one.
@@ -47,9 +53,11 @@ def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None, h
         truth["depth_m"] = torch.where(truth["valid"], depth_m, depth_m.new_tensor(near_m))
     if photographs.aif is not None:
         truth["aif"] = to_float(photographs.aif)
-    return FocalStack.single(
+    stack = FocalStack.single(
         photographs.as_tensor(), photographs.focus_distances_m, camera, near_m, far_m, name=photographs.name, **truth
     )
+    blur = BlurModel().updated(optics).updated(photographs.optics)
+    return stack.with_optics(blur) if blur.known() else stack
 
 
 def stack_folders(root: str | Path) -> list[Path]:
@@ -68,33 +76,6 @@ def stack_folders(root: str | Path) -> list[Path]:
     if not folders:
         raise InputError(f"{root}: neither slices nor folders with a stack.yaml (data.root)")
     return folders
-
-
-def common_optics(root: str | Path, said: Collection[str] = ()) -> dict[str, Any]:
-    """What the ``stack.yaml`` files of a folder of stacks say of the optics; one renderer serves them all.
-
-    Args:
-        root: the folder; nothing where there is none.
-        said: keys that the command line decides.
-
-    Raises:
-        InputError: they do not agree about one of the others.
-    """
-    found: dict[str, tuple[Any, Path]] = {}
-    folders = stack_folders(root) if Path(root).is_dir() else []
-    for folder in folders:
-        described = described_optics(folder)
-        for key in OPTICS_KEYS:
-            if key in said:
-                continue
-            value = described.get(key)
-            first, where = found.setdefault(key, (value, folder))
-            if first != value:
-                raise InputError(
-                    f"optics.{key} is {first} in {where}/stack.yaml and {value} in {folder}/stack.yaml, and one model has "
-                    f"one; give optics.{key}=VALUE"
-                )
-    return {key: value for key, (value, _) in found.items() if value is not None}
 
 
 def folders_named(root: Path, names: Sequence[str] | None) -> list[Path]:

@@ -12,6 +12,7 @@ from sfdfd.data.images import to_bytes
 from sfdfd.data.scenes.scene import Scene
 from sfdfd.data.sensor import SensorModel
 from sfdfd.errors import InputError, checked_whole
+from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
@@ -83,6 +84,7 @@ class StackSynthesis:
             depth_m=depth_m,
             aif=scene.aif,
             valid=valid,
+            optics=BlurModel.of(self.renderer),
         )
 
     @torch.no_grad()

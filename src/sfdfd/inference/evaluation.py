@@ -22,10 +22,11 @@ from sfdfd.data.holdout import held_out, remaining
 from sfdfd.errors import InputError
 from sfdfd.measures.left_out import HOW_TO_READ, Judged, judged_slices, mean_figures
 from sfdfd.measures.metrics import EvaluationMetrics, ImageMetrics, image_metrics
+from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.render import Renderer
 from sfdfd.report.page import Section, left_out_row, picture, viewer, write_page
 from sfdfd.report.pictures import overview, to_rgb
-from sfdfd.stack import FocalStack, Method, Prediction
+from sfdfd.stack import FocalStack, Method, Prediction, renderer_for
 
 __all__ = ["MAIN", "Share", "evaluate", "evaluate_share", "print_metrics", "read_rows"]
 
@@ -59,6 +60,7 @@ def evaluate(
     output_dir: Path,
     *,
     renderer: Renderer,
+    optics: BlurModel | None = None,
     device: torch.device | str = "cpu",
     pictures: int = 4,
     protocol: Mapping[str, Any] | None = None,
@@ -73,7 +75,8 @@ def evaluate(
         datamodule, split: the data; what it keeps aside (``keep_aside``) no method sees, and every method is judged by it.
         output_dir: receives ``metrics.json``, ``metrics.csv`` (one row per image and method), ``pictures/`` and
             ``report.html`` (table, worst and best cases).
-        renderer: the model's optics, of which the protocol tells, and which refocuses in the report.
+        renderer: the optics where stacks do not say their own; it refocuses in the report.
+        optics: what is told of the blur whatever the stacks say.
         device: where the stacks go.
         pictures: number of samples to draw; with 0 the report shows no cases either.
         protocol: added to the data's protocol in ``metrics.json``.
@@ -90,6 +93,7 @@ def evaluate(
         split,
         output_dir,
         renderer=renderer,
+        optics=optics,
         device=device,
         pictures=pictures,
         rank=rank,
@@ -112,6 +116,7 @@ def evaluate(
             "resolution": [list(size) for size in sorted({size for share in shares for size in share.resolution})],
             "model_sigma_scale": renderer.options.get("sigma_scale"),
             "model_renderer": dict(renderer.options),
+            "inverted": sorted({name for share in shares for name in share.physics}),
             "average": "per image over valid pixels, then the unweighted mean over images; pooled/... over all pixels",
             **_left_out_protocol(datamodule.holdout),
             **({"processes": world} if world > 1 else {}),
@@ -132,11 +137,13 @@ class Share:
         images: (index, what was measured by method, rows by method) of each image.
         cases: its best and worst.
         resolution: (height, width) that occurred.
+        physics: how the stacks were taken to be blurred, in words.
     """
 
     images: list[tuple[int, dict[str, ImageMetrics], dict[str, dict[str, Any]]]] = field(default_factory=list)
     cases: _Cases = field(default_factory=lambda: _Cases())
     resolution: set[tuple[int, int]] = field(default_factory=set)
+    physics: set[str] = field(default_factory=set)
 
 
 def _reported(methods: Mapping[str, Method]) -> str:
@@ -150,6 +157,7 @@ def evaluate_share(
     output_dir: Path,
     *,
     renderer: Renderer,
+    optics: BlurModel | None = None,
     device: torch.device | str = "cpu",
     pictures: int = 4,
     rank: int = 0,
@@ -163,7 +171,9 @@ def evaluate_share(
     console = Console(stderr=True, force_terminal=sys.stderr.isatty())  # FORCE_COLOR makes no terminal
     silent = rank > 0 or not console.is_terminal
     for index in track(range(rank, len(dataset), world), description="evaluating", console=console, disable=silent):
-        stack, aside, places = _parted(dataset[index].to(device), datamodule.holdout)
+        stack, aside, places = _parted(dataset[index].to(device).with_optics(optics), datamodule.holdout)
+        model = renderer_for(stack, renderer)
+        share.physics.add(str(BlurModel.of(model) or type(model).__name__))
         share.resolution.add((stack.images.shape[-2], stack.images.shape[-1]))
         measured: dict[str, ImageMetrics] = {}
         rows: dict[str, dict[str, Any]] = {}
@@ -172,7 +182,7 @@ def evaluate_share(
             measured[name] = image_metrics(prediction, stack)
             rows[name] = {"name": stack.name[0], "method": name, **measured[name].as_dicts()[0]}
             judged = (
-                judged_slices(stack, prediction, renderer, aside, getattr(method, "camera", None))
+                judged_slices(stack, prediction, model, aside, getattr(method, "camera", None))
                 if aside is not None
                 else []
             )
@@ -321,11 +331,11 @@ def _report(path: Path, result: Mapping[str, Any], method: str, cases: _Cases, r
     text = [HOW_TO_READ] if "left_out" in result["protocol"] else []
     sections = [Section(title=f"{result['samples']} samples", table=table, text=text)]
     for label, index, stack, prediction, left_out in cases.labelled():
-        page = to_rgb(overview(stack, prediction))
+        page, model = to_rgb(overview(stack, prediction)), renderer_for(stack, renderer)
         sections.append(
             Section(
                 title=f"{method}, {label}: {stack.name[0] or index}",
-                viewer=viewer(stack, prediction, renderer, focuses=8, apertures=(0.0, 1.0), largest_px=360),
+                viewer=viewer(stack, prediction, model, focuses=8, apertures=(0.0, 1.0), largest_px=360),
                 rows=[{"title": "Overview", "pictures": [picture(label, page, largest_px=1400)]}, *left_out],
             )
         )

@@ -14,6 +14,7 @@ from sfdfd.data.datamodule import FocalStackDataModule
 from sfdfd.inference.evaluation import MAIN, evaluate, read_rows
 from sfdfd.inference.methods import NetworkMethod, baselines
 from sfdfd.networks.interface import Network
+from sfdfd.optics.blur_model import BlurModel
 from sfdfd.training.checkpoints import load_run
 from sfdfd.training.dashboards import tell_model, tell_table
 from sfdfd.training.device import pick_device
@@ -65,6 +66,7 @@ def final_test(
         "test",
         output_dir,
         renderer=renderer,
+        optics=BlurModel.of(renderer),  # what the run was configured to assume
         device=device,
         pictures=pictures,
         protocol={

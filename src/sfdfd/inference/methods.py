@@ -22,7 +22,7 @@ from sfdfd.networks.cost_volume import LARGE_PX
 from sfdfd.networks.interface import Network, NetworkOutput, answer_of, depth_std_of, predict_stack, rendered
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
-from sfdfd.stack import FocalStack, Method, Prediction
+from sfdfd.stack import FocalStack, Method, Prediction, renderer_for
 
 __all__ = ["NetworkMethod", "ReducedMethod", "RefinedMethod", "SweepMethod", "baselines", "with_confidence"]
 
@@ -37,12 +37,27 @@ class Answering(Protocol):
         """Depth, AIF and spread."""
 
 
+def _by_optics(stack: FocalStack, renderer: Renderer, run: Callable[[FocalStack, Renderer], Prediction]) -> Prediction:
+    """Run a method on each part of a batch that was blurred alike, with a renderer that blurs so."""
+    parts = stack.check().by_optics()
+    found = [run(part, renderer_for(part, renderer)) for _, part in parts]
+    if len(parts) == 1:
+        return found[0]
+    one_by_one = {
+        index: one[i] for (indices, _), one in zip(parts, found, strict=True) for i, index in enumerate(indices)
+    }
+    return Prediction.collate([one_by_one[index] for index in range(len(stack))])
+
+
 class NetworkMethod:
     """A network, classical depth from focus or a constant, with the renderer that renders its answer again.
 
+    A stack that says how it was blurred (``FocalStack.optics``) is rendered so, whatever the renderer does otherwise; this
+    holds for every method here.
+
     Args:
         network: stack -> depth and AIF; a module is put into evaluation mode.
-        renderer: the model's optics.
+        renderer: the optics where the stack does not say its own.
         camera: the model's own camera, where it is not the one that each stack carries.
         device: where a module goes.
 
@@ -67,12 +82,15 @@ class NetworkMethod:
 
     @torch.no_grad()
     def __call__(self, stack: FocalStack) -> Prediction:
-        return predict_stack(self.network, self.renderer, stack.seen_by(self.camera))
+        def run(part: FocalStack, renderer: Renderer) -> Prediction:
+            return predict_stack(self.network, renderer, part)
+
+        return _by_optics(stack.seen_by(self.camera), self.renderer, run)
 
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
         """Depth, AIF and spread, without rendering them."""
-        return answer_of(self.network, self.renderer, stack.seen_by(self.camera))
+        return answer_of(self.network, renderer_for(stack.check(), self.renderer), stack.seen_by(self.camera))
 
 
 class SweepMethod:
@@ -94,13 +112,15 @@ class SweepMethod:
 
     @torch.no_grad()
     def __call__(self, stack: FocalStack) -> Prediction:
-        stack = stack.seen_by(self.camera)
-        return rendered(plane_sweep(stack, self.renderer), self.renderer, stack)
+        def run(part: FocalStack, renderer: Renderer) -> Prediction:
+            return rendered(plane_sweep(part, renderer), renderer, part)
+
+        return _by_optics(stack.seen_by(self.camera), self.renderer, run)
 
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
         """Depth, AIF and spread, without rendering them."""
-        return plane_sweep(stack.seen_by(self.camera), self.renderer)
+        return plane_sweep(stack.check().seen_by(self.camera), renderer_for(stack, self.renderer))
 
 
 class ReducedMethod:
@@ -116,7 +136,10 @@ class ReducedMethod:
 
     @torch.no_grad()
     def __call__(self, stack: FocalStack) -> Prediction:
-        return rendered(self.answer(stack), self.renderer, stack)
+        def run(part: FocalStack, renderer: Renderer) -> Prediction:
+            return rendered(self.answer(part), renderer, part)
+
+        return _by_optics(stack, self.renderer, run)
 
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
@@ -158,24 +181,24 @@ class RefinedMethod:
         self.start, self.refiner, self.renderer, self.camera = start, refiner, renderer, camera
 
     def __call__(self, stack: FocalStack) -> Prediction:
-        return self.solve(stack)[0]
+        return _by_optics(stack, self.renderer, lambda part, renderer: self.solve(part)[0])
 
     def solve(self, stack: FocalStack, progress: Progress | None = None) -> tuple[Prediction, Refinement]:
-        """The prediction, and what the refinement did.
+        """The prediction, and what the refinement did, of stacks that were blurred alike.
 
         What a model that explains the rest leaves of the sharpest slices is the AIF's, see
         :func:`sfdfd.inference.upsampling.mended_aif`; of one that does not, blur and alignment are to blame.
         """
-        stack = stack.seen_by(self.camera)
+        stack, renderer = stack.check().seen_by(self.camera), renderer_for(stack, self.renderer)
         started = time.monotonic()
         depth_m, aif, depth_std_m = self._begun(stack)
         spent_s = time.monotonic() - started
         refinement = self.refiner(
-            stack, self.renderer, depth_m, aif, spent_s=spent_s, depth_std_m=depth_std_m, progress=progress
+            stack, renderer, depth_m, aif, spent_s=spent_s, depth_std_m=depth_std_m, progress=progress
         )
         with torch.no_grad():
             prediction = rendered(
-                NetworkOutput(refinement.depth_m, refinement.aif), self.renderer, stack, refinement.rendered
+                NetworkOutput(refinement.depth_m, refinement.aif), renderer, stack, refinement.rendered
             )
             if refinement.explained is None:
                 return prediction, refinement
@@ -206,6 +229,7 @@ def with_confidence(prediction: Prediction, stack: FocalStack, renderer: Rendere
     """
     std = prediction.depth_std_m
     if std is None:
+        renderer = renderer_for(stack, renderer)
         std = depth_std_m(stack, renderer, prediction.depth_m, prediction.aif, prediction.rendered)
     return replace(prediction, depth_std_m=std, confidence=confidence_of(std, prediction.depth_m))
 

@@ -19,6 +19,18 @@ def _all(condition: Any) -> bool:
     return bool(condition.all()) if isinstance(condition, (torch.Tensor, np.ndarray)) else bool(condition)
 
 
+def _one_number(value: torch.Tensor | np.ndarray | np.generic, name: str) -> float:
+    """The number that a tensor or array of one element holds."""
+    if isinstance(value, torch.Tensor) and value.requires_grad:
+        raise InputError(
+            f"camera.{name}: a camera holds plain numbers and has no gradient; to fit f^2/(2 N p), give the renderer "
+            "aperture=TENSOR, a factor on every blur radius"
+        )
+    if value.size != 1 if isinstance(value, (np.ndarray, np.generic)) else value.numel() != 1:
+        raise InputError(f"camera.{name}: expected one number, got shape {tuple(value.shape)}")
+    return float(value.item())
+
+
 @dataclass(frozen=True)
 class Camera:
     """A thin lens and a pixel grid.
@@ -30,7 +42,8 @@ class Camera:
             resizing an image resizes the pitch (:meth:`resized`), cropping does not.
 
     Raises:
-        InputError: a value is not a positive finite number.
+        InputError: a value is not a positive finite number, or a tensor with a gradient. A tensor of one number is taken as
+            that number.
 
     Examples:
         >>> camera = Camera(focal_length_m=0.05, f_number=8.0, pixel_pitch_m=1.2e-5)
@@ -46,7 +59,10 @@ class Camera:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            object.__setattr__(self, field.name, checked_number(getattr(self, field.name), f"camera.{field.name}"))
+            value = getattr(self, field.name)
+            if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+                value = _one_number(value, field.name)
+            object.__setattr__(self, field.name, checked_number(value, f"camera.{field.name}"))
 
     @property
     def blur_scale_px_m(self) -> float:

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, checked_keywords
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.occlusion import render_occlusion
 from sfdfd.optics.options import RenderOptions
-from sfdfd.optics.psf import floored_size_px
+from sfdfd.optics.psf import PSF, floored_size_px
 from sfdfd.optics.spread import spread_light
 from sfdfd.optics.windowed import spread_in_window
 from sfdfd.parts import part
@@ -59,6 +59,11 @@ class Renderer(Protocol):
         """Render; ``aperture`` is a factor on every blur radius."""
 
 
+def without_channel(depth_m: Tensor) -> Float[Tensor, "b h w"]:
+    """Return depth as (B,H,W); of (B,1,H,W), which other libraries use, the one channel is dropped."""
+    return depth_m[:, 0] if depth_m.ndim == 4 and depth_m.shape[1] == 1 else depth_m
+
+
 def defocus_map_px(
     depth_m: Float[Tensor, "b h w"],
     focus_distances_m: Float[Tensor, "b s"] | Float[Tensor, "s"],
@@ -67,7 +72,7 @@ def defocus_map_px(
     """Signed blur radius of every pixel in every slice, in pixels; positive behind the focus distance.
 
     Args:
-        depth_m: (B,H,W) depth in metres, > 0.
+        depth_m: (B,H,W) or (B,1,H,W) depth in metres, > 0.
         focus_distances_m: (S,) or (B,S) focus distances in metres, > focal length, inf allowed.
         camera: one camera, or one per sample of the batch.
 
@@ -82,6 +87,7 @@ def defocus_map_px(
         >>> defocus_map_px(torch.full((1, 1, 1), 2.0), torch.tensor([1.0, 2.0, 4.0]), camera).flatten().tolist()
         [6.853..., 0.0, -3.296...]
     """
+    depth_m = without_channel(depth_m)
     batch = depth_m.shape[0]
     if focus_distances_m.ndim == 1:
         focus_distances_m = focus_distances_m.expand(batch, -1)
@@ -98,6 +104,7 @@ def defocus_map_px(
     )
 
 
+@checked_keywords
 def render_focal_stack(
     aif: Float[Tensor, "b c h w"],
     depth_m: Float[Tensor, "b h w"],
@@ -106,7 +113,16 @@ def render_focal_stack(
     *,
     aperture: float | Float[Tensor, "b"] = 1.0,
     hidden: Behind | None = None,
-    **options: Any,
+    sigma_scale: float = 1.0,
+    weighting: str = "source",
+    psf: str | PSF = "gaussian",
+    method: str = "auto",
+    linear_light: bool = False,
+    layers: int = 48,
+    level_px: float = 0.7,
+    window_px: int | None = None,
+    smallest_radius_px: float = 0.0,
+    copied_radius_px: float = 0.0,
 ) -> Float[Tensor, "b s c h w"]:
     """Render the focal stack that a thin lens takes of an all-in-focus image with depth.
 
@@ -126,13 +142,14 @@ def render_focal_stack(
 
     Args:
         aif: (B,3,H,W) all-in-focus image, usually in [0, 1]; any number of channels.
-        depth_m: (B,H,W) depth in metres, > 0, finite or inf.
+        depth_m: (B,H,W) or (B,1,H,W) depth in metres, > 0, finite or inf.
         focus_distances_m: (S,) or (B,S) focus distances in metres, > focal length; inf is allowed.
         camera: :class:`Camera` of these pixels, or one per sample.
         aperture: factor on every blur radius, > 0: a number, or (B,), in which the stack is differentiable.
         hidden: a second surface behind the first, for ``weighting="occlusion"``: its colours (B,3,H,W), its depth (B,H,W) in
             metres and how far it is there (B,H,W) in [0, 1]; or several.
-        options: those of :class:`sfdfd.optics.options.RenderOptions`, by name.
+        sigma_scale, weighting, psf, method, linear_light, layers, level_px, window_px, smallest_radius_px, copied_radius_px:
+            see :class:`sfdfd.optics.options.RenderOptions`.
 
     Returns:
         (B,S,3,H,W) stack of the AIF's dtype (float32 or float64), differentiable in aif, depth_m and focus_distances_m.
@@ -152,7 +169,19 @@ def render_focal_stack(
         >>> depth_m.grad.shape
         torch.Size([1, 24, 32])
     """
-    return _rendered(aif, depth_m, focus_distances_m, camera, aperture, hidden, RenderOptions(**options))
+    options = RenderOptions(
+        sigma_scale=sigma_scale,
+        weighting=weighting,
+        psf=psf,
+        method=method,
+        linear_light=linear_light,
+        layers=layers,
+        level_px=level_px,
+        window_px=window_px,
+        smallest_radius_px=smallest_radius_px,
+        copied_radius_px=copied_radius_px,
+    )
+    return _rendered(aif, depth_m, focus_distances_m, camera, aperture, hidden, options)
 
 
 def _rendered(
@@ -165,6 +194,7 @@ def _rendered(
     options: RenderOptions,
 ) -> Tensor:
     focus_distances_m = torch.as_tensor(focus_distances_m, device=aif.device)
+    depth_m = without_channel(depth_m)
     if aif.ndim != 4 or depth_m.ndim != 3 or (aif.shape[0], *aif.shape[2:]) != tuple(depth_m.shape):
         raise InputError(
             f"render: expected aif (B,3,H,W) and depth_m (B,H,W), got {tuple(aif.shape)} and {tuple(depth_m.shape)}"
@@ -230,18 +260,33 @@ def _occluded(
 def _each(hidden: Behind | None) -> Sequence[Hidden]:
     if hidden is None:
         return ()
-    return (cast(Hidden, hidden),) if isinstance(hidden[0], Tensor) else cast(Sequence[Hidden], hidden)
+    surfaces = (cast(Hidden, hidden),) if isinstance(hidden[0], Tensor) else cast(Sequence[Hidden], hidden)
+    return [(colours, without_channel(depth_m), without_channel(there)) for colours, depth_m, there in surfaces]
 
 
+@checked_keywords
 def render_blurred(
-    aif: Float[Tensor, "b c h w"], radius_px: Float[Tensor, "b s h w"], **options: Any
+    aif: Float[Tensor, "b c h w"],
+    radius_px: Float[Tensor, "b s h w"],
+    *,
+    sigma_scale: float = 1.0,
+    weighting: str = "source",
+    psf: str | PSF = "gaussian",
+    method: str = "auto",
+    linear_light: bool = False,
+    layers: int = 48,
+    level_px: float = 0.7,
+    window_px: int | None = None,
+    smallest_radius_px: float = 0.0,
+    copied_radius_px: float = 0.0,
 ) -> Float[Tensor, "b s c h w"]:
     """As :func:`render_focal_stack`, from the blur radius itself: for whoever does not know the camera (or fits it).
 
     Args:
         aif: (B,3,H,W) all-in-focus image.
         radius_px: (B,S,H,W) blur radius in pixels of every pixel in every slice; the sign does not matter.
-        options: those of :class:`sfdfd.optics.options.RenderOptions`; ``weighting`` is "source" or "target".
+        sigma_scale, weighting, psf, method, linear_light, layers, level_px, window_px, smallest_radius_px, copied_radius_px:
+            see :class:`sfdfd.optics.options.RenderOptions`; ``weighting`` is "source" or "target".
 
     Returns:
         (B,S,3,H,W) stack, differentiable in aif and radius_px.
@@ -254,11 +299,22 @@ def render_blurred(
         >>> render_blurred(image, torch.full((1, 1, 24, 32), 4.0), psf="disc").shape
         torch.Size([1, 1, 3, 24, 32])
     """
-    checked = RenderOptions(**options)
-    if checked.weighting == "occlusion":
+    options = RenderOptions(
+        sigma_scale=sigma_scale,
+        weighting=weighting,
+        psf=psf,
+        method=method,
+        linear_light=linear_light,
+        layers=layers,
+        level_px=level_px,
+        window_px=window_px,
+        smallest_radius_px=smallest_radius_px,
+        copied_radius_px=copied_radius_px,
+    )
+    if options.weighting == "occlusion":
         raise InputError("weighting: expected source or target: occlusion needs depths, not radii (optics.weighting)")
     with torch.autocast(aif.device.type, enabled=False):
-        return _blurred(aif, radius_px, checked)
+        return _blurred(aif, radius_px, options)
 
 
 def _blurred(aif: Tensor, radius_px: Tensor, options: RenderOptions) -> Tensor:
@@ -295,7 +351,11 @@ class DefocusRenderer(torch.nn.Module):
     """:func:`render_focal_stack` with its options bound, as the config builds it: a :class:`Renderer` without parameters.
 
     Args:
-        options: those of :class:`sfdfd.optics.options.RenderOptions`, by name.
+        sigma_scale, weighting, psf, method, linear_light, layers, level_px, window_px, smallest_radius_px, copied_radius_px:
+            see :class:`sfdfd.optics.options.RenderOptions`.
+
+    Raises:
+        InputError: an option is unknown or has a wrong value.
 
     Examples:
         >>> renderer = DefocusRenderer(psf="disc", weighting="occlusion", linear_light=True)
@@ -306,9 +366,35 @@ class DefocusRenderer(torch.nn.Module):
         (True, 'occlusion')
     """
 
-    def __init__(self, **options: Any) -> None:
+    @checked_keywords
+    def __init__(
+        self,
+        *,
+        sigma_scale: float = 1.0,
+        weighting: str = "source",
+        psf: str | PSF = "gaussian",
+        method: str = "auto",
+        linear_light: bool = False,
+        layers: int = 48,
+        level_px: float = 0.7,
+        window_px: int | None = None,
+        smallest_radius_px: float = 0.0,
+        copied_radius_px: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.checked = RenderOptions(**options)  # wrong options are refused here, not in the first step
+        # wrong options are refused here, not in the first step
+        self.checked = RenderOptions(
+            sigma_scale=sigma_scale,
+            weighting=weighting,
+            psf=psf,
+            method=method,
+            linear_light=linear_light,
+            layers=layers,
+            level_px=level_px,
+            window_px=window_px,
+            smallest_radius_px=smallest_radius_px,
+            copied_radius_px=copied_radius_px,
+        )
         self.options = {field.name: getattr(self.checked, field.name) for field in fields(RenderOptions)}
 
     @property

@@ -32,12 +32,13 @@ __all__ = [
     "instantiate",
     "keep_memory",
     "plain",
+    "resolve_optics",
     "run_words",
     "say",
     "say_where_optics_differ",
     "seed_everything",
-    "settle_optics",
     "several_jobs",
+    "told_optics",
 ]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -331,24 +332,33 @@ def _said_as(node: DictConfig, key: str) -> str:
     return followed[1] if followed else str(node._get_full_key(key))
 
 
-def settle_optics(config: DictConfig) -> bool:
-    """The model's optics of photographs (``data.optics``): what ``stack.yaml`` says comes before that default and after the
-    command line, which has put a value where the config follows ``data.optics``. True where the data are photographs.
+def resolve_optics(config: DictConfig) -> None:
+    """Give the model that trains the optics of its stacks (``data.optics``): what all ``stack.yaml`` files say comes before
+    that default, and what the command line says before both.
 
     Raises:
         InputError: one of the files is wrong, or they do not agree.
     """
+    from sfdfd.data.stack_optics import common_optics
+
+    if config.data.get("optics") is None:
+        return
+    for key, value in common_optics(str(config.data.root), told_optics(config)).items():
+        config.optics[key] = value
+
+
+def told_optics(config: DictConfig) -> dict[str, Any]:
+    """Return what the command line or an optics group says of the blur itself, where the rest follows the data."""
     from omegaconf import OmegaConf
 
-    from sfdfd.data.stacks import common_optics
+    from sfdfd.optics.blur_model import BLUR_KEYS
 
-    followed = config.data.get("optics")
-    if followed is None:
-        return False
-    said = [key for key in followed if not OmegaConf.is_interpolation(config.optics, key)]
-    for key, value in common_optics(str(config.data.root), said).items():
-        config.optics[key] = value
-    return True
+    told = {}
+    for node in (config.optics, config.optics.get("renderer") or {}):
+        for key in BLUR_KEYS:
+            if key in node and not OmegaConf.is_interpolation(node, key) and node[key] is not None:
+                told[key] = node[key]
+    return told
 
 
 def seed_everything(seed: Any) -> None:

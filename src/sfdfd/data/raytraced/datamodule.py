@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 from sfdfd.data.datamodule import StacksDataModule
-from sfdfd.data.description import OPTICS_KEYS, checked_keys
 from sfdfd.data.places import read_manifest
 from sfdfd.data.raytraced.making import Making
 from sfdfd.data.raytraced.scenes import KINDS
@@ -27,7 +26,6 @@ class RaytracedDataModule(StacksDataModule):
         train_length, val_length, test_length: scenes of each camera.
         cameras: several cameras in one set, each as :meth:`sfdfd.data.raytraced.setups.Setup.of` takes it; None for the one
             of ``camera``.
-        optics: how light blurs; the model's optics follow it in the config, and nothing here but its check.
         others: :class:`StacksDataModule`.
     """
 
@@ -43,11 +41,9 @@ class RaytracedDataModule(StacksDataModule):
         kinds: Sequence[str] | None = None,
         samples: int | None = None,
         variant: str | None = None,
-        optics: Mapping[str, Any] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(root, **common)
-        checked_keys(optics or {}, OPTICS_KEYS, "data.optics")
         self.size, self.cameras = (height, width), cameras
         self.lengths = {"train": train_length, "val": val_length, "test": test_length}
         kinds = KINDS if kinds is None else kinds
