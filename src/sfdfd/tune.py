@@ -3,12 +3,13 @@ process and a run folder of its own; Optuna proposes and prunes."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sfdfd.runs.command import command, plain, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import optuna
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
 KINDS = {"low", "high", "log", "whole", "step", "choices"}
 FOLDER, ERROR = "folder", "error"
 """What a trial's attributes are called: its run folder, and why it failed."""
+LOCK = ".tune.lock"
+"""Beside ``study.db``; who holds it searches."""
 
 
 def tune(config: DictConfig) -> None:
     """Search as configured; ``best.yaml`` holds the overrides of the best trial."""
     from pathlib import Path
 
-    from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
-    from sfdfd.runs.comparison import collect, write_comparison
+    from sfdfd.errors import checked_choice, checked_number, checked_whole
 
     settings = plain(config)
     space = _checked_space(settings["space"])
@@ -35,6 +37,17 @@ def tune(config: DictConfig) -> None:
         checked_number(settings["timeout_s"], "timeout_s")
     folder = Path(settings["output_dir"])
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _search(settings, space, folder)
+
+
+def _search(settings: dict[str, Any], space: dict[str, dict[str, Any]], folder: Path) -> None:
+    """Make the trials that are missing; compare all of them."""
+    from pathlib import Path
+
+    from sfdfd.errors import InputError
+    from sfdfd.runs.comparison import collect, write_comparison
+
     study = _study(settings, folder)
     wanted = settings["trials"] - sum(_has_ended(trial) for trial in study.trials)
     if wanted > 0:
@@ -51,6 +64,32 @@ def tune(config: DictConfig) -> None:
     if rows:
         write_comparison(rows, folder)
     _write_best(study, folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the study for this process as long as the block lasts; the system lets go of it when the process dies. A second
+    search would take the trials at work for those of one that was killed.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    from filelock import FileLock, Timeout  # torch depends on it
+
+    from sfdfd.errors import InputError
+
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"output_dir={folder}: another tune is at work on this study; wait for it, or give another output_dir (jobs=N in "
+            "one call makes several trainings at a time)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _checked_space(space: Any) -> dict[str, dict[str, Any]]:
