@@ -43,7 +43,6 @@ def tune(config: DictConfig) -> None:
 
 def _search(settings: dict[str, Any], space: dict[str, dict[str, Any]], folder: Path) -> None:
     """Make the trials that are missing; compare all of them."""
-    from pathlib import Path
 
     from sfdfd.errors import InputError
     from sfdfd.runs.comparison import collect, write_comparison
@@ -58,9 +57,7 @@ def _search(settings: dict[str, Any], space: dict[str, dict[str, Any]], folder: 
             timeout=settings["timeout_s"],
             catch=(InputError,),
         )
-    rows = collect(
-        list(dict.fromkeys(Path(trial.user_attrs[FOLDER]) for trial in study.trials if FOLDER in trial.user_attrs))
-    )
+    rows = collect(list(dict.fromkeys(_run_of(trial, folder) for trial in study.trials if FOLDER in trial.user_attrs)))
     if rows:
         write_comparison(rows, folder)
     _write_best(study, folder)
@@ -83,8 +80,8 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
-            f"output_dir={folder}: another tune is at work on this study; wait for it, or give another output_dir (jobs=N in "
-            "one call makes several trainings at a time)"
+            f"output_dir={folder}: another tune is at work on this study; wait for it, or give another output_dir "
+            "(jobs=N in one call makes several trainings at a time)"
         ) from None
     try:
         yield
@@ -188,7 +185,6 @@ def _trial(
     """
     import subprocess
     import sys
-    from pathlib import Path
 
     import optuna
 
@@ -196,7 +192,7 @@ def _trial(
     from sfdfd.runs.record import logged
 
     chosen = {key: _suggested(trial, key, how) for key, how in space.items()}
-    run = Path(trial.user_attrs.get(FOLDER) or folder / f"{trial.number}")
+    run = _run_of(trial, folder)
     trial.set_user_attr(FOLDER, str(run))
     overrides = [*settings["train"], *(f"{key}={value}" for key, value in chosen.items())]
     line = [sys.executable, "-m", "sfdfd.train", *overrides, f"output_dir={run}", "ckpt_path=last"]
@@ -232,6 +228,13 @@ def _trial(
     )
     print(f"trial {trial.number}: {settings['metric']} {best(values):.5g} with {words}", flush=True)
     return best(values)
+
+
+def _run_of(trial: Any, folder: Path) -> Path:
+    """The run folder of a trial, wherever the study has been moved to since it began."""
+    from pathlib import Path
+
+    return folder / Path(trial.user_attrs.get(FOLDER) or f"{trial.number}").name
 
 
 def _waited(training: Any, seconds: float = 1.0) -> int | None:
@@ -270,7 +273,7 @@ def _write_best(study: optuna.Study, folder: Path) -> None:
         errors = [trial.user_attrs[ERROR] for trial in study.trials if ERROR in trial.user_attrs]
         raise InputError(f"no trial has ended: {errors[-1] if errors else 'all were stopped'}") from None
     overrides = [*study.user_attrs["asked"]["train"], *(f"{key}={value}" for key, value in best.params.items())]
-    told = {"trial": best.number, "value": best.value, "overrides": overrides, "run": best.user_attrs[FOLDER]}
+    told = {"trial": best.number, "value": best.value, "overrides": overrides, "run": str(_run_of(best, folder))}
     with written_aside(folder / "best.yaml") as part:
         part.write_text(yaml.safe_dump(told, sort_keys=False))
     states = [trial.state.name.lower() for trial in study.trials]
