@@ -183,3 +183,24 @@ def test_without_training_depth_there_is_no_constant(tmp_path):
     module = StacksDataModule(root=str(tmp_path))
     assert module.constant_baseline_m() is None and list(baselines(module, "val", RENDERER)) == ["classical"]
     assert StacksDataModule(root=str(tmp_path), constant_depth_m=1.5).constant_baseline_m() == 1.5
+
+
+def test_the_constant_is_the_median_of_the_training_split_and_never_of_the_test(rgbd):
+    """Twelve images: the first ten train. Of two, or where the split files are the same, nothing but the test is there."""
+    medians = [
+        np.median(values[values > 0]) for i in range(10) for values in [iio.imread(rgbd / "depth" / f"{i:04d}.png")]
+    ]
+    constant = rgbd_module(rgbd).constant_baseline_m()
+    assert 1000 * constant == pytest.approx(sorted(medians)[4], abs=30) and constant != 2.5
+    for index in range(2, 12):
+        for part in ("rgb", "depth"):
+            (rgbd / part / f"{index:04d}.png").rename(rgbd / f"{part}{index}.png")
+    assert rgbd_module(rgbd).constant_baseline_m() is None
+    assert rgbd_module(rgbd, constant_depth_m=2.0).constant_baseline_m() == 2.0
+    (rgbd / "splits").mkdir()
+    for split in ("train", "test"):
+        (rgbd / "splits" / f"{split}.txt").write_text("0000\n0001\n")
+    assert rgbd_module(rgbd).constant_baseline_m() is None
+    (rgbd / "splits" / "test.txt").write_text("0001\n")
+    (rgbd / "splits" / "train.txt").write_text("0000\n")
+    assert 1000 * rgbd_module(rgbd).constant_baseline_m() == pytest.approx(medians[0], abs=30)
