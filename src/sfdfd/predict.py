@@ -68,7 +68,7 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
     apart = ("output_dir", "stacks", "stack", "threads", "device", "burst_gap_s", "cluster", "watch")
     same = {key: value for key, value in settings.items() if key not in apart}
     same |= {"weights": checkpoint_identity(settings["checkpoint"]), "sfdfd": __version__}
-    title, thumbnails = f"sfdfd: {readable(root.resolve().name)}", {}
+    title, thumbnails = f"sfdfd: {readable(root.resolve().name)}", dict[str, Any]()
     with spreading(settings["cluster"]) as spread:
         rows = run_many(
             [Job(one.name, [one.identity(), same], one) for one in found],

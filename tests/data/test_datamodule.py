@@ -16,6 +16,7 @@ from sfdfd.data.synthetic import ProceduralDataModule, RerenderedDataModule
 from sfdfd.errors import InputError
 from sfdfd.inference.methods import baselines
 from sfdfd.optics import DefocusRenderer
+from sfdfd.stack import FocalStack
 from tests.conftest import CAMERA, FOCUS_M
 from tests.data.conftest import rgbd_module
 
@@ -183,6 +184,20 @@ def test_without_training_depth_there_is_no_constant(tmp_path):
     module = StacksDataModule(root=str(tmp_path))
     assert module.constant_baseline_m() is None and list(baselines(module, "val", RENDERER)) == ["classical"]
     assert StacksDataModule(root=str(tmp_path), constant_depth_m=1.5).constant_baseline_m() == 1.5
+
+
+def test_the_baselines_know_of_truth_that_only_some_stacks_have(tmp_path):
+    camera = {"focal_length_m": 0.05, "f_number": 2.8, "pixel_pitch_m": 4e-5}
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        slices = [rng.integers(0, 255, (20, 26, 3), dtype=np.uint8) for _ in range(2)]
+        depth_m = rng.uniform(0.6, 3, (20, 26)) if index in (4, 11) else None
+        write_stack(tmp_path, f"s{index:02d}", slices, camera, [0.8, 2.0], 0.5, 4.0, depth_m)
+    module = StacksDataModule(root=str(tmp_path), batch_size=12)
+    assert sorted(baselines(module, "train", RENDERER)) == ["classical", "constant"]
+    assert list(baselines(module, "val", RENDERER)) == ["classical"]
+    batch = FocalStack.collate([module.dataset("all")[index] for index in range(12)])
+    assert batch.valid.flatten(1).any(1).nonzero().flatten().tolist() == [4, 11]
 
 
 def test_the_constant_is_the_median_of_the_training_split_and_never_of_the_test(rgbd):

@@ -72,6 +72,8 @@ class FocalStackDataModule(lightning.LightningDataModule):
     """The slices of each stack that are kept aside; see :meth:`keep_aside`."""
     resize: float = 1.0
     """Factor between the images that a configured camera means and the ones that come."""
+    looked_at_for_depth: int = 8
+    """So many stacks of a split are read until one has depth."""
     maker: Maker | None = None
     """What makes the stacks, where ``prepare`` has nothing to bring."""
 
@@ -185,6 +187,14 @@ class FocalStackDataModule(lightning.LightningDataModule):
     def continue_at(self, epoch: int, batches: int) -> None:
         """Training goes on in this epoch after so many of its batches, as an uninterrupted one would."""
         self._first = (epoch, batches)
+
+    def has_depth(self, split: str) -> bool:
+        """Return whether stacks of a split have true depth: some may, others not. A few are looked at, evenly spread."""
+        dataset = self.dataset(split)
+        indices = (
+            np.linspace(0, len(dataset) - 1, min(len(dataset), self.looked_at_for_depth)).round().astype(int).tolist()
+        )
+        return any(dataset[index].depth_m is not None for index in indices)
 
     def constant_baseline_m(self) -> float | None:
         """Return the depth of the constant baseline in metres: the given one, or the median of the training set's truth.

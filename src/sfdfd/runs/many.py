@@ -155,7 +155,11 @@ def _outcome(work: Callable[..., Any], task: tuple[Any, Path], watch: Watch = la
         before = _written(folder)
         with contextlib.redirect_stdout(said):
             facts = dict(work(item, folder, watch))
-        outcome = {"status": "stopped" if facts.pop("interrupted", False) else "done", "facts": facts, "error": None}
+        outcome: dict[str, Any] = {
+            "status": "stopped" if facts.pop("interrupted", False) else "done",
+            "facts": facts,
+            "error": None,
+        }
         (folder / SAID).write_text(readable(said.getvalue()), encoding="utf-8")
         outcome["files"] = [file for file, state in _written(folder).items() if before.get(file) != state]
     except KeyboardInterrupt:
