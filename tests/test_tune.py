@@ -4,12 +4,13 @@ import csv
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import optuna
 import pytest
 import yaml
 
-from sfdfd.tune import _alone
+from sfdfd.tune import _alone, _run_of
 from tests.commands import SMALL, inside, one_line
 
 TRAIN = ["experiment=procedural", *SMALL, "trainer.max_steps=4", "trainer.val_check_interval=2", "pictures=0"]
@@ -85,7 +86,7 @@ def test_a_second_search_in_the_same_folder_leaves_the_first_alone(tmp_path):
     folder.mkdir()
     study = optuna.create_study(storage=f"sqlite:///{folder}/study.db", study_name="sfdfd")
     study.ask()  # the trial at work
-    first = f"from pathlib import Path; from sfdfd.tune import _alone\nwith _alone(Path({str(folder)!r})): print(1); input()"
+    first = f"from pathlib import Path; from sfdfd.tune import _alone, _run_of\nwith _alone(Path({str(folder)!r})): print(1); input()"
     holding = subprocess.Popen([sys.executable, "-c", first], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holding.stdout.readline() == "1\n"
     done = inside("tune", *CALL, "trials=1", cwd=tmp_path, expect=2)
@@ -95,3 +96,10 @@ def test_a_second_search_in_the_same_folder_leaves_the_first_alone(tmp_path):
     holding.communicate()
     with _alone(folder):
         pass
+
+
+def test_a_study_that_was_moved_finds_its_trials(tmp_path):
+    """The folder that a trial names is where the study was when it began."""
+    trial = SimpleNamespace(number=3, user_attrs={"folder": "/was/here/once/3"})
+    assert _run_of(trial, tmp_path) == tmp_path / "3"
+    assert _run_of(SimpleNamespace(number=4, user_attrs={}), tmp_path) == tmp_path / "4"

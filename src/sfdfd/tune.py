@@ -193,7 +193,8 @@ def _trial(
 
     chosen = {key: _suggested(trial, key, how) for key, how in space.items()}
     run = _run_of(trial, folder)
-    trial.set_user_attr(FOLDER, str(run))
+    if FOLDER not in trial.user_attrs:  # a trial that is made again keeps the name that it is known by
+        trial.set_user_attr(FOLDER, str(run))
     overrides = [*settings["train"], *(f"{key}={value}" for key, value in chosen.items())]
     line = [sys.executable, "-m", "sfdfd.train", *overrides, f"output_dir={run}", "ckpt_path=last"]
     run.mkdir(parents=True, exist_ok=True)
