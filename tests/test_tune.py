@@ -86,7 +86,7 @@ def test_a_second_search_in_the_same_folder_leaves_the_first_alone(tmp_path):
     folder.mkdir()
     study = optuna.create_study(storage=f"sqlite:///{folder}/study.db", study_name="sfdfd")
     study.ask()  # the trial at work
-    first = f"from pathlib import Path; from sfdfd.tune import _alone, _run_of\nwith _alone(Path({str(folder)!r})): print(1); input()"
+    first = f"from pathlib import Path; from sfdfd.tune import _alone\nwith _alone(Path({str(folder)!r})): print(1); input()"
     holding = subprocess.Popen([sys.executable, "-c", first], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holding.stdout.readline() == "1\n"
     done = inside("tune", *CALL, "trials=1", cwd=tmp_path, expect=2)
