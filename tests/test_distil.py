@@ -5,10 +5,13 @@ import json
 import pytest
 import torch
 
+from sfdfd.data.example import example_stack
+from sfdfd.data.images import write_image
 from sfdfd.errors import InputError
 from sfdfd.training.checkpoints import load_run
 from sfdfd.training.distillation import Distillation
-from tests.commands import inside
+from sfdfd.training.module import CONFIG_KEY
+from tests.commands import inside, one_line
 
 SMALL = [
     "data=procedural", "data.height=48", "data.width=56", "data.train_length=2", "teacher.procedural=0", "memory=3",
@@ -52,3 +55,82 @@ def test_a_training_that_was_stopped_goes_on_to_the_very_weights(tmp_path, monke
     inside("distil", *steps, "output_dir=parts", cwd=tmp_path)
     whole, parts = (torch.load(tmp_path / name / "weights.ckpt")["state_dict"] for name in ("whole", "parts"))
     assert whole.keys() == parts.keys() and all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """Call distil with a teacher that only writes a file and a training that only saves what it was made of; which stacks
+    the teacher was asked and which files the training was given."""
+    stacks, given = [], []
+
+    def answered(told, folder, question):
+        stacks.append(question.name.split("-")[0])
+        (folder / f"{question.name}.pt").touch()
+
+    def trained(config, files, output_dir, plan):
+        given.append([file.name for file in files])
+        torch.save({"state_dict": {}, CONFIG_KEY: {"distil": plan}}, output_dir / "last.ckpt")
+
+    monkeypatch.setattr("sfdfd.distil.answered", answered)
+    monkeypatch.setattr("sfdfd.distil._trained", trained)
+
+    def call(*overrides, expect=0):
+        stacks.clear()
+        small = SMALL if "data=stacks" not in overrides else [one for one in SMALL if not one.startswith("data")]
+        done = inside("distil", *small, "teacher.procedural=1", *overrides, "output_dir=d", cwd=tmp_path, expect=expect)
+        return list(stacks), given[-1], done
+
+    return call
+
+
+ALL = ["stack00000", "stack00001", "procedural00000"]
+
+
+@pytest.mark.parametrize("override", [
+    "teacher.refine.steps=2", "optics.sigma_scale=0.7", "network.planes=16", "data.seed=5", "data.width=64",
+])  # fmt: skip
+def test_answers_of_another_configuration_are_not_taken(asked, override, tmp_path):
+    """Nor are they lost, and a training that was made of them does not go on with others."""
+    stacks, files, _ = asked()
+    assert stacks == ALL and asked("data.batch_size=3", "steps=5", "threads=1")[:2] == ([], files)
+    record = (tmp_path / "d" / "run.json").read_text()
+    _, _, done = asked(override, expect=2)
+    assert "give the same, or another output_dir" in one_line(done.stderr)
+    assert (tmp_path / "d" / "run.json").read_text() == record
+    (tmp_path / "d" / "last.ckpt").unlink()
+    stacks, others, _ = asked(override)
+    of_photographs = ["procedural00000"] if override.startswith(("optics", "data")) else []
+    assert stacks == [name for name in ALL if name not in of_photographs] and set(others) - set(files)
+    (tmp_path / "d" / "last.ckpt").unlink()
+    assert asked()[:2] == ([], files)
+
+
+def test_a_training_goes_on_with_its_own_configuration_alone(asked, tmp_path):
+    asked()
+    for override, key in (
+        ("optimizer.lr=0.5", "optimizer"),
+        ("weights.aif=3", "weights"),
+        ("crop=24", "crop=32, not 24"),
+    ):
+        assert key in one_line(asked(override, expect=2)[2].stderr)
+    assert asked("steps=9", "save_every=3", "workers=1")[0] == []
+    (tmp_path / "d" / "last.ckpt").unlink()
+    assert asked("optimizer.lr=0.5")[0] == []  # the answers serve any training
+
+
+def test_a_stack_that_was_corrected_is_answered_again(asked, tmp_path):
+    for index in range(2):
+        stack = example_stack(index, 48, 64)
+        folder = tmp_path / "in" / f"s{index}"
+        folder.mkdir(parents=True)
+        for number, image in enumerate(stack.images[0]):
+            write_image(folder / f"{number}.png", image)
+        camera = {"focal_length_m": 0.05, "f_number": 8.0, "pixel_pitch_m": 1.2e-5}
+        description = {"camera": camera, "focus_distances_m": stack.focus_distances_m[0].tolist()}
+        (folder / "stack.yaml").write_text(json.dumps(description))
+    data = ("data=stacks", "data.root=in")
+    assert asked(*data)[0] == ALL
+    (tmp_path / "d" / "last.ckpt").unlink()
+    described = tmp_path / "in" / "s1" / "stack.yaml"
+    described.write_text(described.read_text().replace("8.0", "2.0"))
+    assert asked(*data)[0] == ["stack00001"]

@@ -112,3 +112,41 @@ def test_uncertain_distances_are_said(roll, tmp_path):
            "output_dir=p", cwd=tmp_path)  # fmt: skip
     facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
     assert facts["focus_distances_std_dpt"] == [0.05] * 5 and any("0.05 dioptres" in note for note in facts["notes"])
+
+
+def test_what_has_changed_since_is_predicted_again(roll, tmp_path, monkeypatch):
+    """Weights that were trained anew under the same path, a result that is gone, another release; a copy of the weights
+    changes nothing."""
+    shutil.copytree(roll / "first", tmp_path / "in" / "first")
+    shutil.copytree(roll / "deep" / "second", tmp_path / "in" / "second")
+    (tmp_path / "mine.ckpt").write_bytes(b"weights")
+    facts = {
+        "slices": 5,
+        "metric": True,
+        "depth": dict.fromkeys(("min", "median", "max"), 1.0),
+        "left_out_psnr_db": None,
+    }
+
+    def predicted(settings, one, folder, told):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "depth_m.npy").touch()
+        return facts
+
+    monkeypatch.setattr("sfdfd.predict.predict_found", predicted)
+
+    def states(*arguments):
+        inside("predict", "stacks=in", "checkpoint=mine.ckpt", "output_dir=out", *arguments, cwd=tmp_path)
+        return [row["status"] for row in json.loads((tmp_path / "out" / "index.json").read_text())["stacks"]]
+
+    assert states() == ["done", "done"] and states("threads=1", "watch=w") == ["skipped", "skipped"]
+    shutil.copyfile(tmp_path / "mine.ckpt", tmp_path / "copy.ckpt")
+    (tmp_path / "copy.ckpt").replace(tmp_path / "mine.ckpt")
+    shutil.rmtree(tmp_path / "out" / "first")
+    assert states() == ["done", "skipped"] and (tmp_path / "out" / "first" / "depth_m.npy").is_file()
+    (tmp_path / "mine.ckpt").write_bytes(b"WEIGHTS")
+    assert states() == ["done", "done"]
+    monkeypatch.setattr("sfdfd.__version__", "99")
+    assert states() == ["done", "done"] and states() == ["skipped", "skipped"]
+    (tmp_path / "mine.ckpt").unlink()
+    done = inside("predict", "stacks=in", "checkpoint=mine.ckpt", "output_dir=out", cwd=tmp_path, expect=2)
+    assert "mine.ckpt: no such file" in one_line(done.stderr)

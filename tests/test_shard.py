@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +94,56 @@ def test_packing_again_keeps_what_is_there_and_mends_what_is_broken(stacks_folde
     second.unlink()
     inside(*call, cwd=tmp_path)
     assert second.read_bytes() == bytes_before and first.stat().st_mtime_ns == time_before
+
+
+def packed_again(folder, *arguments):
+    """Which shards a call writes, and what all of them hold."""
+    before = {path.name: path.stat().st_ino for path in (folder / "s").glob("*.tar")}
+    inside("shard", "stacks=in", "output_dir=s", *arguments, cwd=folder)
+    shards = shards_below(folder / "s")
+    written = [one.path.name for one in shards if before.get(one.path.name) != one.path.stat().st_ino]
+    return written, [list(one.stacks) for one in shards]
+
+
+def test_packing_again_follows_what_was_corrected_and_thrown_out(stacks_folder, tmp_path):
+    """A value of the same length, a truth that is gone, a stack and a split that are gone, another number of stacks."""
+    shutil.copytree(stacks_folder, tmp_path / "in")
+    (tmp_path / "in" / "splits").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "in" / "splits" / f"{split}.txt").write_text("s1\n")
+    written, held = packed_again(tmp_path, "per_shard=3")
+    assert len(written) == 3 and packed_again(tmp_path, "per_shard=3") == ([], held)
+    description = tmp_path / "in" / "s4" / "stack.yaml"
+    description.write_text(description.read_text().replace("f_number: 8.0", "f_number: 2.0"))
+    assert packed_again(tmp_path, "per_shard=3") == (["stacks-000001.tar"], held)
+    assert ShardedStacks(shards_below(tmp_path / "s"), ["s4"])[0].camera[0].f_number == 2.0
+    (tmp_path / "in" / "s0" / "2.png").unlink()
+    assert packed_again(tmp_path, "per_shard=3") == (["stacks-000000.tar"], held)
+    shutil.rmtree(tmp_path / "in" / "s6")
+    (tmp_path / "in" / "splits" / "val.txt").unlink()
+    (tmp_path / "s" / "splits" / "mine.txt").write_text("s1\n")
+    assert packed_again(tmp_path, "per_shard=3") == ([], held[:2])
+    assert sorted(path.name for path in (tmp_path / "s" / "splits").iterdir()) == ["mine.txt", "train.txt"]
+    assert packed_again(tmp_path, "per_shard=5")[1] == [["s0", "s1", "s2", "s3", "s4"], ["s5"]]
+    cut = tmp_path / "s" / "stacks-000001.tar"
+    cut.write_bytes(cut.read_bytes()[:700])
+    assert packed_again(tmp_path, "per_shard=5")[0] == ["stacks-000001.tar"]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_names_may_be_long(tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    stack = tmp_path / ("long" * 30)
+    long = Path("slices-" * 20) / f"{'focused at ' * 10}1.25 m é.png"
+    (stack / long).parent.mkdir(parents=True)
+    (stack / long).write_bytes(b"slice")
+    (stack / "stack.yaml").write_bytes(b"{}")
+    write_shard(tmp_path / "x.tar", [stack])
+    unpacked = Shard.of(tmp_path / "x.tar").unpack(stack.name, tmp_path / "out")
+    assert (unpacked / long).read_bytes() == b"slice" and (unpacked / "stack.yaml").read_bytes() == b"{}"
+    (sample,) = webdataset.WebDataset([str(tmp_path / "x.tar")], shardshuffle=False)
+    assert sample["__key__"] == stack.name and b"slice" in sample.values()
+    gc.collect()
 
 
 def test_predict_finds_the_stacks_of_shards(shards_folder, stacks_folder, tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sfdfd.measures.metrics import image_metrics
+from sfdfd.measures.metrics import KEYS, EvaluationMetrics, image_metrics
 from sfdfd.stack import FocalStack, Prediction
 from tests.conftest import CAMERA
 
@@ -98,3 +98,34 @@ def test_a_depth_without_a_mask_counts_where_it_is_known_and_in_range():
     assert (~stack.valid).nonzero().tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2]]
     prediction = Prediction(torch.full((1, 16, 16), 3.0), torch.rand(1, 3, 16, 16), torch.zeros(1, 2, 16, 16), None)
     assert image_metrics(prediction, stack).as_dicts()[0]["depth/abs_rel"] == pytest.approx(0.5)
+
+
+def test_truth_that_only_some_have_counts_for_those():
+    """A batch gives each image the metrics that it has alone, and the mean is over images with truth."""
+    seeing, other = sized(8, 12), sized(14, 16)
+    aif_alone = replace(other, depth_m=None, valid=None)
+    stacks = [seeing.without_truth(), seeing, aif_alone]
+    batch = FocalStack.collate(stacks)
+
+    def measured(stack):
+        depth_m = torch.full(stack.images[:, 0, 0].shape, 1.5)
+        return image_metrics(
+            Prediction(depth_m, 0 * stack.images[:, 0], torch.zeros(stack.images[:, :, 0].shape), None), stack
+        )
+
+    alone = torch.cat([measured(stack).rows for stack in stacks])
+    parts = [(indices, measured(part).rows) for indices, part in batch.parts()]
+    together = torch.cat([rows for _, rows in parts])[
+        torch.tensor([i for indices, _ in parts for i in indices]).argsort()
+    ]
+    torch.testing.assert_close(together, alone, equal_nan=True)
+    for index, stack in enumerate(stacks):
+        for key in ("depth_m", "aif", "valid"):
+            one, expected = getattr(batch[index], key), getattr(stack, key)
+            assert (one is None) == (expected is None) and (one is None or torch.equal(one, expected)), (index, key)
+    metrics = EvaluationMetrics()
+    metrics.update(measured(batch.parts()[0][1]))
+    found = metrics.compute()
+    assert (
+        found["depth/abs_rel"] == pytest.approx(float(alone[1, KEYS.index("depth/abs_rel")])) and found["samples"] == 2
+    )

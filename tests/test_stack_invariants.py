@@ -270,10 +270,13 @@ def test_predictions_are_joined_as_their_stacks_are(stacks, rendered, confident)
 
 @laws
 @given(recipes(False, False), recipes(True, True))
-def test_a_batch_has_truth_for_all_or_for_none(blind, seeing):
+def test_a_batch_may_have_truth_for_some(blind, seeing):
     blind, seeing = made(blind), made(seeing)
-    with pytest.raises(ValueError, match=r"a batch needs (depth_m|aif|valid) for all of its samples or for none"):
-        FocalStack.collate([blind, seeing])
+    batch = FocalStack.collate([blind, seeing])
+    assert batch[0].depth_m is batch[0].aif is batch[0].valid is None
+    if seeing.depth_m is not None:
+        assert not batch.valid[: len(blind)].any() and torch.equal(batch[len(blind)].valid, seeing[0].valid)
+        assert torch.equal(batch[len(blind)].depth_m, seeing[0].depth_m)
     assert FocalStack.collate([blind, seeing.without_truth()]).aif is None
 
 

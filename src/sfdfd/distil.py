@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from sfdfd.optics.render import Renderer
     from sfdfd.stack import FocalStack
 
+LAST, PLAN = "last.ckpt", "distil"
+"""The checkpoint of a training that may go on, and where its configuration says how it was made."""
+NOT_OF_STACKS = {
+    "batch_size", "workers", "worker_timeout_s", "on_error", "in_memory", "cache", "split", "constant_depth_m",
+    "near_mask_m", "far_mask_m", "train_length", "val_length", "test_length", "limit",
+}  # fmt: skip
+"""Keys of ``data`` that say which stacks are loaded, and how, and not what is in them."""
 ANY_CAMERA = dict.fromkeys(("focal_length_m", "f_number", "pixel_pitch_m"))
 """The weights hold for the camera that each stack carries."""
 
@@ -42,24 +49,93 @@ def distil(config: DictConfig) -> None:
         raise InputError(f"expected an even number, got {config.crop} (crop)")
     use_threads(config.threads)
     seed_everything(config.seed)
+    questions = _questions(config)
+    plan = _plan(config, questions)
+    _check_continues(output_dir / LAST, plan)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(output_dir / "run.json", {"config": plain(config), "run": run_record()})
-    answered = _answers(config, output_dir / "answers")
-    _trained(config, answered, output_dir)
+    answered = _answers(config, questions, output_dir / "answers")
+    _trained(config, answered, output_dir, plan)
 
 
 @dataclass(frozen=True)
 class Question:
-    """A stack that the teacher answers: its place in the training split, or among the procedural scenes."""
+    """A stack that the teacher answers: its place in the training split, or among the procedural scenes. The name of its
+    file ends in a digest of all that the answer depends on, so that an answer of another configuration is never taken
+    for it."""
 
     name: str
     index: int
     procedural: bool
 
 
-def _questions(dataset: Any, procedural: int) -> list[Question]:
-    own = [Question(f"stack{index:05d}", index, False) for index in range(len(dataset))]
-    return own + [Question(f"procedural{index:05d}", index, True) for index in range(procedural)]
+def _questions(config: DictConfig) -> list[Question]:
+    """The training split, then the procedural scenes."""
+    from sfdfd import __version__
+    from sfdfd.data.interface import IdentifiedDataset
+    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS
+
+    datamodule = instantiate(config.data)
+    datamodule.check()
+    dataset, stacks = datamodule.dataset("train"), datamodule.make_dataset("train")
+    identified = isinstance(stacks, IdentifiedDataset)
+    same = {"sfdfd": __version__, "teacher": plain(config.teacher.refine), "planes": _planes(config)}
+    data = {key: value for key, value in plain(config.data).items() if key not in NOT_OF_STACKS}
+    own = {**same, "optics": plain(config.optics.renderer), "data": data}
+    procedural = {**same, "optics": PHOTOGRAPH_OPTICS, "seed": config.seed}
+    return [
+        Question(
+            _named("stack", index, {**own, "stack": stacks.identity(index) if identified else index}), index, False
+        )
+        for index in range(len(dataset))
+    ] + [Question(_named("procedural", index, procedural), index, True) for index in range(config.teacher.procedural)]
+
+
+def _named(kind: str, index: int, depends_on: dict[str, Any]) -> str:
+    import hashlib
+    import json
+
+    text = json.dumps(depends_on, sort_keys=True, default=str)
+    return f"{kind}{index:05d}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _plan(config: DictConfig, questions: list[Question]) -> dict[str, Any]:
+    """What a training that goes on must share with the one that was interrupted."""
+    import hashlib
+
+    keys = ("network", "optimizer", "weights", "fresh", "memory", "size", "crop", "batch_size", "ema_decay", "seed")
+    answers = "\n".join(question.name for question in questions)
+    return {
+        **{key: plain(config)[key] for key in keys},
+        "optics": _optics_of(config),
+        "answers": hashlib.sha256(answers.encode()).hexdigest(),
+    }
+
+
+def _check_continues(last: Path, plan: dict[str, Any]) -> None:
+    """Refuse to go on with a training of another configuration, before anything is written.
+
+    Raises:
+        InputError: it differs from ``plan``; names the first key.
+    """
+    from sfdfd.errors import InputError
+    from sfdfd.training.checkpoints import load_checkpoint
+    from sfdfd.training.module import CONFIG_KEY
+
+    if not last.is_file():
+        return
+    config = load_checkpoint(last)[CONFIG_KEY]
+    known = config.get(PLAN, {key: config[key] for key in ("network", "optics") if key in config})
+    for key, value in plan.items():
+        if key not in known or known[key] == value:
+            continue
+        what = f"with {key}={known[key]}, not {value}"
+        if key == "answers":
+            what = "from other answers (teacher, optics, data or release differ)"
+        raise InputError(
+            f"{last}: this training was made {what}; give the same, or another output_dir (answers/ may be copied there: "
+            "those that still fit are used)"
+        )
 
 
 def _asked(question: Question, config: DictConfig, dataset: Any) -> tuple[FocalStack, Renderer]:
@@ -94,7 +170,7 @@ def _planes(config: DictConfig) -> int:
     return int(config.network.get("planes", 0))
 
 
-def _answers(config: DictConfig, folder: Path) -> list[Path]:
+def _answers(config: DictConfig, questions: list[Question], folder: Path) -> list[Path]:
     """A file for each stack: what the teacher answered, and that stack as a lesson."""
     from functools import partial
 
@@ -105,9 +181,6 @@ def _answers(config: DictConfig, folder: Path) -> list[Path]:
 
     folder.mkdir(exist_ok=True)
     folder = folder.resolve()
-    datamodule = instantiate(config.data)
-    datamodule.check()
-    questions = _questions(datamodule.dataset("train"), config.teacher.procedural)
     missing = [one for one in questions if not (folder / f"{one.name}.pt").is_file()]
     told = OmegaConf.to_yaml(config, resolve=True)
     with spreading(config.cluster) as spread:
@@ -159,7 +232,7 @@ def _optics_of(config: DictConfig) -> dict[str, Any]:
     return {"renderer": renderer, "camera": ANY_CAMERA}
 
 
-def _trained(config: DictConfig, answered: list[Path], output_dir: Path) -> None:
+def _trained(config: DictConfig, answered: list[Path], output_dir: Path, plan: dict[str, Any]) -> None:
     """Train on the lessons, from where an earlier call in the same folder stopped."""
     import logging
     import warnings
@@ -189,8 +262,9 @@ def _trained(config: DictConfig, answered: list[Path], output_dir: Path) -> None
         "optics": _optics_of(config),
         "loss": {"_target_": "sfdfd.measures.losses.SelfSupervisedLoss"},
         "data": {},
+        PLAN: plan,
     }
-    last = output_dir / "last.ckpt"
+    last = output_dir / LAST
     step = checked_place(load_checkpoint(last), str(last)).step if last.is_file() else 0
     network, optimizer = instantiate(config.network), instantiate(config.optimizer)
     saver = ModelCheckpoint(

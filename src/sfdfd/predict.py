@@ -47,14 +47,15 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
     from functools import partial
     from pathlib import Path
 
+    from sfdfd import __version__
     from sfdfd import predict as module  # as workers find it: this file may be __main__
-    from sfdfd.data.cache import file_identity
     from sfdfd.data.files import readable
     from sfdfd.data.found import stacks_below
     from sfdfd.errors import InputError, checked_number
     from sfdfd.report.index import is_whole, table, write_index
     from sfdfd.runs.cluster import spreading
     from sfdfd.runs.many import Job, run_many
+    from sfdfd.training.checkpoints import checkpoint_identity
 
     for key in ("save", "load"):
         if settings["align"][key] is not None:
@@ -64,21 +65,16 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
     for words in passed:
         print(f"passed over: {readable(words)}")
     print(f"{len(found)} stacks below {readable(str(root))}")
-    apart = ("output_dir", "stacks", "stack", "threads", "device", "burst_gap_s", "cluster")
+    apart = ("output_dir", "stacks", "stack", "threads", "device", "burst_gap_s", "cluster", "watch")
     same = {key: value for key, value in settings.items() if key not in apart}
-
-    def identity(one: FoundStack) -> list[Any]:
-        files = [one.source] if one.source.is_file() else sorted(p for p in one.source.iterdir() if p.is_file())
-        known = [file_identity(file) for file in files if one.files is None or file.name in one.files]
-        return known if one.sample is None else [*known, one.sample]
-
-    title = f"sfdfd: {readable(root.resolve().name)}"
+    same |= {"weights": checkpoint_identity(settings["checkpoint"]), "sfdfd": __version__}
+    title, thumbnails = f"sfdfd: {readable(root.resolve().name)}", dict[str, Any]()
     with spreading(settings["cluster"]) as spread:
         rows = run_many(
-            [Job(readable(one.name), [identity(one), same], one) for one in found],
+            [Job(one.name, [one.identity(), same], one) for one in found],
             output_dir.resolve(),
             partial(module.predict_found, settings),
-            lambda rows: write_index(output_dir, title, rows),
+            lambda rows: write_index(output_dir, title, rows, thumbnails),
             is_whole,
             None if settings["cluster"] is None else spread,
         )

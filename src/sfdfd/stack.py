@@ -163,7 +163,7 @@ class FocalStack:
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of a batch of {len(self)}")
         index %= len(self)
-        one = self._chosen([index])
+        one = self._chosen([index])._without_unknown_truth()
         if self.size_px is not None:
             one = replace(one.cropped(0, self.size_px[index][0], 0, self.size_px[index][1]), size_px=None)
         real = self.slice_mask[index]
@@ -187,16 +187,27 @@ class FocalStack:
             values[field.name] = value if value is None or isinstance(value, tuple) else value[list(indices)]
         return FocalStack(**values)
 
+    def _without_unknown_truth(self) -> FocalStack:
+        """None in place of truth that is NaN everywhere (:meth:`collate`)."""
+        changes: dict[str, Any] = {}
+        if self.depth_m is not None and bool(self.depth_m.isnan().all()):
+            changes |= {"depth_m": None, "valid": None}
+        if self.aif is not None and bool(self.aif.isnan().all()):
+            changes["aif"] = None
+        return replace(self, **changes)
+
     @classmethod
     def collate(cls, stacks: Sequence[FocalStack]) -> FocalStack:
         """One batch of many; shorter stacks are padded with masked slices, smaller images at the bottom and the right
-        (``size_px`` then says what is real; see :meth:`parts`).
+        (``size_px`` then says what is real; see :meth:`parts`). Where only some have truth, that of the others is NaN and no
+        pixel of it is valid; indexing makes it None again.
 
         Raises:
-            InputError: only some have truth.
+            InputError: only some have a ``draw``.
         """
         if any(stack.size_px is not None for stack in stacks):
             stacks = [one for stack in stacks for one in stack]
+        stacks = _truth_for_all(stacks)
         sizes = [(stack.images.shape[-2], stack.images.shape[-1]) for stack in stacks for _ in range(len(stack))]
         size_px: tuple[tuple[int, int], ...] | None = None
         if any(stack.covered is not None for stack in stacks):
@@ -502,6 +513,26 @@ def _check_values(images: Tensor, what: str) -> None:
             else ""
         )
         raise InputError(f"{what}: expected values in [0, 1], got {low:.4g} to {high:.4g}{cure}")
+
+
+def _truth_for_all(stacks: Sequence[FocalStack]) -> list[FocalStack]:
+    """The stacks, each with the fields of truth that one of them has: NaN, and valid nowhere, where it is not known."""
+    keys = [key for key in ("depth_m", "aif", "valid") if any(getattr(stack, key) is not None for stack in stacks)]
+    alike = []
+    for stack in stacks:
+        size = (len(stack), *stack.images.shape[-2:])
+        changes: dict[str, Any] = {}
+        for key in keys:
+            if getattr(stack, key) is not None:
+                continue
+            if key != "valid":
+                changes[key] = stack.images.new_full((len(stack), 3, *size[1:]) if key == "aif" else size, torch.nan)
+            elif stack.depth_m is None:
+                changes[key] = torch.zeros(size, dtype=torch.bool, device=stack.images.device)
+            else:  # given without a mask: what is a depth counts
+                changes[key] = torch.isfinite(stack.depth_m) & (stack.depth_m > 0)
+        alike.append(replace(stack, **changes))
+    return alike
 
 
 def _edges_repeated(values: Tensor, height: int, width: int) -> Tensor:

@@ -3,12 +3,13 @@ process and a run folder of its own; Optuna proposes and prunes."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sfdfd.runs.command import command, plain, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import optuna
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
 KINDS = {"low", "high", "log", "whole", "step", "choices"}
 FOLDER, ERROR = "folder", "error"
 """What a trial's attributes are called: its run folder, and why it failed."""
+LOCK = ".tune.lock"
+"""Beside ``study.db``; who holds it searches."""
 
 
 def tune(config: DictConfig) -> None:
     """Search as configured; ``best.yaml`` holds the overrides of the best trial."""
     from pathlib import Path
 
-    from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
-    from sfdfd.runs.comparison import collect, write_comparison
+    from sfdfd.errors import checked_choice, checked_number, checked_whole
 
     settings = plain(config)
     space = _checked_space(settings["space"])
@@ -35,6 +37,16 @@ def tune(config: DictConfig) -> None:
         checked_number(settings["timeout_s"], "timeout_s")
     folder = Path(settings["output_dir"])
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _search(settings, space, folder)
+
+
+def _search(settings: dict[str, Any], space: dict[str, dict[str, Any]], folder: Path) -> None:
+    """Make the trials that are missing; compare all of them."""
+
+    from sfdfd.errors import InputError
+    from sfdfd.runs.comparison import collect, write_comparison
+
     study = _study(settings, folder)
     wanted = settings["trials"] - sum(_has_ended(trial) for trial in study.trials)
     if wanted > 0:
@@ -45,12 +57,36 @@ def tune(config: DictConfig) -> None:
             timeout=settings["timeout_s"],
             catch=(InputError,),
         )
-    rows = collect(
-        list(dict.fromkeys(Path(trial.user_attrs[FOLDER]) for trial in study.trials if FOLDER in trial.user_attrs))
-    )
+    rows = collect(list(dict.fromkeys(_run_of(trial, folder) for trial in study.trials if FOLDER in trial.user_attrs)))
     if rows:
         write_comparison(rows, folder)
     _write_best(study, folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the study for this process as long as the block lasts; the system lets go of it when the process dies. A second
+    search would take the trials at work for those of one that was killed.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    from filelock import FileLock, Timeout  # torch depends on it
+
+    from sfdfd.errors import InputError
+
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"output_dir={folder}: another tune is at work on this study; wait for it, or give another output_dir "
+            "(jobs=N in one call makes several trainings at a time)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _checked_space(space: Any) -> dict[str, dict[str, Any]]:
@@ -149,7 +185,6 @@ def _trial(
     """
     import subprocess
     import sys
-    from pathlib import Path
 
     import optuna
 
@@ -157,8 +192,9 @@ def _trial(
     from sfdfd.runs.record import logged
 
     chosen = {key: _suggested(trial, key, how) for key, how in space.items()}
-    run = Path(trial.user_attrs.get(FOLDER) or folder / f"{trial.number}")
-    trial.set_user_attr(FOLDER, str(run))
+    run = _run_of(trial, folder)
+    if FOLDER not in trial.user_attrs:  # a trial that is made again keeps the name that it is known by
+        trial.set_user_attr(FOLDER, str(run))
     overrides = [*settings["train"], *(f"{key}={value}" for key, value in chosen.items())]
     line = [sys.executable, "-m", "sfdfd.train", *overrides, f"output_dir={run}", "ckpt_path=last"]
     run.mkdir(parents=True, exist_ok=True)
@@ -193,6 +229,13 @@ def _trial(
     )
     print(f"trial {trial.number}: {settings['metric']} {best(values):.5g} with {words}", flush=True)
     return best(values)
+
+
+def _run_of(trial: Any, folder: Path) -> Path:
+    """The run folder of a trial, wherever the study has been moved to since it began."""
+    from pathlib import Path
+
+    return folder / Path(trial.user_attrs.get(FOLDER) or f"{trial.number}").name
 
 
 def _waited(training: Any, seconds: float = 1.0) -> int | None:
@@ -231,7 +274,7 @@ def _write_best(study: optuna.Study, folder: Path) -> None:
         errors = [trial.user_attrs[ERROR] for trial in study.trials if ERROR in trial.user_attrs]
         raise InputError(f"no trial has ended: {errors[-1] if errors else 'all were stopped'}") from None
     overrides = [*study.user_attrs["asked"]["train"], *(f"{key}={value}" for key, value in best.params.items())]
-    told = {"trial": best.number, "value": best.value, "overrides": overrides, "run": best.user_attrs[FOLDER]}
+    told = {"trial": best.number, "value": best.value, "overrides": overrides, "run": str(_run_of(best, folder))}
     with written_aside(folder / "best.yaml") as part:
         part.write_text(yaml.safe_dump(told, sort_keys=False))
     states = [trial.state.name.lower() for trial in study.trials]

@@ -16,6 +16,7 @@ from sfdfd.data.synthetic import ProceduralDataModule, RerenderedDataModule
 from sfdfd.errors import InputError
 from sfdfd.inference.methods import baselines
 from sfdfd.optics import DefocusRenderer
+from sfdfd.stack import FocalStack
 from tests.conftest import CAMERA, FOCUS_M
 from tests.data.conftest import rgbd_module
 
@@ -183,3 +184,38 @@ def test_without_training_depth_there_is_no_constant(tmp_path):
     module = StacksDataModule(root=str(tmp_path))
     assert module.constant_baseline_m() is None and list(baselines(module, "val", RENDERER)) == ["classical"]
     assert StacksDataModule(root=str(tmp_path), constant_depth_m=1.5).constant_baseline_m() == 1.5
+
+
+def test_the_baselines_know_of_truth_that_only_some_stacks_have(tmp_path):
+    camera = {"focal_length_m": 0.05, "f_number": 2.8, "pixel_pitch_m": 4e-5}
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        slices = [rng.integers(0, 255, (20, 26, 3), dtype=np.uint8) for _ in range(2)]
+        depth_m = rng.uniform(0.6, 3, (20, 26)) if index in (4, 11) else None
+        write_stack(tmp_path, f"s{index:02d}", slices, camera, [0.8, 2.0], 0.5, 4.0, depth_m)
+    module = StacksDataModule(root=str(tmp_path), batch_size=12)
+    assert sorted(baselines(module, "train", RENDERER)) == ["classical", "constant"]
+    assert list(baselines(module, "val", RENDERER)) == ["classical"]
+    batch = FocalStack.collate([module.dataset("all")[index] for index in range(12)])
+    assert batch.valid.flatten(1).any(1).nonzero().flatten().tolist() == [4, 11]
+
+
+def test_the_constant_is_the_median_of_the_training_split_and_never_of_the_test(rgbd):
+    """Twelve images: the first ten train. Of two, or where the split files are the same, nothing but the test is there."""
+    medians = [
+        np.median(values[values > 0]) for i in range(10) for values in [iio.imread(rgbd / "depth" / f"{i:04d}.png")]
+    ]
+    constant = rgbd_module(rgbd).constant_baseline_m()
+    assert 1000 * constant == pytest.approx(sorted(medians)[4], abs=30) and constant != 2.5
+    for index in range(2, 12):
+        for part in ("rgb", "depth"):
+            (rgbd / part / f"{index:04d}.png").rename(rgbd / f"{part}{index}.png")
+    assert rgbd_module(rgbd).constant_baseline_m() is None
+    assert rgbd_module(rgbd, constant_depth_m=2.0).constant_baseline_m() == 2.0
+    (rgbd / "splits").mkdir()
+    for split in ("train", "test"):
+        (rgbd / "splits" / f"{split}.txt").write_text("0000\n0001\n")
+    assert rgbd_module(rgbd).constant_baseline_m() is None
+    (rgbd / "splits" / "test.txt").write_text("0001\n")
+    (rgbd / "splits" / "train.txt").write_text("0000\n")
+    assert 1000 * rgbd_module(rgbd).constant_baseline_m() == pytest.approx(medians[0], abs=30)

@@ -1,5 +1,9 @@
 """The stacks below a folder."""
 
+import os
+import unicodedata
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -63,3 +67,46 @@ def test_nothing_to_be_found_is_said(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match="stacks="):
             stacks_below(folder)
+
+
+def test_no_two_stacks_share_a_folder(tmp_path):
+    """Videos of one stem, a number that is taken, and names that only some file systems tell apart."""
+    for name in ("IMG.mov", "IMG.mp4", "IMG_2.mp4", "other.mp4", "index.html.mp4"):
+        (tmp_path / name).touch()
+    photographs(tmp_path / "img", None, None)
+    for name in ("caf\u00e9", "cafe\u0301", "CAF\u00c9", "caf\u00e9_2"):
+        photographs(tmp_path / name, None, None)
+    for name in (b"bad\xe9", b"bad\xe8"):
+        photographs(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)), None, None)
+    found, _ = stacks_below(tmp_path)
+    by_source = {os.fsencode(one.source.name): one.name for one in found}
+    assert len(by_source) == 12
+    seen = {unicodedata.normalize("NFC", name.casefold()) for name in by_source.values()}
+    assert len(seen) == 12 and "index.html" not in seen
+    assert [by_source[name] for name in (b"IMG.mov", b"IMG.mp4", b"IMG_2.mp4", b"other.mp4", b"img")] == [
+        "IMG.mov", "IMG.mp4", "IMG_2", "other", "img"
+    ]  # fmt: skip
+    (tmp_path / "IMG.avi").touch()
+    names_now = {os.fsencode(one.source.name): one.name for one in stacks_below(tmp_path)[0]}
+    assert {name: names_now[name] for name in by_source} == by_source
+
+
+def test_a_stack_depends_on_all_that_describes_it(tmp_path):
+    """On the text beside a video, the slices that stack.yaml takes from elsewhere, and no file manager's leavings."""
+    (tmp_path / "v" / "sweep.mp4").parent.mkdir()
+    (tmp_path / "v" / "sweep.mp4").touch()
+    photographs(tmp_path / "s" / "all", None, None, None)
+    photographs(tmp_path / "s", None, None)
+    (tmp_path / "s" / "stack.yaml").write_text("files: [all/00.jpg, all/01.jpg]")
+
+    def identities():
+        return {one.name: one.identity() for one in stacks_below(tmp_path)[0] if one.name != "s/all"}
+
+    before = identities()
+    (tmp_path / "s" / ".DS_Store").touch()
+    (tmp_path / "s" / "Thumbs.db").touch()
+    assert identities() == before
+    (tmp_path / "v" / "dioptres.txt").write_text("1 2")
+    (tmp_path / "s" / "all" / "01.jpg").write_bytes(b"another")
+    after = identities()
+    assert after["v"] != before["v"] and after["s"] != before["s"]

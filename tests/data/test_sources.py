@@ -27,7 +27,7 @@ from sfdfd.data.archives import extract, opened
 from sfdfd.data.datamodule import StacksDataModule
 from sfdfd.data.fetch import RemoteFile, download
 from sfdfd.data.photographs import read_photographs
-from sfdfd.data.places import MANIFEST, aside, check_vacant, finish, read_manifest
+from sfdfd.data.places import MANIFEST, aside, check_vacant, continued, finish, half_made, read_manifest
 from sfdfd.data.sources import FIRST, SOURCES
 from sfdfd.data.sources.base import write_depth, write_rgbd, write_stack
 from sfdfd.data.sources.ddff12 import BASELINE_M, FOCAL_PX, depth_of_disparity_m
@@ -538,6 +538,25 @@ def test_a_mount_point_is_filled_and_its_manifest_comes_last(tmp_path, monkeypat
     filled(root, {"data": "x"})
     assert sorted(p.name for p in root.iterdir()) == ["lost+found", MANIFEST, "rgb", "z"]
     assert moved[-1] == MANIFEST and read_manifest(root) == {"data": "x"}
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["in it", "beside it"])
+def test_a_disk_that_is_full_at_the_very_end_loses_nothing(tmp_path, monkeypatch, there):
+    """Of what takes long to make, the next call makes nothing again; a call that is killed after the manifest neither."""
+    root, plan = tmp_path / "root", {"samples": 4}
+    if there:
+        root.mkdir()
+    with monkeypatch.context() as patch:
+        fail_to(patch, "write_text", lambda path, *_: MANIFEST in path.name, errno.ENOSPC)
+        with pytest.raises(InputError, match="run the command again"), continued(root, {"data": "x"}, plan) as part:
+            (part / "scene").write_text("traced for days")
+    assert half_made(root) == plan
+    with monkeypatch.context() as patch:
+        fail_to(patch, "unlink", lambda path, *_: path.name == "plan.json", errno.EIO)
+        with pytest.raises(InputError, match="could not be moved"), continued(root, {"data": "x"}, plan) as part:
+            assert (part / "scene").read_text() == "traced for days"
+    finish(root)
+    assert sorted(path.name for path in root.iterdir()) == [MANIFEST, "scene"] and read_manifest(root) == {"data": "x"}
 
 
 @pytest.mark.parametrize("code", [errno.EXDEV, errno.EBUSY, errno.ENOSPC])

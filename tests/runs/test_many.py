@@ -1,6 +1,7 @@
 """Many stacks: what is done is skipped, what fails is listed."""
 
 import json
+import shutil
 
 import pytest
 
@@ -68,3 +69,40 @@ def test_a_foreign_index_is_not_overwritten(tmp_path):
     with pytest.raises(InputError, match=r"index\.json: not the index"):
         run_many(jobs(), tmp_path, working([]))
     assert (tmp_path / "index.json").read_text() == "[1]"
+
+
+def test_a_result_that_is_gone_is_made_again(tmp_path):
+    """The whole folder or one file of it; what another program leaves beside the files does not matter."""
+    calls = []
+
+    def work(index, folder, watch):
+        calls.append(index)
+        (folder / "maps").mkdir(parents=True, exist_ok=True)
+        (folder / "maps" / "depth.npy").write_bytes(b"0")
+        return {}
+
+    run_many(jobs(), tmp_path, work)
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "d" / "maps" / "depth.npy").unlink()
+    (tmp_path / "b" / "c" / "mine.txt").touch()
+    rows = run_many(jobs(), tmp_path, work)
+    assert calls == [0, 1, 2, 0, 2] and [row["status"] for row in rows] == ["done", "skipped", "done"]
+    assert (tmp_path / "a" / "maps" / "depth.npy").is_file()
+    (tmp_path / "b" / "c" / "mine.txt").unlink()
+    run_many(jobs(), tmp_path, work)
+    assert calls == [0, 1, 2, 0, 2] and rows[0]["files"] == ["maps/depth.npy", "said.txt"]
+
+
+def test_a_stack_whose_folder_lies_in_that_of_another_counts_for_itself(tmp_path):
+    nested = [Job("a", {}, "a"), Job("a/b", {}, "a/b")]
+
+    def work(item, folder, watch):
+        (folder / "b").mkdir(parents=True, exist_ok=True)
+        (folder / "depth.npy").touch()
+        (tmp_path / "a" / "b" / "depth.npy").touch()  # as if both ran at once
+        return {}
+
+    rows = run_many(nested, tmp_path, work)
+    assert [row["files"] for row in rows] == [["depth.npy", "said.txt"], ["depth.npy", "said.txt"]]
+    shutil.rmtree(tmp_path / "a" / "b")
+    assert [row["status"] for row in run_many(nested, tmp_path, work)] == ["skipped", "done"]

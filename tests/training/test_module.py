@@ -1,20 +1,25 @@
 """The LightningModule: strict self-supervision, batches of several sizes, the schedule."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from sfdfd.data.sources.base import write_splits, write_stack
 from sfdfd.errors import InputError
 from sfdfd.measures.losses import SelfSupervisedLoss
+from sfdfd.measures.metrics import depth_metrics
 from sfdfd.networks import DAIFNet, FocusAttentionNet
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
 from sfdfd.stack import FocalStack
 from sfdfd.training.augmentation import StackAugmentation
 from sfdfd.training.module import DepthFromDefocus
+from tests.commands import SMALL, process
 from tests.conftest import CAMERA
 
 
@@ -216,3 +221,40 @@ def test_two_slices_remain_to_a_network_however_many_are_left_out():
     assert network.seen[0][0].shape[1] == 2
     with pytest.raises(InputError, match="left_out"):
         module(left_out=-1)
+
+
+def test_training_goes_on_where_only_some_stacks_have_truth():
+    """And the truth that is logged is the mean over the images that have some, at every validation."""
+    seeing = stacks(4, seed=1)
+    nowhere = replace(seeing[1], valid=torch.zeros_like(seeing[1].valid))
+    some = [seeing[0].without_truth(), seeing[0], nowhere, seeing[2]]
+    logged = []
+    follow = lightning.pytorch.callbacks.LambdaCallback(
+        on_validation_end=lambda trainer, _: logged.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+    )
+    model = module(augmentation=StackAugmentation(crop=24))
+    train(model, some, some, steps=4, callbacks=[follow])
+    assert len(logged) == 3  # one of them before training
+    model.eval()
+    for key in ("abs_rel", "rmse"):
+        with torch.no_grad():
+            values = [float(depth_metrics(model(s).depth_m, s.depth_m, s.valid)[key]) for s in (some[1], some[3])]
+        assert logged[-1][f"truth/depth_{key}"] == pytest.approx(np.mean(values), rel=1e-4)
+        assert all(math.isfinite(one[f"truth/depth_{key}"]) for one in logged)
+    train(module(), some[:1], some[:1], steps=2, callbacks=[follow])
+    assert not [key for key in logged[-1] if key.startswith("truth")]
+
+
+@pytest.mark.slow
+def test_processes_of_which_one_has_no_truth_do_not_wait_for_it(tmp_path):
+    """Of two validation stacks, one for each process, the second alone has depth."""
+    camera = {"focal_length_m": 0.05, "f_number": 2.8, "pixel_pitch_m": 4e-5}
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        slices = [rng.integers(0, 255, (32, 40, 3), dtype=np.uint8) for _ in range(3)]
+        depth_m = rng.uniform(0.6, 3, (32, 40)) if index in (0, 5) else None
+        write_stack(tmp_path / "in", f"s{index}", slices, camera, [0.8, 1.2, 2.0], 0.5, 4.0, depth_m)
+    write_splits(tmp_path / "in", {"train": ["s0", "s1", "s2", "s3"], "val": ["s4", "s5"], "test": ["s6", "s7"]})
+    process("train", "data=stacks", "data.root=in", "trainer=ddp_cpu", *SMALL[5:], "data.batch_size=2",
+            "trainer.max_steps=1", "trainer.val_check_interval=1", "output_dir=r", cwd=tmp_path)  # fmt: skip
+    assert "truth/depth_abs_rel" in (tmp_path / "r" / "csv" / "metrics.csv").read_text()

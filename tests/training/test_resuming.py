@@ -164,6 +164,55 @@ def test_the_best_checkpoint_can_be_continued_as_well(whole, tmp_path):
     assert [step + at for at in again.validated] == list(range(step + 2, STEPS + 3, 2))
 
 
+def run_of(whole, step, folder):
+    """A run folder as it was when a step was the last one written."""
+    (folder / "checkpoints").mkdir(parents=True)
+    shutil.copy(whole / f"step{step}.ckpt", folder / "checkpoints" / "last.ckpt")
+    content = torch.load(whole / f"step{step}.ckpt", weights_only=True)
+    state = next(value for key, value in content["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    content["callbacks"] = {"ModelCheckpoint{}": {**state, "current_score": state["best_model_score"]}}
+    torch.save(content, folder / "checkpoints" / "best.ckpt")
+    return float(state["best_model_score"])
+
+
+@pytest.mark.parametrize("left", ["nothing", "another run"])
+def test_a_run_whose_folder_was_moved_keeps_its_best_checkpoint(left, whole, tmp_path):
+    """Whatever lies where it was: a run that began there since has a best of its own."""
+    moved, was = tmp_path / "moved", tmp_path / "was"
+    score = run_of(whole[0], 4, moved)
+    best = (moved / "checkpoints" / "best.ckpt").read_bytes()
+    content = torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)
+    state = next(value for key, value in content["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    state |= {"dirpath": str(was / "checkpoints"), "best_model_path": str(was / "checkpoints" / "best.ckpt")}
+    state |= {"best_k_models": {state["best_model_path"]: state["best_model_score"] * 0 - 1.0}}
+    state["best_model_score"] = state["best_model_score"] * 0 - 1.0  # no later step beats it
+    torch.save(content, moved / "checkpoints" / "last.ckpt")
+    if left == "another run":
+        run_of(whole[0], 2, was)
+    trainer, _ = fit(moved, str(moved / "checkpoints" / "last.ckpt"))
+    saver = trainer.checkpoint_callback
+    assert score > 0 and float(saver.best_model_score) == -1.0
+    assert saver.best_model_path == str(moved / "checkpoints" / "best.ckpt")
+    assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
+
+
+def test_the_best_of_a_copied_run_is_the_one_of_its_own_score(whole, tmp_path):
+    """Continued in a third folder from a copy of last.ckpt alone: the best comes from where it was written."""
+    score = run_of(whole[0], 6, tmp_path / "run")
+    content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    state = next(value for key, value in content["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    recorded = str(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    state |= {"dirpath": str(tmp_path / "run" / "checkpoints"), "best_model_path": recorded}
+    state["best_k_models"] = {recorded: state["best_model_score"]}
+    (tmp_path / "backup").mkdir()
+    torch.save(content, tmp_path / "backup" / "last.ckpt")
+    (tmp_path / "backup" / "best.ckpt").write_bytes(b"of something else")
+    trainer, _ = fit(tmp_path / "third", str(tmp_path / "backup" / "last.ckpt"), steps=7)
+    assert float(trainer.checkpoint_callback.best_model_score) <= score
+    best = torch.load(tmp_path / "third" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] <= 7 and trainer.checkpoint_callback.best_model_path.startswith(str(tmp_path / "third"))
+
+
 @pytest.mark.parametrize("options", [
     {"workers": 2}, {"in_memory": False}, {"synthesise_on": "device"}, {"workers": 1, "in_memory": False},
 ], ids=str)  # fmt: skip

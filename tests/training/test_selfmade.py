@@ -100,6 +100,31 @@ def test_the_stack_is_the_answer_rendered(answer, seed):
         assert float(difference.max()) < 0.02  # levels differ where the border is more
 
 
+@pytest.mark.parametrize(("height", "width"), [(40, 40), (32, 56)])
+def test_slices_are_misaligned_by_as_many_pixels_as_is_said(answer, height, width):
+    """Held against the slices that lie still, moved by whole pixels and averaged for halves."""
+    setup = plain(random_setup([answer], (0, 0), 56))
+    cut = Answer(*(value[..., :height, :width] for value in setup.answer))
+    setup = setup._replace(answer=cut, behind=setup.behind[..., :height, :width])
+    still = photographed(setup)
+    moves_px = torch.tensor([[3.0, 0.0], [0.0, -2.0], [-1.0, 4.0], [0.0, 0.0]])[torch.arange(len(still)) % 4]
+    moved = photographed(setup._replace(moves_px=moves_px))
+    for index, (x, y) in enumerate(moves_px.int().tolist()):
+        rows, columns = (slice(5 + y, height - 5 + y), slice(5 + x, width - 5 + x))
+        torch.testing.assert_close(moved[index, :, 5:-5, 5:-5], still[index, :, rows, columns], atol=2 / 255, rtol=0)
+        assert float((moved[index] - still[index]).abs().mean()) > 1e-3 or (x, y) == (0, 0)
+    half = photographed(setup._replace(moves_px=torch.full_like(moves_px, 0.5)))[..., 5:-5, 5:-5]
+    four = [still[..., 5 + y : height - 5 + y, 5 + x : width - 5 + x] for y in (0, 1) for x in (0, 1)]
+    torch.testing.assert_close(half, sum(four) / 4, atol=2 / 255, rtol=0)
+
+
+def test_slices_are_misaligned_by_eight_tenths_of_a_pixel_in_every_fifth_stack(answer):
+    moves_px = [random_setup([answer], (9, seed), 16).moves_px for seed in range(300)]
+    misaligned = [one for one in moves_px if bool(one.any())]
+    assert 0.15 < len(misaligned) / 300 < 0.25
+    assert float(torch.cat(misaligned).std()) == pytest.approx(0.8, abs=0.06)
+
+
 def test_behind_a_blurred_cut_out_its_ground_shines_through(answer):
     """A black bar before a white wall, far out of focus: with the wall behind it given, no more light is lost."""
     bar = torch.zeros(40, 40)

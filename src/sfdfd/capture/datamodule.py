@@ -55,6 +55,8 @@ class RecordedDataModule(StacksDataModule):
         others: :class:`sfdfd.data.datamodule.StacksDataModule`.
     """
 
+    looked_at_for_depth = 1  # photographs have no truth, and aligning them takes seconds
+
     def __init__(
         self,
         root: str,

@@ -74,6 +74,8 @@ class FocalStackDataModule(lightning.LightningDataModule):
     """The slices of each stack that are kept aside; see :meth:`keep_aside`."""
     resize: float = 1.0
     """Factor between the images that a configured camera means and the ones that come."""
+    looked_at_for_depth: int = 8
+    """So many stacks of a split are read until one has depth."""
     maker: Maker | None = None
     """What makes the stacks, where ``prepare`` has nothing to bring."""
 
@@ -188,21 +190,33 @@ class FocalStackDataModule(lightning.LightningDataModule):
         """Training goes on in this epoch after so many of its batches, as an uninterrupted one would."""
         self._first = (epoch, batches)
 
+    def has_depth(self, split: str) -> bool:
+        """Return whether stacks of a split have true depth: some may, others not. A few are looked at, evenly spread."""
+        dataset = self.dataset(split)
+        indices = (
+            np.linspace(0, len(dataset) - 1, min(len(dataset), self.looked_at_for_depth)).round().astype(int).tolist()
+        )
+        return any(dataset[index].depth_m is not None for index in indices)
+
     def constant_baseline_m(self) -> float | None:
-        """Depth of the constant baseline in metres: the given one, or the median of the training set's truth; None where
-        it has none or is empty."""
+        """Return the depth of the constant baseline in metres: the given one, or the median of the training set's truth.
+        None where it has none, is empty, or is the test set itself (of one or two samples, or by its split files)."""
         if self.constant_depth_m is not None:
             return float(self.constant_depth_m)
         return self._median_depth_m
 
     @cached_property
     def _median_depth_m(self) -> float | None:
-        if len(self.make_dataset("train")) == 0:  # a set that is there to judge
+        stored = self.make_dataset("train")
+        if len(stored) == 0:  # a set that is there to judge
+            return None
+        indices = np.linspace(0, len(stored) - 1, min(len(stored), 100)).round().astype(int).tolist()
+        if _same_samples(stored, self.make_dataset("test"), indices):
             return None
         train = self.dataset("train")
         medians = []
-        for index in np.linspace(0, len(train) - 1, min(len(train), 100)).round().astype(int):
-            stack = train[int(index)]
+        for index in indices:
+            stack = train[index]
             if stack.depth_m is not None and bool(stack.valid.any()):
                 medians.append(stack.depth_m[stack.valid].median())
         return float(torch.stack(medians).median()) if medians else None
@@ -238,6 +252,13 @@ class FocalStackDataModule(lightning.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         return self._judging_loader(self.dataset("test"))
+
+
+def _same_samples(one: SizedDataset, other: SizedDataset, indices: Sequence[int]) -> bool:
+    """Whether two data sets are made from the same files, as far as they say so."""
+    if not isinstance(one, IdentifiedDataset) or not isinstance(other, IdentifiedDataset) or len(one) != len(other):
+        return False
+    return all(one.identity(index) == other.identity(index) for index in indices)
 
 
 class StacksDataModule(FocalStackDataModule):

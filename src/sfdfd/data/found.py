@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import statistics
+import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from sfdfd.data.cache import file_identity
+from sfdfd.data.files import readable
 from sfdfd.data.formats.video import VIDEO_SUFFIXES
 from sfdfd.data.images import list_images, moment_of, without_twins
 from sfdfd.data.shards import Shard, shard_files
@@ -44,6 +51,20 @@ class FoundStack:
         """Its name in the shard."""
         return None if self.shard is None else next(iter(self.shard.stacks))
 
+    def identity(self) -> list[Any]:
+        """What changes when one of the files that the stack is read from does: the slices, their twins in another format,
+        and what lies beside them and describes them."""
+        folder = self.source.parent if self.source.is_file() else self.source
+        files = [folder / name for name in DESCRIPTIONS]
+        if self.source.is_file():
+            files.append(self.source)
+        else:
+            stems = None if self.files is None else {Path(name).stem for name in self.files}
+            files += [p for p in folder.iterdir() if _counts(p) and (stems is None or p.stem in stems)]
+            files += [folder / name for name in _named_in(folder / "stack.yaml")]
+        known: list[Any] = [file_identity(file) for file in sorted(set(files)) if file.is_file()]
+        return known if self.sample is None else [*known, self.sample]
+
     @contextmanager
     def opened(self) -> Iterator[Path]:
         """The folder or video itself; of a shard, the stack as a folder, as long as the block lasts."""
@@ -52,6 +73,22 @@ class FoundStack:
             return
         with self.shard.unpacked(self.sample) as folder:
             yield folder
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file may say something of a stack; what file managers leave does not."""
+    return path.is_file() and not path.name.startswith(".") and path.name.lower() not in ("thumbs.db", "desktop.ini")
+
+
+def _named_in(description: Path) -> list[str]:
+    """The slices that a ``stack.yaml`` lists: they may lie in other folders. None where it cannot be read: reading the
+    stack will say so."""
+    try:
+        content = yaml.safe_load(description.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return []
+    names = content.get("files") if isinstance(content, dict) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def stacks_below(
@@ -169,12 +206,38 @@ def _joined(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
+RESERVED = ("index.html", "index.json")
+"""Files that many predictions share, beside the folders of the stacks."""
+
+
 def _told_apart(found: list[FoundStack]) -> list[FoundStack]:
-    """No two of one name."""
-    taken: dict[str, int] = {}
+    """Give each stack a folder of its own. Of several that would share one, videos take their file's whole name
+    (``IMG.mov``, ``IMG.mp4``), so that a name does not depend on which others are there; what is left is numbered."""
+    found = [replace(one, name=readable(one.name)) for one in found]
+    shared = Counter(_folded(one.name) for one in found)
+    found = [_with_suffix(one) if shared[_folded(one.name)] > 1 else one for one in found]
+    names = Counter(_folded(one.name) for one in found)
+    taken = {_folded(name) for name in RESERVED}
     apart = []
     for one in found:
-        taken[one.name] = taken.get(one.name, 0) + 1
-        number = taken[one.name]
-        apart.append(one if number == 1 else replace(one, name=f"{one.name}_{number}"))
+        name, number = one.name, 1
+        while _folded(name) in taken or (number > 1 and _folded(name) in names):
+            number += 1
+            name = f"{one.name}_{number}"
+        taken.add(_folded(name))
+        apart.append(replace(one, name=name))
     return apart
+
+
+def _folded(name: str) -> str:
+    """Two names are one folder where this is the same: some file systems ignore case, and how accents are composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _with_suffix(one: FoundStack) -> FoundStack:
+    """Named by the whole name of its video, where it was named by the video and not by a folder."""
+    folder, _, last = one.name.rpartition("/")
+    stem, whole = readable(one.source.stem), readable(one.source.name)
+    if not one.source.is_file() or one.shard is not None or last != stem:
+        return one
+    return replace(one, name=_joined(folder, whole))

@@ -63,7 +63,9 @@ def finish(root: Path) -> None:
 
 
 def _move(part: Path, place: Path) -> None:
+    """Move what is whole to its place. Its plan goes only now, when the manifest is there."""
     try:
+        (part / PLAN).unlink(missing_ok=True)
         if part.parent == place:
             for child in sorted(part.iterdir(), key=lambda path: path.name == MANIFEST):
                 child.rename(place / child.name)
@@ -133,7 +135,12 @@ def _complete(part: Path, place: Path, manifest: dict[str, Any]) -> None:
     try:
         write_json(part / MANIFEST, manifest)
     except OSError as error:
-        raise InputError(f"{part} holds the whole data set, but not its {MANIFEST} ({one_line(error)})") from None
+        remedy = (
+            "make room and run the command again: it goes on from there" if (part / PLAN).is_file() else "make room"
+        )
+        raise InputError(
+            f"{part} holds the whole data set, but not its {MANIFEST} ({one_line(error)}); {remedy}"
+        ) from None
     _move(part, place)
 
 
@@ -192,5 +199,4 @@ def continued(root: Path, manifest: dict[str, Any], plan: Mapping[str, Any]) -> 
         _make_folder(part, root)
         write_json(part / PLAN, plan)
     yield part
-    (part / PLAN).unlink()
     _complete(part, place, manifest)

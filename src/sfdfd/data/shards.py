@@ -7,6 +7,8 @@ Any program that knows WebDataset reads them; here a stack is found by its place
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tarfile
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from sfdfd.data.stacks import read_stack
 from sfdfd.errors import InputError, one_line
 from sfdfd.stack import FocalStack
 
-__all__ = ["Shard", "ShardedStacks", "shards_below", "write_shard"]
+__all__ = ["Shard", "ShardedStacks", "shards_below", "sources_digest", "write_shard"]
 
 SUFFIX, SLASH = ".tar", "%2F"
 
@@ -131,21 +133,36 @@ def shards_below(root: Path) -> list[Shard]:
     return shards
 
 
+def _packed_files(folder: Path) -> list[Path]:
+    """The files of a stack that a shard takes, as paths below its folder, in order; hidden ones stay behind."""
+    inside = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
+    return [path for path in inside if not any(part.startswith(".") for part in path.parts)]
+
+
+def sources_digest(folders: Sequence[Path]) -> str:
+    """Return a digest of what a shard of these folders is made from: it changes when a stack or a file comes, goes or
+    changes (by size and time of modification), and stays when the folders move as a whole."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for inside in _packed_files(folder):
+            _, *facts = file_identity(folder / inside)
+            digest.update(json.dumps([folder.name, inside.as_posix(), *facts]).encode())
+    return digest.hexdigest()
+
+
 def write_shard(path: Path, folders: Sequence[Path]) -> int:
-    """Pack stack folders into one shard, whole or not at all; the number of bytes.
+    """Pack stack folders into one shard, whole or not at all; the number of bytes. Names of any length are kept (PAX).
 
     Raises:
         InputError: a name that WebDataset would cut.
     """
     with written_aside(path) as part:
-        with tarfile.open(part, "w:", format=tarfile.USTAR_FORMAT) as tar:
+        with tarfile.open(part, "w:", format=tarfile.PAX_FORMAT) as tar:
             for folder in folders:
                 if "." in folder.name:
                     raise InputError(f"{folder}: a point in its name; WebDataset cuts names there. Rename the folder")
-                for file in sorted(folder.rglob("*")):
-                    inside = file.relative_to(folder)
-                    if not file.is_file() or any(part.startswith(".") for part in inside.parts):
-                        continue
+                for inside in _packed_files(folder):
+                    file = folder / inside
                     name = inside.as_posix().replace("%", "%25").replace("/", SLASH)
                     member = tarfile.TarInfo(f"{folder.name}.{name}")  # no times, no owners: the same bytes again
                     member.size = file.stat().st_size

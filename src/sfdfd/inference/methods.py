@@ -248,6 +248,6 @@ def baselines(datamodule: FocalStackDataModule, split: str, renderer: Renderer, 
         ['classical', 'constant']
     """
     found: dict[str, Method] = {}
-    if datamodule.dataset(split)[0].depth_m is not None and (constant := datamodule.constant_baseline_m()) is not None:
+    if datamodule.has_depth(split) and (constant := datamodule.constant_baseline_m()) is not None:
         found["constant"] = NetworkMethod(constant_network(constant), renderer, **options)
     return {**found, "classical": NetworkMethod(classical_network, renderer, **options)}

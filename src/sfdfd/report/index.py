@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from PIL import Image
+
 from sfdfd.data.files import readable, written_aside
-from sfdfd.report.page import Section, picture_file, write_page
+from sfdfd.data.images import read_image, to_bytes
+from sfdfd.errors import InputError
+from sfdfd.report.page import Section, write_page
 
 __all__ = ["facts_of", "is_whole", "table", "write_index"]
 
+THUMBNAILS, THUMBNAIL_PX = "thumbnails", 320
+"""Where a stack's thumbnails lie below its result, and their longer side."""
+PICTURES = {"All-in-focus image": "aif.png", "Depth": "depth.png"}
 COLUMNS = ("stack", "status", "slices", "depth", "median", "left out, dB", "seconds")
 
 
@@ -64,19 +71,31 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*text, *(f"failed: {row['name']}: {row['error']}" for row in failed)])
 
 
-def write_index(output_dir: Path, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """``index.html``: a row of pictures for each stack, which link to its report, and the table."""
-    galleries = []
+def write_index(
+    output_dir: Path,
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    thumbnails: dict[str, tuple[Any, list[dict[str, str]]]] | None = None,
+) -> None:
+    """Write ``index.html``: a row of thumbnails for each stack, which link to its report, and the table.
+
+    Args:
+        output_dir: holds the folders of the stacks. Their thumbnails are made once and kept in ``NAME/thumbnails``.
+        title: of the page.
+        rows: of :func:`sfdfd.runs.many.run_many`.
+        thumbnails: what an earlier call found, by the stack's name; whoever writes the page after each of many stacks
+            passes the same dictionary, and only what is new is looked at on the disk.
+    """
+    thumbnails, galleries = {} if thumbnails is None else thumbnails, []
     for row in rows:
-        folder = output_dir / row["name"]
-        pictures = [
-            {**shown, "link": quote(f"{readable(row['name'])}/report.html")}
-            for what, name in (("All-in-focus image", "aif.png"), ("Depth", "depth.png"))
-            if row["facts"]
-            for shown in picture_file(what, folder / name, largest_px=320)
-        ]
-        if pictures:
-            galleries.append({"title": ": ".join([row["name"], _cells(row)[3]]), "pictures": pictures})
+        if not row["facts"]:
+            continue
+        state = (row["seconds"], row["facts"])  # another one: predicted anew
+        known = thumbnails.get(row["name"])
+        if known is None or known[0] != state:
+            known = thumbnails[row["name"]] = (state, _thumbnails(output_dir, row["name"]))
+        if known[1]:
+            galleries.append({"title": ": ".join([row["name"], _cells(row)[3]]), "pictures": known[1]})
     waiting = sum(row["status"] == "waiting" for row in rows)
     text = [f"{len(rows)} stacks" + (f", {waiting} of them still to be done." if waiting else ".")]
     sections = [
@@ -85,3 +104,30 @@ def write_index(output_dir: Path, title: str, rows: Sequence[Mapping[str, Any]])
     ]
     with written_aside(output_dir / "index.html") as part:
         write_page(part, title, sections)
+
+
+def _thumbnails(output_dir: Path, name: str) -> list[dict[str, str]]:
+    """The entries of a stack in the gallery; a picture that is broken or gone has none."""
+    entries = []
+    for what, file in PICTURES.items():
+        picture = output_dir / name / file
+        thumbnail = picture.parent / THUMBNAILS / f"{picture.stem}.jpg"
+        if _made(picture, thumbnail):
+            source = quote(readable(thumbnail.relative_to(output_dir).as_posix()))
+            entries.append({"title": what, "source": source, "link": quote(f"{readable(name)}/report.html")})
+    return entries
+
+
+def _made(picture: Path, thumbnail: Path) -> bool:
+    """Make the thumbnail, unless it is there and not older than the picture; whether it is there."""
+    try:
+        if thumbnail.is_file() and thumbnail.stat().st_mtime_ns >= picture.stat().st_mtime_ns:
+            return True
+        image = Image.fromarray(to_bytes(read_image(picture)).permute(1, 2, 0).numpy())
+        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+        thumbnail.parent.mkdir(exist_ok=True)
+        with written_aside(thumbnail) as part:
+            image.save(part, "JPEG", quality=85)
+    except (InputError, OSError):
+        return False
+    return True

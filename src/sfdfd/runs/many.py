@@ -54,13 +54,14 @@ def run_many(
         jobs: in order.
         output_dir: a job's files lie in the folder of its name there.
         work: does the job of an item into its folder, and returns plain facts; with ``interrupted`` among them it was the
-            last. Writes whole or not at all.
+            last. Writes whole or not at all. A job is skipped only while every file that it wrote is still there.
         after_each: told the rows; draws the page.
         is_whole: whether a row of an earlier call has what ``after_each`` asks for; else its job is done again.
         spread: does them on several workers (:mod:`sfdfd.runs.cluster`), which are sent ``work``; None: one after the other.
 
     Returns:
-        One row for each job: name, status ("done", "skipped", "failed", "stopped", "waiting"), seconds, error, facts.
+        One row for each job: name, status ("done", "skipped", "failed", "stopped", "waiting"), seconds, error, facts, files
+        (those that the job wrote, as paths below its folder).
 
     Raises:
         InputError: ``output_dir`` holds something else's index.
@@ -73,6 +74,7 @@ def run_many(
             "seconds": None,
             "error": None,
             "facts": {},
+            "files": [],
             "depends_on": json.loads(json.dumps(job.depends_on, default=str)),
         }
         for job in jobs
@@ -81,8 +83,7 @@ def run_many(
     missing = []
     for index, row in enumerate(rows):
         known = before.get(row["name"])
-        done = known is not None and known["status"] in ("done", "skipped")
-        if known is not None and done and known.get("depends_on") == row["depends_on"] and is_whole(known):
+        if known is not None and _still_holds(known, row["depends_on"], output_dir / row["name"]) and is_whole(known):
             row.update(known, name=row["name"], status="skipped")
         else:
             missing.append(index)
@@ -101,6 +102,7 @@ def run_many(
         for number, (place, outcome) in enumerate(ended):
             row = rows[missing[place]]
             row.update(_failed(outcome) if isinstance(outcome, Exception) else outcome)
+            row["files"] = _own_files(row["name"], row["files"], [job.name for job in jobs])
             say(there + number + 1.0, row["name"], row)
             write_json(output_dir / INDEX, {"stacks": rows})
             after_each(rows)
@@ -110,6 +112,30 @@ def run_many(
             write_json(output_dir / INDEX, {"stacks": rows})
             after_each(rows)
     return rows
+
+
+def _still_holds(row: Mapping[str, Any], depends_on: Any, folder: Path) -> bool:
+    """Whether the result of an earlier call can stand: made from the same, and every file of it is there."""
+    files = row.get("files")
+    if row["status"] not in ("done", "skipped") or row.get("depends_on") != depends_on:
+        return False
+    return isinstance(files, list) and bool(files) and all((folder / str(name)).is_file() for name in files)
+
+
+def _written(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """What tells the files below a folder from later ones of the same names: (inode, size, time of modification)."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            facts = path.stat()
+            found[path.relative_to(folder).as_posix()] = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    return found
+
+
+def _own_files(name: str, files: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The files of a job without those of jobs whose folders lie in its own and that ran at the same time."""
+    below = tuple(f"{other[len(name) + 1 :]}/" for other in names if other.startswith(f"{name}/"))
+    return sorted(readable(file) for file in files if not file.startswith(below))
 
 
 def _one_by_one(
@@ -126,10 +152,16 @@ def _outcome(work: Callable[..., Any], task: tuple[Any, Path], watch: Watch = la
     item, folder = task
     started, said = time.monotonic(), io.StringIO()
     try:
+        before = _written(folder)
         with contextlib.redirect_stdout(said):
             facts = dict(work(item, folder, watch))
-        outcome = {"status": "stopped" if facts.pop("interrupted", False) else "done", "facts": facts, "error": None}
+        outcome: dict[str, Any] = {
+            "status": "stopped" if facts.pop("interrupted", False) else "done",
+            "facts": facts,
+            "error": None,
+        }
         (folder / SAID).write_text(readable(said.getvalue()), encoding="utf-8")
+        outcome["files"] = [file for file, state in _written(folder).items() if before.get(file) != state]
     except KeyboardInterrupt:
         outcome = {"status": "stopped"}
     except Exception as error:  # a bug, or no memory: the others are not to suffer from it

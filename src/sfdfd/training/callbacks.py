@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sfdfd.data.files import written_aside
 from sfdfd.errors import checked_number
 from sfdfd.optics.render import Renderer
 from sfdfd.report.pictures import overview, to_rgb
@@ -48,6 +49,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.stopped_by: signal.Signals | None = None
         self._validated, self._written_step, self._written_at = False, -1, time.monotonic()
         self._handlers: dict[int, Any] = {}
+        self._loaded_from: Path | None = None
 
     @property
     def state_key(self) -> str:
@@ -132,23 +134,56 @@ class RunCheckpoint(ModelCheckpoint):
             logger.save()
         super()._save_checkpoint(trainer, filepath)
 
+    def on_load_checkpoint(self, trainer: lightning.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        self._loaded_from = Path(trainer.ckpt_path).parent if trainer.ckpt_path else None
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue: the best of the run so far is the one to beat, and lies in this folder."""
-        best, here = Path(state_dict.get("best_model_path") or ""), Path(self.dirpath or "")
-        if state_dict.get("dirpath") == self.dirpath or not best.name:
+        """Continue: the best of the run so far is the one to beat, and lies in this folder. Paths in a checkpoint are those
+        of the folder that it was written in, which may have been moved or copied since."""
+        best = state_dict.get("best_model_path") or ""
+        if not best:
             if state_dict.get("dirpath") == self.dirpath:
                 super().load_state_dict(state_dict)
             return
-        if not best.is_file():
+        scores = {best: state_dict["best_model_score"], **state_dict.get("best_k_models", {})}
+        places = {path: self._brought(Path(path), score) for path, score in scores.items()}
+        if places[best] is None:
             rank_zero_warn(f"{best}, the best checkpoint so far, is gone: the best of the steps to come is kept")
             return
-        mine = here / best.name
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined] # an attribute that Lightning puts on the function
-            here.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(best, mine)
-        self.best_model_path = self.kth_best_model_path = str(mine)
-        self.best_model_score = self.kth_value = state_dict["best_model_score"]
-        self.best_k_models = {str(mine): state_dict["best_model_score"]}
+        here = {path: str(place) for path, place in places.items() if place is not None}
+        self.best_model_path, self.best_model_score = here[best], state_dict["best_model_score"]
+        self.best_k_models = {here[path]: score for path, score in scores.items() if path in here}
+        worst = max if self.mode == "min" else min
+        self.kth_best_model_path = worst(self.best_k_models, key=lambda path: float(self.best_k_models[path]))
+        self.kth_value = self.best_k_models[self.kth_best_model_path]
+        if state_dict.get("dirpath") == self.dirpath:
+            self.last_model_path = state_dict.get("last_model_path", self.last_model_path)
+
+    def _brought(self, recorded: Path, score: Any) -> Path | None:
+        """Where one of the best checkpoints lies, in this folder; it is copied there from where the run was continued from.
+        None where it is gone."""
+        beside = [] if self._loaded_from is None else [self._loaded_from / recorded.name]
+        found = [path for path in dict.fromkeys([*beside, recorded, Path(self.dirpath or "") / recorded.name])]
+        found = [path for path in found if path.is_file()]
+        if not found:
+            return None
+        source = next((path for path in found if _has_score(path, score)), found[0])
+        mine = Path(self.dirpath or "") / recorded.name
+        if rank_zero_only.rank == 0 and source.resolve() != mine.resolve():  # type: ignore[attr-defined] # Lightning's
+            mine.parent.mkdir(parents=True, exist_ok=True)
+            with written_aside(mine) as part:
+                shutil.copyfile(source, part)
+        return mine
+
+
+def _has_score(path: Path, score: Any) -> bool:
+    """Whether a checkpoint was written as the best with this score: another run's may have the same name."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        states = [state for key, state in content["callbacks"].items() if key.startswith(ModelCheckpoint.__qualname__)]
+        return any(float(state["current_score"]) == float(score) for state in states)
+    except Exception:  # whatever a broken or foreign file raises
+        return False
 
 
 class CollapseDetector(lightning.Callback):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from sfdfd.data.description import OPTICS_KEYS
+from sfdfd.data.fetch import sha256_of
 from sfdfd.data.files import written_aside
 from sfdfd.errors import InputError, checked_number
 from sfdfd.optics.camera import Camera
@@ -31,6 +32,7 @@ __all__ = [
     "PRETRAINED",
     "UNWINDOWED",
     "checked_place",
+    "checkpoint_identity",
     "checkpoint_path",
     "load_checkpoint",
     "load_model",
@@ -61,6 +63,21 @@ def checkpoint_path(checkpoint: str | Path) -> Path:
     if str(checkpoint).startswith(PREFIX):
         return downloaded(str(checkpoint))
     return PRETRAINED if str(checkpoint) == "pretrained" else Path(str(checkpoint))
+
+
+def checkpoint_identity(checkpoint: str | Path | None) -> str | None:
+    """Return the SHA-256 of a checkpoint's content, which tells weights that were trained anew under the same path; None
+    where there is no checkpoint.
+
+    Raises:
+        InputError: the file is missing.
+    """
+    if checkpoint is None:
+        return None
+    path = checkpoint_path(checkpoint)
+    if not path.is_file():
+        raise InputError(f"checkpoint={path}: no such file")
+    return sha256_of(path)
 
 
 def save_weights(path: Path, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:

@@ -118,6 +118,7 @@ class DepthFromDefocus(lightning.LightningModule):
         self.nonfinite_steps = 0
         self._last_batch: tuple[FocalStack, Tensor] | None = None
         self.means = nn.ModuleDict()  # of validation, over images: ranks may have unequal numbers of them
+        self._some_depth: bool | None = None  # in the validation split, where several processes share it
         self.camera = camera
         self.run_config = run_config or {}
         # a function, not a module: state_dict must not hold the network twice. Static shapes: the crop's is always the same
@@ -216,21 +217,41 @@ class DepthFromDefocus(lightning.LightningModule):
         found = {f"val/{name}": value for name, value in self.compare(predicted).items()}
         spread = [depth_spread(prediction.depth_m, part.near_m, part.far_m) for _, part, prediction in predicted]
         found["health/depth_std"] = torch.cat(spread)
-        if self.log_truth_metrics and batch.depth_m is not None:
-            measured = [
-                depth_metrics(one.depth_m, cast(Tensor, part.depth_m), cast(Tensor, part.valid))
-                for _, part, one in predicted
-            ]
-            for key in ("abs_rel", "rmse"):
-                found[f"truth/depth_{key}"] = torch.cat([one[key] for one in measured]).float()
-        for name in set(found) - set(self.means):
-            self.means[name] = MeanMetric(nan_strategy=float("nan")).to(self.device)
+        found |= self._truth_metrics(batch, predicted)
         for name, value in found.items():
-            mean = cast(MeanMetric, self.means[name])
+            mean = self._mean(name)
             mean.update(value.detach().to(self.device))
             shown = name in ("val/reconstruction", "truth/depth_abs_rel")
-            self.log(name, mean, on_step=False, on_epoch=True, batch_size=len(batch), prog_bar=shown)
+            options: dict[str, Any] = {"batch_size": len(batch), "prog_bar": shown, "metric_attribute": f"means.{name}"}
+            self.log(name, mean, on_step=False, on_epoch=True, **options)
         return {"predicted": predicted}
+
+    def _truth_metrics(self, batch: FocalStack, predicted: Sequence[Any]) -> dict[str, Tensor]:
+        """Return depth metrics of the images of which some pixel's depth is known, as ``truth/depth_...``. Where several
+        processes share the validation split and some of it has depth, all of them have these keys, or the others would wait
+        for them for ever; the values may be none."""
+        measured = [
+            {key: value[part.valid.flatten(1).any(1).to(value.device)] for key, value in metrics.items()}
+            for _, part, one in predicted
+            if self.log_truth_metrics and part.depth_m is not None
+            for metrics in [depth_metrics(one.depth_m, part.depth_m, part.valid)]
+        ]
+        values = {
+            f"truth/depth_{key}": torch.cat([torch.zeros(0), *(one[key].float().cpu() for one in measured)])
+            for key in ("abs_rel", "rmse")
+        }
+        if self.trainer.world_size == 1:
+            return {name: value for name, value in values.items() if len(value)}
+        if self._some_depth is None:
+            datamodule = cast(Any, self.trainer).datamodule
+            self._some_depth = self.log_truth_metrics and datamodule is not None and datamodule.has_depth("val")
+        return values if self._some_depth else {}
+
+    def _mean(self, name: str) -> MeanMetric:
+        """The mean of that name over the images of validation."""
+        if name not in self.means:
+            self.means[name] = MeanMetric(nan_strategy=float("nan")).to(self.device)
+        return cast(MeanMetric, self.means[name])
 
     def configure_optimizers(self):
         if self.make_optimizer is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from itertools import product
 from typing import Any, cast
 
 import lightning
@@ -158,6 +159,11 @@ class ValidationMonitor(lightning.Callback):
         self._beside = {"classical": classical_network}
         if constant_m is not None:
             self._beside["constant"] = constant_network(constant_m)
+        if (
+            module.log_truth_metrics
+        ):  # of every rank, whichever has images with truth: all of them compute the same means
+            for name, key in product(self._beside, ("abs_rel", "rmse")):
+                self._add(f"truth/{name}_{key}", torch.zeros(0))
 
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: FocalStack, batch_index: int,

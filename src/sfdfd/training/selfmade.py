@@ -144,7 +144,7 @@ class Setup(NamedTuple):
         behind: (N,5,H,W) what surfaces in front hide: colours, position and how far it is there, for N surfaces.
         near_m, far_m, camera, focus_m: depth range, camera, (S,) focus distances.
         renderer: the optics.
-        moves_px: (S,2) by how much each slice is misaligned.
+        moves_px: (S,2) by how many pixels each slice is misaligned, x and y: a pixel shows what lies that far from it.
         noise_std: of codes of a range of 1.
         error: factor by which the blur that the network is told is wrong.
         seed: of the noise.
@@ -232,7 +232,10 @@ def photographed(setup: Setup, device: torch.device | str = "cpu") -> Float[Tens
     images = images[..., margin : images.shape[-2] - margin, margin : images.shape[-1] - margin]
     if bool(setup.moves_px.any()):
         moves = torch.eye(2, 3, device=device).repeat(len(images), 1, 1)
-        moves[:, :, 2] = setup.moves_px.to(device) / images.shape[-1]
+        height, width = images.shape[-2:]
+        moves[:, :, 2] = (
+            2 * setup.moves_px.to(device) / torch.tensor([width, height], device=device)
+        )  # a side is 2 long
         grid = F.affine_grid(moves, list(images.shape), align_corners=False)
         images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     if setup.noise_std:
