@@ -159,7 +159,8 @@ def read_photographs(
             f"{len(kept)} of {len(said.files)} slices are worked on, in equal steps of what is sharp (slices={slices}): "
             + numbers
         )
-    camera = _camera(said, [(said.files[i], facts[i]) for i in kept])
+    camera, camera_notes = _camera(said, [(said.files[i], facts[i]) for i in kept])
+    read.notes.extend(camera_notes)
     sources = {**{key: origin for key, (_, origin) in camera.items()}, **said.range_origins}
     values = {key: camera[key][0] if key in camera else None for key in CAMERA_KEYS}
     missing = {
@@ -208,16 +209,23 @@ def _chosen(
     return tuple(sorted(order[place] for place in informative([sharp[index] for index in order], wanted)))
 
 
-def _camera(said: Description, facts: Sequence[tuple[Path, PhotoFacts]]) -> dict[str, tuple[float, str]]:
-    """What was said, and from EXIF what was not.
+def _camera(
+    said: Description, facts: Sequence[tuple[Path, PhotoFacts]]
+) -> tuple[dict[str, tuple[float, str]], list[str]]:
+    """Return what was said, and from EXIF what was not, as key -> (value, source); and notes.
 
     Raises:
         InputError: the photographs' EXIF disagree (a phone that switched lenses).
     """
-    camera = dict(said.camera)
+    camera, notes = dict(said.camera), []
     for key in CAMERA_KEYS:
         known = [(value, file) for file, fact in facts if (value := getattr(fact, key))]
-        if key in camera or not known:
+        origin = "EXIF"
+        if key in camera:
+            continue
+        if key == "pixel_pitch_m":
+            known, origin, notes = _pitches(facts)
+        if not known:
             continue
         (least, first), (most, last) = (pick(known, key=lambda one: one[0]) for pick in (min, max))
         if most > (1 + AGREEMENT) * least:
@@ -227,12 +235,37 @@ def _camera(said: Description, facts: Sequence[tuple[Path, PhotoFacts]]) -> dict
             )
         value = float(np.median([one for one, _ in known]))
         if PLAUSIBLE[key][0] <= value <= PLAUSIBLE[key][1]:
-            camera[key] = value, "EXIF"
+            camera[key] = value, origin
     if "focal_length_m" not in camera and (value := focal_length_in_names(said.files)) is not None:
         low, high = PLAUSIBLE["focal_length_m"]
         if low <= value <= high:
             camera["focal_length_m"] = value, "file names"
-    return camera
+    return camera, notes
+
+
+def _pitches(facts: Sequence[tuple[Path, PhotoFacts]]) -> tuple[list[tuple[float, Path]], str, list[str]]:
+    """Return the pixel pitches that EXIF gives and that agree, where they come from, and notes.
+
+    All slices have one size, so all of one lens have one pitch: what more than half of the photographs agree on is believed,
+    and where no such majority is there, nothing.
+    """
+    notes = list(dict.fromkeys(fact.pixel_pitch_note for _, fact in facts if fact.pixel_pitch_note is not None))
+    known = [(fact.pixel_pitch_m, file, fact.pixel_pitch_origin) for file, fact in facts if fact.pixel_pitch_m]
+    if not known:
+        return [], "EXIF", notes
+    middle = sorted(pitch for pitch, *_ in known)[(len(known) - 1) // 2]
+    near = math.sqrt(1 + AGREEMENT)
+    agreeing = [one for one in known if middle / near <= one[0] <= middle * near]
+    odd = [one for one in known if one not in agreeing]
+    if odd:
+        others = f"{1e6 * odd[0][0]:.3g} um in {readable(odd[0][1].name)}"
+        of_all = f"EXIF means a pixel pitch of {1e6 * middle:.3g} um in {len(agreeing)} of {len(known)} photographs, {others}"
+        if 2 * len(agreeing) <= len(known):
+            remedy = "neither was used (camera.pixel_pitch_m=NUMBER gives it)"
+            return [], "EXIF", [*notes, f"{of_all}: {remedy}"]
+        notes.append(f"{of_all}: the majority's was used")
+    origins = [origin for *_, origin in agreeing]
+    return [(pitch, file) for pitch, file, _ in agreeing], max(set(origins), key=origins.count), notes
 
 
 def depth_range_m(
