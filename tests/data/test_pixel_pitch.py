@@ -21,13 +21,13 @@ def exif(make="", model="", **tags):
     return {**found, int(Tag.Make): make, int(Tag.Model): model}
 
 
-CANON, NIKON = "Canon", "NIKON CORPORATION"
+CANON, NIKON, REBEL = "Canon", "NIKON CORPORATION", "Canon EOS 300D DIGITAL"
 AS_TAKEN = [
     (CANON, "Canon EOS 5D Mark II", dict(f=100, N=2.8, res=3849.2118, w=5616, h=3744), (5616, 3744), 6.41),
     (CANON, "Canon EOS 5D", dict(f=50, res=4368000 / 1415, w=4368, h=2912), (4368, 2912), 8.2),
     (CANON, "Canon EOS 6D", dict(f=24, res=5472000 / 1436, w=5472, h=3648), (5472, 3648), 6.55),
-    (CANON, "Canon EOS 300D DIGITAL", dict(f=55, res=3443.946, w=3072, h=2048), (3072, 2048), 7.38),
-    (CANON, "Canon EOS 300D DIGITAL", dict(f=55, res=2295.964, w=2048, h=1360, related=2048, related_h=1360), (2048, 1360), 11.07),
+    (CANON, REBEL, dict(f=55, res=3443.946, w=3072, h=2048), (3072, 2048), 7.38),
+    (CANON, REBEL, dict(f=55, res=2295.964, w=2048, h=1360, related=2048, related_h=1360), (2048, 1360), 11.07),
     (CANON, "Canon EOS 40D", dict(f=17, res=4438.356, w=3888, h=2592), (3888, 2592), 5.7),
     (CANON, "Canon EOS 550D", dict(f=18, res=5715.545, w=5184, h=3456), (5184, 3456), 4.3),
     (CANON, "Canon EOS-1D Mark IV", dict(f=300, res=4896000 / 1100, w=4896, h=3264), (4896, 3264), 5.7),
@@ -90,12 +90,12 @@ def test_turned_by_software_is_the_same_pitch(make, model, tags, size, expected)
 
 RESIZED = [
     # what the camera wrote about itself
-    (CANON, "Canon EOS 5D Mark II", dict(f=100, N=2.8, res=3849.2118, w=2000, h=1333, tiff=5616, tiff_h=3744), (2000, 1333), 18.5),
-    (CANON, "Canon EOS 300D DIGITAL", dict(f=55, res=2295.964, w=1024, h=680, related=2048, related_h=1360), (1024, 680), 22.1),
+    (CANON, "Canon EOS 5D Mark II", dict(f=100, res=3849.2118, w=2000, h=1333, tiff=5616, tiff_h=3744), (2000, 1333), 18.5),
+    (CANON, REBEL, dict(f=55, res=2295.964, w=1024, h=680, related=2048, related_h=1360), (1024, 680), 22.1),
     ("", "", dict(f=50, res=4233, w=1500, h=1000, related=6000, related_h=4000), (1500, 1000), 24.0),
     # the model
     (CANON, "Canon EOS 5D Mark II", dict(f=100, N=2.8, res=3849.2118, w=2000, h=1333), (2000, 1333), 18.0),
-    (CANON, "Canon EOS 300D DIGITAL", dict(f=55, res=2295.964, w=1024, h=680), (1024, 680), 22.1),
+    (CANON, REBEL, dict(f=55, res=2295.964, w=1024, h=680), (1024, 680), 22.1),
     (CANON, "Canon EOS 550D", dict(f=50, res=5715.545, w=800, h=533), (533, 800), 28.0),
     # the 35 mm equivalent
     ("SONY", "ILCE-7M3", dict(f=55, f35=55, res=1685.1, unit=3, w=2000, h=1333), (2000, 1333), 17.9),
@@ -135,7 +135,7 @@ def test_what_no_sensor_explains_stays_unknown(make, model, tags, size, words):
     (NIKON, "NIKON D3300", dict(f=50, f35=50, w=6000, h=4000), (6000, 4000), 3.92, "23.6 mm wide"),
     (NIKON, "NIKON D3300", dict(f=50, f35=500), (1500, 1000), 15.7, "23.6 mm wide"),
     # digital zoom
-    (CANON, "Canon PowerShot A620", dict(f=29.2, res=10816.9, w=3072, h=2304, zoom=4.0), (3072, 2304), 0.587, "enlarged 4 times"),
+    (CANON, "Canon PowerShot A620", dict(f=29.2, res=10816.9, zoom=4.0), (3072, 2304), 0.587, "enlarged 4 times"),
     ("samsung", "SM-S918B", dict(f=6.3, f35=23, zoom=2.0), (4000, 3000), 1.2, "digital zoom of 2"),
     # the equivalent of the whole sensor, the image a crop of it
     ("Google", "Pixel 3", dict(f=4.44, f35=27, w=3840, h=2160), (3840, 2160), 1.47, "whole 4:3 sensor"),
@@ -154,13 +154,22 @@ def test_zoomed_cropped_and_wrong_equivalents(make, model, tags, size, expected,
 
 
 def test_nothing_said_is_nothing_found_and_nothing_to_note():
-    for tags in ({}, dict(f=50), dict(f35=50), dict(f=0, f35=0), dict(res=0), dict(res=5, unit=1), dict(res=5, unit="x")):
+    for tags in (
+        {},
+        dict(f=50),
+        dict(f35=50),
+        dict(f=0, f35=0),
+        dict(res=0),
+        dict(res=5, unit=1),
+        dict(res=5, unit="x"),
+    ):
         found = pixel_pitch(exif(**tags), (30, 20))
         assert found.pitch_m is None and found.note is None
 
 
 @pytest.mark.parametrize(("make", "model", "width"), [
-    (CANON, "Canon EOS R5m2", 35.9), (CANON, "Canon EOS R50", 22.4), (CANON, "Canon EOS R10", 22.4), (CANON, "Canon EOS M50", 22.4),
+    (CANON, "Canon EOS R5m2", 35.9), (CANON, "Canon EOS R50", 22.4), (CANON, "Canon EOS R10", 22.4),
+    (CANON, "Canon EOS M50", 22.4),
     (NIKON, "NIKON D500", 23.6), (NIKON, "NIKON D5", 35.9), (NIKON, "NIKON Z 50", 23.6), (NIKON, "NIKON Z fc", 23.6),
     (NIKON, "NIKON Z6_3", 35.9), ("SONY", "ILCE-9", 35.9), ("SONY", "DSC-RX1", 35.9), ("SONY", "DSC-RX100M7", 13.2),
     ("OM Digital Solutions", "OM-1", 17.3), ("RICOH IMAGING COMPANY, LTD.", "PENTAX K-1", 35.9), ("", "", None),

@@ -348,7 +348,7 @@ def _by_exif(photographs: Photographs) -> list[str]:
 
 
 def _contradiction(known_px_m: float, found: BlurScale, sources: Mapping[str, str]) -> list[str]:
-    """Say, where the k of the camera and that of the stack differ by more than both can err, what was used and whose it is."""
+    """Say whose k was used where those of the camera and of the stack differ by more than both can err."""
     if not abs(math.log(found.value_px_m / known_px_m)) > 2 * found.relative_std + ROUGHLY:
         return []
     said_by: dict[str, list[str]] = {}

@@ -12,6 +12,7 @@ import yaml
 
 from sfdfd.data.formats.video import VIDEO_SUFFIXES
 from sfdfd.data.images import list_images, without_twins
+from sfdfd.data.texts import UNITS_M, decoded
 from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole, shown
 from sfdfd.optics.options import RenderOptions
 
@@ -88,15 +89,26 @@ class Description:
         """
         return _in_metres(value, where, self.unit_m, self.dioptres)
 
-    def std_dpt(self, focus_distances_m: Sequence[float]) -> tuple[float, ...] | None:
-        """The standard deviations that were said, of inverse distances in dioptres."""
+    def std_dpt(
+        self, focus_distances_m: Sequence[float], units: Sequence[str | None] | None = None
+    ) -> tuple[float, ...] | None:
+        """Return the standard deviations that were said, of inverse distances in dioptres.
+
+        Args:
+            focus_distances_m: in metres.
+            units: what each distance was written in, by the names of :data:`sfdfd.data.texts.UNITS_M`; where None, the unit
+                of distances without one.
+        """
         if self.std is None:
             return None
-        values = self.std[0] * len(focus_distances_m) if len(self.std[0]) == 1 else self.std[0]
-        if self.dioptres:
-            return tuple(values)
-        factor = 1.0 if self.unit_m is None else self.unit_m
-        return tuple(factor * value / metres**2 for value, metres in zip(values, focus_distances_m, strict=True))
+        number = len(focus_distances_m)
+        values = self.std[0] * number if len(self.std[0]) == 1 else self.std[0]
+        usual_m = None if self.dioptres else 1.0 if self.unit_m is None else self.unit_m
+        units_m = [usual_m if unit is None else UNITS_M[unit] for unit in units or [None] * number]
+        return tuple(
+            value if unit_m is None else unit_m * value / metres**2
+            for value, unit_m, metres in zip(values, units_m, focus_distances_m, strict=True)
+        )
 
     @classmethod
     def read(cls, folder: Path, overrides: Mapping[str, Any] | None) -> Description:
@@ -171,7 +183,7 @@ class Description:
 
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(decoded(path))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
     if content is None:  # nothing but comments: every key is optional

@@ -172,6 +172,7 @@ def read_photographs(
         missing["focus_distances_m"] = how_to_give_distances(said, facts)
     else:
         sources["focus_distances_m"] = focus.origin + said.unit_in_words
+        read.notes.extend(focus.notes)
         if values["focal_length_m"] is not None and min(focus.values_m) <= values["focal_length_m"]:
             raise InputError(
                 f"{focus.origin}: focus distance {min(focus.values_m):.6g} m lies inside the focal length "
@@ -259,7 +260,8 @@ def _pitches(facts: Sequence[tuple[Path, PhotoFacts]]) -> tuple[list[tuple[float
     odd = [one for one in known if one not in agreeing]
     if odd:
         others = f"{1e6 * odd[0][0]:.3g} um in {readable(odd[0][1].name)}"
-        of_all = f"EXIF means a pixel pitch of {1e6 * middle:.3g} um in {len(agreeing)} of {len(known)} photographs, {others}"
+        most = f"{1e6 * middle:.3g} um in {len(agreeing)} of {len(known)} photographs"
+        of_all = f"EXIF means a pixel pitch of {most}, {others}"
         if 2 * len(agreeing) <= len(known):
             remedy = "neither was used (camera.pixel_pitch_m=NUMBER gives it)"
             return [], "EXIF", [*notes, f"{of_all}: {remedy}"]

@@ -1,10 +1,10 @@
 """The pixel pitch that EXIF means, where software may have turned, cropped or resized the photograph since.
 
-EXIF gives the pitch in two ways: by the sensor's resolution (pixels per length, of the image that the camera wrote) and by the
-35 mm equivalent of the focal length. Either can be wrong: programs resize an image, write its new size into EXIF and keep the
-sensor's resolution; phones zoom digitally. So each reading is a hypothesis, and each says how wide the sensor would be. Believed
-is what two readings agree on, else the one whose sensor exists and suits the camera model and the lens. Where none does, the
-pitch is unknown, and the blur scale is estimated from the stack.
+EXIF gives the pitch in two ways: by the sensor's resolution (pixels per length, of the image that the camera wrote) and by
+the 35 mm equivalent of the focal length. Either can be wrong: programs resize an image, write its new size into EXIF and
+keep the sensor's resolution; phones zoom digitally. So each reading is a hypothesis that says how wide the sensor would be. What
+two readings agree on is believed, else the reading whose sensor exists and suits the camera model and the lens. Where none
+does, the pitch is unknown, and the blur scale is estimated from the stack.
 """
 
 from __future__ import annotations
@@ -228,7 +228,9 @@ def _by_equivalent(exif: _Exif) -> list[_Reading]:
         across = math.hypot(long, short)
     else:
         across = max(long * math.hypot(1, 1 / aspect), short * math.hypot(1, aspect))
-        words = f"the 35 mm equivalent is that of the whole {'4:3' if aspect < 1.4 else '3:2'} sensor, and the image a crop"
+        words = (
+            f"the 35 mm equivalent is that of the whole {'4:3' if aspect < 1.4 else '3:2'} sensor, and the image a crop"
+        )
     pitch, whole = diagonal / across * reduction, diagonal * aspect / math.hypot(1, aspect)
     found = [_Reading(pitch, whole * exif.zoom, words, True)]
     if exif.zoom > 1:
@@ -270,13 +272,15 @@ def pixel_pitch(tags: Mapping[int, Any], size: tuple[int, int]) -> PixelPitch:
         found, why = model
     if _close(found.pitch_mm, plain, UNCHANGED):
         return PixelPitch(found.pitch_mm / 1000)
-    note = f"the pixel pitch is {1e3 * found.pitch_mm:.3g} um, not the {1e3 * plain:.3g} um that EXIF's {what} alone means: {why}"
-    return PixelPitch(found.pitch_mm / 1000, f"EXIF, corrected: {why}", note)
+    note = (
+        f"the pixel pitch is {1e3 * found.pitch_mm:.3g} um, not the {1e3 * plain:.3g} um that EXIF's {what} alone means"
+    )
+    return PixelPitch(found.pitch_mm / 1000, f"EXIF, corrected: {why}", f"{note}: {why}")
 
 
 def _plain(exif: _Exif) -> tuple[float | None, str]:
     """The pitch in mm by the first tag that gives one, taken literally, and what that tag is called."""
-    width, height, _ = next(one for one in exif.sizes if not one[2] or one[2] == "EXIF's own size")
+    width = next(one[0] for one in exif.sizes if not one[2] or one[2] == "EXIF's own size")
     if exif.per_pixel is not None:
         return exif.per_pixel * width / exif.size[0], "sensor resolution"
     if exif.focal is not None and exif.equivalent is not None:
@@ -314,16 +318,18 @@ def _believed(readings: Sequence[_Reading]) -> tuple[_Reading | None, str]:
         return second, second.words or _too_wide(first)
     if first.likelihood > second.likelihood:
         return first, first.words or _too_wide(second)
-    return None, f"the sensor would be {first.width_mm:.3g} mm wide by its resolution, {second.width_mm:.3g} by the 35 mm equivalent"
+    return (
+        None,
+        f"the sensor would be {first.width_mm:.3g} mm wide by its resolution, {second.width_mm:.3g} by the 35 mm equivalent",
+    )
 
 
 def _too_wide(other: _Reading) -> str:
     """Why a reading was not believed."""
     if other.equivalent:
         return f"the 35 mm equivalent would mean a sensor {other.width_mm:.3g} mm wide"
-    return (
-        f"the sensor's resolution would mean a sensor {other.width_mm:.3g} mm wide, so the image was resized since it was taken"
-    )
+    words = f"the sensor's resolution would mean a sensor {other.width_mm:.3g} mm wide"
+    return f"{words}, so the image was resized since it was taken"
 
 
 def _by_model(exif: _Exif, readings: Sequence[_Reading]) -> tuple[_Reading, str] | None:

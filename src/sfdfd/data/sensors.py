@@ -61,7 +61,10 @@ FOUR_THIRDS, ONE_INCH = Sensor(17.3, aspect=4 / 3), Sensor(13.2)
 MEDIUM, LARGE_MEDIUM = Sensor(43.9, (35.9,), aspect=4 / 3), Sensor(53.6, (43.9,), aspect=4 / 3)
 PHONE, WIDE_PHONE = (Sensor(range_mm=PHONE_MM, aspect=aspect, phone=True) for aspect in (4 / 3, 16 / 9))
 COMPACT = Sensor(range_mm=COMPACT_MM, aspect=4 / 3)
-PHONE_MAKERS = "apple|google|samsung|huawei|honor|xiaomi|redmi|poco|oneplus|oppo|vivo|realme|motorola|lge?|htc|nokia|hmd|asus|zte|nothing|fairphone|meizu|blackberry|microsoft|essential|tecno|infinix"  # fmt: skip
+PHONE_MAKERS = (
+    "apple|google|samsung|huawei|honor|xiaomi|redmi|poco|oneplus|oppo|vivo|realme|motorola|lge?|htc|nokia|hmd|"
+    "asus|zte|nothing|fairphone|meizu|blackberry|microsoft|essential|tecno|infinix"
+)
 FAMILIES = tuple((re.compile(pattern, re.IGNORECASE), sensor) for pattern, sensor in (
     (r"canon.*eos.?(1d ?[xc]\b|1ds|5d|6d\b|ra\b|rp\b|r\b|r1\b|r[3568](?!\d))", FULL_FRAME),
     (r"canon.*eos.?1d", APS_H),
