@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfdfd.capture.alignments import write_aligned
+from sfdfd.capture.capture import Capture
 from sfdfd.data.photographs import read_photographs
+from sfdfd.errors import InputError
+from sfdfd.optics import DefocusRenderer
 from tests.data.test_images import DISTANCE, EQUIVALENT, FOCAL, HEIGHT, NUMBER, RESOLUTION, UNIT, WIDTH
 
 RNG = np.random.default_rng(0)
@@ -78,3 +82,27 @@ def test_cameras_that_wrote_another_size_of_themselves_are_believed(tmp_path):
         Image.fromarray(RNG.integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(tmp_path / f"{name}.jpg", exif=exif)
     found = read_photographs(tmp_path)
     assert found.camera["pixel_pitch_m"] == pytest.approx(0.0006) and "RelatedImageWidth" in found.notes[0]
+
+
+def test_a_crop_that_is_not_symmetric_moves_the_principal_point(tmp_path):
+    stack(tmp_path, *[((60, 40), {})] * 2)
+    for crop, expected in (
+        ([0, 0, 0, 0], None),
+        ([8, 4, 8, 4], None),
+        ([10, 0, 0, 0], (20, 20)),
+        ([0, 6, 4, 0], (30, 14)),
+    ):
+        assert read_photographs(tmp_path, {"crop": crop}).principal_point_px == expected
+    (tmp_path / "stack.yaml").write_text("principal_point_px: [40, 18.5]\ncrop: [10, 0, 0, 2]\n")
+    found = read_photographs(tmp_path)
+    assert found.principal_point_px == (30, 18.5) and found.with_slices([1, 0]).principal_point_px == (30, 18.5)
+    (tmp_path / "stack.yaml").write_text("principal_point_px: 40\n")
+    with pytest.raises(InputError, match=r"principal_point_px: expected \[x, y\]"):
+        read_photographs(tmp_path)
+
+
+def test_aligned_slices_written_for_others_keep_the_principal_point(tmp_path):
+    stack(tmp_path, *[((60, 40), LENS)] * 2)
+    photographs = read_photographs(tmp_path, {"crop": [10, 0, 0, 4]})
+    capture = Capture.of(photographs, DefocusRenderer(), align_mode=False, calibrate=False)
+    assert read_photographs(write_aligned(tmp_path / "out", capture)).principal_point_px == (20, 20)

@@ -4,7 +4,7 @@ import pytest
 from PIL import ExifTags
 
 from sfdfd.data.pixel_pitch import pixel_pitch
-from sfdfd.data.sensors import sensor_of
+from sfdfd.data.sensor_sizes import sensor_of
 
 Tag = ExifTags.Base
 

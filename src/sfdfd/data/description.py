@@ -49,6 +49,8 @@ class Description:
         crop: ([left, top, right, bottom], where it was said).
         truth: as in ``stack.yaml``.
         optics: what ``stack.yaml`` says of :data:`OPTICS_KEYS`.
+        principal_point_px: (x, y) where the optical axis meets the images as they lie in the folder, from the corner of the
+            first pixel; None is their middle.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class Description:
     video: Path | None = None
     frames: tuple[int, ...] | None = None
     apart: bool = False
+    principal_point_px: tuple[float, float] | None = None
 
     @property
     def yaml(self) -> Path:
@@ -116,7 +119,7 @@ class Description:
         apart = video is not None and _videos(folder) != [video]
         described = folder / "stack.yaml"
         content = _load_yaml(described) if described.exists() and not apart else {}
-        checked_keys(content, (*STACK_KEYS, "truth", "optics"), str(described))
+        checked_keys(content, (*STACK_KEYS, "truth", "optics", "principal_point_px"), str(described))
         given = {key: value for key, value in (overrides or {}).items() if value is not None}
         checked_keys(given, STACK_KEYS, "command line")
 
@@ -167,6 +170,7 @@ class Description:
             video=video,
             frames=frames,
             apart=apart,
+            principal_point_px=_said_point(content.get("principal_point_px"), described),
         )
 
     def crop_of(self, height: int, width: int) -> tuple[slice, slice]:
@@ -313,6 +317,16 @@ def _videos(folder: Path) -> list[Path]:
     if list_images(folder):
         return []
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+
+
+def _said_point(said: Any, described: Path) -> tuple[float, float] | None:
+    """Read a point of the images, in pixels."""
+    if said is None:
+        return None
+    if not isinstance(said, Sequence) or isinstance(said, str) or len(said) != 2:
+        raise InputError(f"{described}: principal_point_px: expected [x, y] in pixels, got {shown(said)}")
+    x, y = (checked_number(value, f"{described}: principal_point_px", least=0) for value in said)
+    return x, y
 
 
 def _frames(said: Any, where: str, distances: Any) -> tuple[tuple[int, ...] | None, int]:

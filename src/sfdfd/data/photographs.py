@@ -53,6 +53,8 @@ class Photographs:
         notes: what was found out in reading, in words.
         places: the place of each slice in the order of the whole stack, and ``whole``, the number of its slices, where
             these are not all of them.
+        principal_point_px: (x, y) where the optical axis meets the images, from the corner of the first pixel; None is
+            their middle, where a crop has not moved it.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Photographs:
     focus_std_dpt: tuple[float, ...] | None = None
     passed_over: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    principal_point_px: tuple[float, float] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -122,9 +125,9 @@ def read_photographs(
 ) -> Photographs:
     """Read the photographs of one stack and whatever is known about them.
 
-    Camera and focus distances come from the command line (``overrides``), ``stack.yaml``, EXIF (focal length, f-number,
-    35 mm equivalent or sensor resolution, subject distance), ``focus_distance.txt`` or ``dioptres.txt`` (one number a
-    line), the file names (:mod:`sfdfd.data.names`), or the maker's notes: for each the first that knows it. What none of
+    Camera and focus distances come from the command line (``overrides``), ``stack.yaml``, ``focus_distance.txt`` or
+    ``dioptres.txt`` (one number a line), EXIF (focal length, f-number, 35 mm equivalent or sensor resolution, subject
+    distance; numbers with a unit in the file names come before it), the file names (:mod:`sfdfd.data.names`), or the maker's notes: for each the first that knows it. What none of
     them knows stays None.
 
     Args:
@@ -135,7 +138,8 @@ def read_photographs(
             bottom] pixels cut off), focus_distance_unit_m (what distances without a unit of their own are multiplied by),
             focus_unit ("metre", or "dioptre": 1/m, 0 is infinity), focus_distances_std (their standard deviation in the same
             unit: one number or one per slice), frames (of a video: which, or how many),
-            optics (psf, linear_light, weighting, sigma_scale: how the photographs are blurred).
+            principal_point_px ([x, y] of the images as they lie in the folder, from the corner of the first pixel; only in
+            ``stack.yaml``), optics (psf, linear_light, weighting, sigma_scale: how the photographs are blurred).
         overrides: the same keys; those that are not None take precedence.
         holdout: the slices to keep aside, see :func:`sfdfd.data.holdout.held_out`; their EXIF says nothing of the lens.
         slices: how many are worked on, see :func:`sfdfd.data.choice.wanted_slices`.
@@ -195,7 +199,17 @@ def read_photographs(
         left_out=left_out,
         passed_over=tuple(index for index in rest if index not in kept),
         notes=tuple(read.notes),
+        principal_point_px=_principal_point(said, read.size, read.part),
     )
+
+
+def _principal_point(said: Description, size: tuple[int, int], part: tuple[slice, slice]) -> tuple[float, float] | None:
+    """Where the optical axis meets what the crop leaves; None is its middle."""
+    rows, columns = part
+    x, y = said.principal_point_px or (size[1] / 2, size[0] / 2)
+    point = x - columns.start, y - rows.start
+    middle = (columns.stop - columns.start) / 2, (rows.stop - rows.start) / 2
+    return None if point == middle else point
 
 
 def _chosen(
@@ -218,7 +232,8 @@ def _camera(
     Raises:
         InputError: the photographs' EXIF disagree (a phone that switched lenses).
     """
-    camera, notes = dict(said.camera), []
+    camera: dict[str, tuple[float, str]] = dict(said.camera)
+    notes: list[str] = []
     for key in CAMERA_KEYS:
         known = [(value, file) for file, fact in facts if (value := getattr(fact, key))]
         origin = "EXIF"

@@ -1,10 +1,10 @@
 """The pixel pitch that EXIF means, where software may have turned, cropped or resized the photograph since.
 
-EXIF gives the pitch in two ways: by the sensor's resolution (pixels per length, of the image that the camera wrote) and by
-the 35 mm equivalent of the focal length. Either can be wrong: programs resize an image, write its new size into EXIF and
-keep the sensor's resolution; phones zoom digitally. So each reading is a hypothesis that says how wide the sensor would be. What
-two readings agree on is believed, else the reading whose sensor exists and suits the camera model and the lens. Where none
-does, the pitch is unknown, and the blur scale is estimated from the stack.
+EXIF gives the pitch in two ways: by the sensor's resolution (pixels per length, of the image that the camera wrote) and
+by the 35 mm equivalent of the focal length. Either can be wrong: programs resize an image, write its new size into EXIF and
+keep the sensor's resolution; phones zoom digitally. So each reading is a hypothesis that says how wide the sensor would be.
+What two readings agree on is believed, else the reading whose sensor exists and suits the camera model and the lens. Where
+none does, the pitch is unknown, and the blur scale is estimated from the stack.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import ExifTags
 
-from sfdfd.data.sensors import SMALL_MM, SMALLEST_MM, Sensor, is_large_format, sensor_of
+from sfdfd.data.sensor_sizes import SMALL_MM, SMALLEST_MM, TOLERANCE, Sensor, is_large_format, sensor_of
 
 __all__ = ["PixelPitch", "pixel_pitch", "positive"]
 
@@ -124,7 +124,8 @@ class _Exif:
         if self.sensor is not None:
             if reading.equivalent and self.sensor.phone:
                 return int(width <= self.sensor.range_mm[1])  # a phone's photograph may be any part of its sensor
-            return self.sensor.fit(width, *([0.05 + 0.6 / self.equivalent] if reading.equivalent else []))  # type: ignore[operator]
+            rounded = 0.05 + 0.6 / self.equivalent if reading.equivalent and self.equivalent else TOLERANCE
+            return self.sensor.fit(width, rounded)
         if width > LARGEST_WIDTH_MM:
             return 0
         if is_large_format(width):
@@ -157,9 +158,9 @@ def _camera_sizes(tags: Mapping[int, Any], size: tuple[int, int]) -> tuple[tuple
         (Tag.RelatedImageWidth, Tag.RelatedImageLength, "EXIF's RelatedImageWidth"),
         (Tag.ImageWidth, Tag.ImageLength, "the size in TIFF's tags"),
     ):
-        other = positive(tags.get(first)), positive(tags.get(second))
-        if other[0] and other[1] and max(other) > 1.05 * max(said[0], said[1] or 0, *size):  # type: ignore[type-var]
-            larger.append((other[0], other[1], words))
+        across, down = positive(tags.get(first)), positive(tags.get(second))
+        if across and down and max(across, down) > 1.05 * max(said[0], said[1] or 0, *size):
+            larger.append((across, down, words))
     preview = max(size) > 1.05 * max(said[0], said[1] or 0)  # of some RAW files EXIF's size is the preview's
     return (*larger, said, *([(float(size[0]), float(size[1]), "")] if preview else []))
 

@@ -127,6 +127,7 @@ def _bounds(row: Mapping[str, Any]) -> MakerDistance | None:
     known = {tag: value for tag in EXIFTOOL_TAGS if (value := positive(row.get(tag), infinite=True)) is not None}
     known = {tag: math.inf if value > CANON_INFINITE_M else value for tag, value in known.items()}
     if "FocusDistanceLower" in known and "FocusDistanceUpper" in known:
-        return MakerDistance(*sorted((known["FocusDistanceLower"], known["FocusDistanceUpper"])))
+        nearest, farthest = sorted((known["FocusDistanceLower"], known["FocusDistanceUpper"]))
+        return MakerDistance(nearest, farthest)
     tag, metres = next(iter(known.items()), ("", None))
     return None if metres is None else MakerDistance(metres, metres, tag in GUESSED_TAGS)

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-__all__ = ["LARGE_FORMATS_MM", "SMALL_MM", "Sensor", "is_large_format", "sensor_of"]
+__all__ = ["LARGE_FORMATS_MM", "SMALLEST_MM", "SMALL_MM", "TOLERANCE", "Sensor", "is_large_format", "sensor_of"]
 
 LARGE_FORMATS_MM = (13.2, 17.3, 18.7, 20.7, 22.4, 23.6, 26.8, 28.2, 35.9, 43.9, 53.6)
 """Widths of the sensors larger than a phone's: 1 inch, Four Thirds, 1.5 inch, Foveon, APS-C, APS-H, full frame, medium
