@@ -30,6 +30,8 @@ AS_TAKEN = [
     (CANON, REBEL, dict(f=55, res=2295.964, w=2048, h=1360, related=2048, related_h=1360), (2048, 1360), 11.07),
     (CANON, "Canon EOS 40D", dict(f=17, res=4438.356, w=3888, h=2592), (3888, 2592), 5.7),
     (CANON, "Canon EOS 550D", dict(f=18, res=5715.545, w=5184, h=3456), (5184, 3456), 4.3),
+    (CANON, "Canon EOS 90D", dict(f=50, res=7943.0, w=4640, h=4640), (4640, 4640), 3.2),  # the camera's own square
+    (CANON, "Canon EOS 90D", dict(f=50, res=7943.0, w=6960, h=3920), (6960, 3920), 3.2),
     (CANON, "Canon EOS-1D Mark IV", dict(f=300, res=4896000 / 1100, w=4896, h=3264), (4896, 3264), 5.7),
     (CANON, "Canon EOS R5", dict(f=35, res=8192000 / 1421, w=8192, h=5464), (8192, 5464), 4.39),
     (CANON, "Canon EOS R6", dict(f=35, res=3872.36, w=3408, h=2272), (3408, 2272), 6.56),  # 1.6 x crop mode
@@ -118,7 +120,7 @@ def test_resized_by_software_that_kept_the_sensors_resolution(make, model, tags,
     ("", "", dict(f=50, res=2000, unit=3), (30, 20), "0.15 mm"),
     ("", "", dict(f=20, res=2656, unit=3, w=1000, h=750, lens=(16, 50, 2.8, 2.8)), (1000, 750), "3.77 mm"),
     (CANON, "Canon PowerShot G15", dict(f=6.1, res=13653.3, w=1000, h=750), (1000, 750), "1.86 mm"),
-    (CANON, "Canon EOS 5D Mark II", dict(f=100, res=3849.2, w=1500, h=1500), (1500, 1500), "9.9 mm"),  # cropped, too
+    (CANON, "Canon EOS 5D Mark II", dict(f=100, res=3849.2, w=1500, h=1500), (1500, 1500), "14.8 mm"),  # cropped, too
     ("", "", dict(f=50, res=4233, w=6000, h=4000), (2500, 2300), "a crop hides"),
     ("", "", dict(f=50, f35=28), (6000, 4000), "64.3 mm"), ("", "", dict(f=4.3, f35=4), (4000, 3000), "37.2 mm"),
     ("Apple", "iPhone 8", dict(f=4.0, f35=8), (4000, 3000), "17.3 mm"),

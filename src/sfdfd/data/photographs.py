@@ -125,10 +125,9 @@ def read_photographs(
 ) -> Photographs:
     """Read the photographs of one stack and whatever is known about them.
 
-    Camera and focus distances come from the command line (``overrides``), ``stack.yaml``, ``focus_distance.txt`` or
-    ``dioptres.txt`` (one number a line), EXIF (focal length, f-number, 35 mm equivalent or sensor resolution, subject
-    distance; numbers with a unit in the file names come before it), the file names (:mod:`sfdfd.data.names`), or the maker's notes: for each the first that knows it. What none of
-    them knows stays None.
+    The camera comes from the command line (``overrides``), ``stack.yaml``, EXIF (focal length, f-number, and the pixel pitch
+    by :mod:`sfdfd.data.pixel_pitch`) or the file names; focus distances from the sources in the order of
+    :data:`sfdfd.data.distances.SOURCES`. The first that knows a value gives it. What none of them knows stays None.
 
     Args:
         folder: slices (:func:`sfdfd.data.images.read_photograph`), or a video or a folder with one

@@ -202,7 +202,12 @@ def _by_resolution(exif: _Exif) -> list[_Reading]:
         reduction = _reduction(camera[:2], exif.size)
         if reduction is None:
             continue
-        width = exif.per_pixel * max(camera[0], camera[1] or 0)
+        long = max(camera[0], camera[1] or 0)
+        if (
+            exif.sensor is not None and exif.sensor.width_mm is not None
+        ):  # of a squarer image, the sensor's height is whole
+            long = max(long, long * min(exif.size) / max(exif.size) * exif.sensor.aspect)
+        width = exif.per_pixel * long
         pitch, words = exif.per_pixel * reduction, _change(camera, reduction, exif.size)
         if exif.zoom > 1:
             part = f"the image is the middle of the sensor, enlarged {exif.zoom:.3g} times (DigitalZoomRatio)"
