@@ -89,6 +89,18 @@ def test_intrinsics_are_those_of_the_point_cloud(photographs_folder, tmp_path):
     np.testing.assert_allclose(points["y"], (rows + 0.5 - 15) * points["z"] / facts["fl_y"], rtol=1e-4, atol=1e-9)
 
 
+def test_a_crop_moves_the_principal_point_of_the_intrinsics_and_the_point_cloud(photographs_folder, tmp_path):
+    inside("predict", f"stack='{photographs_folder}'", "crop=[10,0,0,4]", *QUICK, "output_dir=p", cwd=tmp_path)
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())["intrinsics"]
+    assert (facts["w"], facts["h"], facts["cx"], facts["cy"]) == (32, 26, 11, 15)
+    assert facts["colmap"].split()[-2:] == ["11.0", "15.0"]
+    kinds = [(key, "<f4") for key in "xyz"] + [("colour", "u1", 3)]
+    points = np.frombuffer((tmp_path / "p" / "pointcloud.ply").read_bytes().split(b"end_header\n", 1)[1], kinds)
+    rows, columns = np.mgrid[:26, :32].reshape(2, -1)
+    np.testing.assert_allclose(points["x"], (columns + 0.5 - 11) * points["z"] / facts["fl_x"], rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(points["y"], (rows + 0.5 - 15) * points["z"] / facts["fl_y"], rtol=1e-4, atol=1e-9)
+
+
 def test_a_wrong_output_is_refused_before_anything_is_done(photographs_folder, tmp_path):
     done = inside("predict", f"stack='{photographs_folder}'", "outputs=[obj]", "output_dir=p", cwd=tmp_path, expect=2)
     assert "outputs: expected all" in done.stderr and not (tmp_path / "p" / "aif.png").exists()

@@ -276,6 +276,7 @@ def _predicted(
         relative=capture.relative,
         aligned=capture.aligned,
         focal_length_px=capture.focal_length_px,
+        principal_point_px=photographs.principal_point_px,
         slice_index=sharpest_slice(full.depth_m[0].cpu(), stack.focus_distances_m[0], capture.camera, covered),
         facts={**said, **capture.facts(), "sigma_scale": estimator.renderer.options.get("sigma_scale")},
     )

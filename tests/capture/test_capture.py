@@ -60,6 +60,30 @@ def test_exif_that_contradicts_the_stack_is_said_and_used(pitch, origin, contrad
     assert (capture.blur_scale is not None) == (origin == "EXIF")  # what is told is not doubted
 
 
+def test_a_contradiction_names_the_sources_of_what_was_used():
+    whole = example_photographs(144, 192)
+    camera = {**whole.camera, "pixel_pitch_m": whole.camera["pixel_pitch_m"] * 2.5}
+    for pitch_from, words in (("command line", "from command line mean"), ("EXIF, corrected: turned", "EXIF means")):
+        sources = {**whole.sources, **dict.fromkeys(camera, "EXIF"), "pixel_pitch_m": pitch_from}
+        notes = Capture.of(replace(whole, camera=camera, sources=sources), RENDERER).notes
+        (note,) = (note for note in notes if "was used" in note)
+        assert words in note and ("EXIF's was used" in note) == (pitch_from != "command line")
+        assert ("give camera.pixel_pitch_m" in note) == (pitch_from != "command line")  # it has been given
+
+
+@pytest.mark.parametrize(("missing", "expected", "words"), [
+    ((), 0.05 / 1.2e-5, "focal length known"), (("f_number",), 0.05 / 1.2e-5, "focal length known"),
+    (("pixel_pitch_m",), 28 / np.hypot(36, 24) * np.hypot(72, 96), "assumed"),
+    (("focal_length_m",), 28 / np.hypot(36, 24) * np.hypot(72, 96), "assumed"),
+])  # fmt: skip
+def test_a_relative_stack_has_the_focal_length_of_its_photographs(missing, expected, words):
+    """Not that of the nominal camera, which only says how blurred it is."""
+    camera = {**CAMERA.as_dict(), **dict.fromkeys(missing)}
+    capture = Capture.of(photographs(focus_distances_m=None, camera=camera), RENDERER, calibrate=False)
+    focal_px, how = capture.focal_length_px
+    assert capture.relative and focal_px == pytest.approx(expected, rel=1e-6) and words in how
+
+
 def test_unknown_distances_make_relative_depth():
     capture = Capture.of(photographs(focus_distances_m=None), RENDERER, calibrate=False)
     facts = capture.facts()

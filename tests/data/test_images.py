@@ -85,11 +85,13 @@ def save_with_exif(path, **tags):
 
 
 FOCAL, NUMBER, EQUIVALENT, DISTANCE, RESOLUTION, UNIT = "x920A", "x829D", "xA405", "x9206", "xA20E", "xA210"
+WIDTH, HEIGHT = "xA002", "xA003"
 
 
 def test_the_sensors_resolution_gives_the_pitch(tmp_path):
-    save_with_exif(tmp_path / "a.jpg", **{FOCAL: 50.0, RESOLUTION: 2000.0, UNIT: 3})
-    assert read_photograph(tmp_path / "a.jpg")[1].pixel_pitch_m == pytest.approx(0.01 / 2000)
+    """2,000 pixels per cm of a sensor of 36 mm: 7,200 pixels, of which the 30 stored ones were made."""
+    save_with_exif(tmp_path / "a.jpg", **{FOCAL: 50.0, RESOLUTION: 2000.0, UNIT: 3, WIDTH: 7200})
+    assert read_photograph(tmp_path / "a.jpg")[1].pixel_pitch_m == pytest.approx(0.036 / 30)
 
 
 def test_numbers_sort_by_value(tmp_path):

@@ -53,6 +53,18 @@ def test_a_mesh_is_metric_textured_and_cut_at_jumps(tmp_path):
     assert b"KHR_materials_unlit" in (tmp_path / "scene.glb").read_bytes()
 
 
+def test_a_principal_point_moves_the_mesh_and_the_camera_still_sees_all_of_it(tmp_path):
+    depth_m, aif = torch.full((30, 40), 2.0), torch.rand(3, 30, 40)
+    write_mesh(tmp_path / "scene.glb", depth_m, aif, 50.0, principal_point_px=(10.0, 20.0))
+    scene = trimesh.load_scene(tmp_path / "scene.glb")
+    (mesh,) = scene.geometry.values()
+    low, high = mesh.bounds
+    np.testing.assert_allclose(low[:2], [-9.5 * 2 / 50, -9.5 * 2 / 50], rtol=1e-5)
+    np.testing.assert_allclose(high[:2], [29.5 * 2 / 50, 19.5 * 2 / 50], rtol=1e-5)
+    seen = np.tan(np.radians(np.asarray(scene.camera.fov) / 2)) * 2
+    np.testing.assert_allclose(seen, [30 * 2 / 50, 20 * 2 / 50], rtol=1e-5)
+
+
 def test_slopes_are_no_jumps_and_what_is_not_kept_is_left_out(tmp_path):
     """A floor seen at 80 degrees stays whole."""
     rows = torch.arange(40.0)

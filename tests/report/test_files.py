@@ -20,3 +20,14 @@ def test_point_clouds_read_back(tmp_path):
     np.testing.assert_allclose(point["xyz"], [(column - 24.5) * z / 100, (row - 19.5) * z / 100, z], rtol=1e-5)
     np.testing.assert_allclose(point["rgb"] / 255, aif[:, row, column].numpy(), atol=0.003)
     assert write_point_cloud(tmp_path / "q.ply", depth_m, aif, 100.0, largest=500) <= 500
+
+
+def test_a_principal_point_moves_the_points(tmp_path):
+    """A point on the axis, which lies in the middle of pixel (row 3, column 7), has x = y = 0."""
+    write_point_cloud(
+        tmp_path / "p.ply", torch.full((20, 30), 2.0), torch.rand(3, 20, 30), 50.0, principal_point_px=(7.5, 3.5)
+    )
+    body = (tmp_path / "p.ply").read_bytes().split(b"end_header\n", 1)[1]
+    points = np.frombuffer(body, dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)])["xyz"].reshape(20, 30, 3)
+    np.testing.assert_allclose(points[3, 7], (0, 0, 2))
+    np.testing.assert_allclose(points[13, 27], (20 * 2 / 50, 10 * 2 / 50, 2), rtol=1e-6)

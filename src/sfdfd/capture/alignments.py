@@ -154,6 +154,8 @@ def _description(capture: Capture, names: list[str], optics: Mapping[str, Any] |
     for key in ("near_m", "far_m"):
         if getattr(photographs, key) is not None:
             said[key] = getattr(photographs, key)
+    if photographs.principal_point_px is not None:
+        said["principal_point_px"] = list(photographs.principal_point_px)
     if optics:
         said["optics"] = dict(optics)
     return said

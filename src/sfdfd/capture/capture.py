@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial, reduce
 from typing import Any
@@ -89,9 +89,11 @@ class Capture:
     def focal_length_px(self) -> tuple[float, str]:
         """Focal length in pixels, and how it is known."""
         known = self.photographs.camera
-        if known["focal_length_m"] is not None and (known["pixel_pitch_m"] or known["f_number"]) is not None:
-            origin = "known" if known["pixel_pitch_m"] is not None else "from the estimated blur scale"
-            return self.camera.focal_length_m / self.camera.pixel_pitch_m, f"focal length {origin}"
+        focal_m, pitch_m = known["focal_length_m"], known["pixel_pitch_m"]
+        if focal_m is not None and pitch_m is not None:  # of a relative stack, too, whose own camera is nominal
+            return focal_m / pitch_m, "focal length known"
+        if focal_m is not None and known["f_number"] is not None and not self.relative:
+            return self.camera.focal_length_m / self.camera.pixel_pitch_m, "focal length from the estimated blur scale"
         diagonal_px = math.hypot(*self.photographs.size)
         return 28 / math.hypot(36, 24) * diagonal_px, "field of view assumed: 28 mm on 35 mm film"
 
@@ -182,12 +184,12 @@ class Capture:
         notes = [*photographs.notes, *registered.notes, *_uncertainty(photographs)]
         if photographs.focus_distances_m is not None and camera is not None:
             _check_blur(camera, focus, near_m, far_m, photographs.size)
-            if calibrate and len(focus) > 2 and "EXIF" in (photographs.sources.get(key) for key in photographs.camera):
+            if calibrate and len(focus) > 2 and _by_exif(photographs):
                 blur_scale = _blur_scale(
                     registered, focus, (near_m, far_m), renderer, camera.focal_length_m, working_px,
                     photographs.focus_std_dpt, steps=24, patches=4,
                 )  # fmt: skip
-                notes.extend(_contradiction(camera.blur_scale_px_m, blur_scale))
+                notes.extend(_contradiction(camera.blur_scale_px_m, blur_scale, photographs.sources))
         else:
             source = "relative" if photographs.focus_distances_m is None else "estimated"
             known = dict.fromkeys(photographs.camera) if source == "relative" else dict(photographs.camera)
@@ -337,14 +339,34 @@ def _blur_scale(
     return BlurScale(found.value_px_m / factor, std, tuple(value / factor for value in found.patches_px_m))
 
 
-def _contradiction(known_px_m: float, found: BlurScale) -> list[str]:
-    """In words, where the k of EXIF and that of the stack differ by more than both can err."""
+CAMERA_WORDS = {"focal_length_m": "focal length", "f_number": "f-number", "pixel_pitch_m": "pixel pitch"}
+
+
+def _by_exif(photographs: Photographs) -> list[str]:
+    """Return which of the camera's values come from EXIF."""
+    return [key for key in photographs.camera if photographs.sources.get(key, "").startswith("EXIF")]
+
+
+def _contradiction(known_px_m: float, found: BlurScale, sources: Mapping[str, str]) -> list[str]:
+    """Say whose k was used where those of the camera and of the stack differ by more than both can err."""
     if not abs(math.log(found.value_px_m / known_px_m)) > 2 * found.relative_std + ROUGHLY:
         return []
+    said_by: dict[str, list[str]] = {}
+    for key, words in CAMERA_WORDS.items():
+        said_by.setdefault(sources.get(key, "an unknown source").split(",")[0], []).append(words)
+    if len(said_by) == 1:
+        (origin,) = said_by
+        subject, owner, verb = origin, f"{origin}'s", "means"
+    else:
+        subject = ", ".join(f"{' and '.join(words)} from {origin}" for origin, words in said_by.items())
+        owner, verb = "that of the camera", "mean"
+    doubted = [CAMERA_WORDS[key] for key in CAMERA_WORDS if sources.get(key, "").startswith("EXIF")]
+    cause = "A wrong pixel pitch" if "pixel pitch" in doubted else f"A wrong {' or '.join(doubted)}"
+    remedy = "give camera.pixel_pitch_m, or" if "pixel pitch" in doubted else "check the camera's values, or"
     return [
-        f"EXIF means a blur scale of k = f^2/(2 N p) = {known_px_m:.3g} px m, but the stack looks like "
-        f"{found.value_px_m:.3g} (+- {100 * found.relative_std:.2g} %); EXIF's was used. A wrong pixel pitch, or focus "
-        "distances that are nominal, do that: give camera.pixel_pitch_m, or have k fitted (refine.fit=[k])"
+        f"{subject} {verb} a blur scale of k = f^2/(2 N p) = {known_px_m:.3g} px m, but the stack looks like "
+        f"{found.value_px_m:.3g} (+- {100 * found.relative_std:.2g} %); {owner} was used. {cause}, or focus distances that "
+        f"are nominal, do that: {remedy} have k fitted (refine.fit=[k])"
     ]
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from sfdfd.data.formats.video import VIDEO_SUFFIXES
 from sfdfd.data.images import list_images, without_twins
+from sfdfd.data.texts import UNITS_M, decoded
 from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole, shown
 from sfdfd.optics.options import RenderOptions
 
@@ -48,6 +49,8 @@ class Description:
         crop: ([left, top, right, bottom], where it was said).
         truth: as in ``stack.yaml``.
         optics: what ``stack.yaml`` says of :data:`OPTICS_KEYS`.
+        principal_point_px: (x, y) where the optical axis meets the images as they lie in the folder, from the corner of the
+            first pixel; None is their middle.
     """
 
     folder: Path
@@ -66,6 +69,7 @@ class Description:
     video: Path | None = None
     frames: tuple[int, ...] | None = None
     apart: bool = False
+    principal_point_px: tuple[float, float] | None = None
 
     @property
     def yaml(self) -> Path:
@@ -88,15 +92,26 @@ class Description:
         """
         return _in_metres(value, where, self.unit_m, self.dioptres)
 
-    def std_dpt(self, focus_distances_m: Sequence[float]) -> tuple[float, ...] | None:
-        """The standard deviations that were said, of inverse distances in dioptres."""
+    def std_dpt(
+        self, focus_distances_m: Sequence[float], units: Sequence[str | None] | None = None
+    ) -> tuple[float, ...] | None:
+        """Return the standard deviations that were said, of inverse distances in dioptres.
+
+        Args:
+            focus_distances_m: in metres.
+            units: what each distance was written in, by the names of :data:`sfdfd.data.texts.UNITS_M`; where None, the unit
+                of distances without one.
+        """
         if self.std is None:
             return None
-        values = self.std[0] * len(focus_distances_m) if len(self.std[0]) == 1 else self.std[0]
-        if self.dioptres:
-            return tuple(values)
-        factor = 1.0 if self.unit_m is None else self.unit_m
-        return tuple(factor * value / metres**2 for value, metres in zip(values, focus_distances_m, strict=True))
+        number = len(focus_distances_m)
+        values = self.std[0] * number if len(self.std[0]) == 1 else self.std[0]
+        usual_m = None if self.dioptres else 1.0 if self.unit_m is None else self.unit_m
+        units_m = [usual_m if unit is None else UNITS_M[unit] for unit in units or [None] * number]
+        return tuple(
+            value if unit_m is None else unit_m * value / metres**2
+            for value, unit_m, metres in zip(values, units_m, focus_distances_m, strict=True)
+        )
 
     @classmethod
     def read(cls, folder: Path, overrides: Mapping[str, Any] | None) -> Description:
@@ -104,7 +119,7 @@ class Description:
         apart = video is not None and _videos(folder) != [video]
         described = folder / "stack.yaml"
         content = _load_yaml(described) if described.exists() and not apart else {}
-        checked_keys(content, (*STACK_KEYS, "truth", "optics"), str(described))
+        checked_keys(content, (*STACK_KEYS, "truth", "optics", "principal_point_px"), str(described))
         given = {key: value for key, value in (overrides or {}).items() if value is not None}
         checked_keys(given, STACK_KEYS, "command line")
 
@@ -155,6 +170,7 @@ class Description:
             video=video,
             frames=frames,
             apart=apart,
+            principal_point_px=_said_point(content.get("principal_point_px"), described),
         )
 
     def crop_of(self, height: int, width: int) -> tuple[slice, slice]:
@@ -171,7 +187,7 @@ class Description:
 
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(decoded(path))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
     if content is None:  # nothing but comments: every key is optional
@@ -301,6 +317,16 @@ def _videos(folder: Path) -> list[Path]:
     if list_images(folder):
         return []
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+
+
+def _said_point(said: Any, described: Path) -> tuple[float, float] | None:
+    """Read a point of the images, in pixels."""
+    if said is None:
+        return None
+    if not isinstance(said, Sequence) or isinstance(said, str) or len(said) != 2:
+        raise InputError(f"{described}: principal_point_px: expected [x, y] in pixels, got {shown(said)}")
+    x, y = (checked_number(value, f"{described}: principal_point_px", least=0) for value in said)
+    return x, y
 
 
 def _frames(said: Any, where: str, distances: Any) -> tuple[tuple[int, ...] | None, int]:

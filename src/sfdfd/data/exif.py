@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from PIL import ExifTags
+from PIL import ExifTags, Image
 
-__all__ = ["PhotoFacts", "photo_facts", "positive", "taken_at"]
+from sfdfd.data.pixel_pitch import pixel_pitch, positive
 
-SENSOR_DIAGONAL_35MM_M = math.hypot(0.036, 0.024)
+__all__ = ["PhotoFacts", "all_tags", "photo_facts", "positive", "taken_at"]
+
 Tag = ExifTags.Base
 
 
@@ -22,9 +23,11 @@ class PhotoFacts:
 
     Attributes:
         focal_length_m, f_number: of the lens.
-        pixel_pitch_m: of the image as it is stored, from the sensor's resolution or the 35 mm equivalent.
+        pixel_pitch_m: of the image as it is stored, see :mod:`sfdfd.data.pixel_pitch`.
         subject_distance_m: the focus distance; inf is possible.
         maker_note: whether the camera's maker has added notes of its own.
+        pixel_pitch_origin: where the pitch comes from, in words.
+        pixel_pitch_note: a sentence where the plain reading of EXIF was not believed.
     """
 
     focal_length_m: float | None = None
@@ -32,40 +35,38 @@ class PhotoFacts:
     pixel_pitch_m: float | None = None
     subject_distance_m: float | None = None
     maker_note: bool = False
+    pixel_pitch_origin: str = "EXIF"
+    pixel_pitch_note: str | None = None
 
 
-def positive(value: Any, *, infinite: bool = False) -> float | None:
-    """The value as a positive number; None where it is none."""
+def all_tags(exif: Image.Exif) -> dict[int, Any]:
+    """Return the tags of the image, of its Exif part and of the interoperability part, by number."""
+    tags = exif.get_ifd(ExifTags.IFD.Exif)
     try:
-        number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-        return None
-    return number if number > 0 and (infinite or math.isfinite(number)) else None
+        interoperability = exif.get_ifd(ExifTags.IFD.Interop) if ExifTags.IFD.Interop in tags else {}
+    except Exception:  # Pillow raises whatever it likes on broken offsets; this part only helps to find the pixel pitch
+        interoperability = {}
+    return {**interoperability, **exif, **tags}
 
 
 def photo_facts(exif: Mapping[int, Any], size: tuple[int, int]) -> PhotoFacts:
     """EXIF tags by number -> facts; ``size`` is (width, height) of the stored pixels."""
-    focal_mm, equivalent_mm = positive(exif.get(Tag.FocalLength)), positive(exif.get(Tag.FocalLengthIn35mmFilm))
+    focal_mm = positive(exif.get(Tag.FocalLength))
     f_number = positive(exif.get(Tag.FNumber))
     aperture = positive(exif.get(Tag.ApertureValue))
     if f_number is None and aperture is not None:
         f_number = 2 ** (aperture / 2)  # APEX
-    pitch_m = None
-    resolution, unit = positive(exif.get(Tag.FocalPlaneXResolution)), exif.get(Tag.FocalPlaneResolutionUnit, 2)
-    unit_m = {2: 0.0254, 3: 0.01, 4: 0.001, 5: 1e-6}.get(unit)
-    if resolution is not None and unit_m is not None:
-        native = positive(exif.get(Tag.ExifImageWidth)) or size[0]
-        pitch_m = unit_m / resolution * native / size[0]
-    elif focal_mm and equivalent_mm:
-        pitch_m = SENSOR_DIAGONAL_35MM_M * focal_mm / equivalent_mm / math.hypot(*size)
+    pitch = pixel_pitch(exif, size)
     distance = exif.get(Tag.SubjectDistance)
     infinite = getattr(distance, "numerator", None) == 0xFFFFFFFF
     return PhotoFacts(
         focal_length_m=None if focal_mm is None else focal_mm / 1000,
         f_number=f_number,
-        pixel_pitch_m=pitch_m,
+        pixel_pitch_m=pitch.pitch_m,
         subject_distance_m=math.inf if infinite else positive(distance, infinite=True),
         maker_note=Tag.MakerNote in exif,
+        pixel_pitch_origin=pitch.origin,
+        pixel_pitch_note=pitch.note,
     )
 
 

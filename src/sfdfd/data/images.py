@@ -18,7 +18,7 @@ from jaxtyping import Float
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from sfdfd.data.exif import PhotoFacts, photo_facts, taken_at
+from sfdfd.data.exif import PhotoFacts, all_tags, photo_facts, taken_at
 from sfdfd.data.formats.heic import HEIC_SUFFIXES, is_heic, read_heic
 from sfdfd.data.formats.makernotes import exif_of
 from sfdfd.data.formats.raw import RAW_SUFFIXES, raw_is_readable, read_raw
@@ -94,7 +94,7 @@ def read_photograph(path: Path) -> tuple[np.ndarray, PhotoFacts]:
         array, exif = read_raw(path, check_size)
     elif is_heic(data):
         array, exif = read_heic(data, path, check_size)
-        exif = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+        exif = all_tags(exif)
     else:
         array, exif = _read_usual(data, path, check_size)
     array = _three_colours(array, path)
@@ -144,7 +144,7 @@ def _read_usual(data: bytes, path: Path, check_size: Callable[[int, int], None])
             with Image.open(io.BytesIO(data)) as image:
                 check_size(image.width, image.height)
                 tags = image.getexif()
-                exif = {**tags, **tags.get_ifd(ExifTags.IFD.Exif)}
+                exif = all_tags(tags)
                 deep = (data[:4] == b"\x89PNG" and data[24] == 16) or (
                     is_tiff and any(bits > 8 for bits in image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined] # a TIFF's
                 )  # Pillow reduces deep colour to 8 bits

@@ -7,10 +7,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["ambiguous_distances", "distances_in_names", "focal_length_in_names"]
+__all__ = ["ambiguous_distances", "distances_in_names", "focal_length_in_names", "numbers_in_names"]
 
 UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-WITH_UNIT = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s?(mm|cm|m|dpt)(?![a-z])", re.IGNORECASE)
+WITH_UNIT = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)([\s_]?)(mm|cm|m|dpt)(?![a-z])", re.IGNORECASE)
+"""A number, what stands between, and its unit: ``0.5m``, ``50 cm``, ``1.25_dpt``."""
 FOCAL_LENGTH = re.compile(r"(?<![a-z])f\s?=?\s?(\d+(?:\.\d+)?)\s?mm(?![a-z])", re.IGNORECASE)
 """Of ``f50mm``; ``50mm`` alone is a focal length only where it stands in every name beside a distance that varies."""
 DECIMAL = re.compile(r"(?<![\d.])(\d+\.\d+)(?![\d.])")
@@ -49,7 +50,7 @@ def focal_length_in_names(files: Sequence[Path]) -> float | None:
     if len({len(found) for found in numbers}) != 1:
         return None
     columns = list(zip(*numbers, strict=True))
-    fixed = [column[0] for column in columns if len(set(column)) == 1 and column[0][1].lower() == "mm"]
+    fixed = [column[0] for column in columns if len(set(column)) == 1 and column[0][2].lower() == "mm"]
     if len(fixed) != 1 or len(columns) < 2 or distances_in_names(files) is None:
         return None
     return float(fixed[0][0]) / 1000 or None
@@ -72,12 +73,25 @@ def ambiguous_distances(files: Sequence[Path]) -> str | None:
 
 
 def distances_in_names(files: Sequence[Path]) -> tuple[list[float], bool] | None:
-    """Focus distances in file names, and whether they carry their unit (metres then).
+    """Focus distances in file names, and whether they carry their unit (metres then); see :func:`numbers_in_names`."""
+    numbers = numbers_in_names(files)
+    if numbers is None:
+        return None
+    with_unit = any(unit is not None for _, unit in numbers)
+    return [_metres(number, unit) for number, unit in numbers], with_unit
 
-    A number counts if it has a unit (``0.5m``, ``0,5m``, ``120cm``, ``350mm``; ``1.25dpt`` are dioptres, 0 is infinity) or a
-    decimal point or comma (``image_1_0.35.jpg``), or the name says ``inf``; every file must have one, and
-    they must not all be the same. Plain integers are taken for counters. ``0_35m`` is 0.35 m unless a counter in
+
+def numbers_in_names(files: Sequence[Path]) -> list[tuple[float, str | None]] | None:
+    """Find the focus distances in file names.
+
+    A number counts if it has a unit (``0.5m``, ``0,5m``, ``120 cm``, ``350_mm``; ``1.25dpt`` are dioptres, 0 is infinity) or
+    a decimal point or comma (``image_1_0.35.jpg``), or the name says ``inf``; every file must have one, and
+    they must not all be the same. Plain integers are taken for counters, and so are those of ``DSC_0012_M``, where no
+    number before ``_m`` has a decimal point. ``0_35m`` is 0.35 m unless a counter in
     front explains the digits before the underscore in every name: then it is ambiguous, and nothing is known.
+
+    Returns:
+        (number, unit in lower case) of each file, the unit None where it has none or the number is inf; or None.
     """
     stems = _stems(files)
     if any(UNDERSCORED.search(stem) for stem in stems):
@@ -91,19 +105,30 @@ def distances_in_names(files: Sequence[Path]) -> tuple[list[float], bool] | None
             continue
         columns = []
         for column in range(counts.pop()):
-            values = [
-                _metres(numbers[column]) if numbers else (math.inf if INFINITE.search(stem) else math.nan)
-                for numbers, stem in zip(found, stems, strict=True)
-            ]
-            if not any(math.isnan(value) or value <= 0 for value in values) and len(set(values)) > 1:
-                columns.append(values)
+            groups = [numbers[column] if numbers else None for numbers in found]
+            numbers = [_number(one, stem) for one, stem in zip(groups, stems, strict=True)]
+            values = [_metres(*one) for one in numbers]
+            counters = all(one is not None and _may_be_counter(one) for one in groups)
+            if not counters and not any(math.isnan(value) or value <= 0 for value in values) and len(set(values)) > 1:
+                columns.append(numbers)
         if columns:
-            return columns[-1], pattern is WITH_UNIT
+            return columns[-1]
     return None
 
 
-def _metres(groups: tuple[str, ...]) -> float:
-    number = float(groups[0])
-    if len(groups) > 1 and groups[1].lower() == "dpt":
+def _may_be_counter(groups: tuple[str, ...]) -> bool:
+    """Whether a number is a whole one before ``_m``."""
+    return len(groups) > 1 and groups[1] == "_" and groups[2].lower() == "m" and "." not in groups[0]
+
+
+def _number(groups: tuple[str, ...] | None, stem: str) -> tuple[float, str | None]:
+    """A number and its unit from what a pattern found in a name; NaN where there is none."""
+    if groups is None:
+        return (math.inf if INFINITE.search(stem) else math.nan), None
+    return float(groups[0]), groups[2].lower() if len(groups) > 1 else None
+
+
+def _metres(number: float, unit: str | None) -> float:
+    if unit == "dpt":
         return 1 / number if number else math.inf
-    return number * (UNITS_M[groups[1].lower()] if len(groups) > 1 else 1.0)
+    return number * (1.0 if unit is None else UNITS_M[unit])

@@ -53,6 +53,8 @@ class Photographs:
         notes: what was found out in reading, in words.
         places: the place of each slice in the order of the whole stack, and ``whole``, the number of its slices, where
             these are not all of them.
+        principal_point_px: (x, y) where the optical axis meets the images, from the corner of the first pixel; None is
+            their middle, where a crop has not moved it.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Photographs:
     focus_std_dpt: tuple[float, ...] | None = None
     passed_over: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    principal_point_px: tuple[float, float] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -122,10 +125,9 @@ def read_photographs(
 ) -> Photographs:
     """Read the photographs of one stack and whatever is known about them.
 
-    Camera and focus distances come from the command line (``overrides``), ``stack.yaml``, EXIF (focal length, f-number,
-    35 mm equivalent or sensor resolution, subject distance), ``focus_distance.txt`` or ``dioptres.txt`` (one number a
-    line), the file names (:mod:`sfdfd.data.names`), or the maker's notes: for each the first that knows it. What none of
-    them knows stays None.
+    The camera comes from the command line (``overrides``), ``stack.yaml``, EXIF (focal length, f-number, and the pixel pitch
+    by :mod:`sfdfd.data.pixel_pitch`) or the file names; focus distances from the sources in the order of
+    :data:`sfdfd.data.distances.SOURCES`. The first that knows a value gives it. What none of them knows stays None.
 
     Args:
         folder: slices (:func:`sfdfd.data.images.read_photograph`), or a video or a folder with one
@@ -135,7 +137,8 @@ def read_photographs(
             bottom] pixels cut off), focus_distance_unit_m (what distances without a unit of their own are multiplied by),
             focus_unit ("metre", or "dioptre": 1/m, 0 is infinity), focus_distances_std (their standard deviation in the same
             unit: one number or one per slice), frames (of a video: which, or how many),
-            optics (psf, linear_light, weighting, sigma_scale: how the photographs are blurred).
+            principal_point_px ([x, y] of the images as they lie in the folder, from the corner of the first pixel; only in
+            ``stack.yaml``), optics (psf, linear_light, weighting, sigma_scale: how the photographs are blurred).
         overrides: the same keys; those that are not None take precedence.
         holdout: the slices to keep aside, see :func:`sfdfd.data.holdout.held_out`; their EXIF says nothing of the lens.
         slices: how many are worked on, see :func:`sfdfd.data.choice.wanted_slices`.
@@ -159,7 +162,8 @@ def read_photographs(
             f"{len(kept)} of {len(said.files)} slices are worked on, in equal steps of what is sharp (slices={slices}): "
             + numbers
         )
-    camera = _camera(said, [(said.files[i], facts[i]) for i in kept])
+    camera, camera_notes = _camera(said, [(said.files[i], facts[i]) for i in kept])
+    read.notes.extend(camera_notes)
     sources = {**{key: origin for key, (_, origin) in camera.items()}, **said.range_origins}
     values = {key: camera[key][0] if key in camera else None for key in CAMERA_KEYS}
     missing = {
@@ -171,6 +175,7 @@ def read_photographs(
         missing["focus_distances_m"] = how_to_give_distances(said, facts)
     else:
         sources["focus_distances_m"] = focus.origin + said.unit_in_words
+        read.notes.extend(focus.notes)
         if values["focal_length_m"] is not None and min(focus.values_m) <= values["focal_length_m"]:
             raise InputError(
                 f"{focus.origin}: focus distance {min(focus.values_m):.6g} m lies inside the focal length "
@@ -193,7 +198,17 @@ def read_photographs(
         left_out=left_out,
         passed_over=tuple(index for index in rest if index not in kept),
         notes=tuple(read.notes),
+        principal_point_px=_principal_point(said, read.size, read.part),
     )
+
+
+def _principal_point(said: Description, size: tuple[int, int], part: tuple[slice, slice]) -> tuple[float, float] | None:
+    """Where the optical axis meets what the crop leaves; None is its middle."""
+    rows, columns = part
+    x, y = said.principal_point_px or (size[1] / 2, size[0] / 2)
+    point = x - columns.start, y - rows.start
+    middle = (columns.stop - columns.start) / 2, (rows.stop - rows.start) / 2
+    return None if point == middle else point
 
 
 def _chosen(
@@ -208,16 +223,24 @@ def _chosen(
     return tuple(sorted(order[place] for place in informative([sharp[index] for index in order], wanted)))
 
 
-def _camera(said: Description, facts: Sequence[tuple[Path, PhotoFacts]]) -> dict[str, tuple[float, str]]:
-    """What was said, and from EXIF what was not.
+def _camera(
+    said: Description, facts: Sequence[tuple[Path, PhotoFacts]]
+) -> tuple[dict[str, tuple[float, str]], list[str]]:
+    """Return what was said, and from EXIF what was not, as key -> (value, source); and notes.
 
     Raises:
         InputError: the photographs' EXIF disagree (a phone that switched lenses).
     """
-    camera = dict(said.camera)
+    camera: dict[str, tuple[float, str]] = dict(said.camera)
+    notes: list[str] = []
     for key in CAMERA_KEYS:
         known = [(value, file) for file, fact in facts if (value := getattr(fact, key))]
-        if key in camera or not known:
+        origin = "EXIF"
+        if key in camera:
+            continue
+        if key == "pixel_pitch_m":
+            known, origin, notes = _pitches(facts)
+        if not known:
             continue
         (least, first), (most, last) = (pick(known, key=lambda one: one[0]) for pick in (min, max))
         if most > (1 + AGREEMENT) * least:
@@ -227,12 +250,38 @@ def _camera(said: Description, facts: Sequence[tuple[Path, PhotoFacts]]) -> dict
             )
         value = float(np.median([one for one, _ in known]))
         if PLAUSIBLE[key][0] <= value <= PLAUSIBLE[key][1]:
-            camera[key] = value, "EXIF"
+            camera[key] = value, origin
     if "focal_length_m" not in camera and (value := focal_length_in_names(said.files)) is not None:
         low, high = PLAUSIBLE["focal_length_m"]
         if low <= value <= high:
             camera["focal_length_m"] = value, "file names"
-    return camera
+    return camera, notes
+
+
+def _pitches(facts: Sequence[tuple[Path, PhotoFacts]]) -> tuple[list[tuple[float, Path]], str, list[str]]:
+    """Return the pixel pitches that EXIF gives and that agree, where they come from, and notes.
+
+    All slices have one size, so all of one lens have one pitch: what more than half of the photographs agree on is believed,
+    and where no such majority is there, nothing.
+    """
+    notes = list(dict.fromkeys(fact.pixel_pitch_note for _, fact in facts if fact.pixel_pitch_note is not None))
+    known = [(fact.pixel_pitch_m, file, fact.pixel_pitch_origin) for file, fact in facts if fact.pixel_pitch_m]
+    if not known:
+        return [], "EXIF", notes
+    middle = sorted(pitch for pitch, *_ in known)[(len(known) - 1) // 2]
+    near = math.sqrt(1 + AGREEMENT)
+    agreeing = [one for one in known if middle / near <= one[0] <= middle * near]
+    odd = [one for one in known if one not in agreeing]
+    if odd:
+        others = f"{1e6 * odd[0][0]:.3g} um in {readable(odd[0][1].name)}"
+        most = f"{1e6 * middle:.3g} um in {len(agreeing)} of {len(known)} photographs"
+        of_all = f"EXIF means a pixel pitch of {most}, {others}"
+        if 2 * len(agreeing) <= len(known):
+            remedy = "neither was used (camera.pixel_pitch_m=NUMBER gives it)"
+            return [], "EXIF", [*notes, f"{of_all}: {remedy}"]
+        notes.append(f"{of_all}: the majority's was used")
+    origins = [origin for *_, origin in agreeing]
+    return [(pitch, file) for pitch, file, _ in agreeing], max(set(origins), key=origins.count), notes
 
 
 def depth_range_m(

@@ -73,6 +73,7 @@ def write_mesh(
     aif: Float[Tensor, "3 h w"],
     focal_length_px: float,
     *,
+    principal_point_px: tuple[float, float] | None = None,
     keep: Bool[Tensor, "h w"] | None = None,
     largest: int = 250_000,
 ) -> dict[str, int]:
@@ -87,6 +88,9 @@ def write_mesh(
         depth_m: (H,W) in metres.
         aif: (3,H,W) in [0, 1].
         focal_length_px: focal length over pixel pitch.
+        principal_point_px: (x, y) where the optical axis meets the image, from the corner of the first pixel; its middle
+            by default. glTF's camera looks along the axis, so where it is not in the middle its field of view reaches
+            to the farther sides.
         keep: (H,W) what is shown at all; all by default.
         largest: at most so many vertices; a regular grid of pixels is taken where there are more.
 
@@ -98,6 +102,7 @@ def write_mesh(
     """
     trimesh = require_trimesh()
     height, width = depth_m.shape
+    centre_x, centre_y = principal_point_px or (width / 2, height / 2)
     stride = 1
     while -(-height // stride) * -(-width // stride) > largest:
         stride += 1
@@ -105,8 +110,8 @@ def write_mesh(
     z = depth_m[::stride, ::stride].double().cpu().numpy()
     points = np.stack(
         [
-            (xs - (width - 1) / 2) * z / focal_length_px,
-            -(ys - (height - 1) / 2) * z / focal_length_px,
+            (xs + 0.5 - centre_x) * z / focal_length_px,
+            -(ys + 0.5 - centre_y) * z / focal_length_px,
             -z,
         ],
         -1,
@@ -127,8 +132,9 @@ def write_mesh(
         process=False,
     )
     scene = trimesh.Scene({"scene": mesh})
-    fov = [2 * math.degrees(math.atan(side / (2 * focal_length_px))) for side in (width, height)]
-    scene.camera = trimesh.scene.Camera(name="camera", resolution=(width, height), fov=fov)
+    reach = [max(centre, side - centre) for centre, side in ((centre_x, width), (centre_y, height))]
+    fov = [2 * math.degrees(math.atan(half / focal_length_px)) for half in reach]
+    scene.camera = trimesh.scene.Camera(name="camera", resolution=[round(2 * half) for half in reach], fov=fov)
     scene.camera_transform = np.eye(4)
     path.write_bytes(trimesh.exchange.gltf.export_glb(scene, tree_postprocessor=_unlit))
     return {"vertices": len(used), "triangles": len(faces)}

@@ -19,6 +19,7 @@ def write_point_cloud(
     aif: Float[Tensor, "3 h w"],
     focal_length_px: float,
     *,
+    principal_point_px: tuple[float, float] | None = None,
     keep: Tensor | None = None,
     largest: int = 1_000_000,
     comment: str = "",
@@ -30,6 +31,8 @@ def write_point_cloud(
         depth_m: (H,W) in metres.
         aif: (3,H,W) colours in [0, 1].
         focal_length_px: focal length over pixel pitch.
+        principal_point_px: (x, y) where the optical axis meets the image, from the corner of the first pixel; its middle
+            by default.
         keep: (H,W) bool; all by default.
         largest: at most so many points; a regular grid of pixels is taken where there are more.
         comment: one line for the header.
@@ -38,6 +41,7 @@ def write_point_cloud(
         The number of points.
     """
     height, width = depth_m.shape
+    centre_x, centre_y = principal_point_px or (width / 2, height / 2)
     stride = 1
     while -(-height // stride) * -(-width // stride) > largest:
         stride += 1
@@ -48,8 +52,8 @@ def write_point_cloud(
     points = np.empty(
         int(chosen.sum()), dtype=[(k, "<f4") for k in "xyz"] + [(k, "u1") for k in ("red", "green", "blue")]
     )
-    points["x"] = ((xs - (width - 1) / 2) * z / focal_length_px)[chosen]
-    points["y"] = ((ys - (height - 1) / 2) * z / focal_length_px)[chosen]
+    points["x"] = ((xs + 0.5 - centre_x) * z / focal_length_px)[chosen]
+    points["y"] = ((ys + 0.5 - centre_y) * z / focal_length_px)[chosen]
     points["z"] = z[chosen]
     for channel, name in enumerate(("red", "green", "blue")):
         points[name] = colour[..., channel][chosen]

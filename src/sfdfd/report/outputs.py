@@ -94,7 +94,14 @@ def _glb(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[st
     focal_px, _ = predicted.focal_length_px
     return {
         "file": "scene.glb",
-        **write_mesh(folder / "scene.glb", depth_m, aif, focal_px, keep=predicted.covered),
+        **write_mesh(
+            folder / "scene.glb",
+            depth_m,
+            aif,
+            focal_px,
+            principal_point_px=predicted.principal_point_px,
+            keep=predicted.covered,
+        ),
     }
 
 

@@ -29,6 +29,8 @@ class PredictedStack:
         focal_length_px: and how it is known, in words.
         facts: for ``prediction.json``, with statement, sources, alignment and so on.
         slice_index: (H,W) which slice is sharpest at a pixel, where ``outputs`` asks for it.
+        principal_point_px: (x, y) where the optical axis meets the photographs, from the corner of the first pixel; None
+            is their middle.
     """
 
     name: str
@@ -42,6 +44,7 @@ class PredictedStack:
     focal_length_px: tuple[float, str]
     facts: dict[str, Any]
     slice_index: Tensor | None = None
+    principal_point_px: tuple[float, float] | None = None
 
     @property
     def focus(self) -> Tensor:

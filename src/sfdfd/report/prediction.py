@@ -142,16 +142,17 @@ def _summary(values: Tensor) -> dict[str, float]:
 def _intrinsics(predicted: PredictedStack) -> dict[str, Any]:
     """A pinhole camera in nerfstudio's words (``transforms.json``), and as a line of COLMAP's ``cameras.txt``."""
     (height, width), (focal_px, how) = predicted.full.depth_m.shape[-2:], predicted.focal_length_px
-    centre = {"cx": width / 2, "cy": height / 2}  # both count from the corner of the first pixel
+    cx, cy = predicted.principal_point_px or (width / 2, height / 2)  # both count from the corner of the first pixel
     return {
         "camera_model": "PINHOLE",
         "w": width,
         "h": height,
         "fl_x": focal_px,
         "fl_y": focal_px,
-        **centre,
+        "cx": cx,
+        "cy": cy,
         "focal_length": how,
-        "colmap": f"1 PINHOLE {width} {height} {focal_px:.6f} {focal_px:.6f} {width / 2} {height / 2}",
+        "colmap": f"1 PINHOLE {width} {height} {focal_px:.6f} {focal_px:.6f} {cx} {cy}",
     }
 
 
@@ -171,6 +172,7 @@ def _write_metric(folder: Path, predicted: PredictedStack) -> dict[str, Any]:
         depth_m,
         predicted.full.aif[0].cpu(),
         focal_px,
+        principal_point_px=predicted.principal_point_px,
         keep=predicted.covered,
         comment=how,
     )

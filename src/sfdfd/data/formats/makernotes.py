@@ -10,22 +10,38 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sfdfd.data.exif import positive
 
-__all__ = ["exif_of", "maker_distances", "reader_of_maker_notes"]
+__all__ = ["MakerDistance", "exif_of", "maker_distances", "reader_of_maker_notes"]
 
 SECONDS = 60
 EXIFTOOL_TAGS = ("FocusDistanceLower", "FocusDistanceUpper", "FocusDistance", "FocusDistance2", "ManualFocusDistance")
 """Canon gives bounds; Nikon, Olympus and others a distance, Sony the second kind; metres all (``-n``)."""
+GUESSED_TAGS = ("FocusDistance2",)
+"""What exiftool computes from the position of Sony's lenses by a formula that was fitted to one of them."""
+CANON_INFINITE_M = 655.345
+"""Beyond this Canon's 16 bits of centimetres are full, which means infinity."""
 EXIFREAD_TAGS = {
     "MakerNote SubjectDistance": 0.01,
     "MakerNote ManualFocusDistance": 1.0,
     "MakerNote Object Distance": 0.001,
 }
 """What exifread calls the distances of Canon, Nikon and Casio, and their units in metres."""
-Bounds = tuple[float, float]
+
+
+class MakerDistance(NamedTuple):
+    """What a maker's note says of a focus distance, in metres; inf is possible.
+
+    Attributes:
+        nearest_m, farthest_m: its bounds; one number twice where there are none.
+        guess: whether it is computed by somebody's formula.
+    """
+
+    nearest_m: float
+    farthest_m: float
+    guess: bool = False
 
 
 def _exifread(path: Path, details: bool) -> Mapping[str, Any]:
@@ -67,9 +83,8 @@ def reader_of_maker_notes() -> str | None:
     return "exifread"
 
 
-def maker_distances(files: Sequence[Path]) -> list[Bounds] | None:
-    """(nearest, farthest) focus distance of each photograph in metres, inf possible, from its maker's notes: one number
-    twice where the notes give no bounds. None unless every file has one."""
+def maker_distances(files: Sequence[Path]) -> list[MakerDistance] | None:
+    """Read the focus distance of each photograph from its maker's notes; None unless every file has one."""
     reader = reader_of_maker_notes()
     if reader is None:
         return None
@@ -78,7 +93,7 @@ def maker_distances(files: Sequence[Path]) -> list[Bounds] | None:
     return known if len(known) == len(found) else None
 
 
-def _by_exifread(path: Path) -> Bounds | None:
+def _by_exifread(path: Path) -> MakerDistance | None:
     tags = _exifread(path, details=True)
     for name, unit_m in EXIFREAD_TAGS.items():
         value = getattr(tags.get(name), "values", None)
@@ -86,11 +101,11 @@ def _by_exifread(path: Path) -> Bounds | None:
         value = float(value) if isinstance(value, Fraction) and value.denominator else value
         if (number := positive(value)) is not None:
             metres = math.inf if number >= 65535 else unit_m * number
-            return metres, metres
+            return MakerDistance(metres, metres)
     return None
 
 
-def _by_exiftool(files: Sequence[Path]) -> list[Bounds | None]:
+def _by_exiftool(files: Sequence[Path]) -> list[MakerDistance | None]:
     command = [
         "exiftool",
         "-json",
@@ -108,10 +123,11 @@ def _by_exiftool(files: Sequence[Path]) -> list[Bounds | None]:
     return [_bounds(row) for row in rows]
 
 
-def _bounds(row: Mapping[str, Any]) -> Bounds | None:
+def _bounds(row: Mapping[str, Any]) -> MakerDistance | None:
     known = {tag: value for tag in EXIFTOOL_TAGS if (value := positive(row.get(tag), infinite=True)) is not None}
+    known = {tag: math.inf if value > CANON_INFINITE_M else value for tag, value in known.items()}
     if "FocusDistanceLower" in known and "FocusDistanceUpper" in known:
         nearest, farthest = sorted((known["FocusDistanceLower"], known["FocusDistanceUpper"]))
-        return nearest, farthest
-    metres = next(iter(known.values()), None)
-    return None if metres is None else (metres, metres)
+        return MakerDistance(nearest, farthest)
+    tag, metres = next(iter(known.items()), ("", None))
+    return None if metres is None else MakerDistance(metres, metres, tag in GUESSED_TAGS)
