@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +25,10 @@ class PhotoFacts:
         pixel_pitch_m: of the image as it is stored, from the sensor's resolution or the 35 mm equivalent.
         subject_distance_m: the focus distance; inf is possible.
         maker_note: whether the camera's maker has added notes of its own.
+        orientation: EXIF's, 1 to 8, that was applied to the pixels.
+        tags: all of EXIF, by number.
+        colour_space, colour_source: of the file, and how it is known, in words; the pixels are in sRGB.
+        outside_srgb: share of the pixels whose colours sRGB does not have.
     """
 
     focal_length_m: float | None = None
@@ -32,6 +36,11 @@ class PhotoFacts:
     pixel_pitch_m: float | None = None
     subject_distance_m: float | None = None
     maker_note: bool = False
+    orientation: int = 1
+    tags: Mapping[int, Any] = field(default_factory=dict, repr=False, compare=False)
+    colour_space: str = ""
+    colour_source: str = ""
+    outside_srgb: float = 0.0
 
 
 def positive(value: Any, *, infinite: bool = False) -> float | None:
