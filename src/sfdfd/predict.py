@@ -94,6 +94,7 @@ def predict_found(settings: dict[str, Any], one: FoundStack, folder: Path, told:
     """One of many stacks into its folder; what the table says of it."""
     import gc
 
+    from sfdfd.data.formats.video import VIDEO_SUFFIXES
     from sfdfd.data.images import list_images
     from sfdfd.report.index import facts_of
     from sfdfd.training.device import use_threads
@@ -101,7 +102,8 @@ def predict_found(settings: dict[str, Any], one: FoundStack, folder: Path, told:
     use_threads(settings["threads"])  # of a worker
     with one.opened() as source:
         files = settings["files"] if one.files is None else list(one.files)
-        frames = None if source.is_dir() and list_images(source) else settings["frames"]  # those are of videos
+        is_video = source.suffix.lower() in VIDEO_SUFFIXES if source.is_file() else not list_images(source)
+        frames = settings["frames"] if is_video else None
         of_this = {"stack": str(source), "files": files, "frames": frames}
         facts = _predict_stack({**settings, **of_this}, folder, told)
     gc.collect()

@@ -174,7 +174,7 @@ def claim(path, width, height):
 )
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.ppm"])
 def test_the_largest_photographs(tmp_path, name, width, height, passes):
-    """61 and 102 megapixels pass the check of the size (here the pixels are missing then); of 200 the line says what helps."""
+    """61 and 102 megapixels pass the check of the size (here the pixels are missing then); of 200 the line says the cure."""
     Image.fromarray(FLAT).save(tmp_path / name)
     claim(tmp_path / name, width, height)
     try:

@@ -10,7 +10,8 @@ curve meant.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,6 +21,7 @@ import imagecodecs
 import numpy as np
 from PIL import ExifTags, ImageCms
 
+from sfdfd.data.exif import PhotoFacts
 from sfdfd.errors import InputError
 
 __all__ = [
@@ -52,6 +54,8 @@ RELATIVE, EXACT = 1, 0x0100
 """LittleCMS: relative colorimetric intent; no shortcuts (cmsFLAGS_NOOPTIMIZE)."""
 SAME = 0.4 / 255
 """A profile whose colours differ from sRGB's by no more than this is sRGB."""
+CLIPPED_SHARE = 0.001
+"""From this share of clipped pixels on, it is said."""
 BELOW, ABOVE = -1 / (255 * 12.92), 1.01
 """Linear light outside of these bounds is a colour that sRGB does not have, by more than a code of 8 bits."""
 
@@ -179,6 +183,38 @@ def srgb_profile() -> bytes:
     profile[24:36] = bytes.fromhex("07d000010001000000000000")  # 1 January 2000 instead of now
     profile[84:100] = bytes(16)  # a checksum of the whole, which is optional
     return bytes(profile)
+
+
+def colour_notes(facts: Sequence[PhotoFacts]) -> list[str]:
+    """Say in words which colour spaces came in, where it is not sRGB alone."""
+    notes = []
+    for (name, source), slices in _by_space(facts).items():
+        which = "" if slices == len(facts) else f" of {slices} of {len(facts)} slices"
+        if name == "sRGB" and source.startswith("assumed: its"):
+            notes.append(f"colours{which} are taken for sRGB, {source}")
+        elif name not in ("sRGB", "camera RAW", ""):
+            notes.append(f"colours{which} are {name} ({source}): converted to sRGB, in which everything is written")
+    outside = max((one.outside_srgb for one in facts), default=0.0)
+    if outside > CLIPPED_SHARE:
+        notes.append(
+            f"up to {100 * outside:.2g} % of the pixels of a slice have colours that sRGB lacks: they are clipped"
+        )
+    return notes
+
+
+def colour_summary(facts: Sequence[PhotoFacts]) -> dict[str, Any] | None:
+    """Which colour spaces came in and which one is written, for ``prediction.json``; None where nothing is known."""
+    spaces = [
+        {"name": name, "source": source, "slices": slices}
+        for (name, source), slices in _by_space(facts).items()
+        if name
+    ]
+    outside = max((one.outside_srgb for one in facts), default=0.0)
+    return {"read": spaces, "written": "sRGB", "largest_share_outside_srgb": outside} if spaces else None
+
+
+def _by_space(facts: Sequence[PhotoFacts]) -> dict[tuple[str, str], int]:
+    return dict(Counter((one.colour_space, one.colour_source) for one in facts))
 
 
 def _srgb_codes(light: Array) -> Array:

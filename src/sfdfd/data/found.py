@@ -11,8 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from sfdfd.data.formats.video import VIDEO_SUFFIXES
-from sfdfd.data.images import list_images, moment_of, without_twins
+from sfdfd.data.images import list_images, moment_of
 from sfdfd.data.shards import Shard, shard_files
+from sfdfd.data.shots import has_pages, without_twins
 from sfdfd.errors import InputError
 
 __all__ = ["FoundStack", "bursts", "stacks_below"]
@@ -29,7 +30,7 @@ class FoundStack:
 
     Attributes:
         name: of the folder that receives what becomes of it; slashes are those of the folders.
-        source: the folder, the video or the shard.
+        source: the folder, the video, the TIFF whose pages are slices, or the shard.
         files: the names of its slices in the folder, where it is a burst of several.
         shard: where ``source`` is one (:mod:`sfdfd.data.shards`), of this stack alone.
     """
@@ -77,7 +78,9 @@ def stacks_below(
     seen = {folder.resolve() for folder in apart_from}
     for folder in _folders(root, seen):
         name = "" if folder == root else folder.relative_to(root).as_posix()
-        images = without_twins(list_images(folder))
+        pictures, _ = without_twins(list_images(folder))
+        paged = [file for file in pictures if has_pages(file)]
+        images = [file for file in pictures if file not in paged]
         for path in shard_files(folder):
             try:
                 shard = Shard.of(path)
@@ -88,9 +91,19 @@ def stacks_below(
         videos = sorted(
             p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")
         )
-        if not images:
+        if paged and not images:
+            alone = len(paged) == 1 and not videos
+            found += [
+                FoundStack(name or file.stem, folder) if alone else FoundStack(_joined(name, file.stem), file)
+                for file in paged
+            ]
+        elif paged:
+            found += [FoundStack(_joined(name, file.stem), file) for file in paged]
+        if not pictures:
             alone = len(videos) == 1 and name
             found += [FoundStack(name if alone else _joined(name, video.stem), video) for video in videos]
+        elif not images:
+            continue
         elif any((folder / one).is_file() for one in DESCRIPTIONS):
             found.append(FoundStack(name or root.resolve().name, folder))
         else:

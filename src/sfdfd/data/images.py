@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from sfdfd.data.colour import ColourSpace, cmyk_to_srgb, colour_space, to_srgb
 from sfdfd.data.exif import PhotoFacts, photo_facts, taken_at
 from sfdfd.data.formats.heic import HEIC_SUFFIXES, is_heic, read_heic
 from sfdfd.data.formats.makernotes import exif_of
-from sfdfd.data.formats.raw import RAW_SUFFIXES, raw_is_readable, read_raw
+from sfdfd.data.formats.raw import RAW_SUFFIXES, read_raw
 from sfdfd.data.formats.tiff import TIFF_SUFFIXES, DecodedTiff, is_tiff, read_tiff
 from sfdfd.data.formats.usual import USUAL_SUFFIXES, Decoded, all_tags, read_usual
 from sfdfd.errors import InputError, checked_whole, one_line
@@ -38,7 +38,6 @@ __all__ = [
     "read_photograph",
     "to_bytes",
     "to_float",
-    "without_twins",
     "working_px_for",
     "working_size",
     "write_image",
@@ -66,18 +65,6 @@ _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False)
 """EXIF orientation -> quarter turns against the clock, and whether to mirror left and right afterwards."""
 _INVERSE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 """EXIF orientation -> the one that undoes it."""
-
-
-def without_twins(files: Sequence[Path]) -> list[Path]:
-    """Of a RAW file and the picture that the camera made of it (one name, two suffixes) the RAW file, if it can be read."""
-    raw = {file.with_suffix("") for file in files if file.suffix.lower() in RAW_SUFFIXES}
-    others = {file.with_suffix("") for file in files if file.suffix.lower() not in RAW_SUFFIXES}
-    wanted = raw_is_readable()
-    return [
-        file
-        for file in files
-        if file.with_suffix("") not in raw & others or (file.suffix.lower() in RAW_SUFFIXES) is wanted
-    ]
 
 
 def read_photograph(
@@ -139,6 +126,8 @@ def _decoded(data: bytes, path: Path, check_size: Callable[[int, int], None], pa
     if is_heic(data):
         array, exif, space = read_heic(data, path, check_size)
         decoded = Decoded(array, all_tags(exif), space, upright=True)
+        if not any(box in data[: 1 << 16] for box in (b"irot", b"imir")):
+            return decoded, 1  # libheif turns by these, whatever EXIF says
     elif is_tiff(data):
         tiff = read_tiff(path, check_size, page)
         tags = all_tags(tiff.exif)

@@ -53,6 +53,8 @@ class Photographs:
         notes: what was found out in reading, in words.
         places: the place of each slice in the order of the whole stack, and ``whole``, the number of its slices, where
             these are not all of them.
+        facts: what each of the files says of itself; empty where there are no files.
+        uncropped: height and width before the crop.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Photographs:
     focus_std_dpt: tuple[float, ...] | None = None
     passed_over: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    facts: tuple[PhotoFacts, ...] = ()
+    uncropped: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,6 +114,7 @@ class Photographs:
             images=images.chosen(indices) if isinstance(images, Slices) else tuple(images[i] for i in indices),
             focus_distances_m=None if focus is None else tuple(focus[i] for i in indices),
             focus_std_dpt=None if std is None else tuple(std[i] for i in indices),
+            facts=tuple(self.facts[i] for i in indices) if self.facts else (),
             left_out=(),
             passed_over=(),
             places=tuple(places[i] for i in indices),
@@ -178,7 +183,7 @@ def read_photographs(
                 f"{sources['focal_length_m']})"
             )
     return Photographs(
-        name=readable(said.video.stem if said.video is not None else said.folder.resolve().name),
+        name=readable(said.folder.resolve().name if (one := said.video or said.pages) is None else one.stem),
         files=tuple(said.files),
         images=read.images,
         camera=values,
@@ -193,6 +198,8 @@ def read_photographs(
         left_out=left_out,
         passed_over=tuple(index for index in rest if index not in kept),
         notes=tuple(read.notes),
+        facts=tuple(facts),
+        uncropped=read.size,
     )
 
 

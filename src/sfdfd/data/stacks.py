@@ -14,6 +14,7 @@ from sfdfd.data.cache import file_identity
 from sfdfd.data.description import OPTICS_KEYS, described_optics
 from sfdfd.data.images import list_images, to_float
 from sfdfd.data.photographs import depth_range_m, read_photographs
+from sfdfd.data.reading import refuse_identical
 from sfdfd.errors import InputError
 from sfdfd.stack import FocalStack
 
@@ -36,6 +37,7 @@ def read_stack(folder: str | Path, overrides: Mapping[str, Any] | None = None, h
     photographs = read_photographs(folder, overrides, holdout)
     for key, remedy in photographs.missing.items():
         raise InputError(f"{Path(folder) / 'stack.yaml'}: {key} is missing; give it: {remedy}")
+    refuse_identical(photographs.images, photographs.files)
     camera = photographs.known_camera()
     kept, _ = photographs.parted()
     assert camera is not None and kept.focus_distances_m is not None and photographs.focus_distances_m is not None

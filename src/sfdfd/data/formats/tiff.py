@@ -53,12 +53,13 @@ def is_tiff(head: bytes) -> bool:
 
 
 def tiff_slices(path: Path) -> int:
-    """Return how many slices a TIFF holds: 1 of a photograph, 0 where it cannot be read."""
-    try:
-        with _opened(path) as file:
-            return len(_slices(file, path))
-    except InputError:
-        return 0
+    """Return how many slices a TIFF holds: 1 of a photograph.
+
+    Raises:
+        InputError: it cannot be read, or says no focal stack.
+    """
+    with _opened(path) as file:
+        return len(_slices(file, path))
 
 
 def read_tiff(path: Path, check_size: Callable[[int, int], None], index: int | None = None) -> DecodedTiff:
