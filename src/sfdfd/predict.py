@@ -283,6 +283,7 @@ def _predicted(
         aligned=capture.aligned,
         focal_length_px=capture.focal_length_px,
         slice_index=sharpest_slice(full.depth_m[0].cpu(), stack.focus_distances_m[0], capture.camera, covered),
+        exif=capture.exif,
         facts={**said, **capture.facts(), "sigma_scale": estimator.renderer.options.get("sigma_scale")},
     )
 

@@ -11,9 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 
 from sfdfd.capture.align import Alignment, align, estimate_alignment
 from sfdfd.capture.calibrate import BlurScale, camera_for, estimate_blur_scale, scale_std
+from sfdfd.data.carried import carried_exif
 from sfdfd.data.colour import colour_summary
 from sfdfd.data.exposure import exposure_gains, with_gain
 from sfdfd.data.files import readable
@@ -96,6 +98,13 @@ class Capture:
             return self.camera.focal_length_m / self.camera.pixel_pitch_m, f"focal length {origin}"
         diagonal_px = math.hypot(*self.photographs.size)
         return 28 / math.hypot(36, 24) * diagonal_px, "field of view assumed: 28 mm on 35 mm film"
+
+    @property
+    def exif(self) -> Image.Exif:
+        """The EXIF of pictures in the place of the reference slice (:mod:`sfdfd.data.carried`)."""
+        photographs = self.photographs
+        facts = photographs.facts[self.alignment.reference] if photographs.facts else None
+        return carried_exif(facts, photographs.size, photographs.uncropped, photographs.camera)
 
     @cached_property
     def common(self) -> np.ndarray:

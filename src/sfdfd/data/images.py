@@ -18,6 +18,7 @@ from jaxtyping import Float
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from sfdfd.data.carried import encoded_png
 from sfdfd.data.colour import ColourSpace, cmyk_to_srgb, colour_space, to_srgb
 from sfdfd.data.exif import PhotoFacts, photo_facts, taken_at
 from sfdfd.data.formats.heic import HEIC_SUFFIXES, is_heic, read_heic
@@ -130,7 +131,7 @@ def _decoded(data: bytes, path: Path, check_size: Callable[[int, int], None], pa
             return decoded, 1  # libheif turns by these, whatever EXIF says
     elif is_tiff(data):
         tiff = read_tiff(path, check_size, page)
-        tags = all_tags(tiff.exif)
+        tags = tiff.exif
         if tiff.pixels.ndim == 3 and tiff.pixels.shape[2] == 4:
             decoded = Decoded(_ink(tiff, path), tags, ColourSpace("sRGB", "converted from CMYK by its profile"))
         else:
@@ -243,9 +244,9 @@ def read_image(path: Path) -> Float[Tensor, "3 h w"]:
     return to_float(read_photograph(path)[0])
 
 
-def write_image(path: Path, image: Float[Tensor, "3 h w"]) -> None:
-    """Write RGB in [0, 1] as an 8-bit image."""
-    iio.imwrite(path, to_bytes(image.detach().cpu()).permute(1, 2, 0).numpy())
+def write_image(path: Path, image: Float[Tensor, "3 h w"], exif: Image.Exif | None = None) -> None:
+    """Write RGB in [0, 1] as an 8-bit PNG that says it is in sRGB, with EXIF where there is some."""
+    path.write_bytes(encoded_png(to_bytes(image.detach().cpu()).permute(1, 2, 0).numpy(), exif))
 
 
 USUAL_PX, LEAST_PX, MOST_PX = 512, 320, 1280

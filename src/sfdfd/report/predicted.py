@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Bool
+from PIL import Image
 from torch import Tensor
 
 from sfdfd.optics.camera import Camera
@@ -29,6 +30,7 @@ class PredictedStack:
         focal_length_px: and how it is known, in words.
         facts: for ``prediction.json``, with statement, sources, alignment and so on.
         slice_index: (H,W) which slice is sharpest at a pixel, where ``outputs`` asks for it.
+        exif: what the AIF says of the camera, see :mod:`sfdfd.data.carried`.
     """
 
     name: str
@@ -42,6 +44,7 @@ class PredictedStack:
     focal_length_px: tuple[float, str]
     facts: dict[str, Any]
     slice_index: Tensor | None = None
+    exif: Image.Exif | None = None
 
     @property
     def focus(self) -> Tensor:

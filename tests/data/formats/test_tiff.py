@@ -173,3 +173,13 @@ def test_a_preview_is_no_slice(tmp_path, flagged):
         file.write(RGB[::3, ::3], photometric="rgb", subfiletype=flagged, metadata=None)
     assert tiff_slices(tmp_path / "a.tif") == 1
     np.testing.assert_array_equal(read_photograph(tmp_path / "a.tif")[0], RGB)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_exif_of_a_tiff(tmp_path, deep):
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif.get_ifd(0x8769)[0x920A] = 50.0
+    Image.fromarray(DEEP[..., 0] if deep else RGB).save(tmp_path / "a.tif", exif=exif)
+    facts = read_photograph(tmp_path / "a.tif")[1]
+    assert (facts.focal_length_m, facts.tags[0x010F]) == (0.05, "Maker")

@@ -13,6 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from sfdfd.data.formats.usual import all_tags
 from sfdfd.errors import InputError, one_line
 
 __all__ = ["TIFF_SUFFIXES", "DecodedTiff", "is_tiff", "read_tiff", "tiff_slices"]
@@ -38,12 +39,12 @@ class DecodedTiff:
 
     Attributes:
         pixels: (H,W), (H,W,3) or, of CMYK, (H,W,4) uint8, uint16 or float32, without alpha; black is zero.
-        exif: as Pillow reads it.
+        exif: tags by number, with those of its own IFD.
         icc: the colour profile, where there is one.
     """
 
     pixels: np.ndarray
-    exif: Image.Exif
+    exif: dict[int, Any]
     icc: bytes | None
 
 
@@ -235,16 +236,16 @@ def _by_palette(indices: np.ndarray, colormap: Any, path: Path) -> np.ndarray:
     return colours[indices]
 
 
-def _exif(path: Path) -> Image.Exif:
+def _exif(path: Path) -> dict[int, Any]:
     """EXIF as Pillow reads it, even where it cannot read the picture; empty where there is none."""
     try:
         with Image.open(path, formats=("TIFF",)) as image:
-            return image.getexif()
+            return all_tags(image.getexif())
     except Exception:  # Pillow raises whatever it likes on pictures that it does not know
         exif = Image.Exif()
         try:
             with path.open("rb") as file:
                 exif.load_from_fp(file)
+                return all_tags(exif)
         except Exception:
-            return Image.Exif()
-        return exif
+            return {}
