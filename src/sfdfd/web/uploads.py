@@ -12,7 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sfdfd.data.images import IMAGE_SUFFIXES
+from sfdfd.data.images import IMAGE_SUFFIXES, LARGEST_PIXELS
+from sfdfd.data.shots import has_pages
 from sfdfd.errors import InputError, checked_number, checked_whole
 
 __all__ = ["Limits", "received", "safe_name"]
@@ -21,7 +22,11 @@ TEXTS = ("focus_distance.txt", "dioptres.txt")
 """Tables of distances that may come with the pictures."""
 LARGEST_TEXT_BYTES = 16_384
 LONGEST_NAME = 80
-KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+CURE = "reduce all photographs alike, to half their width for example, and give them again"
+KINDS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".webp": "WEBP",
+    ".avif": "AVIF", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".jpx": "JPEG2000", ".pgm": "PPM", ".ppm": "PPM", ".pnm": "PPM",
+}  # fmt: skip
 """What Pillow must find in a file of that name; what it does not know is left to the reader."""
 
 
@@ -39,9 +44,9 @@ class Limits:
     """
 
     files: float = 60
-    file_mb: float = 150.0
-    total_mb: float = 2000.0
-    megapixels: float = 50.0
+    file_mb: float = 400.0
+    total_mb: float = 4000.0
+    megapixels: float = LARGEST_PIXELS / 1e6
 
     def __post_init__(self) -> None:
         checked_whole(self.files, "uploads.files", 2)
@@ -80,7 +85,8 @@ def received(files: Sequence[Path], folder: Path, limits: Limits) -> list[Path]:
         _check(file, name, size, limits)
         names.append(name)
     pictures = [name for name in names if name not in TEXTS]
-    if len(pictures) < 2:
+    is_stack = len(pictures) == 1 and has_pages(files[names.index(pictures[0])])  # a TIFF whose pages are slices
+    if len(pictures) < 2 and not is_stack:
         raise InputError(f"expected two or more photographs of one scene, each focused elsewhere, got {len(pictures)}")
     taken = [folder / name for name in names]
     for file, path in zip(files, taken, strict=True):
@@ -117,17 +123,21 @@ def _check_header(file: Path, name: str, kind: str, limits: Limits) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=("PNG", "JPEG", "MPO", "TIFF")) as image:
+            with Image.open(file, formats=(*sorted(set(KINDS.values())), "DIB")) as image:
                 width, height, found = *image.size, image.format
-    except Image.DecompressionBombError:
-        raise InputError(
-            f"{name}: expected {limits.megapixels:g} megapixels at most, got far more (uploads.megapixels)"
-        ) from None
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error))
+        number = f"{int(pixels[0]) / 1e6:.0f}" if pixels else "far more"
+        raise InputError(f"{name}: {_too_many(limits)}, got {number} (uploads.megapixels); {CURE}") from None
     except Exception:  # Pillow raises whatever it likes on broken files
         raise InputError(f"{name}: not a readable image") from None
     if found != kind and (kind, found) != ("JPEG", "MPO"):  # phones write several JPEGs into one file
         raise InputError(f"{name}: its name says {kind}, but it is {found}")
     if width * height > 1e6 * limits.megapixels:
         raise InputError(
-            f"{name}: expected {limits.megapixels:g} megapixels at most, got {width} x {height} (uploads.megapixels)"
+            f"{name}: {_too_many(limits)}, got {width * height / 1e6:.0f} ({width} x {height}; uploads.megapixels); {CURE}"
         )
+
+
+def _too_many(limits: Limits) -> str:
+    return f"expected {limits.megapixels:g} megapixels at most"

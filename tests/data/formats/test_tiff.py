@@ -180,6 +180,6 @@ def test_exif_of_a_tiff(tmp_path, deep):
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     exif.get_ifd(0x8769)[0x920A] = 50.0
-    Image.fromarray(DEEP[..., 0] if deep else RGB).save(tmp_path / "a.tif", exif=exif)
+    Image.fromarray(DEEP[..., 0] if deep else RGB).save(tmp_path / "a.tif", exif=exif.tobytes())
     facts = read_photograph(tmp_path / "a.tif")[1]
     assert (facts.focal_length_m, facts.tags[0x010F]) == (0.05, "Maker")
