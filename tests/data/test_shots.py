@@ -179,6 +179,18 @@ def test_several_tiffs_with_pages_are_several_stacks(tmp_path, other):
     assert [words.endswith("one photograph is no stack") for words in passed] == [True] * (2 - len(wanted))
 
 
+def test_photographs_beside_a_tiff_of_pages_are_a_stack_of_their_own(tmp_path):
+    (tmp_path / "x").mkdir()
+    write_pages(tmp_path / "x" / "sweep.tif", IMAGES)
+    for index in range(2):
+        Image.fromarray(IMAGES[index]).save(tmp_path / "x" / f"{index}.png")
+    found, _ = stacks_below(tmp_path)
+    assert {(one.name, one.source.name, one.files) for one in found} == {
+        ("x/sweep", "sweep.tif", None), ("x", "x", ("0.png", "1.png")),
+    }  # fmt: skip
+    assert all(len(read_photographs(one.source, {"files": one.files and list(one.files)}).images) for one in found)
+
+
 def test_a_folder_with_one_tiff_of_pages_is_found(tmp_path):
     (tmp_path / "x").mkdir()
     write_pages(tmp_path / "x" / "sweep.tif", IMAGES)

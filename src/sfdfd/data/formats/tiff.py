@@ -151,15 +151,19 @@ def _by_axes(file: tifffile.TiffFile, series: Any, path: Path) -> list[list[_Cha
     order = np.arange(int(np.prod(shape))).reshape(shape)
     place = [axis for axis, _ in lead].index("C") if any(axis == "C" for axis, _ in lead) else None
     order = order.reshape(-1, 1) if place is None else np.moveaxis(order, place, -1).reshape(-1, channels)
+    return [[_channel(file, series, one, order.size, path) for one in row] for row in order.tolist()]
+
+
+def _channel(file: tifffile.TiffFile, series: Any, index: int, number: int, path: Path) -> _Channel:
+    """One of the ``number`` pages of a series; by its place in the file where only the first has a directory."""
     pages = list(series.pages)
-    if len(pages) == order.size and all(page is not None for page in pages):
-        return [[_Channel(pages[one].aspage()) for one in row] for row in order]
+    if len(pages) == number and all(page is not None for page in pages):
+        return _Channel(pages[index].aspage())
     if series.dataoffset is None:
         raise InputError(f"{path}: not a readable TIFF (pages are missing)")
     page = file.pages.first
     kind = np.dtype(file.byteorder + series.dtype.char)
-    values = np.memmap(path, kind, "r", series.dataoffset, (order.size, *series.shape[len(shape) :]))
-    return [[_Channel(page, values[one]) for one in row] for row in order]
+    return _Channel(page, np.memmap(path, kind, "r", series.dataoffset, (number, *page.shape))[index])
 
 
 def _decoded(channel: _Channel, path: Path) -> np.ndarray:
