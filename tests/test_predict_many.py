@@ -4,14 +4,18 @@ import json
 import re
 import shutil
 
+import imagecodecs
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import tifffile
 
 from sfdfd.capture.example import example_photographs
+from sfdfd.data.images import read_photograph
 from tests.commands import inside, one_line
 from tests.data.formats.encoders import write_video
 
+P3 = [0.68, 0.32, 0.265, 0.69, 0.15, 0.06]
 QUICK = ["refine.steps=2", "threads=1"]
 
 
@@ -105,6 +109,25 @@ def test_a_video_is_a_stack(tmp_path):
     facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
     assert facts["metric"] is True and len(facts["alignment"]["slices"]) == 5
     assert any("picked by sharpness" in note for note in facts["notes"])
+
+
+def test_a_tiff_of_pages_is_a_stack_and_its_colours_are_named(tmp_path):
+    """What came in is in the facts and in a note; what is written says that it is sRGB, and whose lens it was."""
+    images = np.stack(example_photographs(48, 64).images)
+    profile = imagecodecs.cms_profile("rgb", whitepoint=[0.3127, 0.329], primaries=P3, gamma=2.2)
+    tifffile.imwrite(tmp_path / "sweep.tif", images, photometric="rgb", metadata=None, iccprofile=profile)
+    known = ["camera.focal_length_m=0.05", "camera.f_number=8", "camera.pixel_pitch_m=6e-5"]
+    distances = "focus_distances_m=[1,1.5,2.5,4,6]"
+    inside("predict", "stack=sweep.tif", *known, distances, *QUICK, "outputs=[portrait]", "output_dir=p", cwd=tmp_path)
+    facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
+    (space,) = facts["colour_space"]["read"]
+    assert (space["source"], space["slices"], facts["colour_space"]["written"]) == ("embedded profile", 5, "sRGB")
+    assert any(space["name"] in note and "converted to sRGB" in note for note in facts["notes"])
+    assert [one["file"] for one in facts["alignment"]["slices"]] == [f"sweep_page_0{page}.tif" for page in range(1, 6)]
+    for name in ("aif.png", "portrait.jpg"):
+        said = read_photograph(tmp_path / "p" / name)[1]
+        assert said.colour_space == "sRGB" and "assumed" not in said.colour_source
+        assert (said.focal_length_m, said.f_number, said.pixel_pitch_m) == pytest.approx((0.05, 8, 6e-5))
 
 
 def test_uncertain_distances_are_said(roll, tmp_path):

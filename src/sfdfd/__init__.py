@@ -6,22 +6,81 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sfdfd.capture.pipeline import PhotographPrediction, predict_photographs
+    from sfdfd.errors import InputError
     from sfdfd.inference.estimator import DefocusEstimator
+    from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
+    from sfdfd.inference.refine import Refiner
+    from sfdfd.inference.sweep import plane_sweep
+    from sfdfd.measures.losses import SelfSupervisedLoss
+    from sfdfd.measures.metrics import EvaluationMetrics
+    from sfdfd.networks.classical import classical_network
+    from sfdfd.networks.daif import DAIFNet
+    from sfdfd.networks.sweep import PlaneSweepNet
+    from sfdfd.optics.blur_model import PHOTOGRAPH_BLUR, BlurModel
     from sfdfd.optics.camera import Camera
-    from sfdfd.optics.render import render_focal_stack
-    from sfdfd.stack import FocalStack, Prediction
+    from sfdfd.optics.render import DefocusRenderer, defocus_map_px, render_blurred, render_focal_stack
+    from sfdfd.stack import FocalStack, Method, Prediction
+    from sfdfd.training.module import DepthFromDefocus
 
 __version__ = "0.1.0"
-__all__ = ["Camera", "DefocusEstimator", "FocalStack", "Prediction", "__version__", "render_focal_stack"]
 
 _HOMES = {
+    "PHOTOGRAPH_BLUR": "sfdfd.optics.blur_model",
+    "BlurModel": "sfdfd.optics.blur_model",
     "Camera": "sfdfd.optics.camera",
+    "DAIFNet": "sfdfd.networks.daif",
     "DefocusEstimator": "sfdfd.inference.estimator",
+    "DefocusRenderer": "sfdfd.optics.render",
+    "DepthFromDefocus": "sfdfd.training.module",
+    "EvaluationMetrics": "sfdfd.measures.metrics",
     "FocalStack": "sfdfd.stack",
+    "InputError": "sfdfd.errors",
+    "Method": "sfdfd.stack",
+    "NetworkMethod": "sfdfd.inference.methods",
+    "PhotographPrediction": "sfdfd.capture.pipeline",
+    "PlaneSweepNet": "sfdfd.networks.sweep",
     "Prediction": "sfdfd.stack",
+    "RefinedMethod": "sfdfd.inference.methods",
+    "Refiner": "sfdfd.inference.refine",
+    "SelfSupervisedLoss": "sfdfd.measures.losses",
+    "SweepMethod": "sfdfd.inference.methods",
+    "classical_network": "sfdfd.networks.classical",
+    "defocus_map_px": "sfdfd.optics.render",
+    "plane_sweep": "sfdfd.inference.sweep",
+    "predict_photographs": "sfdfd.capture.pipeline",
+    "render_blurred": "sfdfd.optics.render",
     "render_focal_stack": "sfdfd.optics.render",
 }
-"""Where the names of the flat face live; they are read when they are first used (PEP 562)."""
+"""The public names and the modules that define them; each is imported when it is first used (PEP 562)."""
+__all__ = [
+    "PHOTOGRAPH_BLUR",
+    "BlurModel",
+    "Camera",
+    "DAIFNet",
+    "DefocusEstimator",
+    "DefocusRenderer",
+    "DepthFromDefocus",
+    "EvaluationMetrics",
+    "FocalStack",
+    "InputError",
+    "Method",
+    "NetworkMethod",
+    "PhotographPrediction",
+    "PlaneSweepNet",
+    "Prediction",
+    "RefinedMethod",
+    "Refiner",
+    "SelfSupervisedLoss",
+    "SweepMethod",
+    "__version__",
+    "classical_network",
+    "defocus_map_px",
+    "plane_sweep",
+    "predict_photographs",
+    "render_blurred",
+    "render_focal_stack",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,10 +16,8 @@ def refocus(config: DictConfig) -> None:
     """One picture of a finished prediction, focused elsewhere, at full size."""
     from pathlib import Path
 
-    from PIL import Image
-
     from sfdfd.data.files import written_aside
-    from sfdfd.data.images import to_bytes
+    from sfdfd.data.images import write_image
     from sfdfd.errors import InputError
     from sfdfd.report.refocus import FinishedPrediction
     from sfdfd.training.device import use_threads
@@ -35,7 +33,7 @@ def refocus(config: DictConfig) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "refocused.png"
     with written_aside(path) as part:
-        Image.fromarray(to_bytes(picture).permute(1, 2, 0).numpy()).save(part, "PNG")
+        write_image(part, picture)
     print(f"written to {path}")
 
 

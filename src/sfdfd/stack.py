@@ -22,7 +22,7 @@ from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer, defocus_map_px, without_channel
 
-__all__ = ["FocalStack", "Method", "Prediction", "area_resized", "renderer_for"]
+__all__ = ["FocalStack", "Method", "Prediction", "area_resized", "as_images", "renderer_for"]
 
 PIXELWISE = ("images", "covered", "depth_m", "aif", "valid")
 """The fields whose last two axes are the image's."""
@@ -111,8 +111,8 @@ class FocalStack:
             InputError: an image has another shape, a value is not finite or not in [0, 1], the number of distances is not
                 the number of slices, a distance lies inside the focal length, or near and far are not 0 < near < far.
         """
-        images = _as_images(images, 4, "images")
-        aif = None if aif is None else _as_images(aif, 3, "aif")
+        images = as_images(images, 4, "images")
+        aif = None if aif is None else as_images(aif, 3, "aif")
         depth_m = None if depth_m is None else without_channel(depth_m[None])[0].float()
         if optics is not None and not isinstance(optics, BlurModel):
             optics = BlurModel().updated(optics)
@@ -469,7 +469,7 @@ SLACK = 1e-2
 """Renderers and filters overshoot [0, 1] by so much; it is clipped."""
 
 
-def _as_images(values: Tensor | np.ndarray, ndim: int, what: str) -> Tensor:
+def as_images(values: Tensor | np.ndarray, ndim: int, what: str) -> Tensor:
     """(...,3,H,W) float32 in [0, 1] of images as people have them.
 
     Raises:

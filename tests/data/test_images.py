@@ -1,9 +1,14 @@
 """Image files: formats, rotation, EXIF."""
 
+import struct
+import zlib
+
 import cv2
+import imagecodecs
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -104,3 +109,78 @@ def test_float_tiff_is_read_as_it_is(tmp_path):
     values = RNG.random((20, 30, 3), dtype=np.float32)
     cv2.imwrite(str(tmp_path / "a.tif"), values[..., ::-1])
     np.testing.assert_array_equal(read_photograph(tmp_path / "a.tif")[0], values)
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a.webp", "a.ppm", "a.jp2", "a.png"])
+def test_other_formats_are_exact(tmp_path, name):
+    options = {"a.webp": {"lossless": True}, "a.jp2": {"irreversible": False}}
+    Image.fromarray(FLAT).save(tmp_path / name, **options.get(name, {}))
+    assert np.array_equal(read_photograph(tmp_path / name)[0], FLAT)
+    assert list_images(tmp_path) == [tmp_path / name]
+
+
+def test_avif(tmp_path):
+    smooth = np.linspace(0, 255, 64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.avif", quality=95, subsampling="4:4:4")
+    assert np.abs(read_photograph(tmp_path / "a.avif")[0].astype(int) - smooth).max() <= 6
+
+
+def test_deep_avif_and_jpeg_2000_keep_their_depth(tmp_path):
+    ramp = np.repeat(np.linspace(0, 4095, 96).round().astype(np.uint16)[None, :, None], 3, 2).repeat(64, 0)
+    (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(ramp, level=0, bitspersample=12))
+    wanted = (ramp / 4095 * 65535).round()
+    assert np.array_equal(read_photograph(tmp_path / "a.jp2")[0], wanted)
+    (tmp_path / "a.avif").write_bytes(imagecodecs.avif_encode(ramp >> 2, bitspersample=10, level=95))
+    read = read_photograph(tmp_path / "a.avif")[0]
+    assert read.dtype == np.uint16 and np.abs(read - (ramp >> 2) / 1023 * 65535).max() < 300
+
+
+@pytest.mark.parametrize(("kind", "white"), [(5, 255), (5, 1023), (6, 65535), (6, 100), (2, 4095), (3, 255)])
+def test_netpbm_of_every_depth(tmp_path, kind, white):
+    channels, top = (3 if kind in (3, 6) else 1), (255 if white < 256 else 65535)
+    values = RNG.integers(0, white + 1, (20, 30, channels))
+    body = (
+        " ".join(map(str, values.ravel())).encode()
+        if kind < 4
+        else values.astype("u1" if white < 256 else ">u2").tobytes()
+    )
+    (tmp_path / "a.pnm").write_bytes(b"P%d\n# of a microscope\n30 20\n%d\n" % (kind, white) + body)
+    read = read_photograph(tmp_path / "a.pnm")[0]
+    assert read.dtype == (np.uint8 if top == 255 else np.uint16)
+    np.testing.assert_array_equal(read, np.broadcast_to((values * (top / white)).round(), (20, 30, 3)))
+    (tmp_path / "a.pnm").write_bytes((tmp_path / "a.pnm").read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"a\.pnm: not a readable image"):
+        read_photograph(tmp_path / "a.pnm")
+
+
+def claim(path, width, height):
+    """Let a picture of (20, 30) pixels claim another size."""
+    if path.suffix == ".ppm":
+        path.write_bytes(b"P6 %d %d 255\n" % (width, height))
+    elif path.suffix == ".tif":
+        with tifffile.TiffFile(path, mode="r+b") as file:
+            file.pages[0].tags["ImageWidth"].overwrite(width)
+            file.pages[0].tags["ImageLength"].overwrite(height)
+    elif path.suffix == ".png":
+        data = path.read_bytes()
+        head = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+        path.write_bytes(data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:])
+    else:
+        data = path.read_bytes()
+        place = data.index(b"\xff\xc0") + 5
+        path.write_bytes(data[:place] + struct.pack(">HH", height, width) + data[place + 4 :])
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "passes"), [(9504, 6336, True), (11648, 8736, True), (20000, 10000, False)]
+)
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.ppm"])
+def test_the_largest_photographs(tmp_path, name, width, height, passes):
+    """61 and 102 megapixels pass the check of the size (here the pixels are missing then); of 200 the line says the cure."""
+    Image.fromarray(FLAT).save(tmp_path / name)
+    claim(tmp_path / name, width, height)
+    try:
+        words = str(read_photograph(tmp_path / name)[1])  # a truncated JPEG may be filled up
+    except InputError as error:
+        words = str(error)
+    assert ("200 megapixels" in words and "-resize" in words and "\n" not in words) is not passes

@@ -106,7 +106,7 @@ def test_broken_descriptions_are_refused(folder):
 def test_mixed_sizes_and_lone_images_are_refused(folder):
     with pytest.raises(InputError, match=r"camera\.focal_length_m is missing"):
         read_stack(folder)
-    Image.fromarray(FLAT[:18]).save(folder / "s_4.0.png")
+    Image.fromarray(FLAT[:17]).save(folder / "s_4.0.png")
     with pytest.raises(InputError, match="one size"):
         read_photographs(folder)
     for name in ("s_4.0.png", "s_2.0.png", "s_1.0.png"):

@@ -98,7 +98,7 @@ def test_a_reader_of_xmp_that_is_not_ours_understands_it(written):
     assert float(xmp["Xmp.GDepth.Far"]) == float(xmp[f"{camera}Far"]) == written[3]["far"]
     directory = "Xmp.Device.Container/Container:Directory[2]/Container:Item/Item:"
     assert xmp[f"{directory}DataURI"] == xmp[f"{camera}DepthURI"] == "depth_map"
-    assert (exif["Exif.Photo.FNumber"], exif["Exif.Photo.FocalLength"]) == ("8", "50")
+    assert (exif["Exif.Photo.FNumber"], exif["Exif.Photo.FocalLength"]) == ("8/1", "50/1")  # rationals, as EXIF has it
 
 
 def test_relative_depth_pretends_no_metres_and_a_plane_is_no_division_by_zero(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from PIL import Image
 
@@ -72,6 +73,40 @@ def test_hostile_uploads_are_refused_in_one_line(tmp_path, case):
         received([*good, tmp_path / "up" / name], tmp_path / "into", LIMITS)
     assert "\n" not in str(error.value) and name in str(error.value)
     assert not list((tmp_path / "into").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "passes"), [(9504, 6336, True), (11648, 8736, True), (20000, 10000, False)]
+)
+def test_the_default_takes_the_largest_cameras_photographs(tmp_path, width, height, passes):
+    """61 and 102 megapixels; 200 end in a line with the cure, as in the file's own default."""
+    (tmp_path / "into").mkdir()
+    files = [tmp_path / f"{index}.png" for index in range(2)]
+    for file in files:
+        png_header(file, width, height)
+    said = yaml.safe_load((Path(__file__).parents[2] / "conf" / "app.yaml").read_text())["uploads"]
+    assert Limits(**said) == Limits()
+    if passes:
+        assert len(received(files, tmp_path / "into", Limits())) == 2
+    else:
+        with pytest.raises(InputError, match=r"0\.png: expected 120 megapixels at most, got 200 .*reduce") as error:
+            received(files, tmp_path / "into", Limits())
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "webp", "avif", "jp2", "pgm", "ppm", "tif"])
+def test_every_kind_that_is_read_is_taken(tmp_path, suffix):
+    (tmp_path / "into").mkdir()
+    for index in range(2):
+        mode = "L" if suffix == "pgm" else "RGB"
+        Image.new(mode, (40, 30), index).save(tmp_path / f"{index}.{suffix}")
+    assert len(received(sorted(tmp_path.glob(f"*.{suffix}")), tmp_path / "into", LIMITS)) == 2
+
+
+def test_a_tiff_of_several_pages_is_a_stack_by_itself(tmp_path):
+    (tmp_path / "into").mkdir()
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 20, 30), np.uint8), photometric="minisblack")
+    assert len(received([tmp_path / "a.tif"], tmp_path / "into", LIMITS)) == 1
 
 
 def test_number_and_sum_are_bounded_and_one_is_too_few(tmp_path):

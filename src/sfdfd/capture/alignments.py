@@ -16,6 +16,7 @@ import yaml
 
 from sfdfd.capture.align import Alignment, motions
 from sfdfd.capture.capture import Capture
+from sfdfd.data.carried import carried_exif, encoded_png, write_float_tiff
 from sfdfd.data.files import readable, write_json, written_aside
 from sfdfd.data.photographs import Photographs
 from sfdfd.errors import InputError, one_line
@@ -111,7 +112,8 @@ def _pixels(size: tuple[Any, ...]) -> str:
 def write_aligned(output_dir: Path, capture: Capture, optics: Mapping[str, Any] | None = None) -> Path:
     """Write the slices as they are worked on, aligned and of even exposure: a stack again, with its ``stack.yaml``.
 
-    Lossless: PNG of 8 or 16 bits, TIFF where the photographs are floating-point.
+    Lossless: PNG of 8 or 16 bits, TIFF where the photographs are floating-point; in sRGB, as they say, and with the EXIF of
+    their photographs as far as it holds for upright, perhaps cropped pixels.
 
     Args:
         output_dir: receives ``aligned/`` and ``valid.png``; what lay there goes when all is written.
@@ -129,8 +131,12 @@ def write_aligned(output_dir: Path, capture: Capture, optics: Mapping[str, Any] 
         for index, (file, image) in enumerate(zip(photographs.files, photographs.images, strict=True)):
             suffix = ".tif" if image.dtype.kind == "f" else ".png"
             names.append(f"{index:02d}_{readable(file.stem)}{suffix}")
-            _, encoded = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]))
-            (part / names[-1]).write_bytes(encoded.tobytes())
+            facts = photographs.facts[index] if photographs.facts else None
+            exif = carried_exif(facts, photographs.size, photographs.uncropped, photographs.camera)
+            if image.dtype.kind == "f":
+                write_float_tiff(part / names[-1], image, exif)
+            else:
+                (part / names[-1]).write_bytes(encoded_png(image, exif))
         (part / "stack.yaml").write_text(yaml.safe_dump(_description(capture, names, optics), sort_keys=False))
         shutil.rmtree(target, ignore_errors=True)
         part.replace(target)

@@ -11,13 +11,17 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 
 from sfdfd.capture.align import Alignment, align, estimate_alignment
 from sfdfd.capture.calibrate import BlurScale, camera_for, estimate_blur_scale, scale_std
+from sfdfd.data.carried import carried_exif
+from sfdfd.data.colour import colour_summary
 from sfdfd.data.exposure import exposure_gains, with_gain
 from sfdfd.data.files import readable
 from sfdfd.data.images import to_float, working_size
 from sfdfd.data.photographs import Photographs, depth_range_m
+from sfdfd.data.reading import refuse_identical
 from sfdfd.data.slices import Slices
 from sfdfd.errors import InputError, checked_choice
 from sfdfd.optics.camera import Camera
@@ -97,6 +101,13 @@ class Capture:
         diagonal_px = math.hypot(*self.photographs.size)
         return 28 / math.hypot(36, 24) * diagonal_px, "field of view assumed: 28 mm on 35 mm film"
 
+    @property
+    def exif(self) -> Image.Exif:
+        """The EXIF of pictures in the place of the reference slice (:mod:`sfdfd.data.carried`)."""
+        photographs = self.photographs
+        facts = photographs.facts[self.alignment.reference] if photographs.facts else None
+        return carried_exif(facts, photographs.size, photographs.uncropped, photographs.camera)
+
     @cached_property
     def common(self) -> np.ndarray:
         """(H,W) bool, where every slice shows something."""
@@ -145,6 +156,7 @@ class Capture:
             "missing": dict(self.photographs.missing),
             "aligned": self.aligned,
             "alignment": self.alignment.as_dict(names),
+            "colour_space": colour_summary(self.photographs.facts),
             "exposure_gains": [[round(float(g), 4) for g in gains] for gains in self.gains],
             "notes": list(self.notes),
         }
@@ -177,6 +189,7 @@ class Capture:
         Raises:
             InputError: a value is wrong, or the blur it means is larger than the image.
         """
+        refuse_identical(photographs.images, photographs.files)
         registered = _Registered.of(photographs, align_mode, align_model, exposure, alignment)
         photographs = photographs.with_images(registered.images)
         focus, near_m, far_m = _distances(photographs)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from sfdfd.data.example import example_stack
-from sfdfd.data.holdout import held_out
-from sfdfd.data.images import to_bytes
+from sfdfd.data.images import to_bytes, to_float, write_image
 from sfdfd.data.photographs import STACK_KEYS, Photographs, read_photographs
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 
 __all__ = ["example_photographs", "named_photographs"]
 
+EXAMPLE = "the example itself"
 SCENE = (0, 2_000_013)
 """Seed and number of the example's scene."""
 
@@ -45,7 +47,7 @@ def example_photographs(height: int = 240, width: int = 320) -> Photographs:
         focus_distances_m=focus,
         near_m=near_m,
         far_m=far_m,
-        sources=dict.fromkeys((*camera.as_dict(), "focus_distances_m", "near_m", "far_m"), "the example itself"),
+        sources=dict.fromkeys((*camera.as_dict(), "focus_distances_m", "near_m", "far_m"), EXAMPLE),
     )
 
 
@@ -63,8 +65,42 @@ def named_photographs(stack: Any, said: Mapping[str, Any]) -> Photographs:
     if stack is None:
         raise InputError("give the folder with the slices, or a video: stack=DIR (or stack=example)")
     if str(stack) == "example":
-        example = example_photographs()
-        left_out = held_out(said.get("holdout"), len(example.images), example.focus_distances_m)
-        return replace(example, left_out=left_out)
+        return _example_read(said)
+    return _read(Path(str(stack)), said)
+
+
+def _read(folder: Path, said: Mapping[str, Any]) -> Photographs:
     overrides = {key: said.get(key) for key in STACK_KEYS}
-    return read_photographs(str(stack), overrides, said.get("holdout"), said.get("slices", "all"))
+    return read_photographs(folder, overrides, said.get("holdout"), said.get("slices", "all"))
+
+
+def _example_read(said: Mapping[str, Any]) -> Photographs:
+    """The example from a folder of its own, so that every key means what it means for other folders."""
+    example = example_photographs()
+    with tempfile.TemporaryDirectory(prefix="sfdfd_") as name:
+        folder = Path(name) / "example"
+        folder.mkdir()
+        for file, image in zip(example.files, example.images, strict=True):
+            write_image(folder / file.name, to_float(image))
+        described = {
+            "camera": dict(example.camera),
+            "focus_distances_m": list(example.focus_distances_m or ()),
+            "near_m": example.near_m,
+            "far_m": example.far_m,
+            "files": [file.name for file in example.files],
+        }
+        if said.get("files") is not None:  # some of them: their own distances
+            names = [Path(str(file)).name for file in said["files"]]
+            places = [described["files"].index(name) for name in names if name in described["files"]]
+            described["focus_distances_m"] = [described["focus_distances_m"][place] for place in places]
+        (folder / "stack.yaml").write_text(yaml.safe_dump(described))
+        try:
+            read = _read(folder, said)
+        except InputError as error:
+            raise InputError(
+                str(error).replace(f"{folder}/stack.yaml", EXAMPLE).replace(str(folder), EXAMPLE)
+            ) from None
+        images = tuple(read.images)
+    sources = {key: value.replace(str(folder / "stack.yaml"), EXAMPLE) for key, value in read.sources.items()}
+    files = tuple(Path(file.name) for file in read.files)
+    return replace(read, files=files, images=images, sources=sources)

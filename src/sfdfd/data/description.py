@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sfdfd.data.formats.tiff import TIFF_SUFFIXES, tiff_slices
 from sfdfd.data.formats.video import VIDEO_SUFFIXES
-from sfdfd.data.images import list_images, without_twins
+from sfdfd.data.images import list_images
+from sfdfd.data.shots import has_pages, without_twins
 from sfdfd.data.texts import UNITS_M, decoded
 from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole, shown
 from sfdfd.optics.options import RenderOptions
@@ -51,6 +53,8 @@ class Description:
         optics: what ``stack.yaml`` says of :data:`OPTICS_KEYS`.
         principal_point_px: (x, y) where the optical axis meets the images as they lie in the folder, from the corner of the
             first pixel; None is their middle.
+        pages: the TIFF that the slices are pages of, where it is one; ``files`` are names that its pages are given.
+        notes: what was found out about the files, in words.
     """
 
     folder: Path
@@ -70,6 +74,8 @@ class Description:
     frames: tuple[int, ...] | None = None
     apart: bool = False
     principal_point_px: tuple[float, float] | None = None
+    pages: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def yaml(self) -> Path:
@@ -115,8 +121,10 @@ class Description:
 
     @classmethod
     def read(cls, folder: Path, overrides: Mapping[str, Any] | None) -> Description:
-        folder, video = _folder_and_video(folder)
-        apart = video is not None and _videos(folder) != [video]
+        folder, video, pages = _folder_and_file(folder)
+        apart = (video is not None and _videos(folder) != [video]) or (
+            pages is not None and list_images(folder) != [pages]
+        )
         described = folder / "stack.yaml"
         content = _load_yaml(described) if described.exists() and not apart else {}
         checked_keys(content, (*STACK_KEYS, "truth", "optics", "principal_point_px"), str(described))
@@ -126,18 +134,8 @@ class Description:
         def said(key: str) -> tuple[Any, str]:
             return (given[key], "command line") if key in given else (content.get(key), str(described))
 
-        frames: tuple[int, ...] | None = None
-        if video is None and said("files")[0] is None and not list_images(folder):
-            video = next(iter(_videos(folder)), None)
-            if len(_videos(folder)) > 1:
-                raise InputError(f"{folder}: {len(_videos(folder))} videos; name one of them: stack={video}")
-        if video is None:
-            files = _files(folder, *said("files"))
-            if said("frames")[0] is not None:
-                raise InputError(f"{said('frames')[1]}: frames: of a video, and {folder} holds photographs")
-        else:
-            frames, number = _frames(*said("frames"), said("focus_distances_m")[0])
-            files = [video] * number
+        found = _FoundSlices.of(folder, video, pages, said)
+        files = found.files
         unit, where = said("focus_distance_unit_m")
         unit_m = None if unit is None else checked_number(unit, f"{where}: focus_distance_unit_m")
         kind, where = said("focus_unit")
@@ -167,10 +165,12 @@ class Description:
             crop=said("crop"),
             truth=content.get("truth"),
             optics=_said_optics(content.get("optics"), described),
-            video=video,
-            frames=frames,
+            video=found.video,
+            frames=found.frames,
             apart=apart,
             principal_point_px=_said_point(content.get("principal_point_px"), described),
+            pages=found.pages,
+            notes=tuple(found.notes),
         )
 
     def crop_of(self, height: int, width: int) -> tuple[slice, slice]:
@@ -183,6 +183,45 @@ class Description:
         if left + right > width - 16 or top + bottom > height - 16:
             raise InputError(f"{where}: crop {crop} leaves less than 16 pixels of {width} x {height}")
         return slice(top, height - bottom), slice(left, width - right)
+
+
+@dataclass(frozen=True)
+class _FoundSlices:
+    """Which files are the slices, by what is said and what lies in the folder.
+
+    Attributes:
+        files, video, pages, frames, notes: as of :class:`Description`.
+    """
+
+    files: list[Path]
+    video: Path | None = None
+    pages: Path | None = None
+    frames: tuple[int, ...] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, folder: Path, video: Path | None, pages: Path | None, said: Callable[[str], tuple[Any, str]]
+    ) -> _FoundSlices:
+        names, where = said("files")
+        if video is None and pages is None and names is None:
+            if not list_images(folder):
+                video = next(iter(_videos(folder)), None)
+                if len(_videos(folder)) > 1:
+                    raise InputError(f"{folder}: {len(_videos(folder))} videos; name one of them: stack={video}")
+            pages = _only_tiff_with_pages(folder)
+        if video is not None:
+            frames, number = _frames(*said("frames"), said("focus_distances_m")[0])
+            return cls([video] * number, video=video, frames=frames)
+        if pages is not None:
+            return cls(_page_names(pages), pages=pages)._without_frames(*said("frames"), folder)
+        files, notes = _files(folder, names, where)
+        return cls(files, notes=notes)._without_frames(*said("frames"), folder)
+
+    def _without_frames(self, frames: Any, where: str, folder: Path) -> _FoundSlices:
+        if frames is not None:
+            raise InputError(f"{where}: frames: of a video, and {folder} holds photographs")
+        return self
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
@@ -204,8 +243,9 @@ def checked_keys(content: Mapping[str, Any], known: Sequence[str], where: str) -
         raise InputError(f"{where}: unknown key {shown(unknown[0])}; known are {', '.join(known)}")
 
 
-def _files(folder: Path, names: Any, where: str) -> list[Path]:
-    """The slices: those that are listed, or every image in the order of the names."""
+def _files(folder: Path, names: Any, where: str) -> tuple[list[Path], list[str]]:
+    """The slices, those that are listed, or one file of every shot in the order of the names; and what was left out."""
+    notes: list[str] = []
     if names:
         if not isinstance(names, list):
             raise InputError(f"{where}: files: expected a list of file names, got {shown(names)}")
@@ -214,10 +254,37 @@ def _files(folder: Path, names: Any, where: str) -> list[Path]:
             if not file.is_file():
                 raise InputError(f"{file}: listed in files of {where}, but not there")
     else:
-        files = without_twins(list_images(folder))
+        files, notes = without_twins(list_images(folder))
     if len(files) < 2:
         raise InputError(f"{folder}: expected two or more slices (JPEG, PNG, TIFF, HEIC or RAW), got {len(files)}")
-    return files
+    return files, notes
+
+
+def _only_tiff_with_pages(folder: Path) -> Path | None:
+    """The TIFF whose pages are the slices, where a folder holds nothing else.
+
+    Raises:
+        InputError: it is one of several pictures: each page is a slice, so they are several stacks.
+    """
+    files, _ = without_twins(list_images(folder))
+    paged = [file for file in files if has_pages(file)]
+    if paged and len(files) > 1:
+        raise InputError(
+            f"{folder}: {paged[0].name} holds {tiff_slices(paged[0])} pages, which are a stack of their own, and is one of "
+            f"{len(files)} pictures; name it (stack={paged[0]}), or predict every stack (stacks={folder})"
+        )
+    return next(iter(paged), None)
+
+
+def _page_names(pages: Path) -> list[Path]:
+    """Names for the pages of a TIFF, which count from 1."""
+    number = tiff_slices(pages)
+    if number < 2:
+        raise InputError(
+            f"stack={pages}: one page is no stack; give the folder with the slices, or a TIFF of several pages"
+        )
+    width = max(2, len(str(number)))
+    return [pages.with_name(f"{pages.stem}_page_{index + 1:0{width}d}{pages.suffix}") for index in range(number)]
 
 
 def _said_camera(content: Any, given: Any, described: Path) -> dict[str, tuple[float, str]]:
@@ -301,15 +368,20 @@ def _said_std(said: Any, where: str, number: int) -> tuple[list[float], str] | N
     return [checked_number(value, f"{where}: focus_distances_std", least=0) for value in listed], where
 
 
-def _folder_and_video(named: Path) -> tuple[Path, Path | None]:
-    """The folder that ``stack`` names, or the video and its folder."""
+def _folder_and_file(named: Path) -> tuple[Path, Path | None, Path | None]:
+    """The folder that ``stack`` names; or the video or the TIFF that it names, behind its folder."""
     if named.is_dir():
-        return named, None
+        return named, None, None
     if not named.exists():
         raise InputError(f"stack={named}: no such folder")
+    if named.suffix.lower() in TIFF_SUFFIXES:
+        return named.parent, None, named
     if named.suffix.lower() not in VIDEO_SUFFIXES:
-        raise InputError(f"stack={named}: expected a folder with slices, or a video ({', '.join(VIDEO_SUFFIXES)})")
-    return named.parent, named
+        raise InputError(
+            f"stack={named}: expected a folder with slices, a TIFF of several pages, or a video "
+            f"({', '.join(VIDEO_SUFFIXES)})"
+        )
+    return named.parent, named, None
 
 
 def _videos(folder: Path) -> list[Path]:

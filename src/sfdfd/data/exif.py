@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +28,10 @@ class PhotoFacts:
         maker_note: whether the camera's maker has added notes of its own.
         pixel_pitch_origin: where the pitch comes from, in words.
         pixel_pitch_note: a sentence where the plain reading of EXIF was not believed.
+        orientation: EXIF's, 1 to 8, that was applied to the pixels.
+        tags: all of EXIF, by number.
+        colour_space, colour_source: of the file, and how it is known, in words; the pixels are in sRGB.
+        outside_srgb: share of the pixels whose colours sRGB does not have.
     """
 
     focal_length_m: float | None = None
@@ -37,16 +41,22 @@ class PhotoFacts:
     maker_note: bool = False
     pixel_pitch_origin: str = "EXIF"
     pixel_pitch_note: str | None = None
+    orientation: int = 1
+    tags: Mapping[int, Any] = field(default_factory=dict, repr=False, compare=False)
+    colour_space: str = ""
+    colour_source: str = ""
+    outside_srgb: float = 0.0
 
 
 def all_tags(exif: Image.Exif) -> dict[int, Any]:
-    """Return the tags of the image, of its Exif part and of the interoperability part, by number."""
+    """Return the tags of the image, of its Exif part and of the interoperability part, by number; the latter's as a mapping,
+    too."""
     tags = exif.get_ifd(ExifTags.IFD.Exif)
     try:
-        interoperability = exif.get_ifd(ExifTags.IFD.Interop) if ExifTags.IFD.Interop in tags else {}
+        interoperability = exif.get_ifd(ExifTags.IFD.Interop)
     except Exception:  # Pillow raises whatever it likes on broken offsets; this part only helps to find the pixel pitch
         interoperability = {}
-    return {**interoperability, **exif, **tags}
+    return {**interoperability, **exif, **tags, ExifTags.IFD.Interop: dict(interoperability)}
 
 
 def photo_facts(exif: Mapping[int, Any], size: tuple[int, int]) -> PhotoFacts:

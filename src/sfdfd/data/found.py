@@ -18,8 +18,9 @@ import yaml
 from sfdfd.data.cache import file_identity
 from sfdfd.data.files import readable
 from sfdfd.data.formats.video import VIDEO_SUFFIXES
-from sfdfd.data.images import list_images, moment_of, without_twins
+from sfdfd.data.images import list_images, moment_of
 from sfdfd.data.shards import Shard, shard_files
+from sfdfd.data.shots import has_pages, without_twins
 from sfdfd.errors import InputError
 
 __all__ = ["FoundStack", "bursts", "stacks_below"]
@@ -36,7 +37,7 @@ class FoundStack:
 
     Attributes:
         name: of the folder that receives what becomes of it; slashes are those of the folders.
-        source: the folder, the video or the shard.
+        source: the folder, the video, the TIFF whose pages are slices, or the shard.
         files: the names of its slices in the folder, where it is a burst of several.
         shard: where ``source`` is one (:mod:`sfdfd.data.shards`), of this stack alone.
     """
@@ -114,26 +115,9 @@ def stacks_below(
     seen = {folder.resolve() for folder in apart_from}
     for folder in _folders(root, seen):
         name = "" if folder == root else folder.relative_to(root).as_posix()
-        images = without_twins(list_images(folder))
-        for path in shard_files(folder):
-            try:
-                shard = Shard.of(path)
-            except InputError as error:  # a tar file of something else
-                passed.append(str(error))
-                continue
-            found += [FoundStack(_joined(name, one), path, shard=shard.only(one)) for one in shard.stacks]
-        videos = sorted(
-            p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".")
-        )
-        if not images:
-            alone = len(videos) == 1 and name
-            found += [FoundStack(name if alone else _joined(name, video.stem), video) for video in videos]
-        elif any((folder / one).is_file() for one in DESCRIPTIONS):
-            found.append(FoundStack(name or root.resolve().name, folder))
-        else:
-            of_folder, singles = _of_photographs(folder, name, images, root, gap_s)
-            found += of_folder
-            passed += singles
+        of_folder, not_found = _of_folder(folder, name, root, gap_s)
+        found += of_folder
+        passed += not_found
     if not found:
         raise InputError(
             f"stacks={root}: no folder with two or more photographs, no burst (two within {gap_s:g} s: burst_gap_s) and no "
@@ -154,6 +138,45 @@ def _folders(root: Path, seen: set[Path]) -> list[Path]:
         below[:] = sorted(name for name in below if not name.startswith("."))
         folders.append(Path(place))
     return folders
+
+
+def _of_folder(folder: Path, name: str, root: Path, gap_s: float) -> tuple[list[FoundStack], list[str]]:
+    """The stacks that lie in a folder itself, and what was passed over, in words."""
+    found, passed = _of_shards(folder, name)
+    pictures, _ = without_twins(list_images(folder))
+    paged = [file for file in pictures if has_pages(file)]
+    images = [file for file in pictures if file not in paged]
+    videos = sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+    if len(paged) == 1 and not images:  # with the texts beside it
+        found.append(FoundStack(name or paged[0].stem, folder))
+    else:
+        found += [FoundStack(_joined(name, file.stem), file) for file in paged]
+    if not pictures:
+        alone = len(videos) == 1 and bool(name)
+        found += [FoundStack(name if alone else _joined(name, video.stem), video) for video in videos]
+    elif images:
+        described = any((folder / one).is_file() for one in DESCRIPTIONS)
+        of_images, singles = (
+            ([FoundStack(name or root.resolve().name, folder)], [])
+            if described
+            else _of_photographs(folder, name, images, root, gap_s)
+        )
+        names = tuple(file.name for file in images)
+        found += [replace(one, files=names) if paged and one.files is None else one for one in of_images]
+        passed += singles
+    return found, passed
+
+
+def _of_shards(folder: Path, name: str) -> tuple[list[FoundStack], list[str]]:
+    found, passed = [], []
+    for path in shard_files(folder):
+        try:
+            shard = Shard.of(path)
+        except InputError as error:  # a tar file of something else
+            passed.append(str(error))
+            continue
+        found += [FoundStack(_joined(name, one), path, shard=shard.only(one)) for one in shard.stacks]
+    return found, passed
 
 
 def _of_photographs(

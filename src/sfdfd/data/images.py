@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,14 @@ from jaxtyping import Float
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from sfdfd.data.carried import encoded_png
+from sfdfd.data.colour import ColourSpace, cmyk_to_srgb, colour_space, to_srgb
 from sfdfd.data.exif import PhotoFacts, all_tags, photo_facts, taken_at
 from sfdfd.data.formats.heic import HEIC_SUFFIXES, is_heic, read_heic
 from sfdfd.data.formats.makernotes import exif_of
-from sfdfd.data.formats.raw import RAW_SUFFIXES, raw_is_readable, read_raw
+from sfdfd.data.formats.raw import RAW_SUFFIXES, read_raw
+from sfdfd.data.formats.tiff import TIFF_SUFFIXES, DecodedTiff, is_tiff, read_tiff
+from sfdfd.data.formats.usual import USUAL_SUFFIXES, Decoded, read_usual
 from sfdfd.errors import InputError, checked_whole, one_line
 
 __all__ = [
@@ -35,14 +39,14 @@ __all__ = [
     "read_photograph",
     "to_bytes",
     "to_float",
-    "without_twins",
     "working_px_for",
     "working_size",
     "write_image",
 ]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *HEIC_SUFFIXES, *RAW_SUFFIXES)
+IMAGE_SUFFIXES = (*USUAL_SUFFIXES, *TIFF_SUFFIXES, *HEIC_SUFFIXES, *RAW_SUFFIXES)
 LARGEST_PIXELS = 120e6
+"""Of one photograph. The largest common sensors have 61 (full frame) and 102 million."""
 # broken files are reported by us, in one line; OpenCV has moved the switch between 4 and 5
 (getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel)(0)
 
@@ -60,26 +64,24 @@ def list_images(folder: Path) -> list[Path]:
 
 _TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 """EXIF orientation -> quarter turns against the clock, and whether to mirror left and right afterwards."""
+_INVERSE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+"""EXIF orientation -> the one that undoes it."""
 
 
-def without_twins(files: Sequence[Path]) -> list[Path]:
-    """Of a RAW file and the picture that the camera made of it (one name, two suffixes) the RAW file, if it can be read."""
-    raw = {file.with_suffix("") for file in files if file.suffix.lower() in RAW_SUFFIXES}
-    others = {file.with_suffix("") for file in files if file.suffix.lower() not in RAW_SUFFIXES}
-    wanted = raw_is_readable()
-    return [
-        file
-        for file in files
-        if file.with_suffix("") not in raw & others or (file.suffix.lower() in RAW_SUFFIXES) is wanted
-    ]
+def read_photograph(
+    path: Path, page: int | None = None, orientation: int | None = None
+) -> tuple[np.ndarray, PhotoFacts]:
+    """Read an image file as (H,W,3) uint8, uint16 or float32 in sRGB, and what it says of itself.
 
+    JPEG, PNG, BMP, WebP, AVIF, JPEG 2000, PGM and PPM (:mod:`sfdfd.data.formats.usual`), TIFF of every kind that says
+    colours (:mod:`sfdfd.data.formats.tiff`; float in [0, 1]), RAW and DNG (:mod:`sfdfd.data.formats.raw`) and HEIC
+    (:mod:`sfdfd.data.formats.heic`), the last two each with a package of its own. Alpha is dropped, rotation applied, and
+    colours are converted to sRGB by the file's own profile (:mod:`sfdfd.data.colour`).
 
-def read_photograph(path: Path) -> tuple[np.ndarray, PhotoFacts]:
-    """An image file as (H,W,3) uint8, uint16 or float32 and what its EXIF says.
-
-    JPEG, PNG and TIFF, 8 or 16 bit (or float TIFF in [0, 1]), grey or colour; RAW and DNG
-    (:func:`sfdfd.data.formats.raw.read_raw`) and HEIC (:func:`sfdfd.data.formats.heic.read_heic`), each with a package of
-    its own. Alpha is dropped, rotation applied.
+    Args:
+        path: the file.
+        page: which slice of a TIFF whose pages are slices, from 0.
+        orientation: EXIF's, 1 to 8, to apply instead of the file's own.
 
     Raises:
         InputError: the file is missing, empty, truncated, too large, or no image; or the package for it is missing.
@@ -87,25 +89,70 @@ def read_photograph(path: Path) -> tuple[np.ndarray, PhotoFacts]:
 
     def check_size(width: int, height: int) -> None:
         if width * height > LARGEST_PIXELS:
-            raise InputError(f"{path}: {width} x {height} pixels are more than this reads; resize the slices")
+            raise InputError(
+                f"{path}: {_megapixels(width, height)} are more than the {LARGEST_PIXELS / 1e6:.0f} that are read; reduce "
+                f"all slices alike first, for example: magick mogrify -resize 50% '*{path.suffix}'"
+            )
 
     data = _bytes_of(path)
+    decoded, own = _decoded(data, path, check_size, page)
+    array, outside = to_srgb(_three_colours(decoded.pixels, path), decoded.space)
+    size = (array.shape[1], array.shape[0])
+    if decoded.upright:  # EXIF counts as the sensor lies
+        size = (max(size), min(size))
+        array = array if orientation in (None, own) else _turned(_turned(array, _INVERSE[own]), orientation or own)
+    else:
+        array = _turned(array, orientation or own)
+    facts = replace(
+        photo_facts(decoded.exif, size),
+        orientation=own,
+        tags=decoded.exif,
+        colour_space=decoded.space.name,
+        colour_source=decoded.space.source,
+        outside_srgb=outside,
+    )
+    return np.ascontiguousarray(array), facts
+
+
+def _megapixels(width: int, height: int) -> str:
+    size = "" if height == 1 else f"{width} x {height} pixels "
+    return f"{size}({width * height / 1e6:.0f} megapixels)"
+
+
+def _decoded(data: bytes, path: Path, check_size: Callable[[int, int], None], page: int | None) -> tuple[Decoded, int]:
+    """The pixels by the reader of its kind, and the orientation that the file asks for."""
     if path.suffix.lower() in RAW_SUFFIXES:
-        array, exif = read_raw(path, check_size)
-    elif is_heic(data):
-        array, exif = read_heic(data, path, check_size)
-        exif = all_tags(exif)
+        array, tags, turn = read_raw(path, check_size)
+        return Decoded(array, tags, ColourSpace("camera RAW", "developed to sRGB"), upright=True), turn
+    if is_heic(data):
+        array, exif, space = read_heic(data, path, check_size)
+        decoded = Decoded(array, all_tags(exif), space, upright=True)
+        if not any(box in data[: 1 << 16] for box in (b"irot", b"imir")):
+            return decoded, 1  # libheif turns by these, whatever EXIF says
+    elif is_tiff(data):
+        tiff = read_tiff(path, check_size, page)
+        tags = tiff.exif
+        if tiff.pixels.ndim == 3 and tiff.pixels.shape[2] == 4:
+            decoded = Decoded(_ink(tiff, path), tags, ColourSpace("sRGB", "converted from CMYK by its profile"))
+        else:
+            decoded = Decoded(tiff.pixels, tags, colour_space(tiff.icc, tags, gray=tiff.pixels.ndim == 2))
     else:
-        array, exif = _read_usual(data, path, check_size)
-    array = _three_colours(array, path)
-    turns, mirrored = 0, False
-    if path.suffix.lower() in RAW_SUFFIXES or is_heic(data):  # upright already; EXIF counts as the sensor lies
-        size = (max(array.shape[:2]), min(array.shape[:2]))
-    else:
-        size = (array.shape[1], array.shape[0])
-        turns, mirrored = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1), (0, False))
+        decoded = read_usual(data, path, check_size)
+    own = decoded.exif.get(ExifTags.Base.Orientation, 1)
+    return decoded, own if own in _INVERSE else 1
+
+
+def _ink(tiff: DecodedTiff, path: Path) -> np.ndarray:
+    if tiff.icc is None or tiff.pixels.dtype != np.uint8:
+        raise InputError(f"{path}: CMYK says colours only with a profile and in 8 bits; export the slices in RGB")
+    return cmyk_to_srgb(tiff.pixels, tiff.icc)
+
+
+def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels as they are stored -> upright."""
+    turns, mirrored = _TURNS.get(orientation, (0, False))
     array = np.rot90(array, turns)
-    return np.ascontiguousarray(array[:, ::-1] if mirrored else array), photo_facts(exif, size)
+    return array[:, ::-1] if mirrored else array
 
 
 def moment_of(path: Path) -> datetime | None:
@@ -122,8 +169,12 @@ def moment_of(path: Path) -> datetime | None:
 
 
 def _bytes_of(path: Path) -> bytes:
+    """Return a file's bytes; of a TIFF, which its reader opens by itself, the first four."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(4)
+            if not is_tiff(data):  # a stack of gigabytes is read page by page
+                data += file.read()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
@@ -131,45 +182,6 @@ def _bytes_of(path: Path) -> bytes:
     if not data:
         raise InputError(f"{path}: not a readable image (the file is empty)")
     return data
-
-
-def _read_usual(data: bytes, path: Path, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, dict[int, Any]]:
-    """JPEG, PNG and TIFF as they are stored, and their EXIF."""
-    exif: dict[int, Any] = {}
-    array = None
-    is_tiff = data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what it cannot read, it raises
-            with Image.open(io.BytesIO(data)) as image:
-                check_size(image.width, image.height)
-                tags = image.getexif()
-                exif = all_tags(tags)
-                deep = (data[:4] == b"\x89PNG" and data[24] == 16) or (
-                    is_tiff and any(bits > 8 for bits in image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined] # a TIFF's
-                )  # Pillow reduces deep colour to 8 bits
-                image.load()
-                exif[ExifTags.Base.Orientation] = image.getexif().get(
-                    ExifTags.Base.Orientation, 1
-                )  # TIFFs turn in load
-                if not deep:
-                    array = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    except InputError:
-        raise
-    except Exception as error:  # Pillow raises whatever it likes on broken files
-        if not is_tiff:
-            reason = str(error).splitlines()[0].replace(str(io.BytesIO), "") if str(error) else type(error).__name__
-            raise InputError(f"{path}: not a readable image ({re.sub(r' <_io.*?>', '', reason)})") from None
-    if array is None:
-        try:
-            array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        except cv2.error:  # a TIFF that lies about its size
-            array = None
-        if array is None:
-            raise InputError(f"{path}: not a readable image (truncated or of an unknown kind)")
-        if array.ndim == 3 and array.shape[2] >= 3:
-            array = array[..., 2::-1]  # OpenCV's order is BGR
-    return array, exif
 
 
 def _three_colours(array: np.ndarray, path: Path) -> np.ndarray:
@@ -232,9 +244,9 @@ def read_image(path: Path) -> Float[Tensor, "3 h w"]:
     return to_float(read_photograph(path)[0])
 
 
-def write_image(path: Path, image: Float[Tensor, "3 h w"]) -> None:
-    """Write RGB in [0, 1] as an 8-bit image."""
-    iio.imwrite(path, to_bytes(image.detach().cpu()).permute(1, 2, 0).numpy())
+def write_image(path: Path, image: Float[Tensor, "3 h w"], exif: Image.Exif | None = None) -> None:
+    """Write RGB in [0, 1] as an 8-bit PNG that says it is in sRGB, with EXIF where there is some."""
+    path.write_bytes(encoded_png(to_bytes(image.detach().cpu()).permute(1, 2, 0).numpy(), exif))
 
 
 USUAL_PX, LEAST_PX, MOST_PX = 512, 320, 1280

@@ -55,6 +55,8 @@ class Photographs:
             these are not all of them.
         principal_point_px: (x, y) where the optical axis meets the images, from the corner of the first pixel; None is
             their middle, where a crop has not moved it.
+        facts: what each of the files says of itself; empty where there are no files.
+        uncropped: height and width before the crop.
     """
 
     name: str
@@ -76,6 +78,8 @@ class Photographs:
     passed_over: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     principal_point_px: tuple[float, float] | None = None
+    facts: tuple[PhotoFacts, ...] = ()
+    uncropped: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -113,6 +117,7 @@ class Photographs:
             images=images.chosen(indices) if isinstance(images, Slices) else tuple(images[i] for i in indices),
             focus_distances_m=None if focus is None else tuple(focus[i] for i in indices),
             focus_std_dpt=None if std is None else tuple(std[i] for i in indices),
+            facts=tuple(self.facts[i] for i in indices) if self.facts else (),
             left_out=(),
             passed_over=(),
             places=tuple(places[i] for i in indices),
@@ -183,7 +188,7 @@ def read_photographs(
                 f"{sources['focal_length_m']})"
             )
     return Photographs(
-        name=readable(said.video.stem if said.video is not None else said.folder.resolve().name),
+        name=readable(said.folder.resolve().name if (one := said.video or said.pages) is None else one.stem),
         files=tuple(said.files),
         images=read.images,
         camera=values,
@@ -199,6 +204,8 @@ def read_photographs(
         passed_over=tuple(index for index in rest if index not in kept),
         notes=tuple(read.notes),
         principal_point_px=_principal_point(said, read.size, read.part),
+        facts=tuple(facts),
+        uncropped=read.size,
     )
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from sfdfd.data.cache import file_identity
 from sfdfd.data.images import list_images, to_float
 from sfdfd.data.photographs import depth_range_m, read_photographs
+from sfdfd.data.reading import refuse_identical
 from sfdfd.errors import InputError
 from sfdfd.optics.blur_model import BlurModel
 from sfdfd.stack import FocalStack
@@ -42,6 +43,7 @@ def read_stack(
     photographs = read_photographs(folder, overrides, holdout)
     for key, remedy in photographs.missing.items():
         raise InputError(f"{Path(folder) / 'stack.yaml'}: {key} is missing; give it: {remedy}")
+    refuse_identical(photographs.images, photographs.files)
     camera = photographs.known_camera()
     kept, _ = photographs.parted()
     assert camera is not None and kept.focus_distances_m is not None and photographs.focus_distances_m is not None

@@ -83,6 +83,7 @@ def _portrait(folder: Path, predicted: PredictedStack, renderer: Renderer) -> di
         metric=not predicted.relative,
         focal_length_m=camera["focal_length_m"],
         f_number=camera["f_number"],
+        exif=predicted.exif,
     )
     return {"file": "portrait.jpg", **ends}
 

@@ -16,9 +16,11 @@ import struct
 from pathlib import Path
 
 from jaxtyping import Float
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 
+from sfdfd.data.carried import carried_exif
+from sfdfd.data.colour import srgb_profile
 from sfdfd.data.images import to_bytes
 from sfdfd.optics.depth import inverse_position
 
@@ -39,6 +41,7 @@ def write_portrait(
     metric: bool = True,
     focal_length_m: float | None = None,
     f_number: float | None = None,
+    exif: Image.Exif | None = None,
 ) -> dict[str, float]:
     """Write the AIF as a JPEG with its depth inside.
 
@@ -47,7 +50,8 @@ def write_portrait(
         depth_m: (H,W) in metres, finite; in any unit where not ``metric``.
         aif: (3,H,W) in [0, 1].
         metric: whether the unit of depth may be said.
-        focal_length_m, f_number: for the EXIF, where they are known.
+        focal_length_m, f_number: for the EXIF, where they are known and there is no ``exif``.
+        exif: of the picture, see :mod:`sfdfd.data.carried`.
 
     Returns:
         near and far, the depths of the codes 0 and 255.
@@ -60,7 +64,10 @@ def write_portrait(
     depth_png = file.getvalue()
     file = io.BytesIO()
     picture = Image.fromarray(to_bytes(aif.float().cpu()).permute(1, 2, 0).numpy())
-    picture.save(file, "JPEG", quality=95, subsampling=0, exif=_exif(focal_length_m, f_number))
+    if exif is None:
+        height, width = depth_m.shape
+        exif = carried_exif(None, (height, width), camera={"focal_length_m": focal_length_m, "f_number": f_number})
+    picture.save(file, "JPEG", quality=95, subsampling=0, exif=exif, icc_profile=srgb_profile())
     extended = _extended(depth_png)
     guid = hashlib.md5(extended, usedforsecurity=False).hexdigest().upper()
     said = {"near": f"{near:.6g}", "far": f"{far:.6g}", "guid": guid, "length": str(len(depth_png))}
@@ -78,17 +85,6 @@ def write_portrait(
 
 def _segment(content: bytes) -> bytes:
     return b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content
-
-
-def _exif(focal_length_m: float | None, f_number: float | None) -> Image.Exif:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Software] = "sfdfd"
-    about = exif.get_ifd(ExifTags.IFD.Exif)
-    if focal_length_m is not None:
-        about[ExifTags.Base.FocalLength] = focal_length_m * 1000
-    if f_number is not None:
-        about[ExifTags.Base.FNumber] = f_number
-    return exif
 
 
 def _packet(description: str) -> bytes:

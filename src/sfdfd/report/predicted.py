@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Bool
+from PIL import Image
 from torch import Tensor
 
 from sfdfd.optics.camera import Camera
@@ -31,6 +32,7 @@ class PredictedStack:
         slice_index: (H,W) which slice is sharpest at a pixel, where ``outputs`` asks for it.
         principal_point_px: (x, y) where the optical axis meets the photographs, from the corner of the first pixel; None
             is their middle.
+        exif: what the AIF says of the camera, see :mod:`sfdfd.data.carried`.
     """
 
     name: str
@@ -45,6 +47,7 @@ class PredictedStack:
     facts: dict[str, Any]
     slice_index: Tensor | None = None
     principal_point_px: tuple[float, float] | None = None
+    exif: Image.Exif | None = None
 
     @property
     def focus(self) -> Tensor:

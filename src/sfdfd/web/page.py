@@ -15,7 +15,7 @@ import gradio as gr
 import numpy as np
 from fastapi import FastAPI
 
-from sfdfd.data.images import IMAGE_SUFFIXES, to_bytes
+from sfdfd.data.images import IMAGE_SUFFIXES, to_bytes, write_image
 from sfdfd.errors import InputError
 from sfdfd.report.refocus import FinishedPrediction
 from sfdfd.web.jobs import Job
@@ -177,9 +177,7 @@ class _Handlers:
         finished = FinishedPrediction.read(job.prediction)
         picture = finished.refocused(_focus_at(finished, place), aperture)
         path = job.folder / "refocused.png"
-        from PIL import Image
-
-        Image.fromarray(to_bytes(picture).permute(1, 2, 0).numpy()).save(path)
+        write_image(path, picture)
         return str(path)
 
     def leave(self, request: gr.Request) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sfdfd.data.images import IMAGE_SUFFIXES
+from sfdfd.data.images import IMAGE_SUFFIXES, LARGEST_PIXELS
+from sfdfd.data.shots import has_pages
 from sfdfd.errors import InputError, checked_number, checked_whole
 
 __all__ = ["Limits", "received", "safe_name"]
@@ -27,7 +28,10 @@ RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u0
 """Names of devices on Windows, whatever their suffix."""
 JOINERS = "\u200c\u200d"
 """Invisible, but part of words in Persian and Hindi and of emoji."""
-KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+KINDS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".webp": "WEBP",
+    ".avif": "AVIF", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".jpx": "JPEG2000", ".pgm": "PPM", ".ppm": "PPM", ".pnm": "PPM",
+}  # fmt: skip
 """What Pillow must find in a file of that name; what it does not know is left to the reader."""
 
 
@@ -47,7 +51,7 @@ class Limits:
     files: float = 60
     file_mb: float = 500.0
     total_mb: float = 5000.0
-    megapixels: float = 120.0
+    megapixels: float = LARGEST_PIXELS / 1e6
 
     def __post_init__(self) -> None:
         checked_whole(self.files, "uploads.files", 2)
@@ -101,7 +105,8 @@ def received(files: Sequence[Path], folder: Path, limits: Limits, names: Sequenc
         safe.append(_unique(safe_name(name), safe))
         _check(file, safe[-1], size, limits)
     pictures = [name for name in safe if name not in TEXTS]
-    if len(pictures) < 2:
+    is_stack = len(pictures) == 1 and has_pages(shown[safe.index(pictures[0])][0])  # a TIFF whose pages are slices
+    if len(pictures) < 2 and not is_stack:
         raise InputError(f"expected two or more photographs of one scene, each focused elsewhere, got {len(pictures)}")
     taken = [folder / name for name in safe]
     for (file, _), path in zip(shown, taken, strict=True):
@@ -156,7 +161,7 @@ def _check_header(file: Path, name: str, kind: str, limits: Limits) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=("PNG", "JPEG", "MPO", "TIFF")) as image:
+            with Image.open(file, formats=(*sorted(set(KINDS.values())), "DIB")) as image:
                 width, height, found = *image.size, image.format
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\((\d+) pixels\)", str(error))

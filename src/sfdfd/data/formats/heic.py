@@ -5,18 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from sfdfd.data.colour import ColourSpace, coded_space, colour_space
 from sfdfd.errors import InputError, one_line
 
 __all__ = ["HEIC_SUFFIXES", "is_heic", "read_heic"]
 
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
-"""Transfer characteristics (ITU-T H.273) whose codes are not those of a photograph in sRGB."""
 HOW = "pip install 'sfdfd[photo]'"
 
 
@@ -25,8 +25,10 @@ def is_heic(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in BRANDS and b"avif" not in data[8:40]
 
 
-def read_heic(data: bytes, path: Path, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, Image.Exif]:
-    """A HEIC file as (H,W,3) uint8, or uint16 where it has more than 8 bits, upright, and its EXIF.
+def read_heic(
+    data: bytes, path: Path, check_size: Callable[[int, int], None]
+) -> tuple[np.ndarray, Image.Exif, ColourSpace]:
+    """A HEIC file as (H,W,3) uint8, or uint16 where it has more than 8 bits, upright, its EXIF and its colour space.
 
     Args:
         data: the file's bytes.
@@ -44,11 +46,7 @@ def read_heic(data: bytes, path: Path, check_size: Callable[[int, int], None]) -
         file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
         primary = file[file.primary_index]
         check_size(*primary.size)
-        transfer = int(primary.info.get("nclx_profile", {}).get("transfer_characteristics", 0))
-        if transfer in HDR_TRANSFERS:
-            raise InputError(
-                f"{path}: its codes are those of HDR ({HDR_TRANSFERS[transfer]}), not of a photograph; export it as JPEG"
-            )
+        space = _space(primary, path)
         bits = int(primary.info.get("bit_depth", 8))
         array = np.asarray(primary)
         tags = Image.Exif()
@@ -59,4 +57,14 @@ def read_heic(data: bytes, path: Path, check_size: Callable[[int, int], None]) -
         raise InputError(f"{path}: not a readable HEIC file ({one_line(error)})") from None
     if array.dtype == np.uint16 and bits not in (8, 16):  # stored in the upper bits: spread over the whole range
         array = ((array >> (16 - bits)).astype(np.float32) * (65535 / (2**bits - 1))).round().astype(np.uint16)
-    return array, tags
+    return array, tags, space
+
+
+def _space(primary: Any, path: Path) -> ColourSpace:
+    """By its profile, else by its code points, which are believed where they are HDR's."""
+    points, icc = primary.info.get("nclx_profile") or {}, primary.info.get("icc_profile")
+    try:
+        coded = coded_space(int(points.get("color_primaries", 2)), int(points.get("transfer_characteristics", 2)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return colour_space(icc, {}) if icc else coded

@@ -36,8 +36,12 @@ def with_srgb_curve(light: np.ndarray) -> np.ndarray:
     return (codes * 65535).round().astype(np.uint16)[light]
 
 
-def read_raw(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, Mapping[int, Any]]:
-    """A RAW file as (H,W,3) uint16 in sRGB, upright, and its EXIF by tag.
+FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}
+"""LibRaw's rotation -> EXIF's orientation."""
+
+
+def read_raw(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, Mapping[int, Any], int]:
+    """A RAW file as (H,W,3) uint16 in sRGB, upright, its EXIF by tag, and the orientation that was applied.
 
     White balance is the camera's; the scale is the sensor's, the same for every slice (LibRaw's own adapts to the content
     of each picture); nothing is sharpened, denoised or brightened.
@@ -56,6 +60,7 @@ def read_raw(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.nda
     try:
         with rawpy.imread(str(path)) as raw:
             check_size(raw.sizes.width, raw.sizes.height)
+            orientation = FLIPS.get(raw.sizes.flip, 1)
             light = raw.postprocess(
                 gamma=(1, 1),
                 output_bps=16,
@@ -69,4 +74,4 @@ def read_raw(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.nda
         raise InputError(
             f"{path}: not a readable RAW file ({reason.strip(chr(39)).removeprefix('b' + chr(39))})"
         ) from None
-    return with_srgb_curve(light), exif_of(path)
+    return with_srgb_curve(light), exif_of(path), orientation
