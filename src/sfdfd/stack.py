@@ -26,6 +26,8 @@ PIXELWISE = ("images", "covered", "depth_m", "aif", "valid")
 """The fields whose last two axes are the image's."""
 SLICEWISE = ("images", "focus_distances_m", "slice_mask", "covered")
 """The fields whose second axis is the slice."""
+SATURATED = 254.5 / 255
+"""From here on a value says only "at least so bright"."""
 
 
 @dataclass(frozen=True, eq=False)

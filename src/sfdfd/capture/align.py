@@ -6,14 +6,15 @@ The lens' distortion changes with it: on three real phones the corners lag behin
 Neighbouring slices (by focus distance) are blurred alike, so they are registered pairwise, by maximising the enhanced
 correlation coefficient (Evangelidis and Psarakis, PAMI 2008; OpenCV), which exposure does not change, on smoothed images
 from coarse to fine, and the motions are chained to a reference slice. Blur that differs from place to place looks like a
-little motion; one that explains too little of the difference between the slices is taken for none (``MOVED``).
+little motion; one that explains too little of the difference between the slices, or explains it at a few edges only, is
+taken for none (``MOVED``). Clipped pixels and dust on the sensor have no say (:mod:`sfdfd.capture.usable`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from sfdfd.capture.usable import Gray, both, explained_tiles, filled, gray_of, resized, smoothed, static_pixels
 from sfdfd.data.slices import Slices
 from sfdfd.errors import InputError
 
@@ -32,6 +34,19 @@ WORKING_PX = 1024
 MOVED, MOVED_TOO = 0.15, 0.04
 """A stack has moved where undoing the motion removes this share of the decorrelation between some pair of neighbours; then
 the other pairs need only the second. Unequal blur alone feigns motions of a pixel or two, but removes at most a tenth."""
+BORNE_OUT = 2.0
+"""A motion explains so many times as much of the textured area better than it explains worse. Defocus of contrasty scenes,
+and clipped ones, can feign motions that remove more than ``MOVED``, but at a few strong edges only."""
+SAME_PX = 0.3
+"""Motions with and without what agrees in place that differ by less than this are one: there is no dust that matters."""
+STATIC_PX, STATIC_MARGIN_PX = 1.5, 4
+"""A motion from which dust that stays in place can be told from the scene, and how much of its surroundings goes with it."""
+DUST_PX, TRIALS = 512, 2
+"""Longer side of the images on which dust is looked for, and how often, each time with the motion of the rest."""
+LEAST_STATIC = 0.002
+"""Share of the pixels from which dust matters."""
+LEAST_USABLE = 0.02
+"""Share of the pixels that must say something."""
 BAND_PX = 128
 BENT = 0.03
 """Distortion is taken where it removes this share of the decorrelation that scale and shift have left."""
@@ -83,15 +98,6 @@ class Alignment:
         }
 
 
-def _gray(image: Array, factor: float) -> Array:
-    """(H,W,3) of any type -> (h,w) float32 of about unit range, reduced by area."""
-    scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
-    if factor < 1:
-        size = (max(16, round(image.shape[1] * factor)), max(16, round(image.shape[0] * factor)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return (image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)) / np.float32(scale)
-
-
 def _corners(height: int, width: int) -> Array:
     return np.array([[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]], float).T
 
@@ -109,14 +115,15 @@ def _drawn_out(x: Array, y: Array, radial: float, height: int, width: int) -> Ar
     return np.stack([x * factor + middle_x, y * factor + middle_y, np.ones_like(factor)])
 
 
-def _constrained(matrix: Array, gray: Array, model: str) -> Array:
-    """The nearest motion of the model, in the least squares over textured pixels."""
+def _constrained(matrix: Array, gray: Gray, model: str) -> Array:
+    """The nearest motion of the model, in the least squares over textured usable pixels."""
     if model not in ("radial", "scale_shift"):
         return matrix
-    height, width = gray.shape
+    height, width = gray.image.shape
     ys, xs = np.mgrid[0 : height - 1 : 24j, 0 : width - 1 : 24j]
     points = np.stack([xs.ravel(), ys.ravel(), np.ones(xs.size)])
-    slope = cv2.boxFilter(np.abs(cv2.Laplacian(gray, cv2.CV_32F)), -1, (31, 31))
+    slope = np.abs(cv2.Laplacian(gray.image, cv2.CV_32F))
+    slope = cv2.boxFilter(slope if gray.usable is None else slope * gray.usable, -1, (31, 31))
     weight = slope[ys.round().astype(int).ravel(), xs.round().astype(int).ravel()].astype(float) + 1e-6
     weight /= weight.sum()
     moved = points[:2] + _displacement(matrix, points)
@@ -127,67 +134,226 @@ def _constrained(matrix: Array, gray: Array, model: str) -> Array:
     return np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1]])
 
 
-def _register(fixed: Array, moving: Array, model: str) -> tuple[Array, float, float | None]:
-    """Matrix and distortion from pixels of ``fixed`` to pixels of ``moving``, and the share of the decorrelation that they
-    remove; None where nothing could be registered."""
-    kind = cv2.MOTION_HOMOGRAPHY if model == "homography" else cv2.MOTION_AFFINE
+@dataclass(frozen=True)
+class _Motion:
+    """How one slice lies against its neighbour.
+
+    Attributes:
+        matrix, radial: from pixels of the neighbour to pixels of the slice, as of :class:`Alignment`.
+        gain: the share of the decorrelation that they remove; None where nothing could be registered.
+        better, worse: how many textured tiles they explain better and worse than no motion does.
+    """
+
+    matrix: Array
+    radial: float = 0.0
+    gain: float | None = None
+    better: int = 0
+    worse: int = 0
+
+    def bears(self, gain: float) -> bool:
+        """Whether it removes so much of the decorrelation, and over most of the picture, not only at a few strong edges."""
+        return self.gain is not None and self.gain >= gain and self.better > self.worse
+
+    @property
+    def sure(self) -> bool:
+        """Whether it is a motion by itself, whatever the other slices did."""
+        chance = 2 * math.sqrt(self.better + self.worse)  # two standard deviations of as many tosses of a coin
+        return self.bears(MOVED) and self.better > BORNE_OUT * self.worse and self.better - self.worse > chance
+
+
+def _register(pairs: Sequence[tuple[Gray, Gray]], model: str) -> list[_Motion]:
+    """How the second of each pair lies against the first; pixels that are clipped or show the sensor's own dust have no say.
+
+    Dust stays where it is while the scene moves, so it pulls towards no motion, the more the more the scene is blurred. It
+    is the same in every slice: what is found in half of the pairs is left out of all.
+    """
+    registered = [_registered(*pair, model) for pair in pairs]
+    found = [_dust(*pair, first, model) for pair, first in zip(pairs, registered, strict=True)]
+    dust = [_grown(one) for one in found if one is not None]
+    static = np.sum(dust, 0) >= len(pairs) / 2 if dust else np.zeros(1, bool)
+    if not static.any():
+        return registered
+    return [_registered(*_without(*pair, static), model) for pair in pairs]
+
+
+def _dust(fixed: Gray, moving: Gray, first: _Motion, model: str) -> Array | None:
+    """(h,w) bool, what stays in place while the scene moves; None where nothing does. Looked for at ``DUST_PX``.
+
+    What agrees in place is left out on trial: if the rest of the picture then moves as one, that was dust.
+
+    Args:
+        fixed, moving: two slices.
+        first: the motion that all of their pixels together ask for.
+        model: as of :func:`estimate_alignment`.
+    """
+    height, width = fixed.image.shape
+    factor = min(1.0, DUST_PX / max(height, width))
+    size = (round(width * factor), round(height * factor))
+    small = resized(fixed, size), resized(moving, size)
+    zoom = np.diag([size[0] / width, size[1] / height, 1.0])
+    trial = replace(first, matrix=zoom @ first.matrix @ np.linalg.inv(zoom))
+    if first.sure and _largest(trial, size) > STATIC_PX and _stays(*small, trial, strict=True) is None:
+        return None
+    static, before = static_pixels(*small), trial
+    for _ in range(TRIALS):
+        if static is None or static.mean() < LEAST_STATIC:
+            return None
+        trial = _registered(*_without(*small, _grown(static)), model)
+        if not (trial.sure and _largest(trial, size) > STATIC_PX):
+            return None
+        if first.sure and _apart(before, trial, size) < SAME_PX:
+            return None  # it does no harm
+        static = _stays(*small, trial)
+    return None if static is None else cv2.resize(static.astype(np.uint8), (width, height)) > 0
+
+
+def _stays(fixed: Gray, moving: Gray, motion: _Motion, strict: bool = False) -> Array | None:
+    """Where two slices agree in place although a motion moves the picture there; None where that is next to nowhere."""
+    static = static_pixels(fixed, moving, _warped(moving, motion), strict)
+    if static is None:
+        return None
+    height, width = fixed.image.shape
+    x, y = np.meshgrid(np.arange(width, dtype=float), np.arange(height, dtype=float))
+    drawn = np.tensordot(motion.matrix, _drawn_out(x, y, motion.radial, height, width), 1)
+    static &= np.hypot(drawn[0] / drawn[2] - x, drawn[1] / drawn[2] - y) > STATIC_PX
+    return None if static.mean() < LEAST_STATIC else static
+
+
+def _without(fixed: Gray, moving: Gray, static: Array) -> tuple[Gray, Gray]:
+    """Both slices without static pixels."""
+    first, second = (~static if gray.usable is None else gray.usable & ~static for gray in (fixed, moving))
+    return filled(fixed.image, first), filled(moving.image, second)
+
+
+def _grown(static: Array) -> Array:
+    """Static pixels and what is near them."""
+    around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * STATIC_MARGIN_PX + 1,) * 2)
+    return cv2.dilate(static.astype(np.uint8), around) > 0
+
+
+def _largest(motion: _Motion, size: tuple[int, int]) -> float:
+    """The largest displacement in an image of (width, height), in pixels."""
+    return float(motions(motion.matrix[None], np.array([motion.radial]), size[1], size[0])["motion_px"][0])
+
+
+def _apart(one: _Motion, other: _Motion, size: tuple[int, int]) -> float:
+    """The largest distance between where two motions put a corner, or the centre, of an image of (width, height)."""
+    points = (
+        _drawn_out(*_points(*size), one.radial, *size[::-1]),
+        _drawn_out(*_points(*size), other.radial, *size[::-1]),
+    )
+    placed = [motion.matrix @ drawn for motion, drawn in zip((one, other), points, strict=True)]
+    return float(np.hypot(*(placed[0][:2] / placed[0][2] - placed[1][:2] / placed[1][2])).max())
+
+
+def _points(width: int, height: int) -> tuple[Array, Array]:
+    """x and y of the corners and the centre."""
+    corners = _corners(height, width)
+    return np.append(corners[0], (width - 1) / 2), np.append(corners[1], (height - 1) / 2)
+
+
+def _registered(fixed: Gray, moving: Gray, model: str) -> _Motion:
+    """Motion over the usable pixels, from coarse to fine."""
     matrix, found = np.eye(3), False
-    if min(float(cv2.GaussianBlur(image, (0, 0), 2.0).std()) for image in (fixed, moving)) < 1e-3:
-        return matrix, 0.0, None  # nothing to hold on to
-    levels = [factor for factor in (0.125, 0.25, 0.5, 1.0) if min(fixed.shape) * factor >= 48] or [1.0]
+    usable = both(fixed.usable, moving.usable)
+    if usable is not None and usable.mean() < LEAST_USABLE:
+        return _Motion(matrix)  # too little is left
+    if min(_deviation(gray) for gray in (fixed, moving)) < 1e-3:
+        return _Motion(matrix)  # nothing to hold on to
+    height, width = fixed.image.shape
+    levels = [factor for factor in (0.125, 0.25, 0.5, 1.0) if min(height, width) * factor >= 48] or [1.0]
     for factor in levels:
-        size = (round(fixed.shape[1] * factor), round(fixed.shape[0] * factor))
-        pair = [
-            cv2.GaussianBlur(cv2.resize(i, size, interpolation=cv2.INTER_AREA), (0, 0), 2.0) for i in (fixed, moving)
-        ]
-        zoom = np.diag([size[0] / fixed.shape[1], size[1] / fixed.shape[0], 1.0])
-        guess = zoom @ matrix @ np.linalg.inv(zoom)
-        start = (guess if kind == cv2.MOTION_HOMOGRAPHY else guess[:2]).astype(np.float32)
-        criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-6)
-        try:
-            _, result = cv2.findTransformECC(pair[0], pair[1], start, kind, criteria, None, 5)  # type: ignore[call-overload] # None is no mask
-        except cv2.error:
+        size = (round(width * factor), round(height * factor))
+        zoom = np.diag([size[0] / width, size[1] / height, 1.0])
+        result = _maximised(resized(fixed, size), resized(moving, size), zoom @ matrix @ np.linalg.inv(zoom), model)
+        if result is None:
             continue  # no texture at this size
-        full = np.eye(3)
-        full[: result.shape[0]] = result
-        candidate = _constrained(np.linalg.inv(zoom) @ full @ zoom, fixed, model)
+        candidate = _constrained(np.linalg.inv(zoom) @ result @ zoom, fixed, model)
         scale = math.sqrt(abs(np.linalg.det(candidate[:2, :2])))
         if np.isfinite(candidate).all() and 0.7 < scale < 1.4:
             matrix, found = candidate, True
     if not found:
-        return matrix, 0.0, None
-    before, after = _decorrelation(fixed, moving), _decorrelation(fixed, _warp(moving, matrix))
-    radial = 0.0
+        return _Motion(matrix)
+    return _judged(fixed, moving, matrix, model)
+
+
+def _maximised(fixed: Gray, moving: Gray, guess: Array, model: str) -> Array | None:
+    """The matrix near a guess that maximises the enhanced correlation coefficient; None where there is none."""
+    kind = cv2.MOTION_HOMOGRAPHY if model == "homography" else cv2.MOTION_AFFINE
+    start = (guess if kind == cv2.MOTION_HOMOGRAPHY else guess[:2]).astype(np.float32)
+    usable = moving.usable
+    if fixed.usable is not None:  # OpenCV takes one mask, of the slice that is moved
+        size = moving.image.shape[1::-1]
+        seen = cv2.warpPerspective(fixed.usable.astype(np.uint8), guess, size, flags=cv2.INTER_NEAREST) > 0
+        usable = both(usable, seen)
+    mask = None if usable is None else usable.astype(np.uint8) * 255
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-6)
+    try:
+        _, result = cv2.findTransformECC(smoothed(fixed), smoothed(moving), start, kind, criteria, mask, 5)  # type: ignore[call-overload] # None is no mask
+    except cv2.error:
+        return None
+    full = np.eye(3)
+    full[: result.shape[0]] = result
+    return full
+
+
+def _judged(fixed: Gray, moving: Gray, matrix: Array, model: str) -> _Motion:
+    """A matrix with the distortion that is left, if any, and how much the two explain."""
+    radial, explained = 0.0, _warped(moving, _Motion(matrix))
+    after = _decorrelation(fixed, explained, moving.usable)
     if model == "radial":
         bent, bend = _bent(fixed, moving, matrix)
-        left = _decorrelation(fixed, _warp(moving, bent, bend))
+        drawn = _warped(moving, _Motion(bent, bend))
+        left = _decorrelation(fixed, drawn, moving.usable)
         if left < (1 - BENT) * after:
-            matrix, radial, after = bent, bend, left
-    return matrix, radial, float(1 - after / before) if before > 1e-9 else 0.0
+            matrix, radial, after, explained = bent, bend, left, drawn
+    before = _decorrelation(fixed, moving, explained.usable)
+    gain = float(1 - after / before) if before > 1e-9 else 0.0
+    return _Motion(matrix, radial, gain, *explained_tiles(fixed, moving, explained))
 
 
-def _decorrelation(fixed: Array, moving: Array) -> float:
-    """One minus the enhanced correlation coefficient of two smoothed images."""
-    return 1 - cv2.computeECC(*(cv2.GaussianBlur(image, (0, 0), 2.0) for image in (fixed, moving)))
+def _warped(moving: Gray, motion: _Motion) -> Gray:
+    """A slice on the canvas of its neighbour, the border repeated."""
+    place = (motion.matrix, motion.radial)
+    usable = moving.usable
+    if usable is not None:
+        usable = _drawn(usable.astype(np.uint8), *place, cv2.INTER_NEAREST, cv2.BORDER_REPLICATE) > 0
+    return Gray(_warp(moving.image, *place), usable)
 
 
-def _bent(fixed: Array, moving: Array, matrix: Array, iterations: int = 10) -> tuple[Array, float]:
+def _deviation(gray: Gray) -> float:
+    image = smoothed(gray)
+    return float((image if gray.usable is None else image[gray.usable]).std())
+
+
+def _decorrelation(fixed: Gray, moving: Gray, usable: Array | None) -> float:
+    """One minus the enhanced correlation coefficient of two smoothed images, where both and ``usable`` say so."""
+    usable = both(both(fixed.usable, moving.usable), usable)
+    mask = None if usable is None else usable.astype(np.uint8)
+    return 1 - cv2.computeECC(smoothed(fixed), smoothed(moving), mask)  # type: ignore[call-overload] # None is no mask
+
+
+def _bent(fixed: Gray, moving: Gray, matrix: Array, iterations: int = 10) -> tuple[Array, float]:
     """Scale, shift and third-order distortion together, from a matrix that is near: Gauss-Newton on smoothed images with a
     gain and an offset of brightness. (Weights that give up what does not fit leave more decorrelation.)"""
-    height, width = fixed.shape
+    height, width = fixed.image.shape
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
     x, y = columns - middle_x, rows - middle_y
     square = (x * x + y * y) / (middle_x**2 + middle_y**2)
     inner = (slice(8, -8, 2), slice(8, -8, 2))
-    target, radial = cv2.GaussianBlur(fixed, (0, 0), 2.0), 0.0
+    target, radial = cv2.GaussianBlur(fixed.image, (0, 0), 2.0), 0.0
     for _ in range(iterations):
-        seen = cv2.GaussianBlur(_warp(moving, matrix, radial), (0, 0), 2.0)
+        drawn = _warped(moving, _Motion(matrix, radial))
+        seen, usable = cv2.GaussianBlur(drawn.image, (0, 0), 2.0), both(fixed.usable, drawn.usable)
         down, along = np.gradient(seen)
         outward = along * x + down * y
         columns_of = [along, down, outward, outward * square, seen, np.ones_like(seen)]
         jacobian = np.stack([one[inner].ravel() for one in columns_of], 1).astype(float)
         error = (target - seen)[inner].ravel().astype(float)
+        if usable is not None:
+            told = usable[inner].ravel()
+            jacobian, error = jacobian[told], error[told]
         try:
             right, lower, scale, bend, *_ = np.linalg.solve(jacobian.T @ jacobian, jacobian.T @ error)
         except np.linalg.LinAlgError:
@@ -201,15 +367,19 @@ def _bent(fixed: Array, moving: Array, matrix: Array, iterations: int = 10) -> t
     return matrix, radial
 
 
-def _residual_px(fixed: Array, moving: Array) -> float:
-    """Median displacement over textured tiles, in pixels."""
-    height, width = fixed.shape
+def _residual_px(fixed: Gray, moving: Gray) -> float:
+    """Median displacement over textured tiles that are usable for the most part, in pixels."""
+    height, width = fixed.image.shape
     side = max(32, min(height, width) // 4)
     window = cv2.createHanningWindow((side, side), cv2.CV_32F)
-    found = []
+    usable = both(fixed.usable, moving.usable)
+    images, found = [smoothed(fixed, 1.5), smoothed(moving, 1.5)], []
     for top in range(0, height - side + 1, side):
         for left in range(0, width - side + 1, side):
-            tiles = [cv2.GaussianBlur(i[top : top + side, left : left + side], (0, 0), 1.5) for i in (fixed, moving)]
+            place = (slice(top, top + side), slice(left, left + side))
+            if usable is not None and usable[place].mean() < 0.75:
+                continue
+            tiles = [np.ascontiguousarray(image[place]) for image in images]
             if min(float(tile.std()) for tile in tiles) < 0.01:
                 continue
             (dx, dy), response = cv2.phaseCorrelate(tiles[0], tiles[1], window)
@@ -239,30 +409,32 @@ def estimate_alignment(
         raise InputError(f"align.model: expected one of {', '.join(MODELS)}, got {model!r}")
     height, width = images[0].shape[:2]
     factor = min(1.0, WORKING_PX / max(height, width))
-    grays = [_gray(image, factor) for image in images]
+    grays = [gray_of(image, factor) for image in images]
     order = list(range(len(images)))
     if focus_distances_m is not None:
         order.sort(key=lambda i: 1 / focus_distances_m[i])
     middle = len(order) // 2
     reference = order[middle]
-    zoom = np.diag([grays[0].shape[1] / width, grays[0].shape[0] / height, 1.0])
+    zoom = np.diag([grays[0].image.shape[1] / width, grays[0].image.shape[0] / height, 1.0])
     matrices, radial = np.tile(np.eye(3), (len(images), 1, 1)), np.zeros(len(images))
     towards: dict[int, int] = {}
     notes = []
     pairs = [pair for steps in (order[middle::-1], order[middle:]) for pair in pairwise(steps)]
-    registered = [_register(grays[near], grays[far], model) for near, far in pairs]  # near is nearer to the reference
-    moved = any(gain is not None and gain >= MOVED for *_, gain in registered)
-    for (near, far), (pair, bend, gain) in zip(pairs, registered, strict=True):
-        if gain is None:
-            notes.append(f"slice {far} could not be registered against slice {near}; it is taken as it lies")
-        accepted = moved and gain is not None and gain >= MOVED_TOO
-        matrices[far] = pair @ matrices[near] if accepted else matrices[near]
-        radial[far] = radial[near] + (bend if accepted else 0.0)  # to first order
+    registered = _register([(grays[near], grays[far]) for near, far in pairs], model)  # near: nearer to the reference
+    moved = any(motion.sure for motion in registered)
+    for (near, far), motion in zip(pairs, registered, strict=True):
+        if motion.gain is None:
+            usable = both(grays[near].usable, grays[far].usable)
+            why = "" if usable is None or usable.mean() > 0.5 else f" ({1 - usable.mean():.0%} of the two are clipped)"
+            notes.append(f"slice {far} could not be registered against slice {near}{why}; it is taken as it lies")
+        accepted = moved and motion.bears(MOVED_TOO)
+        matrices[far] = motion.matrix @ matrices[near] if accepted else matrices[near]
+        radial[far] = radial[near] + (motion.radial if accepted else 0.0)  # to first order
         towards[far] = near
     small = matrices.copy()
     matrices = np.linalg.inv(zoom) @ matrices @ zoom
     residual = np.zeros(len(images))
-    warped = [_warp(gray, matrix, bend) for gray, matrix, bend in zip(grays, small, radial.tolist(), strict=True)]
+    warped = [_warped(gray, _Motion(*place)) for gray, *place in zip(grays, small, radial.tolist(), strict=True)]
     for index, neighbour in towards.items():
         residual[index] = _residual_px(warped[neighbour], warped[index]) / factor
     return Alignment(

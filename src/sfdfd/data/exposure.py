@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-__all__ = ["even_exposure", "exposure_gains", "with_gain"]
+from sfdfd.stack import SATURATED
+
+__all__ = ["clipped_pixels", "even_exposure", "exposure_gains", "with_gain"]
 
 Array = np.ndarray
+
+
+def clipped_pixels(image: Array) -> Array:
+    """(H,W,3) bool, where a photograph says only "at least so bright": at the top of its own type.
+
+    Args:
+        image: (H,W,3) uint8, uint16, or float in [0, 1], before anything is multiplied into it.
+    """
+    if image.dtype.kind == "u":
+        return image >= image.dtype.type(math.ceil(SATURATED * np.iinfo(image.dtype).max))
+    return image >= SATURATED
 
 
 def even_exposure(

@@ -33,7 +33,7 @@ from sfdfd.inference.sweep import sharpest_slices
 from sfdfd.networks.cost_volume import LARGE_PX
 from sfdfd.optics.depth import depth_at, inverse_position
 from sfdfd.optics.render import Renderer
-from sfdfd.stack import FocalStack
+from sfdfd.stack import SATURATED, FocalStack
 
 __all__ = ["LEAST_SAID", "Energy", "Priors", "energy_of", "enlarged_to", "priors_for", "start_of", "with_gradient"]
 
@@ -47,8 +47,6 @@ LEAST_SAID = 0.5
 """A slice says so much at least, however little of it is explained."""
 BENT_RIPPLE = 0.1
 """q of bends in that of steps."""
-SATURATED = 254.5 / 255
-"""From here on a pixel says only "at least so bright"."""
 
 
 @dataclass(frozen=True)
