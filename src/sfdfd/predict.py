@@ -261,7 +261,7 @@ def _predicted(
     """The prediction at the size of the photographs, and all that is to be said about it."""
     import torch
 
-    from sfdfd.data.images import to_float
+    from sfdfd.data.images import channels_first, to_float
     from sfdfd.inference.upsampling import enlarged, sharpest_slice
     from sfdfd.report.prediction import PredictedStack
 
@@ -269,7 +269,8 @@ def _predicted(
     covered = None if capture.common.all() else capture.covered.mapped(torch.from_numpy)
     if stack.images.shape[-2:] != photographs.size:
         slices = [lambda i=i: to_float(photographs.images[i]) for i in range(len(photographs.images))]
-        full = enlarged(small, stack, slices, capture.camera, covered, defocus=False)
+        clipped = None if stack.clipped is None else capture.clipped.mapped(channels_first)
+        full = enlarged(small, stack, slices, capture.camera, covered, defocus=False, clipped=clipped)
     return PredictedStack(
         name=photographs.name,
         stack=stack,

@@ -22,9 +22,9 @@ from sfdfd.optics.render import defocus_map_px
 
 __all__ = ["FocalStack", "Method", "Prediction"]
 
-PIXELWISE = ("images", "covered", "depth_m", "aif", "valid")
+PIXELWISE = ("images", "covered", "clipped", "depth_m", "aif", "valid")
 """The fields whose last two axes are the image's."""
-SLICEWISE = ("images", "focus_distances_m", "slice_mask", "covered")
+SLICEWISE = ("images", "focus_distances_m", "slice_mask", "covered", "clipped")
 """The fields whose second axis is the slice."""
 SATURATED = 254.5 / 255
 """From here on a value says only "at least so bright"."""
@@ -47,6 +47,9 @@ class FocalStack:
         valid: (B,H,W) true where depth_m is known and in range.
         covered: (B,S,H,W) in [0, 1], how far each pixel of a slice shows something (0 where alignment moved its border
             in); None: everywhere. What is not covered counts in no energy, confidence or metric.
+        clipped: (B,S,3,H,W) true where a colour of a slice says only "at least so bright", whatever its value is now:
+            exposure gains and resampling bring clipped values below white. None: what is at white is clipped, nothing else;
+            see :meth:`saturated`.
         size_px: B (height, width) of the real images, which lie at the top left of padded ones; None: nothing is padded.
         draw: B numbers in [0, 2^63), of what training draws at random about each sample (crop, flip, light, noise), from
             seed, epoch and sample alone (:mod:`sfdfd.data.sampling`); None: nothing was drawn.
@@ -71,6 +74,7 @@ class FocalStack:
     aif: Float[Tensor, "b 3 h w"] | None = None
     valid: Bool[Tensor, "b h w"] | None = None
     covered: Float[Tensor, "b s h w"] | None = None
+    clipped: Bool[Tensor, "b s 3 h w"] | None = None
     size_px: tuple[tuple[int, int], ...] | None = None
     draw: tuple[int, ...] | None = None
 
@@ -88,6 +92,7 @@ class FocalStack:
         aif: Float[Tensor, "3 h w"] | None = None,
         valid: Bool[Tensor, "h w"] | None = None,
         covered: Float[Tensor, "s h w"] | None = None,
+        clipped: Bool[Tensor, "s 3 h w"] | None = None,
     ) -> FocalStack:
         """A batch of one, checked. A depth without ``valid`` counts where it is finite and in range.
 
@@ -117,6 +122,7 @@ class FocalStack:
             aif=None if aif is None else aif[None],
             valid=None if valid is None else valid[None],
             covered=None if covered is None else covered[None],
+            clipped=None if clipped is None else clipped[None],
         )
 
     def __len__(self) -> int:
@@ -169,6 +175,8 @@ class FocalStack:
         size_px: tuple[tuple[int, int], ...] | None = None
         if any(stack.covered is not None for stack in stacks):
             stacks = [replace(stack, covered=stack.shown()) for stack in stacks]
+        if any(stack.clipped is not None for stack in stacks):
+            stacks = [replace(stack, clipped=stack.saturated()) for stack in stacks]
         if len(set(sizes)) > 1:
             largest = tuple(max(size[axis] for size in sizes) for axis in (0, 1))
             size_px, stacks = tuple(sizes), [stack._padded(*largest) for stack in stacks]
@@ -190,12 +198,12 @@ class FocalStack:
         return cls(**values, size_px=size_px)
 
     def _padded(self, height: int, width: int) -> FocalStack:
-        """Edges repeated down and to the right; depth there is not valid and nothing is covered."""
+        """Edges repeated down and to the right; depth there is not valid, and nothing is covered or clipped."""
         bottom, right = height - self.images.shape[-2], width - self.images.shape[-1]
         changes: dict[str, Any] = {}
         for key in PIXELWISE:
             value = getattr(self, key)
-            if value is not None and key in ("valid", "covered"):
+            if value is not None and key in ("valid", "covered", "clipped"):
                 changes[key] = F.pad(value, (0, right, 0, bottom))
             elif value is not None:
                 changes[key] = _edges_repeated(value, height, width)
@@ -228,6 +236,13 @@ class FocalStack:
             return mask.expand(-1, -1, *self.images.shape[-2:])
         return self.covered * mask
 
+    def saturated(self) -> Bool[Tensor, "b s 3 h w"]:
+        """Where a colour of a slice says only "at least so bright": at white, or :attr:`clipped`, and covered."""
+        saturated = self.images >= SATURATED
+        if self.clipped is not None:
+            saturated = saturated | self.clipped
+        return saturated if self.covered is None else saturated & (self.covered > 0)[:, :, None]
+
     def cropped(self, top: int, bottom: int, left: int, right: int) -> FocalStack:
         """Rows top to bottom and columns left to right (the ends excluded) of every image and map; ``size_px`` stays."""
         return self._with(PIXELWISE, lambda value: value[..., top:bottom, left:right])
@@ -236,17 +251,20 @@ class FocalStack:
         """Every image and map of an unpadded batch turned over, along -2 (rows) or -1 (columns) or both."""
         return self._with(PIXELWISE, lambda value: value.flip(tuple(axes)))
 
-    def scaled(self, images: Float[Tensor, "b s 3 y x"], covered: Tensor | None = None) -> FocalStack:
+    def scaled(
+        self, images: Float[Tensor, "b s 3 y x"], covered: Tensor | None = None, clipped: Tensor | None = None
+    ) -> FocalStack:
         """The same scenes in images of another size, without truth: the cameras' pixel pitch follows.
 
         Args:
             images: (B,S,3,Y,X) the resized slices of an unpadded batch.
             covered: (B,S,Y,X) what they show.
+            clipped: (B,S,3,Y,X) where they say only "at least so bright": wherever any pixel did that they are averaged of.
         """
         (height, width), (tall, wide) = self.images.shape[-2:], images.shape[-2:]
         factor = (tall * wide / (height * width)) ** 0.5
         cameras = tuple(camera.resized(factor) for camera in self.camera)
-        return replace(self.without_truth(), images=images, covered=covered, camera=cameras)
+        return replace(self.without_truth(), images=images, covered=covered, clipped=clipped, camera=cameras)
 
     def resized(self, height: int, width: int) -> FocalStack:
         """The same scenes at another size, averaged over areas; itself where it has that size."""
@@ -254,7 +272,18 @@ class FocalStack:
             return self
         images = F.interpolate(self.images.flatten(0, 1), (height, width), mode="area")
         covered = None if self.covered is None else F.interpolate(self.covered, (height, width), mode="area")
-        return self.scaled(images.unflatten(0, self.images.shape[:2]), covered)
+        return self.scaled(images.unflatten(0, self.images.shape[:2]), covered, self._clipped_at(height, width))
+
+    def _clipped_at(self, height: int, width: int) -> Tensor | None:
+        """:meth:`saturated` at another size, where any of the averaged pixels is; None where nothing is."""
+        saturated = self.saturated()
+        if not saturated.any():
+            return None
+        return (
+            F.adaptive_max_pool2d(saturated.flatten(0, 1).to(self.images), (height, width))
+            .bool()
+            .view(*saturated.shape[:3], height, width)
+        )
 
     def _mapped(self, function) -> FocalStack:
         tensors = [field.name for field in fields(self) if isinstance(getattr(self, field.name), Tensor)]

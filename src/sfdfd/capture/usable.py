@@ -50,7 +50,7 @@ def gray_of(image: Array, factor: float) -> Gray:
         image: (H,W,3) uint8, uint16, or float in [0, 1]; clipped is what reaches the top of its own type.
         factor: at most 1.
     """
-    clipped = clipped_pixels(image).any(-1)
+    clipped = np.asarray(clipped_pixels(image).any(-1), np.float32)
     height, width = image.shape[:2]
     size = (max(16, round(width * factor)), max(16, round(height * factor))) if factor < 1 else (width, height)
     scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
@@ -58,7 +58,7 @@ def gray_of(image: Array, factor: float) -> Gray:
     gray = (small.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)) / np.float32(scale)
     if not clipped.any():
         return Gray(gray, None)
-    share = cv2.resize(clipped.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    share = cv2.resize(clipped, size, interpolation=cv2.INTER_AREA)
     side = 2 * max(2, round(CLIP_MARGIN * max(size))) + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     usable = cv2.dilate((share > 0).astype(np.uint8), disc) == 0

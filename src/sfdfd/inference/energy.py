@@ -33,7 +33,7 @@ from sfdfd.inference.sweep import sharpest_slices
 from sfdfd.networks.cost_volume import LARGE_PX
 from sfdfd.optics.depth import depth_at, inverse_position
 from sfdfd.optics.render import Renderer
-from sfdfd.stack import SATURATED, FocalStack
+from sfdfd.stack import FocalStack
 
 __all__ = ["LEAST_SAID", "Energy", "Priors", "energy_of", "enlarged_to", "priors_for", "start_of", "with_gradient"]
 
@@ -163,7 +163,7 @@ class Energy:
         """(B,S,1,1,1) how much each slice says of the scene, 1 in the mean; see :meth:`weigh`."""
         self.explained = torch.ones_like(stack.near_m)
         """(B,) m, the mean of what the slices say before that; see :meth:`weigh`."""
-        self.saturated = stack.images >= SATURATED
+        self.saturated = stack.saturated()
         self.linear = bool(renderer.options.get("linear_light"))
         self.occludes = renderer.options.get("weighting") == "occlusion"
         self.drafts = False
@@ -232,7 +232,11 @@ class Energy:
         stack = self.stack
         start: Any = None if self.start is None else tuple(_halve(value[:, None])[:, 0] for value in self.start)
         images = self.halved_light(stack.images)
-        half = Energy(self.priors, stack.scaled(images, _halve(stack.shown())), self.renderer, start)
+        clipped: Tensor | None = None
+        if self.saturated.any():
+            clipped = F.max_pool2d(self.saturated.flatten(0, 1).to(images), 2, ceil_mode=True).bool()
+            clipped = clipped.unflatten(0, images.shape[:2])
+        half = Energy(self.priors, stack.scaled(images, _halve(stack.shown()), clipped), self.renderer, start)
         half.trust, half.said, half.explained = self.trust, self.said, self.explained
         return half
 

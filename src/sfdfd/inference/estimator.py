@@ -135,7 +135,8 @@ class DefocusEstimator:
         if small is stack:
             return prediction
         covered = None if stack.covered is None else list(stack.covered[0])
-        return enlarged(prediction, small, list(stack.images[0]), stack.camera[0], covered)
+        clipped = list(saturated[0]) if bool((saturated := stack.saturated()).any()) else None
+        return enlarged(prediction, small, list(stack.images[0]), stack.camera[0], covered, clipped=clipped)
 
     def reduced(self, stack: FocalStack) -> FocalStack:
         """The stack at the working size; itself where it is no larger."""
