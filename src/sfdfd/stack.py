@@ -24,10 +24,12 @@ from sfdfd.optics.render import Renderer, defocus_map_px, without_channel
 
 __all__ = ["FocalStack", "Method", "Prediction", "area_resized", "as_images", "renderer_for"]
 
-PIXELWISE = ("images", "covered", "depth_m", "aif", "valid")
+PIXELWISE = ("images", "covered", "clipped", "depth_m", "aif", "valid")
 """The fields whose last two axes are the image's."""
-SLICEWISE = ("images", "focus_distances_m", "slice_mask", "covered")
+SLICEWISE = ("images", "focus_distances_m", "slice_mask", "covered", "clipped")
 """The fields whose second axis is the slice."""
+SATURATED = 254.5 / 255
+"""From here on a value says only "at least so bright"."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,9 @@ class FocalStack:
         valid: (B,H,W) true where depth_m is known and in range.
         covered: (B,S,H,W) in [0, 1], how far each pixel of a slice shows something (0 where alignment moved its border
             in); None: everywhere. What is not covered counts in no energy, confidence or metric.
+        clipped: (B,S,3,H,W) true where a colour of a slice says only "at least so bright", whatever its value is now:
+            exposure gains and resampling bring clipped values below white. None: what is at white is clipped, nothing else;
+            see :meth:`saturated`.
         size_px: B (height, width) of the real images, which lie at the top left of padded ones; None: nothing is padded.
         optics: B models of how the slices were blurred (:class:`sfdfd.optics.blur_model.BlurModel`), each None where nobody
             knows; None: of no sample. Methods invert this physics, and their renderer's own where it is not known.
@@ -73,6 +78,7 @@ class FocalStack:
     aif: Float[Tensor, "b 3 h w"] | None = None
     valid: Bool[Tensor, "b h w"] | None = None
     covered: Float[Tensor, "b s h w"] | None = None
+    clipped: Bool[Tensor, "b s 3 h w"] | None = None
     size_px: tuple[tuple[int, int], ...] | None = None
     draw: tuple[int, ...] | None = None
     optics: tuple[BlurModel | None, ...] | None = None
@@ -92,6 +98,7 @@ class FocalStack:
         valid: Bool[Tensor, "h w"] | None = None,
         covered: Float[Tensor, "s h w"] | None = None,
         optics: BlurModel | Mapping[str, Any] | None = None,
+        clipped: Bool[Tensor, "s 3 h w"] | None = None,
     ) -> FocalStack:
         """Make a batch of one, checked.
 
@@ -106,6 +113,7 @@ class FocalStack:
             valid: (H,W) true where ``depth_m`` counts.
             covered: (S,H,W) in [0, 1], how far each pixel of a slice shows something.
             optics: how the slices were blurred, by name or as a :class:`sfdfd.optics.blur_model.BlurModel`.
+            clipped: (S,3,H,W) true where a colour of a slice says only "at least so bright".
 
         Raises:
             InputError: an image has another shape, a value is not finite or not in [0, 1], the number of distances is not
@@ -139,6 +147,7 @@ class FocalStack:
             valid=None if valid is None else valid[None],
             covered=None if covered is None else covered[None],
             optics=None if optics is None else (optics,),
+            clipped=None if clipped is None else clipped[None],
         )
 
     def check(self) -> FocalStack:
@@ -212,6 +221,8 @@ class FocalStack:
         size_px: tuple[tuple[int, int], ...] | None = None
         if any(stack.covered is not None for stack in stacks):
             stacks = [replace(stack, covered=stack.shown()) for stack in stacks]
+        if any(stack.clipped is not None for stack in stacks):
+            stacks = [replace(stack, clipped=stack.saturated()) for stack in stacks]
         if len(set(sizes)) > 1:
             largest = tuple(max(size[axis] for size in sizes) for axis in (0, 1))
             size_px, stacks = tuple(sizes), [stack._padded(*largest) for stack in stacks]
@@ -235,12 +246,12 @@ class FocalStack:
         return cls(**values, size_px=size_px)
 
     def _padded(self, height: int, width: int) -> FocalStack:
-        """Edges repeated down and to the right; depth there is not valid and nothing is covered."""
+        """Edges repeated down and to the right; depth there is not valid, and nothing is covered or clipped."""
         bottom, right = height - self.images.shape[-2], width - self.images.shape[-1]
         changes: dict[str, Any] = {}
         for key in PIXELWISE:
             value = getattr(self, key)
-            if value is not None and key in ("valid", "covered"):
+            if value is not None and key in ("valid", "covered", "clipped"):
                 changes[key] = F.pad(value, (0, right, 0, bottom))
             elif value is not None:
                 changes[key] = _edges_repeated(value, height, width)
@@ -273,6 +284,13 @@ class FocalStack:
             return mask.expand(-1, -1, *self.images.shape[-2:])
         return self.covered * mask
 
+    def saturated(self) -> Bool[Tensor, "b s 3 h w"]:
+        """Where a colour of a slice says only "at least so bright": at white, or :attr:`clipped`, and covered."""
+        saturated = self.images >= SATURATED
+        if self.clipped is not None:
+            saturated = saturated | self.clipped
+        return saturated if self.covered is None else saturated & (self.covered > 0)[:, :, None]
+
     def cropped(self, top: int, bottom: int, left: int, right: int) -> FocalStack:
         """Rows top to bottom and columns left to right (the ends excluded) of every image and map; ``size_px`` stays."""
         return self._with(PIXELWISE, lambda value: value[..., top:bottom, left:right])
@@ -281,24 +299,38 @@ class FocalStack:
         """Every image and map of an unpadded batch turned over, along -2 (rows) or -1 (columns) or both."""
         return self._with(PIXELWISE, lambda value: value.flip(tuple(axes)))
 
-    def scaled(self, images: Float[Tensor, "b s 3 y x"], covered: Tensor | None = None) -> FocalStack:
+    def scaled(
+        self, images: Float[Tensor, "b s 3 y x"], covered: Tensor | None = None, clipped: Tensor | None = None
+    ) -> FocalStack:
         """The same scenes in images of another size, without truth: the cameras' pixel pitch follows.
 
         Args:
             images: (B,S,3,Y,X) the resized slices of an unpadded batch.
             covered: (B,S,Y,X) what they show.
+            clipped: (B,S,3,Y,X) where they say only "at least so bright": wherever any pixel did that they are averaged of.
         """
         (height, width), (tall, wide) = self.images.shape[-2:], images.shape[-2:]
         factor = (tall * wide / (height * width)) ** 0.5
         cameras = tuple(camera.resized(factor) for camera in self.camera)
-        return replace(self.without_truth(), images=images, covered=covered, camera=cameras)
+        return replace(self.without_truth(), images=images, covered=covered, clipped=clipped, camera=cameras)
 
     def resized(self, height: int, width: int) -> FocalStack:
         """The same scenes at another size, averaged over areas; itself where it has that size."""
         if self.images.shape[-2:] == (height, width):
             return self
         covered = None if self.covered is None else area_resized(self.covered, height, width)
-        return self.scaled(area_resized(self.images, height, width), covered)
+        return self.scaled(area_resized(self.images, height, width), covered, self._clipped_at(height, width))
+
+    def _clipped_at(self, height: int, width: int) -> Tensor | None:
+        """:meth:`saturated` at another size, where any of the averaged pixels is; None where nothing is."""
+        saturated = self.saturated()
+        if not saturated.any():
+            return None
+        return (
+            F.adaptive_max_pool2d(saturated.flatten(0, 1).to(self.images), (height, width))
+            .bool()
+            .view(*saturated.shape[:3], height, width)
+        )
 
     def _mapped(self, function) -> FocalStack:
         tensors = [field.name for field in fields(self) if isinstance(getattr(self, field.name), Tensor)]

@@ -87,15 +87,15 @@ def test_distortion_that_changes_with_focus_is_found_and_undone(scene):
 
 
 def test_a_photograph_is_drawn_in_bands_as_it_is_whole(scene, monkeypatch):
-    from sfdfd.capture import align as module
+    from sfdfd.capture import warping as module
 
     matrix = np.array([[1.01, 0, 2.0], [0, 1.01, -1.0], [0, 0, 1]])
     image = moved(scene, 1, (0, 0))
-    banded = module._warp(image, matrix, -0.02)
+    banded = module.warp(image, matrix, -0.02)
     monkeypatch.setattr(module, "BAND_PX", 10_000)
-    assert np.array_equal(banded, module._warp(image, matrix, -0.02))
-    nearly = module._warp(image, matrix, 1e-9)  # and as OpenCV's own where nothing is bent
-    assert np.abs(nearly.astype(int) - module._warp(image, matrix)).mean() < 0.3
+    assert np.array_equal(banded, module.warp(image, matrix, -0.02))
+    nearly = module.warp(image, matrix, 1e-9)  # and as OpenCV's own where nothing is bent
+    assert np.abs(nearly.astype(int) - module.warp(image, matrix)).mean() < 0.3
 
 
 def test_aligned_slices_agree_and_say_where_they_reach(scene):

@@ -42,6 +42,25 @@ def test_a_loaded_alignment_is_the_saved_one(moved, tmp_path):
     )
 
 
+def test_slices_of_one_name_keep_their_own_motions(moved, tmp_path):
+    """a.jpg and a.png, and files of one name in two folders."""
+    files = [tmp_path / name for name in ("s/a.jpg", "s/a.png", "s/far/a.jpg", "s/b.png", "s/near/a.jpg")]
+    alike = replace(moved, files=tuple(files[: len(moved.files)]))
+    first, path = Capture.of(alike, RENDERER, align_mode=True), tmp_path / "a.json"
+    save_alignment(path, first)
+    loaded = load_alignment(path, alike)
+    np.testing.assert_allclose(loaded.matrices, first.alignment.matrices)
+    assert len({matrix.tobytes() for matrix in loaded.matrices}) == len(files)
+    fewer = load_alignment(path, alike.with_slices([1, 2, 4]))
+    np.testing.assert_allclose(fewer.matrices, first.alignment.matrices[[1, 2, 4]])
+    content = json.loads(path.read_text())
+    twice = [{**one, "file": "a.jpg"} for one in content["slices"]]
+    for rows, message in ((twice, "names a slice twice"), (twice[:1], "says of one slice a.jpg")):
+        path.write_text(json.dumps({**content, "slices": rows, "reference": "a.jpg"}))
+        with pytest.raises(InputError, match=message):
+            load_alignment(path, alike.with_slices([0, 2]))
+
+
 def test_what_is_wrong_with_a_file_is_said(moved, tmp_path):
     path = tmp_path / "a.json"
     save_alignment(path, Capture.of(moved, RENDERER, align_mode=True))

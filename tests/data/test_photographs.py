@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from sfdfd.data.photographs import depth_range_m, read_photographs
-from sfdfd.data.stacks import common_optics, read_stack
+from sfdfd.data.stack_optics import common_optics
+from sfdfd.data.stacks import read_stack
 from sfdfd.errors import InputError
 from tests.data.test_images import DISTANCE, EQUIVALENT, FOCAL, NUMBER, save_with_exif
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ ALIGNED = "aligned"
 
 
 def save_alignment(path: Path, capture: Capture) -> None:
-    """Write how each slice lies, as JSON: file names, size in pixels, and 3 x 3 matrices from pixels of the reference to
-    pixels of the slice (x, y, 1), with the distortion before them (:class:`sfdfd.capture.align.Alignment`)."""
-    names = [readable(file.name) for file in capture.photographs.files]
+    """Write how each slice lies, as JSON: file names (with folders where the names alone do not tell slices apart), size in
+    pixels, and 3 x 3 matrices from pixels of the reference to pixels of the slice (x, y, 1), with the distortion before
+    them (:class:`sfdfd.capture.align.Alignment`)."""
+    names = _told_apart(capture.photographs.files)
     alignment, (height, width) = capture.alignment, capture.photographs.size
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,14 +72,17 @@ def load_alignment(path: Path, photographs: Photographs) -> Alignment:
         residuals = {name: _number(one.get("residual_px")) for name, one in rows.items()}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{where}: expected what align.save writes: size, reference, slices (file, matrix)") from None
+    if len(rows) < len(content["slices"]):
+        raise InputError(f"{where}: names a slice twice, so it does not say which is which; align anew")
     if size != photographs.size:
         raise InputError(
             f"{where}: of slices of {_pixels(size)} pixels, but these have {_pixels(photographs.size)}; align them anew"
         )
-    names = [readable(file.name) for file in photographs.files]
+    names = [_row_of(file, rows, where) for file in photographs.files]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{where}: says of one slice {twice}, and {names.count(twice)} have this name; align anew")
     for name in names:
-        if name not in rows:
-            raise InputError(f"{where}: says nothing of {name}; align anew, or leave it out (files)")
         matrix = matrices[name]
         if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not 0.5 < _scale(matrix) < 2:
             raise InputError(f"{where}: expected a 3 x 3 matrix of a motion for {name}, got {matrix.tolist()}")
@@ -95,6 +100,25 @@ def load_alignment(path: Path, photographs: Photographs) -> Alignment:
         **measured,
         residual_px=np.array([residuals[name] for name in names]),
     )
+
+
+def _told_apart(files: Sequence[Path]) -> list[str]:
+    """The names of files, with as many of their folders as tell them apart."""
+    names = [file.name for file in files]
+    if len(set(names)) < len(names):
+        folder = Path(os.path.commonpath([file.absolute().parent for file in files]))
+        names = [file.absolute().relative_to(folder).as_posix() for file in files]
+    return [readable(name) for name in names]
+
+
+def _row_of(file: Path, rows: Collection[str], where: str) -> str:
+    """The row that names a file with the most of its folders."""
+    parts = [readable(part) for part in file.absolute().parts]
+    ends = ["/".join(parts[-number:]) for number in range(len(parts), 0, -1)]
+    found = next((end for end in ends if end in rows), None)
+    if found is None:
+        raise InputError(f"{where}: says nothing of {ends[-1]}; align anew, or leave it out (files)")
+    return found
 
 
 def _number(value: Any) -> float:

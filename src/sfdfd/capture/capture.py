@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sfdfd.capture.align import Alignment, align, estimate_alignment
+from sfdfd.capture.align import Alignment, align, align_clipped, estimate_alignment
 from sfdfd.capture.calibrate import BlurScale, camera_for, estimate_blur_scale, scale_std
 from sfdfd.data.carried import carried_exif
 from sfdfd.data.colour import colour_summary
-from sfdfd.data.exposure import exposure_gains, with_gain
+from sfdfd.data.exposure import clipped_pixels, exposure_gains, with_gain
 from sfdfd.data.files import readable
-from sfdfd.data.images import to_float, working_size
+from sfdfd.data.images import channels_first, to_float, working_size
 from sfdfd.data.photographs import Photographs, depth_range_m
 from sfdfd.data.reading import refuse_identical
 from sfdfd.data.slices import Slices
@@ -28,7 +28,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, area_resized
 
-__all__ = ["Capture", "focus_of_places", "reduced"]
+__all__ = ["Capture", "focus_of_places", "reduced", "reduced_clipped"]
 
 MOTION_LIMIT_PX = 0.5
 """Estimated motion from which a stack is aligned unless told otherwise."""
@@ -43,6 +43,7 @@ class Capture:
     Attributes:
         photographs: with aligned images of even exposure.
         covered: (H,W) bool each, where a slice shows something; made when needed, as the images are.
+        clipped: (H,W,3) bool each, where a colour was clipped when it was photographed, or is by its gain; the same.
         alignment: as estimated; ``aligned`` says whether it was applied.
         gains: (S,3) exposure gains that were applied.
         camera: of the full images; nominal where ``camera_source`` is not "known".
@@ -55,6 +56,7 @@ class Capture:
 
     photographs: Photographs
     covered: Slices
+    clipped: Slices
     alignment: Alignment
     aligned: bool
     gains: np.ndarray
@@ -122,6 +124,7 @@ class Capture:
         covered = None
         if not self.common.all():
             covered = torch.stack([torch.from_numpy(reduced(one.astype(np.float32), size)) for one in self.covered])
+        clipped = torch.stack([channels_first(reduced_clipped(one, size)) for one in self.clipped])
         camera = self.camera.resized(math.sqrt(size[0] * size[1] / (height * width)))
         return FocalStack.single(
             images,
@@ -131,6 +134,7 @@ class Capture:
             self.far_m,
             name=self.photographs.name,
             covered=covered,
+            clipped=clipped if clipped.any() else None,
         )
 
     def largest_blur_px(self) -> float:
@@ -218,6 +222,7 @@ class Capture:
         return cls(
             photographs=photographs,
             covered=registered.covered,
+            clipped=registered.clipped,
             alignment=registered.alignment,
             aligned=registered.aligned,
             gains=registered.gains,
@@ -237,6 +242,7 @@ class _Registered:
 
     images: Sequence[np.ndarray]
     covered: Slices
+    clipped: Slices
     alignment: Alignment
     aligned: bool
     gains: np.ndarray
@@ -253,7 +259,9 @@ class _Registered:
         notes, moves = list(alignment.notes), float(alignment.motion_px.max()) > MOTION_LIMIT_PX
         covered = Slices([np.ones(photographs.size, bool).view] * len(images))  # one memory for all
         aligned = mode is True or (mode == "auto" and moves)
+        clipped = Slices([partial(_clipped, images, index) for index in range(len(images))])
         if aligned:
+            clipped = align_clipped(images, alignment)
             images, covered = align(images, alignment)
         elif moves and mode is False:
             notes.append(
@@ -264,7 +272,11 @@ class _Registered:
             gains = exposure_gains(images, alignment.reference, covered)
             if (gains != 1).any():
                 images = Slices([partial(_with_gain, images, index, gain) for index, gain in enumerate(gains)])
-        return cls(images, covered, alignment, aligned, gains, notes)
+        return cls(images, covered, clipped, alignment, aligned, gains, notes)
+
+
+def _clipped(images: Sequence[np.ndarray], index: int) -> np.ndarray:
+    return clipped_pixels(images[index])
 
 
 def _with_gain(images: Sequence[np.ndarray], index: int, gain: np.ndarray) -> np.ndarray:
@@ -381,6 +393,13 @@ def _contradiction(known_px_m: float, found: BlurScale, sources: Mapping[str, st
         f"{found.value_px_m:.3g} (+- {100 * found.relative_std:.2g} %); {owner} was used. {cause}, or focus distances that "
         f"are nominal, do that: {remedy} have k fitted (refine.fit=[k])"
     ]
+
+
+def reduced_clipped(clipped: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H,W,3) bool at another (height, width): where any of the averaged pixels is clipped, the average is too small."""
+    if clipped.shape[:2] == size or not clipped.any():
+        return clipped if clipped.shape[:2] == size else np.zeros((*size, 3), bool)
+    return cv2.resize(clipped.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_AREA) > 0
 
 
 def reduced(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

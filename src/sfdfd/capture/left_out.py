@@ -18,7 +18,7 @@ from sfdfd.data.images import to_float
 from sfdfd.data.photographs import Photographs
 from sfdfd.measures.left_out import Judged, judge, neighbours, render_slice
 from sfdfd.optics.render import Renderer
-from sfdfd.stack import FocalStack, Prediction
+from sfdfd.stack import SATURATED, FocalStack, Prediction
 
 __all__ = ["LeftOut", "left_out_slices", "registered_onto", "whole_stack"]
 
@@ -147,9 +147,12 @@ def whole_stack(
         images.append(to_float(reduced(moved, size)))
         covered.append(torch.from_numpy(reduced(reach.astype(np.float32), size)))
     order = torch.tensor((*(capture.photographs.places or ()), *(aside.places or ()))).argsort()
+    judged = torch.stack(images)[None]
+    clipped = torch.cat([stack.saturated(), judged >= SATURATED], 1)[:, order]
     return replace(
         stack,
-        images=torch.cat([stack.images, torch.stack(images)[None]], 1)[:, order],
+        images=torch.cat([stack.images, judged], 1)[:, order],
+        clipped=clipped if bool(clipped.any()) else None,
         covered=torch.cat([stack.shown(), torch.stack(covered)[None]], 1)[:, order],
         focus_distances_m=torch.cat([stack.focus_distances_m, torch.tensor([focus])], 1)[:, order],
         slice_mask=torch.ones(1, len(order), dtype=torch.bool),

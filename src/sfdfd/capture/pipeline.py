@@ -23,7 +23,7 @@ from sfdfd.capture.example import named_photographs
 from sfdfd.capture.left_out import LeftOut, left_out_slices
 from sfdfd.capture.memory import photographs_in_memory
 from sfdfd.data.description import OPTICS_KEYS, STACK_KEYS
-from sfdfd.data.images import USUAL_PX, to_float, working_px_for
+from sfdfd.data.images import USUAL_PX, channels_first, to_float, working_px_for
 from sfdfd.data.photographs import Photographs
 from sfdfd.errors import InputError, checked_choice, checked_keywords
 from sfdfd.inference.estimator import DEFAULT_SECONDS, DefocusEstimator, Solution
@@ -166,8 +166,9 @@ class PreparedPhotographs:
         stack = capture.stack(working_px).with_optics(BlurModel.of(self._renderer))
         covered = None if capture.common.all() else capture.covered.mapped(torch.from_numpy)
         slices = [lambda i=i: to_float(photographs.images[i]) for i in range(len(photographs.images))]
+        clipped = None if stack.clipped is None else capture.clipped.mapped(channels_first)
         solution = self.estimator.solve_reduced(
-            stack, slices, capture.camera, covered, defocus=False, progress=progress
+            stack, slices, capture.camera, covered, clipped=clipped, defocus=False, progress=progress
         )
         for line in _refinement_lines(solution.refinement):
             say(line)

@@ -24,7 +24,18 @@ __all__ = ["CachedStacks", "file_identity"]
 
 VERSION = 4
 """Of what is stored and how it is made; a change of synthesis or alignment raises it."""
-ARRAYS = ("images", "focus_distances_m", "near_m", "far_m", "slice_mask", "depth_m", "aif", "valid", "covered")
+ARRAYS = (
+    "images",
+    "focus_distances_m",
+    "near_m",
+    "far_m",
+    "slice_mask",
+    "depth_m",
+    "aif",
+    "valid",
+    "covered",
+    "clipped",
+)
 
 
 def file_identity(path: Path) -> list[Any]:

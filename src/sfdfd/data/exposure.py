@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-__all__ = ["even_exposure", "exposure_gains", "with_gain"]
+from sfdfd.stack import SATURATED
+
+__all__ = ["clipped_pixels", "even_exposure", "exposure_gains", "with_gain"]
 
 Array = np.ndarray
+
+
+def clipped_pixels(image: Array) -> Array:
+    """(H,W,3) bool, where a photograph says only "at least so bright": at the top of its own type.
+
+    Args:
+        image: (H,W,3) uint8, uint16, or float in [0, 1], before anything is multiplied into it.
+    """
+    if image.dtype.kind == "u":
+        return image >= image.dtype.type(math.ceil(SATURATED * np.iinfo(image.dtype).max))
+    return image >= SATURATED
 
 
 def even_exposure(
@@ -36,33 +50,56 @@ def with_gain(image: Array, gain: Array) -> Array:
 def exposure_gains(images: Sequence[Array], reference: int, covered: Sequence[Array] | Array) -> Array:
     """(S,3) gains that bring every slice to the reference's exposure and white balance.
 
-    The gain is the median ratio of strongly smoothed images where both slices reach and neither is clipped: blur keeps local
-    means. Below 2 % of change a slice is left alone.
+    The gain is the median ratio of strongly smoothed images where both slices reach: blur keeps local means. It does not
+    keep those of clipped light, of which a blurred slice shows more than a sharp one, so only the half of the picture that
+    is farthest from whatever any slice has clipped is asked. Below 2 % of change a slice is left alone.
 
     Args:
         images: (H,W,3) each; each is asked for once.
         reference: index of the slice that stays as it is.
         covered: (H,W) bool each, where a slice shows something.
     """
-
-    def reduced(image: Array) -> Array:
-        height, width = image.shape[:2]
-        factor = min(1.0, 256 / max(height, width))
-        size = (max(8, round(width * factor)), max(8, round(height * factor)))
-        scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(scale)
-        return cv2.GaussianBlur(small, (0, 0), max(2.0, size[0] / 32))
-
-    small = [reduced(image) for image in images]
-    target, gains = small[reference], np.ones((len(small), 3))
-    for index, one in enumerate(small):
+    small, clipped = zip(*(_reduced(image) for image in images), strict=True)
+    far = _far_from(np.logical_or.reduce(clipped))
+    smooth = [_smoothed(one, far) for one in small]
+    target, gains = smooth[reference], np.ones((len(small), 3))
+    for index, one in enumerate(smooth):
         if index == reference:
             continue
         reach = cv2.resize(covered[index].astype(np.uint8), one.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
-        usable = reach & (np.maximum(one, target).max(-1) < 0.92) & (np.minimum(one, target).min(-1) > 0.02)
+        usable = far & reach & (np.maximum(one, target).max(-1) < 0.92) & (np.minimum(one, target).min(-1) > 0.02)
         if usable.sum() < 50:
             continue
         gain = np.median(target[usable] / one[usable], axis=0)
         if np.abs(gain - 1).max() > 0.02 and gain.min() > 0.2 and gain.max() < 5:
             gains[index] = gain
     return gains
+
+
+def _reduced(image: Array) -> tuple[Array, Array]:
+    """(h,w,3) of a range of 1, its longer side at most 256, and (h,w) bool where any of its pixels was clipped."""
+    height, width = image.shape[:2]
+    factor = min(1.0, 256 / max(height, width))
+    size = (max(8, round(width * factor)), max(8, round(height * factor)))
+    scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(scale)
+    clipped = cv2.resize(np.asarray(clipped_pixels(image).any(-1), np.float32), size, interpolation=cv2.INTER_AREA)
+    return small, clipped > 0
+
+
+def _far_from(clipped: Array) -> Array:
+    """(h,w) bool: the half of what is not clipped that is farthest from what is; all where nothing is."""
+    if not clipped.any() or clipped.all():
+        return ~clipped
+    distance = cv2.distanceTransform((~clipped).astype(np.uint8), cv2.DIST_L2, 5)
+    return distance >= np.median(distance[~clipped])
+
+
+def _smoothed(image: Array, usable: Array) -> Array:
+    """Blurred over usable pixels only."""
+    sigma = max(2.0, image.shape[1] / 32)
+    if usable.all():
+        return cv2.GaussianBlur(image, (0, 0), sigma)
+    weight = usable.astype(np.float32)
+    share = np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-3)
+    return cv2.GaussianBlur(image * weight[..., None], (0, 0), sigma) / share[..., None]

@@ -222,6 +222,11 @@ def to_float(array: np.ndarray) -> Float[Tensor, "3 h w"]:
     return torch.from_numpy(array.astype(np.float32) / np.float32(scale)).permute(2, 0, 1).contiguous()
 
 
+def channels_first(array: np.ndarray) -> Tensor:
+    """(H,W,C) -> (C,H,W), of its type."""
+    return torch.from_numpy(array).permute(2, 0, 1)
+
+
 def to_bytes(values: Tensor) -> Tensor:
     """[0, 1] -> uint8, rounded: how a photograph is stored; ``to_bytes(x).float().div(255)`` is what is read back."""
     return (values.clamp(0, 1) * 255).round().to(torch.uint8)

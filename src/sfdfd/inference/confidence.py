@@ -70,7 +70,9 @@ def depth_std_m(
             rendered = render(inverse)
         slope = (render(inverse + step) - render((inverse - step).clamp_min(1e-6))) / (2 * step[:, None, None])
         measurements = 3 * box(shown.sum(1)).clamp_min(1e-3)
-        variance = windowed((rendered - stack.images).square()) / measurements + ROUNDING_STD**2
+        residual = rendered - stack.images
+        residual = torch.where(stack.saturated(), residual.clamp_max(0), residual)
+        variance = windowed(residual.square()) / measurements + ROUNDING_STD**2
         # three colours say little more than one; pixels of a window are taken as independent
         signal = windowed(slope.square()) * WINDOW_PX**2 / 3
         from_texture = variance / (signal + variance / span.square())  # no worse than knowing nothing

@@ -47,8 +47,6 @@ LEAST_SAID = 0.5
 """A slice says so much at least, however little of it is explained."""
 BENT_RIPPLE = 0.1
 """q of bends in that of steps."""
-SATURATED = 254.5 / 255
-"""From here on a pixel says only "at least so bright"."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ class Energy:
         """(B,S,1,1,1) how much each slice says of the scene, 1 in the mean; see :meth:`weigh`."""
         self.explained = torch.ones_like(stack.near_m)
         """(B,) m, the mean of what the slices say before that; see :meth:`weigh`."""
-        self.saturated = stack.images >= SATURATED
+        self.saturated = stack.saturated()
         self.linear = bool(renderer.options.get("linear_light"))
         self.occludes = renderer.options.get("weighting") == "occlusion"
         self.drafts = False
@@ -234,7 +232,11 @@ class Energy:
         stack = self.stack
         start: Any = None if self.start is None else tuple(_halve(value[:, None])[:, 0] for value in self.start)
         images = self.halved_light(stack.images)
-        half = Energy(self.priors, stack.scaled(images, _halve(stack.shown())), self.renderer, start)
+        clipped: Tensor | None = None
+        if self.saturated.any():
+            clipped = F.max_pool2d(self.saturated.flatten(0, 1).to(images), 2, ceil_mode=True).bool()
+            clipped = clipped.unflatten(0, images.shape[:2])
+        half = Energy(self.priors, stack.scaled(images, _halve(stack.shown()), clipped), self.renderer, start)
         half.trust, half.said, half.explained = self.trust, self.said, self.explained
         return half
 

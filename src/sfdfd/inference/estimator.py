@@ -274,7 +274,9 @@ class DefocusEstimator(torch.nn.Module):
     def _predict_one(self, stack: FocalStack, progress: Progress | None) -> Prediction:
         small = self.reduced(stack)
         covered = None if stack.covered is None else list(stack.covered[0])
-        return self.solve_reduced(small, list(stack.images[0]), stack.camera[0], covered, progress=progress).full
+        clipped = list(saturated[0]) if bool((saturated := stack.saturated()).any()) else None
+        slices, camera = list(stack.images[0]), stack.camera[0]
+        return self.solve_reduced(small, slices, camera, covered, clipped=clipped, progress=progress).full
 
     def reduced(self, stack: FocalStack) -> FocalStack:
         """Return the stack at the working size; itself where it is no larger."""
@@ -289,6 +291,7 @@ class DefocusEstimator(torch.nn.Module):
         camera: Camera,
         covered: Sequence[Tensor] | None = None,
         *,
+        clipped: Sequence[Tensor] | None = None,
         defocus: bool = True,
         progress: Progress | None = None,
     ) -> Solution:
@@ -299,6 +302,7 @@ class DefocusEstimator(torch.nn.Module):
             slices: its images at full size, (3,H,W) each in [0, 1], or functions that make them.
             camera: of the full-size images.
             covered: (H,W) each, 0 where a slice shows nothing; None: everywhere.
+            clipped: (3,H,W) each, true where a slice says only "at least so bright"; None: nowhere.
             defocus: whether the full-size prediction gets its own defocus maps (S times the memory of its depth).
             progress: see :class:`sfdfd.inference.refine.Refiner`.
         """
@@ -306,7 +310,7 @@ class DefocusEstimator(torch.nn.Module):
         first = slices[0]() if callable(slices[0]) else slices[0]
         full = prediction
         if small.images.shape[-2:] != first.shape[-2:]:
-            full = enlarged(prediction, small, slices, camera, covered, defocus=defocus)
+            full = enlarged(prediction, small, slices, camera, covered, defocus=defocus, clipped=clipped)
         return Solution(small, prediction, full, refinement)
 
     def solve(self, stack: FocalStack, progress: Progress | None = None) -> tuple[Prediction, Refinement | None]:

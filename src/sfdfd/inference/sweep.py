@@ -80,7 +80,8 @@ def unexplained_by_sweep(stack: FocalStack, renderer: Renderer, planes: int = 32
 def sharpest_slices(stack: FocalStack, depth_m: Float[Tensor, "b h w"]) -> Float[Tensor, "b 3 h w"]:
     """At each pixel the slices that its depth says are sharpest, see :func:`sfdfd.networks.cost_volume.sharpest`."""
     radius_px = defocus_map_px(depth_m, stack.focus_distances_m, stack.camera)
-    return sharpest(stack.images, radius_px, stack.shown())
+    saturated = stack.saturated()
+    return sharpest(stack.images, radius_px, stack.shown(), saturated if bool(saturated.any()) else None)
 
 
 def _position(

@@ -11,7 +11,7 @@ from kornia.color import rgb_to_grayscale
 from kornia.filters import box_blur
 from torch import Tensor
 
-from sfdfd.networks.cost_volume import sharpest
+from sfdfd.networks.cost_volume import CLIPPED_WEIGHT, sharpest
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import defocus_map_px
 from sfdfd.stack import FocalStack, Prediction
@@ -29,6 +29,7 @@ def enlarged(
     camera: Camera,
     covered: Sequence[Tensor] | None = None,
     defocus: bool = True,
+    clipped: Sequence[Tensor] | None = None,
 ) -> Prediction:
     """A prediction at working size brought to the size of the full slices (a batch of one).
 
@@ -37,6 +38,7 @@ def enlarged(
         slices: (3,H,W) each in [0, 1], or functions that make them, so that not all need to be in memory.
         camera: of the full slices.
         covered: (H,W) each, 0 where a slice shows nothing.
+        clipped: (3,H,W) bool each, where a colour says only "at least so bright"; None where none does.
         defocus: whether to keep the (1,S,H,W) defocus maps, S times the depth's memory.
     """
     assert prediction.depth_std_m is not None and prediction.confidence is not None
@@ -45,10 +47,10 @@ def enlarged(
     size = (slices[0]() if callable(slices[0]) else slices[0]).shape[-2:]
     inverse = (1 / prediction.depth_m)[:, None]
     full = F.interpolate(inverse, size, mode="bilinear", align_corners=False)
-    aif = blend_slices(slices, (1 / full)[0, 0], focus, camera, covered)
+    aif = blend_slices(slices, (1 / full)[0, 0], focus, camera, covered, clipped)
     full = guided_upsampling(inverse, rgb_to_grayscale(prediction.aif), rgb_to_grayscale(aif[None]), 4, 1e-3)
     depth_m = 1 / full[:, 0].clamp(low, high)
-    aif = blend_slices(slices, depth_m[0], focus, camera, covered)[None]
+    aif = blend_slices(slices, depth_m[0], focus, camera, covered, clipped)[None]
     # what the slices have sharp, and from the AIF at working size what they all have blurred
     lacking = prediction.aif - F.interpolate(aif, prediction.aif.shape[-2:], mode="area")
     lacking = F.interpolate(lacking, size, mode="bilinear", align_corners=False)
@@ -66,10 +68,12 @@ def blend_slices(
     focus_distances_m: Float[Tensor, "s"],
     camera: Camera,
     covered: Sequence[Tensor] | None = None,
+    clipped: Sequence[Tensor] | None = None,
 ) -> Float[Tensor, "3 h w"]:
     """An all-in-focus image of the slices alone: at each pixel the ones that its depth says are sharpest.
 
-    Weights exp(-(r^2 - r_min^2) / (2 t^2)), r the blur radius in pixels and t = 0.7 px.
+    Weights exp(-(r^2 - r_min^2) / (2 t^2)), r the blur radius in pixels and t = 0.7 px; a tenth of that where ``clipped``
+    ((3,H,W) bool each) says that a colour is only known to be at least so bright.
     """
     smallest = _smallest_blur_px(depth_m, focus_distances_m, camera, covered)
     total: Tensor | None = None
@@ -81,6 +85,8 @@ def blend_slices(
         weight = torch.exp(((smallest.square() - radius.square()) / (2 * 0.7**2)).clamp_max(0)) + 1e-9
         if covered is not None:
             weight = weight * (covered[index] + 1e-12)
+        if clipped is not None:
+            weight = weight * torch.where(clipped[index], CLIPPED_WEIGHT, 1.0)
         total = weight * image if total is None else total.addcmul_(weight.expand_as(image), image)
         weights = weight if weights is None else weights.add_(weight)
     assert total is not None and weights is not None  # there are slices
@@ -133,7 +139,9 @@ def mended_aif(
     assert prediction.rendered is not None
     radius_px = defocus_map_px(prediction.depth_m, stack.focus_distances_m, stack.camera)
     shown = stack.shown()
-    lacking = sharpest(stack.images - prediction.rendered, radius_px, shown)
+    lacking = stack.images - prediction.rendered
+    lacking = torch.where(stack.saturated(), lacking.clamp_min(0), lacking)  # brighter than white is no fault
+    lacking = sharpest(lacking, radius_px, shown)
     seen = shown.amax(1).clamp_max(1) * torch.as_tensor(share).to(shown).reshape(-1, 1, 1)
     return (prediction.aif + seen[:, None] * lacking).clamp(0, 1)
 

@@ -14,7 +14,16 @@ from kornia.filters import gaussian_blur2d, laplacian
 from torch import Tensor, nn
 
 from sfdfd.errors import InputError, checked_whole
-from sfdfd.networks.cost_volume import LARGE_PX, RESIDUAL_FLOOR, Defocus, box, semi_global, sharpest, unexplained
+from sfdfd.networks.cost_volume import (
+    LARGE_PX,
+    RESIDUAL_FLOOR,
+    Defocus,
+    box,
+    lit_by_clipped,
+    semi_global,
+    sharpest,
+    unexplained,
+)
 from sfdfd.networks.interface import NetworkOutput, checked_size, convolution, pad_to_multiple, per_sample
 from sfdfd.optics.depth import depth_at
 from sfdfd.parts import part
@@ -106,7 +115,8 @@ class PlaneSweepNet(nn.Module):
             found = []
             for index in range(len(images)):
                 there = shown[index].flatten(1).any(1)
-                one = defocus._replace(ends_px=defocus.ends_px[index][there][None])
+                clipped = None if defocus.clipped is None else defocus.clipped[index][there][None]
+                one = defocus._replace(ends_px=defocus.ends_px[index][there][None], clipped=clipped)
                 found.append(sweep_logs(images[index][there], shown[index][there], one, self.planes))
             return torch.stack(found)
 
@@ -165,6 +175,10 @@ class PlaneSweepNet(nn.Module):
         believed = 2 * torch.sigmoid(self.belief(summary).float()) * self.trust
         answer = self.head(F.relu(features))[..., 0].float()
         logits = 10 * answer - 2 * believed * volume[:, 1]
+        if defocus.clipped is not None and not self.training:  # lamps are no texture it has learnt of: the sweep itself
+            lit = lit_by_clipped(images, defocus)[:, None]
+            lit = pad_to_multiple(F.max_pool2d(lit, 2, ceil_mode=True), self.multiple // 2)
+            logits = torch.lerp(logits, -2 * self.trust.detach() * volume[:, 1].float(), lit)
         share = torch.softmax(logits, 1)
         mean, about = (torch.einsum("bdhw,d->bhw", share, self._steps(share) ** power) for power in (1, 2))
         halves, variance = self._position(share), about - mean.square()
@@ -186,7 +200,10 @@ class PlaneSweepNet(nn.Module):
         found: list[Tensor] = [images.new_empty(len(images), *lead, height, width) for lead in ((), (3,), ())]
         for rows, columns in product(_tiles(height), _tiles(width)):
             cut = (..., slice(*rows.around), slice(*columns.around))
-            told = defocus._replace(shown=None if defocus.shown is None else defocus.shown[cut])
+            told = defocus._replace(
+                shown=None if defocus.shown is None else defocus.shown[cut],
+                clipped=None if defocus.clipped is None else defocus.clipped[cut],
+            )
             output = self(
                 images[cut], focus_distances_m, near_m=near_m, far_m=far_m, slice_mask=slice_mask, defocus=told,
                 costs=costs[..., rows.halves, columns.halves],
@@ -248,7 +265,7 @@ class PlaneSweepNet(nn.Module):
     @staticmethod
     def _sharpest(images: Tensor, position: Tensor, defocus: Defocus, shown: Tensor) -> Tensor:
         near_px, far_px = defocus.ends_px[..., None, None].unbind(2)
-        return sharpest(images, far_px + position[:, None] * (near_px - far_px), shown)
+        return sharpest(images, far_px + position[:, None] * (near_px - far_px), shown, defocus.clipped)
 
 
 class Tile(NamedTuple):
