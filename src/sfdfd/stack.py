@@ -326,11 +326,7 @@ class FocalStack:
         saturated = self.saturated()
         if not saturated.any():
             return None
-        return (
-            F.adaptive_max_pool2d(saturated.flatten(0, 1).to(self.images), (height, width))
-            .bool()
-            .view(*saturated.shape[:3], height, width)
-        )
+        return area_resized(saturated.to(self.images), height, width) > 0
 
     def _mapped(self, function) -> FocalStack:
         tensors = [field.name for field in fields(self) if isinstance(getattr(self, field.name), Tensor)]
