@@ -16,7 +16,8 @@ from sfdfd.optics import DefocusRenderer
 from sfdfd.report.portrait import write_portrait
 
 Tag = ExifTags.Base
-WIDTH, HEIGHT, PITCH_M, FOCAL_MM, EQUIVALENT_MM = 120, 80, 4e-6, 6.5, 28
+WIDTH, HEIGHT, FOCAL_MM, EQUIVALENT_MM = 120, 80, 6.5, 28
+PITCH_M = 1e-3 * FOCAL_MM * np.hypot(36, 24) / EQUIVALENT_MM / np.hypot(WIDTH, HEIGHT)  # a sensor that can be
 
 
 def photograph_exif(orientation, *, pitch=True):
@@ -103,11 +104,13 @@ def test_float_slices_say_it_too(tmp_path):
     image = np.random.default_rng(0).random((20, 30, 3), dtype=np.float32)
     Image.new("RGB", (30, 20)).save(tmp_path / "p.png", exif=photograph_exif(1))
     facts = read_photograph(tmp_path / "p.png")[1]
-    exif = carried_exif(facts, (20, 30), camera={"pixel_pitch_m": PITCH_M})
+    exif = carried_exif(facts, (20, 30), camera={"pixel_pitch_m": 4 * PITCH_M})  # the file is a quarter of the size
     write_float_tiff(tmp_path / "a.tif", image, exif)
     read, said = read_photograph(tmp_path / "a.tif")
     assert np.array_equal(read, image) and said.colour_source.startswith("embedded profile")
-    assert (said.focal_length_m, said.f_number, said.pixel_pitch_m) == pytest.approx((FOCAL_MM / 1000, 1.8, PITCH_M))
+    assert (said.focal_length_m, said.f_number, said.pixel_pitch_m) == pytest.approx(
+        (FOCAL_MM / 1000, 1.8, 4 * PITCH_M)
+    )
     assert (said.tags[Tag.Make], said.tags[Tag.DateTimeOriginal]) == ("Maker", "2026:05:01 12:00:00")
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.pages.first.tags["ExifTag"].value["FocalLength"][0] / file.pages.first.tags["ExifTag"].value[

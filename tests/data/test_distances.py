@@ -145,7 +145,7 @@ def test_whole_centimetres_carry_their_rounding_and_equal_neighbours_are_spread(
     pytest.importorskip("exifread")
     told = (6, 6, 6, 7, 7, 9, 65535)
     for index, centimetres in enumerate(told):
-        write_canon(tmp_path / f"{index}.jpg", FLAT, centimetres)
+        write_canon(tmp_path / f"{index}.jpg", FLAT + np.uint8(index), centimetres)
     found = read_photographs(tmp_path)
     focus = np.array(found.focus_distances_m)
     assert (np.diff(focus) > 0).all() and np.isinf(focus[-1])
