@@ -63,14 +63,15 @@ def test_recorded_stacks_are_blurred_like_photographs(photographs_folder, tmp_pa
         assert {key: protocol["calibration_renderer"][key] for key in default} == {
             key: protocol["model_renderer"][key] for key in default
         }
-        return {key: protocol["model_renderer"][key] for key in default}
+        return protocol["inverted"]
 
-    assert model() == model("checkpoint=pretrained") == default
+    photographs = ["disc, occlusion weighting, linear light"]
+    assert model() == model("checkpoint=pretrained") == photographs
     with (root / "stack.yaml").open("a") as file:
         file.write("optics: {psf: gaussian, weighting: source}\n")
-    assert model() == {**default, "psf": "gaussian", "weighting": "source"}
+    assert model() == ["gaussian, source weighting, linear light, sigma_scale 0.5"]
     said = model("optics.psf=disc", "optics.weighting=target", "optics.linear_light=false")
-    assert said == {**default, "weighting": "target", "linear_light": False}
+    assert said == ["disc, target weighting, sRGB codes"]
 
 
 def test_left_out_slices_judge_every_method(rgbd_folder, tmp_path):

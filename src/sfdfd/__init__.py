@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sfdfd.networks.classical import classical_network
     from sfdfd.networks.daif import DAIFNet
     from sfdfd.networks.sweep import PlaneSweepNet
-    from sfdfd.optics.blur_model import PHOTOGRAPH_BLUR, BlurModel
+    from sfdfd.optics.blur_model import BlurModel
     from sfdfd.optics.camera import Camera
     from sfdfd.optics.render import DefocusRenderer, defocus_map_px, render_blurred, render_focal_stack
     from sfdfd.stack import FocalStack, Method, Prediction
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "PHOTOGRAPH_BLUR": "sfdfd.optics.blur_model",
     "BlurModel": "sfdfd.optics.blur_model",
     "Camera": "sfdfd.optics.camera",
     "DAIFNet": "sfdfd.networks.daif",
@@ -54,7 +53,6 @@ _HOMES = {
 }
 """The public names and the modules that define them; each is imported when it is first used (PEP 562)."""
 __all__ = [
-    "PHOTOGRAPH_BLUR",
     "BlurModel",
     "Camera",
     "DAIFNet",

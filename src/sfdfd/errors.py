@@ -27,7 +27,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class InputError(ValueError):
-    """Bad input from the user; the message says what was expected, what came, and the key or file that mends it."""
+    """Bad input from the user; the message says what was expected, what came, and the key or file that mends it.
+
+    Examples:
+        >>> from sfdfd import Camera
+        >>> try:
+        ...     Camera(focal_length_m=-0.05, f_number=2.0, pixel_pitch_m=4e-6)
+        ... except InputError as error:
+        ...     print("camera.focal_length_m" in str(error))
+        True
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 class _Short(reprlib.Repr):

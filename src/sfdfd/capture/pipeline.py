@@ -72,6 +72,10 @@ class AlignSettings:
 
     Raises:
         InputError: ``only`` is no boolean, or ``load`` contradicts ``mode``.
+
+    Examples:
+        >>> AlignSettings(mode=False).exposure
+        True
     """
 
     mode: bool | str = "auto"
@@ -195,6 +199,11 @@ class PhotographPrediction:
         prepared: the photographs, registered, with camera and settings.
         solution: the prediction at the working size and at full size (batches of one).
         facts: what ``prediction.json`` says besides figures of the files.
+
+    Examples:
+        >>> found = predict_photographs("example", refine_seconds=0, weights=None)
+        >>> found.confidence.shape, found.notes
+        (torch.Size([240, 320]), [])
     """
 
     prepared: PreparedPhotographs

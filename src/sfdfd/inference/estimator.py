@@ -148,7 +148,7 @@ class DefocusEstimator(torch.nn.Module):
         Examples:
             >>> print(DefocusEstimator.from_pretrained())
             DefocusEstimator(
-              network: PlaneSweepNet, 2,180,294 parameters
+              network: PlaneSweepNet, 2,170,647 parameters
               inverts: disc, occlusion weighting, linear light, where a stack does not say how it was blurred
               refinement: 10 s for each stack
               working_px: auto

@@ -34,7 +34,7 @@ class BlurModel:
 
     Examples:
         >>> from sfdfd.optics import DefocusRenderer
-        >>> BlurModel(psf="disc", linear_light=True).applied_to(DefocusRenderer(sigma_scale=0.5)).psf
+        >>> BlurModel(psf="disc", linear_light=True).applied_to(DefocusRenderer(sigma_scale=0.5)).options["psf"]
         'disc'
     """
 
