@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +31,7 @@ __all__ = ["CONFIG_KEY", "DepthFromDefocus", "NotFiniteError", "depth_spread"]
 CONFIG_KEY = "sfdfd_config"
 """Where a checkpoint carries the run's resolved configuration, as plain Python."""
 LEAST_SEEN = 2
-"""So many slices a network sees at least, however many are left out."""
+"""The fewest real slices that a network sees of a stack, however many are left out."""
 
 
 def depth_spread(depth_m: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
@@ -70,8 +71,8 @@ class DepthFromDefocus(lightning.LightningModule):
         channels_last: keep convolutions in channels-last memory (about twice as fast on CPUs).
         compile: compile the network with torch.compile for training steps (needs a C++ compiler; validation runs eager).
         left_out: slices of each stack, drawn at random, that the network does not see in a training step and the loss
-            compares as well: what it answers has to predict photographs that it does not know. Two remain to it at least.
-            (The judge of a real stack, as a teacher.)
+            compares as well: what it answers has to predict photographs that it does not know. Two real ones remain to it at
+            least; of a stack of two, none is left out. (The judge of a real stack, as a teacher.)
         skip_nonfinite: how many steps with a NaN or infinite loss or gradient may be left out; one more ends the run, with
             its batch saved as ``nonfinite_STEP.pt`` in the run folder.
         camera: the model's camera where it is not the data's; None takes the camera that each stack carries.
@@ -134,11 +135,21 @@ class DepthFromDefocus(lightning.LightningModule):
         return rendered(answer_of(self.network, self.renderer, given, self._finite_output), self.renderer, stack)
 
     def _sparser(self, stack: FocalStack) -> FocalStack:
-        """What the network sees of a batch in training."""
-        count = stack.images.shape[1]
-        kept = max(count - self.left_out, min(count, LEAST_SEEN))
-        chances = chances_of(stack.draw, len(stack), "left out", count)
-        return stack.with_slices(chances.argsort(1)[:, :kept].sort(1).values.to(stack.images.device))
+        """Draw the slices that the network sees of each sample in training, from that sample's real slices.
+
+        A sample with n real slices keeps n - ``left_out`` of them, at least ``LEAST_SEEN`` (all, where it has no more).
+        Which ones depends on its draw alone, not on the batch. Samples that keep fewer than others are padded.
+        """
+        real = stack.slice_mask.cpu()
+        chances = chances_of(stack.draw, len(stack), "left out", real.shape[1]).masked_fill(~real, torch.inf)
+        available = real.sum(1)
+        kept = torch.maximum(available - self.left_out, available.clamp_max(LEAST_SEEN))
+        drawn = chances.argsort(1)[:, : int(kept.max())]
+        is_kept = torch.arange(drawn.shape[1]) < kept[:, None]
+        drawn = drawn.masked_fill(~is_kept, real.shape[1]).sort(1).values  # in the stack's order, padding last
+        # padding repeats a slice that is kept, so that nothing of one that is left out can be seen
+        shorter = stack.with_slices(torch.where(is_kept, drawn, drawn[:, :1]).to(stack.images.device))
+        return replace(shorter, slice_mask=is_kept.to(stack.slice_mask.device))
 
     def _finite_output(self, *arguments: Any, **known: Any) -> NetworkOutput:
         network = self.compiled if self.training and self.compiled is not None else self.network
