@@ -24,7 +24,9 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training.dashboards import tell_alert
+from sfdfd.training.device import checked_precision
 from sfdfd.training.place import settle_place
+from sfdfd.training.sharding import clip_sharded
 
 __all__ = ["CONFIG_KEY", "DepthFromDefocus", "NotFiniteError", "depth_spread"]
 
@@ -124,6 +126,14 @@ class DepthFromDefocus(lightning.LightningModule):
         # a function, not a module: state_dict must not hold the network twice. Static shapes: the crop's is always the same
         self.compiled = torch.compile(self.network.forward, dynamic=False) if compile else None
 
+    def setup(self, stage: str) -> None:
+        """Refuse what this module cannot be computed in, before the first step.
+
+        Raises:
+            InputError: the trainer's precision is none of float32 and its mixed ones.
+        """
+        checked_precision(self.trainer.precision)
+
     def forward(self, stack: FocalStack) -> Prediction:
         """Predict and render an unpadded batch; see :class:`sfdfd.stack.Prediction`.
 
@@ -207,16 +217,27 @@ class DepthFromDefocus(lightning.LightningModule):
             rank_zero_warn(f"step {step}: the loss is not finite; left out ({self.nonfinite_steps} so far)")
             return
         path = Path(self.trainer.default_root_dir) / f"nonfinite_{step}.pt"
+        weights = self.trainer.strategy.lightning_module_state_dict()  # all processes gather it where it is sharded
         if self.trainer.is_global_zero:
             with written_aside(path) as part:
                 kept = {key: value for key, value in vars(stack).items() if isinstance(value, (Tensor, tuple))}
                 kept["camera"] = tuple(one.as_dict() for one in stack.camera)
-                torch.save({"batch": kept, "loss": losses, "state_dict": self.state_dict()}, part)
+                torch.save({"batch": kept, "loss": losses, "state_dict": weights}, part)
         tell_alert(self.trainer.loggers, "the loss is not finite", f"step {step}; the batch lies in {path}", step)
         raise InputError(
             f"step {step}: the loss is not finite ({', '.join(stack.name)}); the batch lies in {path}; a lower optimizer.lr "
             "usually mends it, module.skip_nonfinite=N leaves so many steps out"
         )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as ``trainer.gradient_clip_val`` asks, over all shards of the weights where they are sharded."""
+        if not clip_sharded(self.trainer, gradient_clip_val, gradient_clip_algorithm):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_end(self, outputs: Any, batch: FocalStack, batch_index: int) -> None:
         self.log("steps", float(self.trainer.global_step), logger=False)  # all that spawned processes hand back
