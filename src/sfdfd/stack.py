@@ -20,12 +20,14 @@ from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import defocus_map_px
 
-__all__ = ["FocalStack", "Method", "Prediction"]
+__all__ = ["FocalStack", "Method", "Prediction", "full_precision"]
 
 PIXELWISE = ("images", "covered", "depth_m", "aif", "valid")
 """The fields whose last two axes are the image's."""
 SLICEWISE = ("images", "focus_distances_m", "slice_mask", "covered")
 """The fields whose second axis is the slice."""
+LENGTHS = ("focus_distances_m", "near_m", "far_m", "depth_m")
+"""The fields in metres."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,13 +261,24 @@ class FocalStack:
         return self._with(tensors, function)
 
     def to(self, *args, **kwargs) -> FocalStack:
-        """The same batch with every tensor moved; takes a device (Lightning calls it). A dtype leaves masks as they are."""
+        """The same batch with every tensor moved; takes a device (Lightning calls it). A dtype leaves masks as they are, and
+        one of half precision lengths: it has three digits."""
 
         def moved(value: Tensor) -> Tensor:
             there = value.to(*args, **kwargs)
             return there if value.is_floating_point() else there.bool()
 
-        return self._mapped(moved)
+        lengths = {key: value for key in LENGTHS if (value := getattr(self, key)) is not None}
+        there = self._mapped(moved)
+        halved = {
+            key: value.to(getattr(there, key).device) for key, value in lengths.items() if _is_half(getattr(there, key))
+        }
+        return replace(there, **halved)
+
+    def in_full_precision(self) -> FocalStack:
+        """The same batch with half-precision tensors in float32, in which methods, losses and metrics compute; float64
+        stays."""
+        return self._mapped(full_precision)
 
     def pin_memory(self) -> FocalStack:
         """The same batch in pinned memory (the DataLoader calls it)."""
@@ -321,6 +334,11 @@ class Prediction:
         moved: dict[str, Any] = {k: None if v is None else v.to(*args, **kwargs) for k, v in vars(self).items()}
         return Prediction(**moved)
 
+    def in_full_precision(self) -> Prediction:
+        """The same prediction with half-precision tensors in float32; float64 stays."""
+        values: dict[str, Any] = {k: None if v is None else full_precision(v) for k, v in vars(self).items()}
+        return Prediction(**values)
+
     @classmethod
     def collate(cls, predictions: Sequence[Prediction]) -> Prediction:
         """One prediction of many, as :meth:`FocalStack.collate` joins their stacks: edges repeated where one is smaller,
@@ -355,6 +373,15 @@ class Method(Protocol):
 
     def __call__(self, stack: FocalStack) -> Prediction:
         """Predict; truth, where the stack has any, is not looked at."""
+
+
+def _is_half(value: Tensor) -> bool:
+    return value.dtype in (torch.float16, torch.bfloat16)
+
+
+def full_precision(value: Tensor) -> Tensor:
+    """Convert half precision to float32; anything else stays."""
+    return value.float() if _is_half(value) else value
 
 
 def _edges_repeated(values: Tensor, height: int, width: int) -> Tensor:

@@ -126,7 +126,7 @@ class DefocusEstimator:
         if weight is not None:
             stack = replace(stack, covered=weight)
         return Prediction.collate(
-            [self._predict_one(one.without_truth(), progress) for one in stack.seen_by(self.camera)]
+            [self._predict_one(one.without_truth(), progress) for one in stack.seen_by(self.camera).to(torch.float32)]
         )
 
     def _predict_one(self, stack: FocalStack, progress: Callable[[float, int, float], None] | None) -> Prediction:
@@ -147,7 +147,7 @@ class DefocusEstimator:
         self, stack: FocalStack, progress: Callable[[float, int, float], None] | None = None
     ) -> tuple[Prediction, Refinement | None]:
         """One stack at the size it has: start, refinement, confidence."""
-        home, stack = stack.images.device, stack.to(self.device)
+        home, stack = stack.images.device, stack.to(torch.float32).to(self.device)  # not every device has float64
         refinement = None
         if self.refiner is None or not self.refiner.enabled:
             prediction = self.start(stack)

@@ -24,7 +24,7 @@ from sfdfd.inference.energy import Energy, Priors, enlarged_to, priors_for, star
 from sfdfd.inference.lens import Lens, check_fitted
 from sfdfd.inference.uncertainty import lens_std
 from sfdfd.optics.render import Renderer
-from sfdfd.stack import FocalStack
+from sfdfd.stack import FocalStack, full_precision
 
 __all__ = ["Refinement", "Refiner"]
 
@@ -137,6 +137,7 @@ class Refiner:
             depth_std_m: (B,H,W) the start's own standard deviation: where it was sure, the result stays near it.
             progress: called with (share of the time or steps gone, step, energy); it may raise KeyboardInterrupt.
         """
+        stack, depth_m, aif = stack.in_full_precision(), full_precision(depth_m), full_precision(aif)
         if not self.enabled:
             return Refinement(depth_m, aif, torch.ones_like(stack.near_m), math.nan, math.nan, 0, 0.0)
         priors = priors_for(renderer, self.priors)

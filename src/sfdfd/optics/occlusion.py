@@ -378,7 +378,7 @@ def _jinc_table(length: int) -> tuple[Tensor, Tensor]:
 def _spectrum_slope(
     psf: PSF, size_px: float, shape: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Its derivative in the size, by a central difference in float64."""
-    step = 1e-4 * max(size_px, 0.1)
-    more, less = (_spectrum(psf, size, shape, torch.float64, device) for size in (size_px + step, size_px - step))
-    return ((more - less) / (2 * step)).to(dtype)
+    """Its derivative in the size, by a central difference in float64, on the CPU: not every device has that."""
+    step, cpu = 1e-4 * max(size_px, 0.1), torch.device("cpu")
+    more, less = (_spectrum(psf, size, shape, torch.float64, cpu) for size in (size_px + step, size_px - step))
+    return ((more - less) / (2 * step)).to(dtype).to(device)

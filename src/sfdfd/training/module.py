@@ -140,7 +140,7 @@ class DepthFromDefocus(lightning.LightningModule):
         Raises:
             NotFiniteError: the network's depth is no number somewhere.
         """
-        stack = stack.seen_by(self.camera)
+        stack = stack.seen_by(self.camera).in_full_precision()
         given = self._sparser(stack) if self.training and self.left_out else stack
         return rendered(answer_of(self.network, self.renderer, given, self._finite_output), self.renderer, stack)
 
@@ -179,7 +179,7 @@ class DepthFromDefocus(lightning.LightningModule):
         return {key: torch.cat([one[key] for one in terms])[order.to(terms[0][key].device)] for key in terms[0]}
 
     def training_step(self, batch: FocalStack, batch_index: int) -> Tensor:
-        stack = batch.without_truth()
+        stack = batch.without_truth().in_full_precision()
         if self.augmentation is not None:
             parts = [self.augmentation(part) for _, part in stack.parts()]
             stack = parts[0] if len(parts) == 1 else FocalStack.collate(parts)
