@@ -22,7 +22,7 @@ from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer, defocus_map_px, without_channel
 
-__all__ = ["FocalStack", "Method", "Prediction", "area_resized", "as_images", "renderer_for"]
+__all__ = ["FocalStack", "Method", "Prediction", "area_resized", "as_images", "full_precision", "renderer_for"]
 
 PIXELWISE = ("images", "covered", "clipped", "depth_m", "aif", "valid")
 """The fields whose last two axes are the image's."""
@@ -30,6 +30,8 @@ SLICEWISE = ("images", "focus_distances_m", "slice_mask", "covered", "clipped")
 """The fields whose second axis is the slice."""
 SATURATED = 254.5 / 255
 """From here on a value says only "at least so bright"."""
+LENGTHS = ("focus_distances_m", "near_m", "far_m", "depth_m")
+"""The fields in metres."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,13 +335,24 @@ class FocalStack:
         return self._with(tensors, function)
 
     def to(self, *args, **kwargs) -> FocalStack:
-        """The same batch with every tensor moved; takes a device (Lightning calls it). A dtype leaves masks as they are."""
+        """The same batch with every tensor moved; takes a device (Lightning calls it). A dtype leaves masks as they are, and
+        one of half precision lengths: it has three digits."""
 
         def moved(value: Tensor) -> Tensor:
             there = value.to(*args, **kwargs)
             return there if value.is_floating_point() else there.bool()
 
-        return self._mapped(moved)
+        lengths = {key: value for key in LENGTHS if (value := getattr(self, key)) is not None}
+        there = self._mapped(moved)
+        halved = {
+            key: value.to(getattr(there, key).device) for key, value in lengths.items() if _is_half(getattr(there, key))
+        }
+        return replace(there, **halved)
+
+    def in_full_precision(self) -> FocalStack:
+        """The same batch with half-precision tensors in float32, in which methods, losses and metrics compute; float64
+        stays."""
+        return self._mapped(full_precision)
 
     def pin_memory(self) -> FocalStack:
         """The same batch in pinned memory (the DataLoader calls it)."""
@@ -420,6 +433,11 @@ class Prediction:
         """The same prediction with every tensor moved."""
         moved: dict[str, Any] = {k: None if v is None else v.to(*args, **kwargs) for k, v in vars(self).items()}
         return Prediction(**moved)
+
+    def in_full_precision(self) -> Prediction:
+        """The same prediction with half-precision tensors in float32; float64 stays."""
+        values: dict[str, Any] = {k: None if v is None else full_precision(v) for k, v in vars(self).items()}
+        return Prediction(**values)
 
     @classmethod
     def collate(cls, predictions: Sequence[Prediction]) -> Prediction:
@@ -531,7 +549,9 @@ def _check_values(images: Tensor, what: str) -> None:
     low, high = (float(end) for end in images.detach().aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):
         count = int((~torch.isfinite(images)).sum())
-        raise InputError(f"{what}: {count} values are not finite; fill these pixels, or mark them in covered")
+        raise InputError(
+            f"{what}: {count} values are not finite; fill these pixels with any value, and mark them as not shown (covered)"
+        )
     if low < -SLACK or high > 1 + SLACK:
         cure = (
             "; divide by 255, or give uint8"
@@ -561,6 +581,15 @@ def _truth_for_all(stacks: Sequence[FocalStack]) -> list[FocalStack]:
                 changes[key] = torch.isfinite(stack.depth_m) & (stack.depth_m > 0)
         alike.append(replace(stack, **changes))
     return alike
+
+
+def _is_half(value: Tensor) -> bool:
+    return value.dtype in (torch.float16, torch.bfloat16)
+
+
+def full_precision(value: Tensor) -> Tensor:
+    """Convert half precision to float32; anything else stays."""
+    return value.float() if _is_half(value) else value
 
 
 def _edges_repeated(values: Tensor, height: int, width: int) -> Tensor:

@@ -38,7 +38,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     from sfdfd.inference.evaluation import print_metrics
     from sfdfd.inference.final_test import final_test, tell_test
     from sfdfd.training.callbacks import RunCheckpoint
-    from sfdfd.training.device import use_threads
+    from sfdfd.training.device import checked_precision, use_threads
 
     _quieten()
     resolve_optics(config)
@@ -47,6 +47,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     if elsewhere is not None:
         return elsewhere
     output_dir = Path(resolved["output_dir"])
+    checked_precision(resolved["trainer"]["precision"])
     use_threads(resolved["threads"])
     seed_everything(resolved["seed"])
     datamodule = instantiate(config.data)
@@ -189,10 +190,12 @@ def _continued(
 
 def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
     """The trainer; ``first_step`` is that of a run that is continued."""
-    from lightning.pytorch.callbacks import LearningRateMonitor
+    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+    from omegaconf import OmegaConf
 
     from sfdfd.training.loggers import ContinuedCSVLogger, LastingWandbLogger
     from sfdfd.training.resuming import WholeCheckpoints
+    from sfdfd.training.sharding import check_strategy
 
     loggers = [instantiate(node, **_called(node)) for node in (config.logger or {}).values()]
     for logger in loggers:
@@ -201,7 +204,13 @@ def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
     callbacks = [instantiate(node) for node in (config.callbacks or {}).values()]
     if not loggers:  # who has nobody to tell refuses to watch
         callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
-    return instantiate(config.trainer, logger=loggers or False, callbacks=callbacks, plugins=[WholeCheckpoints()])
+    strategy = config.trainer.strategy
+    if OmegaConf.is_config(strategy):
+        strategy = instantiate(strategy)
+    check_strategy(strategy, any(isinstance(one, ModelCheckpoint) for one in callbacks))
+    return instantiate(
+        config.trainer, strategy=strategy, logger=loggers or False, callbacks=callbacks, plugins=[WholeCheckpoints()]
+    )
 
 
 def _called(node: DictConfig) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from torch.utils.data import DataLoader, Dataset
 
 from sfdfd.data.cache import CachedStacks
@@ -242,7 +243,10 @@ class FocalStackDataModule(lightning.LightningDataModule):
         return self._loader(dataset, batch_sampler=batches)
 
     def _judging_loader(self, dataset: SizedDataset) -> DataLoader:
-        return self._loader(dataset, batch_size=1, sampler=Share(len(dataset), *self._rank()))
+        rank, ranks = self._rank()
+        if len(dataset) % ranks and isinstance(getattr(self.trainer, "strategy", None), FSDPStrategy):
+            rank, ranks = 0, 1  # each forward gathers sharded weights: the processes make equally many, so all make all
+        return self._loader(dataset, batch_size=1, sampler=Share(len(dataset), rank, ranks))
 
     def train_dataloader(self) -> DataLoader:
         return self._training_loader(self.dataset("train"))

@@ -49,6 +49,7 @@ def depth_std_m(
         >>> depth_std_m(stack, DefocusRenderer(sigma_scale=0.5), stack.depth_m, stack.aif).shape
         torch.Size([1, 48, 64])
     """
+    stack = stack.in_full_precision()
     inverse = 1 / depth_m
     span = (1 / stack.near_m - 1 / stack.far_m)[:, None, None]
     step = 0.001 * span

@@ -408,7 +408,8 @@ def energy_of(
     stack: FocalStack, renderer: Renderer, depth_m: Float[Tensor, "b h w"], aif: Float[Tensor, "b 3 h w"]
 ) -> Float[Tensor, "b"]:
     """The energy that :class:`Refiner` minimises, of a given answer, without its priors' options changed: (B,)."""
-    problem = Energy(priors_for(renderer, {}), stack.without_truth(), with_gradient(renderer))
+    stack = stack.without_truth().in_full_precision()
+    problem = Energy(priors_for(renderer, {}), stack, with_gradient(renderer))
     with torch.no_grad():
         return problem.energy(*problem.unknowns(depth_m, aif, Lens((), *stack.images.shape[:2], like=aif)))
 

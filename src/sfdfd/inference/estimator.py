@@ -268,7 +268,10 @@ class DefocusEstimator(torch.nn.Module):
         if weight is not None:
             stack = replace(stack, covered=weight)
         return Prediction.collate(
-            [self._predict_one(one.without_truth(), progress) for one in stack.check().seen_by(self.camera)]
+            [
+                self._predict_one(one.without_truth(), progress)
+                for one in stack.check().seen_by(self.camera).to(torch.float32)
+            ]
         )
 
     def _predict_one(self, stack: FocalStack, progress: Progress | None) -> Prediction:
@@ -315,7 +318,8 @@ class DefocusEstimator(torch.nn.Module):
 
     def solve(self, stack: FocalStack, progress: Progress | None = None) -> tuple[Prediction, Refinement | None]:
         """Solve one stack at the size it has: start, refinement, confidence."""
-        home, stack = stack.images.device, stack.to(self.device).with_optics(self.optics)
+        home = stack.images.device
+        stack = stack.to(torch.float32).to(self.device).with_optics(self.optics)  # not every device has float64
         refinement = None
         if self.refiner is None or not self.refiner.enabled:
             prediction = self.start(stack)

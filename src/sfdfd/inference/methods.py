@@ -144,6 +144,7 @@ class ReducedMethod:
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
         """Depth, AIF and spread, without rendering them; the AIF with the detail of all pixels."""
+        stack = stack.in_full_precision()
         height, width = stack.images.shape[-2:]
         factor = math.sqrt(LARGE_PX / (height * width))
         if factor >= 1:
@@ -189,7 +190,7 @@ class RefinedMethod:
         What a model that explains the rest leaves of the sharpest slices is the AIF's, see
         :func:`sfdfd.inference.upsampling.mended_aif`; of one that does not, blur and alignment are to blame.
         """
-        stack, renderer = stack.check().seen_by(self.camera), renderer_for(stack, self.renderer)
+        stack, renderer = stack.check().seen_by(self.camera).in_full_precision(), renderer_for(stack, self.renderer)
         started = time.monotonic()
         depth_m, aif, depth_std_m = self._begun(stack)
         spent_s = time.monotonic() - started

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from sfdfd.inference.energy import Energy, Priors, enlarged_to, priors_for, star
 from sfdfd.inference.lens import Lens, check_fitted
 from sfdfd.inference.uncertainty import lens_std
 from sfdfd.optics.render import Renderer
-from sfdfd.stack import FocalStack
+from sfdfd.stack import FocalStack, full_precision
 
 __all__ = ["Refinement", "Refiner"]
 
@@ -113,6 +113,7 @@ class Refiner:
     def enabled(self) -> bool:
         return self.steps > 0 if self.steps is not None else self.seconds > 0
 
+    @torch.inference_mode(False)  # whatever the caller is in: the descent needs gradients
     def __call__(
         self,
         stack: FocalStack,
@@ -137,6 +138,13 @@ class Refiner:
             depth_std_m: (B,H,W) the start's own standard deviation: where it was sure, the result stays near it.
             progress: called with (share of the time or steps gone, step, energy); it may raise KeyboardInterrupt.
         """
+        stack = replace(stack, **{key: _for_autograd(value) for key, value in vars(stack).items()})
+        stack, depth_m, aif = (
+            stack.in_full_precision(),
+            full_precision(_for_autograd(depth_m)),
+            full_precision(_for_autograd(aif)),
+        )
+        depth_std_m = _for_autograd(depth_std_m)
         if not self.enabled:
             return Refinement(depth_m, aif, torch.ones_like(stack.near_m), math.nan, math.nan, 0, 0.0)
         priors = priors_for(renderer, self.priors)
@@ -255,6 +263,11 @@ class Refiner:
             rendered=shown,
             explained=problem.explained,
         )
+
+
+def _for_autograd(value: Any) -> Any:
+    """A copy of a tensor that was made in inference mode, which autograd does not take; anything else as it is."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 class _Clock:

@@ -58,7 +58,7 @@ def plane_sweep(
         True
     """
     found = []
-    for one in stack:
+    for one in stack.in_full_precision():
         height, width = one.images.shape[-2:]
         small = one.without_truth()
         if float(one.blur_at_ends_px().abs().max()) >= 12 and min(height, width) >= 96:
@@ -73,7 +73,7 @@ def plane_sweep(
 def unexplained_by_sweep(stack: FocalStack, renderer: Renderer, planes: int = 32) -> float:
     """What a sweep leaves unexplained at best, the mean of its smallest regularised costs: the less, the righter is the
     camera."""
-    costs = [_costs(one, renderer, planes).amin(0).mean() for one in stack.without_truth()]
+    costs = [_costs(one, renderer, planes).amin(0).mean() for one in stack.without_truth().in_full_precision()]
     return float(torch.stack(costs).mean())
 
 

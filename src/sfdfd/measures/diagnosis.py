@@ -166,7 +166,7 @@ def textured_share(stack: FocalStack) -> Float[Tensor, "b"]:
         >>> 0.5 < float(textured_share(example_stack())) <= 1
         True
     """
-    sharpness, missing = focus_measure(stack.images, 15), ~stack.slice_mask[:, :, None, None]
+    sharpness, missing = focus_measure(stack.in_full_precision().images, 15), ~stack.slice_mask[:, :, None, None]
     highest = sharpness.masked_fill(missing, -math.inf).amax(1)
     difference = highest - sharpness.masked_fill(missing, math.inf).amin(1)
     textured = (difference > TEXTURE_CHANGE[0]) & (difference > TEXTURE_CHANGE[1] * highest)

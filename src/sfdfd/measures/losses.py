@@ -210,6 +210,7 @@ class SelfSupervisedLoss(nn.Module):
 
     def forward(self, prediction: Prediction, stack: FocalStack) -> dict[str, Float[Tensor, "b"]]:
         """All terms, unweighted, per image, and their weighted sum as ``total``; the batch is not padded."""
+        prediction, stack = prediction.in_full_precision(), stack.in_full_precision()
         photometric: dict[str, Any] = {"ssim_weight": self.ssim_weight, "border_px": self.border_px}
         rendered = cast(Tensor, prediction.rendered)  # whoever trains has rendered
         images, aif, mask = stack.images, prediction.aif, stack.slice_mask

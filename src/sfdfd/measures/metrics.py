@@ -140,6 +140,7 @@ def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
         >>> 0 < row["depth/abs_rel"] < 1 and row["stack/psnr"] > 20
         True
     """
+    stack, prediction = stack.in_full_precision(), prediction.in_full_precision()
     batch = len(stack)
     rows = torch.full((batch, len(KEYS)), torch.nan, dtype=torch.float64)
     sums = torch.zeros(batch, len(DEPTH_KEYS) + 1, dtype=torch.float64)
@@ -156,7 +157,7 @@ def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
             rows[:, column[f"depth/abs_rel_{region}"]] = inside[0]["abs_rel"] / inside[1]
     if stack.aif is not None:
         rows[:, column["aif/psnr"]] = psnr(prediction.aif, stack.aif)
-        rows[:, column["aif/ssim"]] = ssim(prediction.aif, stack.aif).double().cpu()
+        rows[:, column["aif/ssim"]] = ssim(prediction.aif, stack.aif).cpu().double()
     if prediction.rendered is not None:
         weight = stack.shown()
         for index in range(batch):
@@ -165,7 +166,7 @@ def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
             shown = weight[index, real][:, None].expand_as(images)
             rows[index, column["stack/psnr"]] = psnr(rendered[None], images[None], shown[None])[0]
             seen = torch.where(shown > 0.5, rendered, images)  # what no slice shows is no difference
-            rows[index, column["stack/ssim"]] = ssim(seen, images).mean().double().cpu()
+            rows[index, column["stack/ssim"]] = ssim(seen, images).mean().cpu().double()
     return ImageMetrics(rows, sums)
 
 

@@ -39,12 +39,12 @@ def near_jumps(depth_m: Float[Tensor, "b h w"], reach_px: int = REACH_PX) -> Boo
 def plain(aif: Float[Tensor, "b 3 h w"]) -> Bool[Tensor, "b h w"]:
     """Pixels around which the AIF has next to no texture: the standard deviation of its grey value (the channels' mean) in
     a window of 9x9 pixels, less at the border, is below .02."""
-    grey = aif.mean(1, keepdim=True).double()
+    grey = aif.cpu().float().mean(1, keepdim=True).double()  # a variance; not every device has float64
 
     def mean(values: Tensor) -> Tensor:
         return F.avg_pool2d(values, PLAIN_WINDOW_PX, 1, PLAIN_WINDOW_PX // 2, count_include_pad=False)
 
-    return (mean(grey.square()) - mean(grey).square() < PLAIN_STD**2)[:, 0]
+    return (mean(grey.square()) - mean(grey).square() < PLAIN_STD**2)[:, 0].to(aif.device)
 
 
 def border(height: int, width: int, px: int = BORDER_PX) -> Bool[Tensor, "h w"]:

@@ -127,6 +127,7 @@ def convolution(inputs: int, outputs: int) -> nn.Sequential:
 
 def output_of(network: Callable[..., NetworkOutput], stack: FocalStack, **known: Any) -> NetworkOutput:
     """What a network answers to a stack (or its module, compiled), given what else it asks for; the batch is not padded."""
+    stack = stack.in_full_precision()
     return network(
         stack.images,
         stack.focus_distances_m,
@@ -162,6 +163,7 @@ def answer_of(
     network: Network, renderer: Renderer, stack: FocalStack, forward: Callable[..., NetworkOutput] | None = None
 ) -> NetworkOutput:
     """What the network says, as of :func:`predict_stack`, without rendering it."""
+    stack = stack.in_full_precision()
     known = {"defocus": defocus_of(stack, renderer)} if getattr(network, "needs_defocus", False) else {}
     return output_of(forward or network, stack, **known)
 
@@ -177,6 +179,7 @@ def depth_std_of(output: NetworkOutput, stack: FocalStack) -> Float[Tensor, "b h
 def rendered(output: NetworkOutput, renderer: Renderer, stack: FocalStack, known: Tensor | None = None) -> Prediction:
     """The prediction that this depth and AIF are, with the stack they would have produced: ``known``, where that is rendered
     already."""
+    stack = stack.in_full_precision()
     depth_m, aif = output.depth_m, output.aif
     return Prediction(
         depth_m=depth_m,

@@ -326,6 +326,7 @@ def psf_spectra(psf: PSF, sizes: Float[Tensor, "*n"], shape: tuple[int, int]) ->
     return lines[0][..., :, None] * lines[1][..., None, : shape[1] // 2 + 1]
 
 
+@torch.inference_mode(False)  # what is kept serves gradients, too, whoever asked first
 def _spectrum(psf: PSF, size_px: float, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     if isinstance(psf, DiscPSF):
         half = _frequencies(shape)  # of the rows up to the Nyquist frequency; the others mirror them
@@ -349,6 +350,7 @@ _kept_spectrum = lru_cache(maxsize=512)(_spectrum)
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)
 def _frequencies(shape: tuple[int, int]) -> Tensor:
     """(h//2+1, w//2+1) cycles per pixel, from 0 up."""
     rows, columns = (np.arange(n // 2 + 1) / n for n in shape)
@@ -370,6 +372,7 @@ _TABLE_DENSITY = 256
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def _jinc_table(length: int) -> tuple[Tensor, Tensor]:
     table = _jinc(torch.arange(length + 1, dtype=torch.float64) / _TABLE_DENSITY)
     return table[:-1].float(), table.diff().float()
@@ -378,7 +381,7 @@ def _jinc_table(length: int) -> tuple[Tensor, Tensor]:
 def _spectrum_slope(
     psf: PSF, size_px: float, shape: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Its derivative in the size, by a central difference in float64."""
-    step = 1e-4 * max(size_px, 0.1)
-    more, less = (_spectrum(psf, size, shape, torch.float64, device) for size in (size_px + step, size_px - step))
-    return ((more - less) / (2 * step)).to(dtype)
+    """Its derivative in the size, by a central difference in float64, on the CPU: not every device has that."""
+    step, cpu = 1e-4 * max(size_px, 0.1), torch.device("cpu")
+    more, less = (_spectrum(psf, size, shape, torch.float64, cpu) for size in (size_px + step, size_px - step))
+    return ((more - less) / (2 * step)).to(dtype).to(device)

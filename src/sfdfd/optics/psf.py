@@ -254,6 +254,7 @@ class PSFBasis:
         return self.quadrants.shape[-1] - 1
 
     @lru_cache(maxsize=32)  # noqa: B019 - bases are few, frozen, and cached for the life of the process themselves
+    @torch.inference_mode(False)  # what is kept serves gradients, too, whoever asked first
     def spectra(self, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """(L, height, width//2+1) the real spectra of the images on a padded grid."""
         rank, size, _ = self.quadrants.shape

@@ -193,7 +193,8 @@ def _rendered(
     hidden: Behind | None,
     options: RenderOptions,
 ) -> Tensor:
-    focus_distances_m = torch.as_tensor(focus_distances_m, device=aif.device)
+    dtype = aif.dtype if aif.dtype in (torch.float32, torch.float64) else torch.float32
+    focus_distances_m = torch.as_tensor(focus_distances_m, dtype=dtype, device=aif.device)
     depth_m = without_channel(depth_m)
     if aif.ndim != 4 or depth_m.ndim != 3 or (aif.shape[0], *aif.shape[2:]) != tuple(depth_m.shape):
         raise InputError(
@@ -201,7 +202,6 @@ def _rendered(
         )
     if not bool((torch.as_tensor(aperture) > 0).all()):
         raise InputError("aperture: expected positive factors on the blur radii, got one that is zero, negative or NaN")
-    dtype = aif.dtype if aif.dtype in (torch.float32, torch.float64) else torch.float32
     with torch.autocast(aif.device.type, enabled=False):  # FFTs and inverse depths need full precision
         aif, depth_m, focus_distances_m = (value.to(dtype) for value in (aif, depth_m, focus_distances_m))
         if options.weighting == "occlusion":

@@ -10,11 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import imageio.v3 as iio
 import lightning
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from rich.console import Console
@@ -26,6 +25,7 @@ from sfdfd.optics.render import Renderer
 from sfdfd.report.pictures import overview, to_rgb
 from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training.dashboards import tell_alert, tell_pictures
+from sfdfd.training.sharding import predict_on_all_ranks
 
 __all__ = ["CollapseDetector", "PictureLogger", "RunCheckpoint", "StepProgress"]
 
@@ -251,25 +251,28 @@ class PictureLogger(lightning.Callback):
         if trainer.global_step != self.drawn_step:
             self.write(trainer, module)
 
-    @rank_zero_only
     def write(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Write the pages now and hand them to the loggers that take pictures."""
+        """Write the pages now and hand them to the loggers that take pictures.
+
+        Every process predicts (where weights are sharded, none could alone); the first one writes.
+        """
         self.drawn_step = trainer.global_step
-        self.folder.mkdir(parents=True, exist_ok=True)
         dataset = trainer.datamodule.dataset("val")  # type: ignore[attr-defined] # set by Lightning without a type
-        was_training = module.training
-        module.eval()
         for index in range(min(self.samples, len(dataset))):
             stack: FocalStack = dataset[index].to(module.device)
-            with torch.no_grad():
-                prediction = module(stack)
-            if self.finish is not None:
-                camera, renderer = cast(Any, module.camera), cast(Any, module.renderer)
-                prediction = self.finish(prediction, stack.seen_by(camera), renderer)
-            picture = to_rgb(overview(stack, prediction))
-            iio.imwrite(self.folder / f"step_{trainer.global_step:06d}_{stack.name[0] or index}.png", picture)
-            tell_pictures(trainer.loggers, f"scenes/{index}", picture, trainer.global_step)
-        module.train(was_training)
+            prediction = predict_on_all_ranks(trainer, module, stack)
+            self._draw(trainer, module, index, stack, prediction)
+
+    @rank_zero_only
+    def _draw(
+        self, trainer: lightning.Trainer, module: Any, index: int, stack: FocalStack, prediction: Prediction
+    ) -> None:
+        if self.finish is not None:
+            prediction = self.finish(prediction, stack.seen_by(module.camera), module.renderer)
+        picture = to_rgb(overview(stack, prediction))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        iio.imwrite(self.folder / f"step_{trainer.global_step:06d}_{stack.name[0] or index}.png", picture)
+        tell_pictures(trainer.loggers, f"scenes/{index}", picture, trainer.global_step)
 
 
 class StepProgress(ProgressBar):

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from sfdfd.errors import InputError, checked_whole
+from sfdfd.errors import InputError, checked_whole, shown
 
-__all__ = ["peak_memory_gib", "pick_device", "use_threads"]
+__all__ = ["checked_precision", "peak_memory_gib", "pick_device", "use_threads"]
 
 
 def use_threads(threads: Any) -> None:
@@ -23,6 +23,35 @@ def use_threads(threads: Any) -> None:
     """
     if threads is not None:
         torch.set_num_threads(checked_whole(threads, "threads", 1))
+
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""What training computes in; optics, losses and metrics are float32 in each."""
+SHORT_PRECISIONS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+"""Lightning's short names."""
+
+
+def checked_precision(precision: Any) -> str:
+    """Lightning's name of a precision that training can be computed in.
+
+    Raises:
+        InputError: another one, with the one to use in its place.
+
+    Examples:
+        >>> checked_precision(32), checked_precision("bf16-mixed")
+        ('32-true', 'bf16-mixed')
+    """
+    name = SHORT_PRECISIONS.get(str(precision), str(precision))
+    if name in PRECISIONS:
+        return name
+    if name in ("bf16-true", "16-true"):
+        raise InputError(
+            f"trainer.precision={precision}: depth and optics need float32, which weights and stacks in half precision do "
+            f"not give; use trainer.precision={name.replace('true', 'mixed')} for half-precision convolutions"
+        )
+    raise InputError(
+        f"trainer.precision: expected {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {shown(precision)}"
+    )
 
 
 def peak_memory_gib() -> float:

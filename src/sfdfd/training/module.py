@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,14 +24,16 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training.dashboards import tell_alert
+from sfdfd.training.device import checked_precision
 from sfdfd.training.place import settle_place
+from sfdfd.training.sharding import clip_sharded
 
 __all__ = ["CONFIG_KEY", "DepthFromDefocus", "NotFiniteError", "depth_spread"]
 
 CONFIG_KEY = "sfdfd_config"
 """Where a checkpoint carries the run's resolved configuration, as plain Python."""
 LEAST_SEEN = 2
-"""So many slices a network sees at least, however many are left out."""
+"""The fewest real slices that a network sees of a stack, however many are left out."""
 
 
 def depth_spread(depth_m: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
@@ -70,8 +73,8 @@ class DepthFromDefocus(lightning.LightningModule):
         channels_last: keep convolutions in channels-last memory (about twice as fast on CPUs).
         compile: compile the network with torch.compile for training steps (needs a C++ compiler; validation runs eager).
         left_out: slices of each stack, drawn at random, that the network does not see in a training step and the loss
-            compares as well: what it answers has to predict photographs that it does not know. Two remain to it at least.
-            (The judge of a real stack, as a teacher.)
+            compares as well: what it answers has to predict photographs that it does not know. Two real ones remain to it at
+            least; of a stack of two, none is left out. (The judge of a real stack, as a teacher.)
         skip_nonfinite: how many steps with a NaN or infinite loss or gradient may be left out; one more ends the run, with
             its batch saved as ``nonfinite_STEP.pt`` in the run folder.
         camera: the model's camera where it is not the data's; None takes the camera that each stack carries.
@@ -124,22 +127,40 @@ class DepthFromDefocus(lightning.LightningModule):
         # a function, not a module: state_dict must not hold the network twice. Static shapes: the crop's is always the same
         self.compiled = torch.compile(self.network.forward, dynamic=False) if compile else None
 
+    def setup(self, stage: str) -> None:
+        """Refuse what this module cannot be computed in, before the first step.
+
+        Raises:
+            InputError: the trainer's precision is none of float32 and its mixed ones.
+        """
+        checked_precision(self.trainer.precision)
+
     def forward(self, stack: FocalStack) -> Prediction:
         """Predict and render an unpadded batch; see :class:`sfdfd.stack.Prediction`.
 
         Raises:
             NotFiniteError: the network's depth is no number somewhere.
         """
-        stack = stack.seen_by(self.camera)
+        stack = stack.seen_by(self.camera).in_full_precision()
         given = self._sparser(stack) if self.training and self.left_out else stack
         return rendered(answer_of(self.network, self.renderer, given, self._finite_output), self.renderer, stack)
 
     def _sparser(self, stack: FocalStack) -> FocalStack:
-        """What the network sees of a batch in training."""
-        count = stack.images.shape[1]
-        kept = max(count - self.left_out, min(count, LEAST_SEEN))
-        chances = chances_of(stack.draw, len(stack), "left out", count)
-        return stack.with_slices(chances.argsort(1)[:, :kept].sort(1).values.to(stack.images.device))
+        """Draw the slices that the network sees of each sample in training, from that sample's real slices.
+
+        A sample with n real slices keeps n - ``left_out`` of them, at least ``LEAST_SEEN`` (all, where it has no more).
+        Which ones depends on its draw alone, not on the batch. Samples that keep fewer than others are padded.
+        """
+        real = stack.slice_mask.cpu()
+        chances = chances_of(stack.draw, len(stack), "left out", real.shape[1]).masked_fill(~real, torch.inf)
+        available = real.sum(1)
+        kept = torch.maximum(available - self.left_out, available.clamp_max(LEAST_SEEN))
+        drawn = chances.argsort(1)[:, : int(kept.max())]
+        is_kept = torch.arange(drawn.shape[1]) < kept[:, None]
+        drawn = drawn.masked_fill(~is_kept, real.shape[1]).sort(1).values  # in the stack's order, padding last
+        # padding repeats a slice that is kept, so that nothing of one that is left out can be seen
+        shorter = stack.with_slices(torch.where(is_kept, drawn, drawn[:, :1]).to(stack.images.device))
+        return replace(shorter, slice_mask=is_kept.to(stack.slice_mask.device))
 
     def _finite_output(self, *arguments: Any, **known: Any) -> NetworkOutput:
         network = self.compiled if self.training and self.compiled is not None else self.network
@@ -159,7 +180,7 @@ class DepthFromDefocus(lightning.LightningModule):
         return {key: torch.cat([one[key] for one in terms])[order.to(terms[0][key].device)] for key in terms[0]}
 
     def training_step(self, batch: FocalStack, batch_index: int) -> Tensor:
-        stack = batch.without_truth()
+        stack = batch.without_truth().in_full_precision()
         if self.augmentation is not None:
             parts = [self.augmentation(part) for _, part in stack.parts()]
             stack = parts[0] if len(parts) == 1 else FocalStack.collate(parts)
@@ -197,16 +218,27 @@ class DepthFromDefocus(lightning.LightningModule):
             rank_zero_warn(f"step {step}: the loss is not finite; left out ({self.nonfinite_steps} so far)")
             return
         path = Path(self.trainer.default_root_dir) / f"nonfinite_{step}.pt"
+        weights = self.trainer.strategy.lightning_module_state_dict()  # all processes gather it where it is sharded
         if self.trainer.is_global_zero:
             with written_aside(path) as part:
                 kept = {key: value for key, value in vars(stack).items() if isinstance(value, (Tensor, tuple))}
                 kept["camera"] = tuple(one.as_dict() for one in stack.camera)
-                torch.save({"batch": kept, "loss": losses, "state_dict": self.state_dict()}, part)
+                torch.save({"batch": kept, "loss": losses, "state_dict": weights}, part)
         tell_alert(self.trainer.loggers, "the loss is not finite", f"step {step}; the batch lies in {path}", step)
         raise InputError(
             f"step {step}: the loss is not finite ({', '.join(stack.name)}); the batch lies in {path}; a lower optimizer.lr "
             "usually mends it, module.skip_nonfinite=N leaves so many steps out"
         )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as ``trainer.gradient_clip_val`` asks, over all shards of the weights where they are sharded."""
+        if not clip_sharded(self.trainer, gradient_clip_val, gradient_clip_algorithm):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_end(self, outputs: Any, batch: FocalStack, batch_index: int) -> None:
         self.log("steps", float(self.trainer.global_step), logger=False)  # all that spawned processes hand back

@@ -21,6 +21,7 @@ from sfdfd.networks.interface import Network, output_of
 from sfdfd.stack import FocalStack
 from sfdfd.training.dashboards import tell_histogram
 from sfdfd.training.device import peak_memory_gib
+from sfdfd.training.sharding import gradient_norm
 
 __all__ = ["StepMonitor", "ValidationMonitor"]
 
@@ -89,9 +90,9 @@ class StepMonitor(lightning.Callback):
         self, trainer: lightning.Trainer, module: Any, optimizer: torch.optim.Optimizer
     ) -> None:
         if self._measuring:
-            gradients = [p.grad for p in module.parameters() if p.grad is not None]
-            if gradients:
-                module.log("gradient/norm", torch.nn.utils.get_total_norm(gradients))
+            norm = gradient_norm(trainer, module)
+            if norm is not None:
+                module.log("gradient/norm", norm)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: FocalStack, batch_index: int
