@@ -427,7 +427,8 @@ class Prediction:
 
     def __getitem__(self, index: int) -> Prediction:
         """Return one sample as a batch of one."""
-        return Prediction(**{key: None if value is None else value[index][None] for key, value in vars(self).items()})
+        one: dict[str, Any] = {key: None if value is None else value[index][None] for key, value in vars(self).items()}
+        return Prediction(**one)
 
     def to(self, *args, **kwargs) -> Prediction:
         """The same prediction with every tensor moved."""
@@ -549,9 +550,7 @@ def _check_values(images: Tensor, what: str) -> None:
     low, high = (float(end) for end in images.detach().aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):
         count = int((~torch.isfinite(images)).sum())
-        raise InputError(
-            f"{what}: {count} values are not finite; fill these pixels with any value, and mark them as not shown (covered)"
-        )
+        raise InputError(f"{what}: {count} values are not finite; fill them in, and mark them as not shown (covered)")
     if low < -SLACK or high > 1 + SLACK:
         cure = (
             "; divide by 255, or give uint8"

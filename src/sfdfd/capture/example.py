@@ -82,7 +82,7 @@ def _example_read(said: Mapping[str, Any]) -> Photographs:
         folder.mkdir()
         for file, image in zip(example.files, example.images, strict=True):
             write_image(folder / file.name, to_float(image))
-        described = {
+        described: dict[str, Any] = {
             "camera": dict(example.camera),
             "focus_distances_m": list(example.focus_distances_m or ()),
             "near_m": example.near_m,

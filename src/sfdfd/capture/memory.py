@@ -52,7 +52,7 @@ def photographs_in_memory(images: Sequence[Any] | Tensor | np.ndarray, told: Map
     left_out = held_out(known.get("holdout"), len(arrays), focus)
     rest = remaining(left_out, len(arrays))
     wanted = min(wanted_slices(known.get("slices", "all"), len(arrays)), len(rest))
-    kept = rest
+    kept = list(rest)
     if wanted < len(rest):
         order = sorted(rest, key=lambda index: 1 / focus[index]) if focus is not None else list(rest)
         kept = sorted(order[place] for place in informative([sharpness(arrays[index]) for index in order], wanted))

@@ -403,14 +403,13 @@ def predict_photographs(
     given["camera"] = camera.as_dict() if isinstance(camera, Camera) else camera  # type: ignore[assignment]
     known |= {key: value for key, value in given.items() if value is not None}
     blur = optics.known() if isinstance(optics, BlurModel) else dict(optics or {})
-    steps = {} if refine_steps is None else {"steps": refine_steps}
     settings = PhotographSettings(
         told=known,
         holdout=holdout,
         slices=slices,
         checkpoint=None if weights is None else str(weights),
         optics=blur,
-        refiner=Refiner(seconds=refine_seconds, **steps),
+        refiner=Refiner(seconds=refine_seconds, steps=refine_steps),
         working_px=working_px,
         align=align if isinstance(align, AlignSettings) else AlignSettings(mode=align),
         device=device,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from sfdfd.data.cache import file_identity
@@ -48,7 +47,7 @@ def read_stack(
     kept, _ = photographs.parted()
     assert camera is not None and kept.focus_distances_m is not None and photographs.focus_distances_m is not None
     near_m, far_m = depth_range_m(kept.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m)
-    truth: dict[str, Tensor] = {}
+    truth: dict[str, Any] = {}
     if photographs.depth_m is not None:
         depth_m = torch.from_numpy(photographs.depth_m)
         truth["valid"] = torch.isfinite(depth_m) & (depth_m >= near_m) & (depth_m <= far_m)

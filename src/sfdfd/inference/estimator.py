@@ -23,11 +23,11 @@ from sfdfd.inference.methods import NetworkMethod, ReducedMethod, RefinedMethod,
 from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.upsampling import enlarged
 from sfdfd.networks.interface import Network
-from sfdfd.optics.blur_model import BLUR_KEYS, PHOTOGRAPH_BLUR, BlurModel
+from sfdfd.optics.blur_model import BLUR_KEYS, BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.stack import FocalStack, Method, Prediction
-from sfdfd.training.checkpoints import load_model
+from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS, load_model
 from sfdfd.training.device import pick_device
 
 __all__ = ["DEFAULT_SECONDS", "DefocusEstimator", "Solution"]
@@ -96,7 +96,7 @@ class DefocusEstimator(torch.nn.Module):
         working_px_for(working_px, 1.0, 1)  # a wrong one is refused here
         self.working_px, self.camera, self.refiner = working_px, camera, refiner
         self.optics = BlurModel().updated(optics)
-        self.renderer = DefocusRenderer(method="fast", **PHOTOGRAPH_BLUR.known()) if renderer is None else renderer
+        self.renderer = DefocusRenderer(method="fast", **PHOTOGRAPH_OPTICS) if renderer is None else renderer
         self.network = network
         self.register_buffer("_where", torch.empty(0), persistent=False)  # follows .to(device)
         self.start: Method = SweepMethod(self.renderer)
@@ -155,7 +155,7 @@ class DefocusEstimator(torch.nn.Module):
             )
         """
         told = _told(locals())
-        preferred = {"method": "fast", **PHOTOGRAPH_BLUR.known(), **_UNWINDOWED}
+        preferred = {"method": "fast", **PHOTOGRAPH_OPTICS}
         return cls._loaded(weights, told, preferred, refine_seconds, working_px, device, camera=False)
 
     @classmethod
@@ -192,7 +192,7 @@ class DefocusEstimator(torch.nn.Module):
         """
         told = _told(locals())
         of_run = checkpoint is not None and str(checkpoint) != "pretrained"
-        preferred = None if of_run else {"method": "fast", **PHOTOGRAPH_BLUR.known(), **_UNWINDOWED}
+        preferred = None if of_run else {"method": "fast", **PHOTOGRAPH_OPTICS}
         return cls._loaded(checkpoint, told, preferred, refine_seconds, working_px, device, camera=of_run)
 
     @classmethod
@@ -328,7 +328,6 @@ class DefocusEstimator(torch.nn.Module):
         return with_confidence(prediction, stack, self.renderer).to(home), refinement
 
 
-_UNWINDOWED = {"window_px": None, "smallest_radius_px": 0.0, "copied_radius_px": 0.0}
 _OPTIONS = (*BLUR_KEYS, "method", "layers", "level_px")
 
 

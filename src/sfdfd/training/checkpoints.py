@@ -18,6 +18,7 @@ from sfdfd.data.description import OPTICS_KEYS
 from sfdfd.data.fetch import sha256_of
 from sfdfd.data.files import written_aside
 from sfdfd.errors import InputError, checked_number
+from sfdfd.optics.blur_model import PHOTOGRAPH_BLUR
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.render import DefocusRenderer, Renderer
@@ -49,7 +50,7 @@ PRETRAINED = Path(__file__).resolve().parents[1] / "weights" / "pretrained.ckpt"
 DEFAULT_OPTICS = {"sigma_scale": 0.5}
 UNWINDOWED = {"window_px": None, "smallest_radius_px": 0.0, "copied_radius_px": 0.0}
 """What published renderers do, not done."""
-PHOTOGRAPH_OPTICS = {"psf": "disc", "linear_light": True, "weighting": "occlusion", "sigma_scale": 0.5, **UNWINDOWED}
+PHOTOGRAPH_OPTICS: dict[str, Any] = {**PHOTOGRAPH_BLUR.known(), **UNWINDOWED}
 """How photographs are blurred, whatever a checkpoint learnt from: light adds, lenses have round apertures, what is in front
 covers (``conf/data/recorded.yaml`` says the same). ``sigma_scale`` counts where the PSF is no disc."""
 OLD_NAMES = {"sfdfd.losses.SelfSupervisedLoss": "sfdfd.measures.losses.SelfSupervisedLoss"}
