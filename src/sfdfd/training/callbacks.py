@@ -14,6 +14,7 @@ from typing import Any
 
 import imageio.v3 as iio
 import lightning
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from rich.console import Console

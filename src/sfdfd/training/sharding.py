@@ -61,7 +61,7 @@ class ShardedStrategy(FSDPStrategy):
     @precision_plugin.setter
     def precision_plugin(self, precision_plugin: Precision | None) -> None:
         if isinstance(precision_plugin, FSDPPrecision):
-            precision_plugin = ShardedPrecision(precision_plugin.precision)
+            precision_plugin = ShardedPrecision(precision_plugin.precision)  # type: ignore[arg-type] # of FSDP: one of these
         self._precision_plugin = precision_plugin
 
 
