@@ -122,3 +122,14 @@ def test_importing_optics_imports_torch_alone():
         "print([m for m in ('lightning', 'hydra', 'wandb', 'matplotlib', 'omegaconf', 'torchmetrics') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_python_command_and_page_refine_for_the_same_time():
+    import inspect
+
+    from sfdfd.inference.refine import DEFAULT_SECONDS
+    from sfdfd.runs.command import CONF_DIR
+
+    assert yaml.safe_load((CONF_DIR / "predict.yaml").read_text())["refine"]["seconds"] == DEFAULT_SECONDS
+    for function in (predict_photographs, DefocusEstimator.from_pretrained):
+        assert inspect.signature(function).parameters["refine_seconds"].default == DEFAULT_SECONDS

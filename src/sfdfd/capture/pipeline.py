@@ -26,8 +26,8 @@ from sfdfd.data.description import OPTICS_KEYS, STACK_KEYS
 from sfdfd.data.images import USUAL_PX, channels_first, to_float, working_px_for
 from sfdfd.data.photographs import Photographs
 from sfdfd.errors import InputError, checked_choice, checked_keywords
-from sfdfd.inference.estimator import DEFAULT_SECONDS, DefocusEstimator, Solution
-from sfdfd.inference.refine import Refinement, Refiner
+from sfdfd.inference.estimator import DefocusEstimator, Solution
+from sfdfd.inference.refine import DEFAULT_SECONDS, Refinement, Refiner
 from sfdfd.inference.upsampling import sharpest_slice
 from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera

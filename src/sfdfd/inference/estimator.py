@@ -20,7 +20,7 @@ from torch import Tensor
 from sfdfd.data.images import working_px_for, working_size
 from sfdfd.errors import checked_keywords
 from sfdfd.inference.methods import NetworkMethod, ReducedMethod, RefinedMethod, SweepMethod, with_confidence
-from sfdfd.inference.refine import Refinement, Refiner
+from sfdfd.inference.refine import DEFAULT_SECONDS, Refinement, Refiner
 from sfdfd.inference.upsampling import enlarged
 from sfdfd.networks.interface import Network
 from sfdfd.optics.blur_model import BLUR_KEYS, BlurModel
@@ -30,10 +30,8 @@ from sfdfd.stack import FocalStack, Method, Prediction
 from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS, load_model
 from sfdfd.training.device import pick_device
 
-__all__ = ["DEFAULT_SECONDS", "DefocusEstimator", "Solution"]
+__all__ = ["DefocusEstimator", "Solution"]
 
-DEFAULT_SECONDS = 10.0
-"""Time for refinement unless told otherwise: in Python, of the command and on the page."""
 Progress = Callable[[float, int, float], None]
 
 

@@ -26,8 +26,10 @@ from sfdfd.inference.uncertainty import lens_std
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, full_precision
 
-__all__ = ["Refinement", "Refiner"]
+__all__ = ["DEFAULT_SECONDS", "Refinement", "Refiner"]
 
+DEFAULT_SECONDS = 10.0
+"""Time for the refinement of photographs unless told otherwise: in Python, of the command and on the page."""
 LEAST_SHARE = 1 / 3
 """Of the seconds, for the descent itself, however long the start took."""
 LEAST_STEPS, STEP_RATIO = 10, 5.0

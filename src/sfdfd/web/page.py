@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from sfdfd.data.images import IMAGE_SUFFIXES, to_bytes, write_image
 from sfdfd.errors import InputError
+from sfdfd.inference.refine import DEFAULT_SECONDS
 from sfdfd.report.refocus import FinishedPrediction
 from sfdfd.web.jobs import Job
 from sfdfd.web.origins import AllowedHosts
@@ -237,7 +238,9 @@ def _blocks(desk: Desk) -> gr.Blocks:
                 f_number = gr.Number(label="f-number", value=None, min_width=140)
                 pitch = gr.Number(label="Pixel pitch, µm", value=None, min_width=140)
         with gr.Row():
-            seconds = gr.Slider(2, 120, 30, step=1, label="Seconds for refinement", min_width=240, elem_id="seconds")
+            seconds = gr.Slider(
+                2, 120, DEFAULT_SECONDS, step=1, label="Seconds for refinement", min_width=240, elem_id="seconds"
+            )
             check = gr.Checkbox(
                 label="Keep one photograph aside", info="to check the answer by; better without where there are few",
                 elem_id="check", min_width=240,
