@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sfdfd.errors import InputError, one_line
 
 __all__ = ["WandbRun", "read_wandb", "wandb_files"]
@@ -82,12 +84,24 @@ def read_wandb(path: Path) -> WandbRun:
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined] # made at import
 
     run = WandbRun(path.parent / "files")
+    run.config.update(_written_config(run.folder / "config.yaml"))
     for raw in _records(path):
         try:
             _take_in(run, Record.FromString(raw))
         except (DecodeError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: a broken file of W&B ({one_line(error)[:160]})") from None
     return run
+
+
+def _written_config(path: Path) -> dict[str, Any]:
+    """Read the configuration that lies beside the file, which holds it some seconds later; empty where there is none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {str(key): one["value"] for key, one in values.items() if isinstance(one, dict) and "value" in one}
 
 
 def _take_in(run: WandbRun, record: Any) -> None:

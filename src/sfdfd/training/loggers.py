@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import yaml
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -20,6 +21,9 @@ from sfdfd.data.files import written_aside
 from sfdfd.errors import checked_choice, one_line
 
 __all__ = ["ContinuedCSVLogger", "LastingWandbLogger", "lasting", "wandb_logger"]
+
+CONFIG_FILE = "config.yaml"
+"""Where the configuration of an offline run lies, among the run's files."""
 
 
 class _WholeTable(ExperimentWriter):
@@ -143,9 +147,23 @@ class LastingWandbLogger(WandbLogger):
         with lasting():
             super().log_metrics(metrics, step)
 
+    @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
+        """Tell W&B the configuration, and write it into the folder of an offline run at once.
+
+        W&B's own file of an offline run is written seconds later, and nothing of it is there where the run is killed before.
+        """
         with lasting():
             super().log_hyperparams(params)
+            if self._wandb_init["mode"] == "offline":
+                self._write_config()
+
+    def _write_config(self) -> None:
+        """Write ``files/config.yaml`` in W&B's own form, ``KEY: {value: VALUE}``."""
+        folder = Path(str(self.experiment.dir))
+        values = {str(key): {"value": value} for key, value in dict(self.experiment.config).items()}
+        with written_aside(folder / CONFIG_FILE) as part:
+            part.write_text(yaml.safe_dump(values, sort_keys=True, allow_unicode=True), encoding="utf-8")
 
     def save(self) -> None:
         with lasting():
