@@ -9,9 +9,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import imageio.v3 as iio
+import numpy as np
 import pytest
+import torch
+import yaml
 
 from sfdfd.data.sources import FIRST, SOURCES
+from sfdfd.data.stacks import read_stack
 from sfdfd.runs.command import CONF_DIR
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +43,19 @@ def test_the_tests_that_a_page_names_exist(page, least):
     }
     named = set(re.findall(r"`(test_\w+)`", page))
     assert len(named) > least and named <= existing, named - existing
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"], ids=lambda page: page.name
+)
+def test_the_files_of_tests_and_the_tests_in_them_that_a_page_names_exist(page):
+    """NAME stands for what somebody adds; what the diffs of a page add is not there yet."""
+    text = page.read_text()
+    added = set(re.findall(r"^\+\+\+ b/(\S+)", text, re.MULTILINE))
+    for file in set(re.findall(r"tests/[\w/]+\.py", text)) - added:
+        assert "NAME" in file or (ROOT / file).is_file(), file
+    for file, name in re.findall(r"\b(test_\w+\.py)::(test_\w+)", text):
+        assert any(f"def {name}" in path.read_text() for path in (ROOT / "tests").rglob(file)), f"{file}::{name}"
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
@@ -93,6 +111,24 @@ def test_the_readme_names_experiments_and_data_that_exist():
     named = set(re.findall(r"experiment=(\w+)", readme))
     assert named and all((CONF_DIR / "experiment" / f"{name}.yaml").is_file() for name in named)
     assert all((CONF_DIR / "data" / f"{name}.yaml").is_file() for name in re.findall(r"(?<![.\w])data=(\w+)", readme))
+
+
+def test_a_stack_with_truth_is_written_as_the_page_says(tmp_path):
+    page = (ROOT / "docs" / "howto" / "own_data_set.md").read_text()
+    (described,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    depth_m, aif = np.linspace(1, 4, 384, dtype=np.float32).reshape(16, 24), np.full((16, 24, 3), 77, np.uint8)
+    depth_m[0, 0] = 0
+    truth = yaml.safe_load(described)["truth"]
+    (tmp_path / truth["aif"]).parent.mkdir()
+    (tmp_path / "stack.yaml").write_text(described)
+    np.save(tmp_path / truth["depth_m"], depth_m)
+    iio.imwrite(tmp_path / truth["aif"], aif)
+    for index in range(3):
+        iio.imwrite(tmp_path / f"{index}.png", np.random.default_rng(index).integers(0, 255, aif.shape, dtype=np.uint8))
+    stack = read_stack(tmp_path)
+    assert stack.images.shape == (1, 3, 3, 16, 24) and stack.camera[0].f_number == 8.0
+    assert stack.valid.sum() == 383 and float(stack.depth_m[0, -1, -1]) == 4
+    assert torch.allclose(stack.aif, torch.tensor(77 / 255))
 
 
 # ---------------------------------------------------------------- the diffs of "Add a part"

@@ -11,6 +11,7 @@ import functools
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -32,13 +33,16 @@ __all__ = [
     "instantiate",
     "keep_memory",
     "plain",
+    "quoted_path",
     "resolve_optics",
     "run_words",
     "say",
     "say_where_optics_differ",
     "seed_everything",
     "several_jobs",
+    "swept_keys",
     "told_optics",
+    "unquoted",
 ]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -87,7 +91,8 @@ def run_words() -> dict[str, Any]:
     known = [choices.get(key) for key in ("experiment", "data", "network", "loss")]
     given = [one for one in hydra.overrides.task if not one.startswith(ASIDE)]
     if several_jobs():
-        given = [one for one in given if one.split("=", 1)[0] in _swept(Path(hydra.sweep.dir))] or given
+        varied = swept_keys(Path(hydra.sweep.dir))
+        given = [one for one in hydra.overrides.task if one.split("=", 1)[0] in varied] or given
     words = [one.split("=", 1)[-1] if one.startswith("experiment=") else _short(one) for one in given]
     if not any(one.startswith("experiment=") for one in given) and known[0]:
         words.insert(0, known[0])
@@ -99,10 +104,20 @@ def run_words() -> dict[str, Any]:
 def _short(override: str) -> str:
     """``optimizer.lr=1e-3`` -> ``lr=1e-3``."""
     key, equals, value = override.lstrip("+").partition("=")
-    return f"{key.rsplit('.', 1)[-1]}{equals}{value}"
+    return f"{key.rsplit('.', 1)[-1]}{equals}{unquoted(value)}"
 
 
-def _swept(folder: Path) -> set[str]:
+def unquoted(value: str) -> str:
+    """The value of an override without the quotes that Hydra's grammar needs.
+
+    Examples:
+        >>> unquoted('"a folder"'), unquoted("[1,2]")
+        ('a folder', '[1,2]')
+    """
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
+def swept_keys(folder: Path) -> set[str]:
     """The keys that a multirun varies, by what Hydra has written into its folder."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
@@ -131,7 +146,16 @@ def _arguments(argv: list[str]) -> list[str]:
     multirun = any(argument in ("-m", "--multirun") for argument in argv)
     argv = [more for a in argv for more in ([a, f"output_dir={a[13:]}"] if a.startswith("sweep.resume=") else [a])]
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    return [f"{key}={a.split('=', 1)[1]}" if a.startswith("output_dir=") else a for a in argv]
+    return [f"{key}={quoted_path(a.split('=', 1)[1])}" if a.startswith("output_dir=") else a for a in argv]
+
+
+def quoted_path(path: str) -> str:
+    """A path as Hydra's grammar takes any, whatever stands in it (commas, brackets, =); one that is quoted stays."""
+    if path[:1] in ("'", '"') and path[-1:] == path[:1] and len(path) > 1:
+        return path
+    escaped = re.sub(r"(\\*)'", lambda found: 2 * found[1] + "\\'", path)  # backslashes count where a quote follows
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{trailing * chr(92)}'"
 
 
 def _reason(error: BaseException) -> str:
@@ -144,13 +168,14 @@ def _reason(error: BaseException) -> str:
 
 def _in_words(error: BaseException) -> str | None:
     """What the user can mend, in a line; None for a bug."""
-    from hydra.errors import HydraException, InstantiationException
+    from hydra.errors import HydraException, InstantiationException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.errno in UNUSABLE:
-        return f"{error.filename or 'output_dir'}: {error.strerror}"
+        help = "; number the jobs instead: hydra.sweep.subdir='${hydra.job.num}'" if _by_overrides(error) else ""
+        return f"{error.filename or 'output_dir'}: {error.strerror}{help}"
     if isinstance(error, InstantiationException):
         cause: BaseException | None = error
         while isinstance(cause, InstantiationException):
@@ -160,9 +185,31 @@ def _in_words(error: BaseException) -> str | None:
         if cause is not None and not isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
             return None
         return _reason(cause or error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, _reason(error))
+    ambiguous = re.match(r"Ambiguous value for argument '(.*)'$", str(error).split("\n", 1)[0])
+    if isinstance(error, HydraException) and ambiguous:
+        return _unreadable(ambiguous[1], "give -m for a sweep over its parts")
     if isinstance(error, HydraException) and str(error).startswith("Error merging override") and error.__cause__:
         return f"{_reason(error)}: {_reason(error.__cause__)}"
     return _reason(error) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
+
+
+def _by_overrides(error: OSError) -> bool:
+    """Whether a folder's name is too long because it lists a job's overrides (``hydra.job.override_dirname``)."""
+    return error.errno == errno.ENAMETOOLONG and str(error.filename or "").count("=") > 1
+
+
+def _unreadable(override: str, reason: str) -> str:
+    """What to write for an override that Hydra's grammar does not take as it stands."""
+    key, equals, value = override.partition("=")
+    if not equals or not value or value[0] in "[{'\"":
+        return f"{override}: {reason}"
+    text = shlex.quote(key + '="' + value.replace('"', '\\"') + '"')
+    lines = [f"{key}: {value!r} cannot be read as it stands; where it is one text, quote it twice: {text}"]
+    if "," in value:
+        lines.append(f"where it is a list, '{key}=[{value}]'; where it is a sweep over its parts, give -m")
+    return "; ".join(lines)
 
 
 @contextmanager

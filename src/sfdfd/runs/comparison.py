@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sfdfd.data.files import written_aside
-from sfdfd.runs.command import ASIDE, ERROR_FILE, failed_jobs
+from sfdfd.runs.command import ASIDE, ERROR_FILE, failed_jobs, swept_keys, unquoted
 from sfdfd.runs.record import logged
 
 __all__ = ["CompareRuns", "collect", "write_comparison"]
@@ -33,8 +33,11 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
                 error = "has not ended"
             rows.append({"run": str(run), "settings": settings, "metrics": metrics, "error": error})
     names = dict.fromkeys(name for row in rows for name in row["settings"])
+    swept = {key.lstrip("+") for folder in folders for key in swept_keys(folder)}
     varying = [
-        name for name in names if not name.startswith(ASIDE) and len({row["settings"].get(name) for row in rows}) > 1
+        name
+        for name in names
+        if (name in swept or not name.startswith(ASIDE)) and len({row["settings"].get(name) for row in rows}) > 1
     ]
     failed = any(row["error"] for row in rows)
     return [
@@ -60,7 +63,8 @@ def _overrides(path: Path) -> dict[str, str]:
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     given = [one for one in content if isinstance(one, str) and "=" in one] if isinstance(content, list) else []
-    return dict(one.lstrip("+").split("=", 1) for one in given)
+    pairs = (one.lstrip("+").split("=", 1) for one in given)
+    return {key: unquoted(value) for key, value in pairs}
 
 
 def _read(path: Path) -> dict[str, Any]:

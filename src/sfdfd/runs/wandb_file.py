@@ -94,7 +94,7 @@ def read_wandb(path: Path) -> WandbRun:
 
 
 def _written_config(path: Path) -> dict[str, Any]:
-    """The configuration that our logger (or W&B) wrote beside the file, which holds it some seconds later; empty without."""
+    """Read the configuration that lies beside the file, which holds it some seconds later; empty where there is none."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
