@@ -27,6 +27,7 @@ from sfdfd.data.images import USUAL_PX, channels_first, to_float, working_px_for
 from sfdfd.data.photographs import Photographs
 from sfdfd.errors import InputError, checked_choice, checked_keywords
 from sfdfd.inference.estimator import DEFAULT_SECONDS, DefocusEstimator, Solution
+from sfdfd.inference.out_of_range import note_on_out_of_range
 from sfdfd.inference.refine import Refinement, Refiner
 from sfdfd.inference.upsampling import sharpest_slice
 from sfdfd.optics.blur_model import BlurModel
@@ -183,6 +184,11 @@ class PreparedPhotographs:
             **capture.facts(),
             "sigma_scale": self._renderer.options.get("sigma_scale"),
         }
+        ends = (capture.near_m, capture.far_m, capture.focus_distances_m)
+        beyond = note_on_out_of_range(solution.small, *ends, metric=not capture.relative)
+        for note in beyond:
+            say(f"note: {note}")
+        facts["notes"] = [*facts["notes"], *beyond]
         facts["sources"] = {**facts["sources"], **self.optics_sources}
         return PhotographPrediction(self, solution, facts)
 
