@@ -108,7 +108,7 @@ def test_nothing_is_said_of_scenes_within_the_range_or_without_texture():
     for images in (within, plain):
         found = estimator.predict(stack_of(images))
         assert not found.beyond_range.any()
-        assert note_on_out_of_range(found, NEAR_M, FAR_M, FOCUS_M) == []
+        assert note_on_out_of_range(found, NEAR_M, FAR_M) == []
 
 
 def test_a_prediction_of_photographs_notes_the_share_of_the_picture_and_the_remedy(wall):
@@ -119,7 +119,7 @@ def test_a_prediction_of_photographs_notes_the_share_of_the_picture_and_the_reme
     notes = [note for note in found.notes if "sharp in no slice" in note]
     share = 100 * float((found.solution.small.beyond_range == 1).float().mean())
     assert len(notes) == 1 and notes[0].startswith(f"{share:.0f} % of the picture") and share > 25
-    assert "farther than 0.6 m; take a slice focused farther than 0.45 m, or give far_m" in notes[0]
+    assert "farther than 0.6 m; take a slice focused farther than that, or give far_m" in notes[0]
     assert f"note: {notes[0]}" in said
 
 

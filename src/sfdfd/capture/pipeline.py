@@ -184,8 +184,8 @@ class PreparedPhotographs:
             **capture.facts(),
             "sigma_scale": self._renderer.options.get("sigma_scale"),
         }
-        ends = (capture.near_m, capture.far_m, capture.focus_distances_m)
-        beyond = note_on_out_of_range(solution.small, *ends, metric=not capture.relative)
+        metric = not capture.relative
+        beyond = note_on_out_of_range(solution.small, capture.near_m, capture.far_m, metric=metric)
         for note in beyond:
             say(f"note: {note}")
         facts["notes"] = [*facts["notes"], *beyond]

@@ -1,15 +1,14 @@
 """Find surfaces that lie beyond the depth range, and say that their depth is not known.
 
-A wall far behind the last focus distance is sharp in no slice. Any depth, with some blurred image, explains it about as well.
-Neither a sweep nor refinement can place it, and deconvolution of its blur only rings. What tells it from a surface within the
-range is how much more the other slices are blurred than the sharpest one. Beyond the range this difference is larger than
-anywhere within it on that side. To measure it needs no deconvolution: the sharpest slice is blurred further and compared with
-the others (relative blur; Pentland, PAMI 1987).
+A wall far behind the last focus distance is sharp in no slice. Any depth, with some blurred image, explains it about as
+well. Neither a sweep nor refinement can place it, and deconvolution of its blur only rings. What tells it from a surface
+within the range is how much more the other slices are blurred than the sharpest one. Beyond the range this difference is
+larger than anywhere within it on that side. To measure it needs no deconvolution: the sharpest slice is blurred further and
+compared with the others (relative blur; Pentland, PAMI 1987).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -203,16 +202,14 @@ def _blurred(image: Float[Tensor, "1 c h w"], variance: float) -> Tensor:
     return gaussian_blur2d(padded, (2 * reach + 1,) * 2, (sigma, sigma))[..., reach:-reach, reach:-reach]
 
 
-def note_on_out_of_range(
-    prediction: Prediction, near_m: float, far_m: float, focus_distances_m: Sequence[float], metric: bool = True
-) -> list[str]:
+def note_on_out_of_range(prediction: Prediction, near_m: float, far_m: float, metric: bool = True) -> list[str]:
     """Say what share of the picture lies beyond the depth range: a sentence for each end where it is 3 % or more."""
     if prediction.beyond_range is None:
         return []
     notes = []
-    for sign, adverb, end_m, focus_m, key in (
-        (1, "farther", far_m, max(focus_distances_m), "far_m"),
-        (-1, "nearer", near_m, min(focus_distances_m), "near_m"),
+    for sign, adverb, end_m, key in (
+        (1, "farther", far_m, "far_m"),
+        (-1, "nearer", near_m, "near_m"),
     ):
         share = float((prediction.beyond_range == sign).float().mean())
         if share < SHARE_TOLD:
@@ -220,7 +217,7 @@ def note_on_out_of_range(
         which = "farthest" if sign > 0 else "nearest"
         remedy = "take another slice beyond that end of the stack"
         if metric:
-            remedy = f"only that it is {adverb} than {end_m:.3g} m; take a slice focused {adverb} than {focus_m:.3g} m"
+            remedy = f"only that it is {adverb} than {end_m:.3g} m; take a slice focused {adverb} than that"
             remedy += f", or give {key}"
         separator = ", " if metric else "; "
         notes.append(
