@@ -407,6 +407,8 @@ class Prediction:
         rendered: (B,S,3,H,W) the stack that this depth and AIF would have produced; None where it was not rendered.
         confidence: (B,H,W) in (0, 1], see :mod:`sfdfd.inference.confidence`; None where nobody asked.
         depth_std_m: (B,H,W) standard deviation of the depth in metres; the same.
+        beyond_range: (B,H,W) 1 where a surface lies beyond far_m and -1 where nearer than near_m, sharp in no slice, so that
+            its depth is not known; 0 elsewhere. None where nobody asked. See :mod:`sfdfd.inference.out_of_range`.
 
     Examples:
         >>> from sfdfd.data.example import example_stack
@@ -424,6 +426,7 @@ class Prediction:
     rendered: Float[Tensor, "b s 3 h w"] | None
     confidence: Float[Tensor, "b h w"] | None = None
     depth_std_m: Float[Tensor, "b h w"] | None = None
+    beyond_range: Float[Tensor, "b h w"] | None = None
 
     def __getitem__(self, index: int) -> Prediction:
         """Return one sample as a batch of one."""

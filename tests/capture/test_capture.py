@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.capture.capture import Capture, focus_of_places
+from sfdfd.capture.calibrate import BlurScale
+from sfdfd.capture.capture import Capture, _contradiction, focus_of_places
 from sfdfd.capture.example import example_photographs
 from sfdfd.capture.left_out import left_out_slices, whole_stack
 from sfdfd.data.images import to_float, working_size
@@ -61,12 +62,10 @@ def test_exif_that_contradicts_the_stack_is_said_and_used(pitch, origin, contrad
 
 
 def test_a_contradiction_names_the_sources_of_what_was_used():
-    whole = example_photographs(144, 192)
-    camera = {**whole.camera, "pixel_pitch_m": whole.camera["pixel_pitch_m"] * 2.5}
+    found = BlurScale(10.0, 0.05, (10.0,))
     for pitch_from, words in (("command line", "from command line mean"), ("EXIF, corrected: turned", "EXIF means")):
-        sources = {**whole.sources, **dict.fromkeys(camera, "EXIF"), "pixel_pitch_m": pitch_from}
-        notes = Capture.of(replace(whole, camera=camera, sources=sources), RENDERER).notes
-        (note,) = (note for note in notes if "was used" in note)
+        sources = {**dict.fromkeys(CAMERA.as_dict(), "EXIF"), "pixel_pitch_m": pitch_from}
+        (note,) = _contradiction(25.0, found, sources)
         assert words in note and ("EXIF's was used" in note) == (pitch_from != "command line")
         assert ("give camera.pixel_pitch_m" in note) == (pitch_from != "command line")  # it has been given
 

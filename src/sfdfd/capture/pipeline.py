@@ -27,6 +27,7 @@ from sfdfd.data.images import USUAL_PX, channels_first, to_float, working_px_for
 from sfdfd.data.photographs import Photographs
 from sfdfd.errors import InputError, checked_choice, checked_keywords
 from sfdfd.inference.estimator import DefocusEstimator, Solution
+from sfdfd.inference.out_of_range import note_on_out_of_range
 from sfdfd.inference.refine import DEFAULT_SECONDS, Refinement, Refiner
 from sfdfd.inference.upsampling import sharpest_slice
 from sfdfd.optics.blur_model import BlurModel
@@ -187,6 +188,11 @@ class PreparedPhotographs:
             **capture.facts(),
             "sigma_scale": self._renderer.options.get("sigma_scale"),
         }
+        metric = not capture.relative
+        beyond = note_on_out_of_range(solution.small, capture.near_m, capture.far_m, metric=metric)
+        for note in beyond:
+            say(f"note: {note}")
+        facts["notes"] = [*facts["notes"], *beyond]
         facts["sources"] = {**facts["sources"], **self.optics_sources}
         return PhotographPrediction(self, solution, facts)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from sfdfd.data.images import working_px_for, working_size
 from sfdfd.errors import checked_keywords
 from sfdfd.inference.methods import NetworkMethod, ReducedMethod, RefinedMethod, SweepMethod, with_confidence
+from sfdfd.inference.out_of_range import pin_out_of_range
 from sfdfd.inference.refine import DEFAULT_SECONDS, Refinement, Refiner
 from sfdfd.inference.upsampling import enlarged
 from sfdfd.networks.interface import Network
@@ -323,7 +324,8 @@ class DefocusEstimator(torch.nn.Module):
             prediction = self.start(stack)
         else:
             prediction, refinement = RefinedMethod(self.start, self.refiner, self.renderer).solve(stack, progress)
-        return with_confidence(prediction, stack, self.renderer).to(home), refinement
+        prediction = with_confidence(prediction, stack, self.renderer)
+        return pin_out_of_range(prediction, stack, self.renderer).to(home), refinement
 
 
 _OPTIONS = (*BLUR_KEYS, "method", "layers", "level_px")

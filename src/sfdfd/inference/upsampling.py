@@ -59,7 +59,10 @@ def enlarged(
     std = F.interpolate(prediction.depth_std_m[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     confidence = F.interpolate(prediction.confidence[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     maps = defocus_map_px(depth_m, focus[None], camera) if defocus else prediction.defocus_px
-    return Prediction(depth_m, aif, maps, None, confidence, std)
+    beyond = prediction.beyond_range
+    if beyond is not None:
+        beyond = F.interpolate(beyond[:, None], size, mode="nearest")[:, 0]
+    return Prediction(depth_m, aif, maps, None, confidence, std, beyond)
 
 
 def blend_slices(

@@ -1,0 +1,227 @@
+"""Find surfaces that lie beyond the depth range, and say that their depth is not known.
+
+A wall far behind the last focus distance is sharp in no slice. Any depth, with some blurred image, explains it about as
+well. Neither a sweep nor refinement can place it, and deconvolution of its blur only rings. What tells it from a surface
+within the range is how much more the other slices are blurred than the sharpest one. Beyond the range this difference is
+larger than anywhere within it on that side. To measure it needs no deconvolution: the sharpest slice is blurred further and
+compared with the others (relative blur; Pentland, PAMI 1987).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from sfdfd.inference.confidence import confidence_of
+from sfdfd.inference.sweep import sharpest_slices
+from sfdfd.networks.cost_volume import Defocus, box, defocus_of, linear
+from sfdfd.optics.psf import GaussianPSF
+from sfdfd.optics.render import Renderer, defocus_map_px
+from sfdfd.stack import FocalStack, Prediction, area_resized, renderer_for
+
+__all__ = ["beyond_range", "note_on_out_of_range", "pin_out_of_range"]
+
+LEAST_BLUR_PX = 2.0
+"""Blur radius of the sharpest slice from which a surface counts as sharp in none."""
+LONGER_PX = 192
+"""The longer side of the images that relative blur is measured on: large blur has no finer detail."""
+WINDOW_PX = 11
+PLANES_WITHIN, PLANES_BEYOND = 6, 8
+MARGIN = 1.25
+"""By how much a depth beyond the range has to leave less unexplained than any within, and than equal slices."""
+TOLERANCE = 4.0
+"""How much more than the answer, which is free to choose its sharp image, relative blur may leave unexplained."""
+FLOOR = 1e-5
+"""Mean square of a residual (of codes of a range of 1) that counts as none: a rounding error is a tenth of it."""
+LEAST_CONFIDENCE = 0.1
+SHARE_TOLD = 0.03
+"""Share of the picture beyond the range from which a note says so."""
+
+
+def pin_out_of_range(prediction: Prediction, stack: FocalStack, renderer: Renderer) -> Prediction:
+    """Pin what lies beyond the depth range to its end, with a low confidence and the sharpest slice as AIF.
+
+    Returns:
+        The prediction with ``beyond_range``; its other maps are the same where nothing lies beyond the range. Where
+        something does, depth_std_m is at least the depth: farther than far every inverse depth down to 0 is left open, and
+        nearer than near as wide a span of inverse depth.
+    """
+    assert prediction.confidence is not None and prediction.depth_std_m is not None
+    renderer = renderer_for(stack, renderer)
+    beyond = torch.cat([beyond_range(each, prediction[i], renderer) for i, each in enumerate(stack)])
+    if not bool(beyond.any()):
+        return replace(prediction, beyond_range=beyond)
+    end_m = torch.where(beyond > 0, stack.far_m[:, None, None], stack.near_m[:, None, None])
+    pinned = beyond != 0
+    depth_m = torch.where(pinned, end_m, prediction.depth_m)
+    weight = box(pinned[:, None].to(depth_m), 5)
+    weight = torch.where(pinned[:, None], weight.clamp_min(0.5), weight)
+    aif = prediction.aif
+    for sign, far_or_near in ((1, stack.far_m), (-1, stack.near_m)):
+        if bool((beyond == sign).any()):
+            near_side = F.max_pool2d((beyond == sign)[:, None].to(aif), 5, 1, 2)
+            slices = sharpest_slices(stack, far_or_near[:, None, None].expand_as(depth_m))
+            aif = torch.lerp(aif, slices, (2 * weight).clamp_max(1) * near_side)
+    std = torch.where(pinned, torch.maximum(prediction.depth_std_m, end_m), prediction.depth_std_m)
+    confidence = confidence_of(std, depth_m)
+    confidence = torch.where(pinned, confidence.clamp_max(LEAST_CONFIDENCE), confidence)
+    with torch.no_grad():
+        shown = renderer(aif, depth_m, stack.focus_distances_m, stack.camera)
+    maps = defocus_map_px(depth_m, stack.focus_distances_m, stack.camera)
+    return Prediction(depth_m, aif, maps, shown, confidence, std, beyond)
+
+
+@torch.no_grad()
+def beyond_range(stack: FocalStack, prediction: Prediction, renderer: Renderer) -> Float[Tensor, "1 h w"]:
+    """Tell what lies beyond the depth range, of one stack: 1 farther than far, -1 nearer than near, 0 within or not known.
+
+    Args:
+        stack: a batch of one; truth is not looked at.
+        prediction: its answer within the range, with ``rendered`` or without.
+        renderer: the optics.
+    """
+    height, width = stack.images.shape[-2:]
+    scale = min(1.0, LONGER_PX / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    rendered = prediction.rendered
+    if rendered is None:
+        rendered = renderer(prediction.aif, prediction.depth_m, stack.focus_distances_m, stack.camera)
+    small = stack.with_slices(torch.nonzero(stack.slice_mask[0])[:, 0].tolist()).without_truth().resized(*size)
+    rendered = area_resized(rendered[:, stack.slice_mask[0]], *size)
+    found = torch.zeros(size, device=stack.images.device)
+    for sign in (1, -1):
+        inverse, is_beyond = _planes(small, sign, scale)
+        if bool(is_beyond.any()):
+            there = _explained_beyond(small, rendered, defocus_of(small, renderer), inverse, is_beyond, sign)
+            found = torch.where(there, float(sign), found)
+    return F.interpolate(found[None, None], (height, width), mode="nearest")[0]
+
+
+def _planes(stack: FocalStack, sign: int, scale: float) -> tuple[Float[Tensor, "d"], Bool[Tensor, "d"]]:
+    """Inverse depths of one side of the focus distances, and which of them are beyond the range and sharp in no slice."""
+    inverse_focus = 1 / stack.focus_distances_m[0]
+    low, high = 1 / stack.far_m[0], 1 / stack.near_m[0]
+    if sign > 0:
+        start, end, last = inverse_focus.min().clamp(low, high), low, 0.02 * low
+    else:
+        start, end, last = inverse_focus.max().clamp(low, high), high, 1.7 * high
+    steps = torch.linspace(0, 1, PLANES_WITHIN), torch.linspace(0, 1, PLANES_BEYOND + 1)[1:]
+    within, beyond = (a + t.to(low) * (b - a) for t, a, b in ((steps[0], start, end), (steps[1], end, last)))
+    camera = stack.camera[0]
+    blur = torch.stack([camera.blur_radius_px(1 / beyond, focus) for focus in stack.focus_distances_m[0]]).amin(0)
+    far_enough = (beyond - end).abs() > (high - low) / 31
+    inverse = torch.cat([within, beyond])
+    return inverse, torch.cat([torch.zeros_like(within, dtype=torch.bool), far_enough & (blur > scale * LEAST_BLUR_PX)])
+
+
+def _explained_beyond(
+    stack: FocalStack,
+    rendered: Float[Tensor, "1 s 3 h w"],
+    defocus: Defocus,
+    inverse: Float[Tensor, "d"],
+    is_beyond: Bool[Tensor, "d"],
+    sign: int,
+) -> Bool[Tensor, "h w"]:
+    """Whether relative blur beyond the range explains the slices, and none within does."""
+    images, shown = stack.images[0], stack.shown()[0][:, None]
+    light = linear(images) if defocus.linear_light else images
+    radii = torch.stack([stack.camera[0].blur_radius_px(1 / inverse, focus) for focus in stack.focus_distances_m[0]])
+    sharpest = int((stack.focus_distances_m[0] * sign).argmax())
+    others = [index for index in range(len(images)) if index != sharpest]
+    if not others:
+        return torch.zeros(images.shape[-2:], dtype=torch.bool, device=images.device)
+    unit: Tensor | float = 1.0
+    if defocus.linear_light:  # as in a sweep: a residual in linear light counts as one of codes
+        slope = torch.where(images < 0.04, 1 / 12.92, 2.4 / 1.055 * ((images + 0.055) / 1.055) ** 1.4)
+        unit = box(slope.mean((0, 1))[None, None], 9)[0, 0].clamp_min(0.05)
+    counted = (shown * shown[sharpest] * ~(stack.saturated()[0].any(1, keepdim=True)))[others]
+
+    def squares(values: Tensor) -> Tensor:
+        """(S-1,3,H,W) of light -> (H,W): the mean square over slices and channels."""
+        return (counted * (values / unit).square()).sum((0, 1)) / (3 * counted.sum((0, 1)) + 1e-3)
+
+    # a disc of radius r has the variance r^2 / 4 along an axis
+    per_square = defocus.sigma_scale**2 if isinstance(defocus.psf, GaussianPSF) else 0.25
+    variance = per_square * (radii.square() - radii[sharpest].square()).clamp_min(0)
+    source = light[sharpest][None]
+    costs = [
+        squares(torch.cat([_blurred(source, float(v)) for v in of_plane]) - light[others])
+        for of_plane in variance[others].T
+    ]
+    answer = rendered[0][others]
+    answered = squares((linear(answer.clamp(0, 1)) if defocus.linear_light else answer) - light[others])
+    return _decided(torch.stack(costs), is_beyond, squares(source - light[others]), answered)
+
+
+def _decided(
+    costs: Float[Tensor, "d h w"],
+    is_beyond: Bool[Tensor, "d"],
+    equal: Float[Tensor, "h w"],
+    answered: Float[Tensor, "h w"],
+) -> Bool[Tensor, "h w"]:
+    """Where beyond is clearly better than within, and about there where nothing speaks against it.
+
+    Args:
+        costs: what each plane leaves unexplained at each pixel.
+        is_beyond: which planes are beyond the range.
+        equal: what equal slices leave unexplained, which a surface without texture shows.
+        answered: what the answer within the range leaves unexplained.
+    """
+
+    def compared(window_px: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The least unexplained beyond and within, and where the answer explains no more."""
+        planes, others = box(costs[None], window_px)[0], box(torch.stack([equal, answered])[None], window_px)[0]
+        beyond, within = planes[is_beyond].amin(0), torch.minimum(planes[~is_beyond].amin(0), others[0])
+        return beyond, within, beyond < TOLERANCE * others[1] + FLOOR
+
+    beyond, within, open_to_doubt = compared(WINDOW_PX)
+    clear = (within > MARGIN * beyond + FLOOR / 2) & open_to_doubt
+    clear = box(clear[None, None].to(costs), WINDOW_PX)[0, 0] > 0.5  # blur of this size has no smaller surfaces
+    if not bool(clear.any()):
+        return clear
+    beyond, within, open_to_doubt = compared(WINDOW_PX // 2)
+    possible = (open_to_doubt & (within > beyond / MARGIN)) | clear
+    for _ in range(2 * WINDOW_PX):  # texture is uneven: a wall goes on between the patches that tell
+        clear = (F.max_pool2d(clear[None, None].to(costs), 3, 1, 1)[0, 0] > 0) & possible
+    share = box(clear[None, None].to(costs), WINDOW_PX // 2)[0, 0]
+    return share > 0.5
+
+
+def _blurred(image: Float[Tensor, "1 c h w"], variance: float) -> Tensor:
+    """A Gaussian blur of this variance in square pixels, the border repeated."""
+    sigma = variance**0.5
+    if sigma < 0.15:
+        return image
+    reach = int(3 * sigma) + 1
+    padded = F.pad(image, (reach, reach, reach, reach), mode="replicate")
+    return gaussian_blur2d(padded, (2 * reach + 1,) * 2, (sigma, sigma))[..., reach:-reach, reach:-reach]
+
+
+def note_on_out_of_range(prediction: Prediction, near_m: float, far_m: float, metric: bool = True) -> list[str]:
+    """Say what share of the picture lies beyond the depth range: a sentence for each end where it is 3 % or more."""
+    if prediction.beyond_range is None:
+        return []
+    notes = []
+    for sign, adverb, end_m, key in (
+        (1, "farther", far_m, "far_m"),
+        (-1, "nearer", near_m, "near_m"),
+    ):
+        share = float((prediction.beyond_range == sign).float().mean())
+        if share < SHARE_TOLD:
+            continue
+        which = "farthest" if sign > 0 else "nearest"
+        remedy = "take another slice beyond that end of the stack"
+        if metric:
+            remedy = f"only that it is {adverb} than {end_m:.3g} m; take a slice focused {adverb} than that"
+            remedy += f", or give {key}"
+        separator = ", " if metric else "; "
+        notes.append(
+            f"{100 * share:.0f} % of the picture is sharp in no slice and lies beyond the {which} slice's depth of field: "
+            f"its depth is not known{separator}{remedy}"
+        )
+    return notes
