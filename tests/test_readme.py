@@ -45,11 +45,14 @@ TARGETS = {"make demo", "make docs", "make notebooks", "make check", "make test"
 
 
 @pytest.mark.parametrize("index", range(len(BLOCKS)))
-def test_python_blocks_run(index):
+def test_python_blocks_run(index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(BLOCKS[index], f"README.md, Python block {index + 1}", "exec"), names)
     if "prediction" in names:
-        assert names["prediction"].depth_m.shape[-2:] == names["images"].shape[-2:]
+        assert names["prediction"].depth_m.shape[-2:] == (240, 320)
+    if "save(" in BLOCKS[index]:
+        assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_there_are_blocks():

@@ -110,6 +110,7 @@ def _predict_stack(settings: dict[str, Any], output_dir: Path, told: Told | None
 
     from sfdfd.capture.pipeline import AlignSettings, PhotographSettings, prepare_photographs
     from sfdfd.data.description import STACK_KEYS
+    from sfdfd.errors import InputError
     from sfdfd.inference.refine import Refiner
     from sfdfd.report.outputs import checked_outputs
     from sfdfd.report.watch import Watch
@@ -127,7 +128,10 @@ def _predict_stack(settings: dict[str, Any], output_dir: Path, told: Told | None
         align=AlignSettings(**settings["align"]),
         device=settings["device"],
     )
-    prepared = prepare_photographs(settings["stack"], chosen, say)
+    stack = settings["stack"]
+    if stack is None:
+        raise InputError("give the folder with the slices, or a video: stack=DIR (or stack=example)")
+    prepared = prepare_photographs(str(stack), chosen, say)
     if chosen.align.save is not None:
         prepared.save_alignment(chosen.align.save)
         say(f"alignment written to {chosen.align.save}")

@@ -79,12 +79,12 @@ class AlignSettings:
         True
     """
 
-    mode: bool | str = "auto"
-    model: str = "radial"
-    exposure: bool = True
-    save: str | None = None
-    load: str | None = None
-    only: bool = False
+    mode: Any = "auto"  # from a command line anything comes; what is wrong is said where it is used
+    model: Any = "radial"
+    exposure: Any = True
+    save: Any = None
+    load: Any = None
+    only: Any = False
 
     def __post_init__(self) -> None:
         checked_choice(self.only, "align.only", (True, False))
@@ -111,12 +111,12 @@ class PhotographSettings:
     told: Mapping[str, Any] = field(default_factory=dict)
     holdout: Any = None
     slices: Any = "auto"
-    checkpoint: str | None = "pretrained"
+    checkpoint: Any = "pretrained"
     optics: Mapping[str, Any] = field(default_factory=dict)
     refiner: Refiner = field(default_factory=lambda: Refiner(seconds=DEFAULT_SECONDS))
-    working_px: int | str = "auto"
+    working_px: Any = "auto"
     align: AlignSettings = field(default_factory=AlignSettings)
-    device: str = "auto"
+    device: Any = "auto"
 
 
 @dataclass(frozen=True)
@@ -452,7 +452,7 @@ def prepare_photographs(source: Source, settings: PhotographSettings, say: Say =
         align_mode=align.mode,
         align_model=align.model,
         exposure=align.exposure,
-        working_px=USUAL_PX if settings.working_px == "auto" else int(settings.working_px),
+        working_px=USUAL_PX if settings.working_px == "auto" else settings.working_px,
         calibrate=not align.only,
         alignment=None if align.load is None else load_alignment(Path(str(align.load)), kept),
     )
@@ -470,7 +470,7 @@ def _photographs(source: Source, settings: PhotographSettings) -> tuple[Photogra
     unknown = [key for key in settings.told if key not in STACK_KEYS]
     if unknown:
         raise InputError(f"told: unknown key {unknown[0]!r}; known are {', '.join(STACK_KEYS)}")
-    if isinstance(source, (str, Path)) or source is None:
+    if isinstance(source, (str, Path)):
         return named_photographs(source, told), str(source)
     if isinstance(source, Photographs):
         return source, source.name
@@ -479,6 +479,8 @@ def _photographs(source: Source, settings: PhotographSettings) -> tuple[Photogra
         return named_photographs(files[0].parent, {**told, "files": [str(file) for file in files]}), str(
             files[0].parent
         )
+    if not isinstance(source, (Tensor, np.ndarray, Sequence)):
+        raise InputError(f"expected a folder, a file, a list of files or images, got {type(source).__name__}")
     return photographs_in_memory(source, told), "images in memory"  # type: ignore[arg-type] # what is left are images
 
 
