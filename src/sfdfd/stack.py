@@ -88,15 +88,15 @@ class FocalStack:
     @classmethod
     def single(
         cls,
-        images: Float[Tensor, "s 3 h w"] | np.ndarray,
+        images: Tensor | np.ndarray,
         focus_distances_m: Sequence[float] | Tensor,
         camera: Camera,
         near_m: float,
         far_m: float,
         *,
         name: str = "",
-        depth_m: Float[Tensor, "h w"] | None = None,
-        aif: Float[Tensor, "3 h w"] | None = None,
+        depth_m: Float[Tensor, "h w"] | Float[Tensor, "1 h w"] | None = None,
+        aif: Tensor | np.ndarray | None = None,
         valid: Bool[Tensor, "h w"] | None = None,
         covered: Float[Tensor, "s h w"] | None = None,
         optics: BlurModel | Mapping[str, Any] | None = None,

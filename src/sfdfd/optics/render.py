@@ -65,7 +65,7 @@ def without_channel(depth_m: Tensor) -> Float[Tensor, "b h w"]:
 
 
 def defocus_map_px(
-    depth_m: Float[Tensor, "b h w"],
+    depth_m: Float[Tensor, "b h w"] | Float[Tensor, "b 1 h w"],
     focus_distances_m: Float[Tensor, "b s"] | Float[Tensor, "s"],
     camera: Camera | Sequence[Camera],
 ) -> Float[Tensor, "b s h w"]:
@@ -107,7 +107,7 @@ def defocus_map_px(
 @checked_keywords
 def render_focal_stack(
     aif: Float[Tensor, "b c h w"],
-    depth_m: Float[Tensor, "b h w"],
+    depth_m: Float[Tensor, "b h w"] | Float[Tensor, "b 1 h w"],
     focus_distances_m: Float[Tensor, "b s"] | Float[Tensor, "s"],
     camera: Camera | Sequence[Camera],
     *,
