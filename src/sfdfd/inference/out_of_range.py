@@ -139,7 +139,11 @@ def _explained_beyond(
     if defocus.linear_light:  # as in a sweep: a residual in linear light counts as one of codes
         slope = torch.where(images < 0.04, 1 / 12.92, 2.4 / 1.055 * ((images + 0.055) / 1.055) ** 1.4)
         unit = box(slope.mean((0, 1))[None, None], 9)[0, 0].clamp_min(0.05)
-    counted = (shown * shown[sharpest] * ~(stack.saturated()[0].any(1, keepdim=True)))[others]
+    # light that was clipped is missing in the sharpest slice as far as its blur would reach in the others
+    reach = min(int(radii.max()) + 1, 2 * WINDOW_PX)
+    clipped = stack.saturated()[0].any(1, keepdim=True).amax(0, keepdim=True).to(images)
+    near_clipped = F.max_pool2d(clipped, 2 * reach + 1, 1, reach) > 0
+    counted = (shown * shown[sharpest] * ~near_clipped)[others]
 
     def squares(values: Tensor) -> Tensor:
         """(S-1,3,H,W) of light -> (H,W): the mean square over slices and channels."""
