@@ -133,7 +133,7 @@ def _explained_beyond(
     radii = torch.stack([stack.camera[0].blur_radius_px(1 / inverse, focus) for focus in stack.focus_distances_m[0]])
     sharpest = int((stack.focus_distances_m[0] * sign).argmax())
     others = [index for index in range(len(images)) if index != sharpest]
-    if not others:
+    if len(others) < 2:  # one comparison cannot tell blur from what moved, or from another exposure
         return torch.zeros(images.shape[-2:], dtype=torch.bool, device=images.device)
     unit: Tensor | float = 1.0
     if defocus.linear_light:  # as in a sweep: a residual in linear light counts as one of codes
