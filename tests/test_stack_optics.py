@@ -164,3 +164,18 @@ def test_the_estimator_is_a_module():
     assert weights and all(key.startswith("network.") for key in weights) and not estimator.training
     estimator.load_state_dict(weights)
     assert estimator.to("meta").device.type == "meta" and next(estimator.parameters()).device.type == "meta"
+
+
+def test_renderer_options_are_the_same_wherever_they_are_named():
+    import inspect
+    from dataclasses import fields
+
+    from sfdfd.optics.options import RenderOptions
+    from sfdfd.optics.render import render_blurred
+
+    wanted = {field.name: field.default for field in fields(RenderOptions)}
+    for function in (render_focal_stack, render_blurred, DefocusRenderer):
+        found = {key: one.default for key, one in inspect.signature(function).parameters.items() if key in wanted}
+        assert found == wanted
+    for function in (DefocusEstimator.from_pretrained, DefocusEstimator.from_checkpoint):
+        assert wanted.keys() <= inspect.signature(function).parameters.keys()
