@@ -61,9 +61,8 @@ def _prepared(config: DictConfig, rank: int, processes: int) -> dict[str, Any]:
         import torch
 
         device = torch.device("cuda", rank % torch.cuda.device_count())
-    preferred = (
-        UNWINDOWED if config.data.get("optics") else None
-    )  # photographs: what a checkpoint learnt from is no lens
+    # of photographs, what a checkpoint learnt from is no lens
+    preferred = UNWINDOWED if config.data.get("optics") else None
     told = told_optics(config)
     module, renderer = load_model(config.checkpoint, config.optics.renderer, preferred)
     if config.data.get("renderer") is not None and config.data.renderer.sigma_scale is None:
