@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sfdfd.web.bodies import CountedBody, Refused, checked_json, is_upload
+from sfdfd.web.bodies import CountedBody, Refused, RequestBody, checked_json, is_upload
 
 META = {"_type": "gradio.FileData"}
 
@@ -147,3 +147,23 @@ def test_other_bodies_are_refused_in_a_sentence(folder, body):
     with pytest.raises(Refused) as refused:
         passed(body, folder)
     assert refused.value.status == 400 and "\n" not in refused.value.words
+
+
+def test_what_is_left_of_a_refused_body_is_read_to_a_bound():
+    async def left(messages, **bounds):
+        waiting = list(messages)
+
+        async def receive():
+            if not waiting:
+                await asyncio.sleep(60)
+            return waiting.pop(0)
+
+        body = RequestBody(receive)
+        await body()
+        await body.discard_rest(**bounds)
+        return len(waiting)
+
+    assert asyncio.run(left(chunks(10, 10, 10))) == 0
+    assert asyncio.run(left(chunks(10))) == 0  # an end that was read is not waited for
+    assert asyncio.run(left(chunks(*[10] * 9), most_bytes=25)) == 5
+    assert asyncio.run(left(chunks(10, 10, 10)[:2], most_seconds=0.01)) == 0

@@ -149,6 +149,22 @@ def test_nothing_else_takes_a_body(tmp_path, path):
     assert refused.status == 404 and not refused.app.received
 
 
+def test_a_refused_body_is_read_before_the_answer_so_that_its_sender_sees_it(tmp_path):
+    waiting = [{"type": "http.request", "body": bytes(9), "more_body": i < 2} for i in range(3)]
+    left_at_answer = []
+
+    async def receive():
+        return waiting.pop(0)
+
+    async def send(message):
+        left_at_answer.append(len(waiting))
+
+    headers = [(b"host", b"127.0.0.1:1"), (b"origin", b"http://evil.example")]
+    scope = {"type": "http", "path": UPLOAD, "method": "POST", "query_string": b"", "headers": headers}
+    asyncio.run(Guard(Application(), ALONE, tmp_path, 2_000_000)(scope, receive, send))
+    assert left_at_answer == [0, 0]
+
+
 def test_uploads_have_a_size_and_room(tmp_path):
     def post(**headers):
         return posted(tmp_path, **headers).status

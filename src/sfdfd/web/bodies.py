@@ -6,6 +6,8 @@ anything that this page asks for, so that both are refused before Gradio sees th
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-__all__ = ["CountedBody", "Message", "Receive", "Refused", "checked_json", "is_upload", "too_large"]
+__all__ = ["CountedBody", "Message", "Receive", "Refused", "RequestBody", "checked_json", "is_upload", "too_large"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -30,6 +32,40 @@ class Refused(Exception):
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)
         self.status, self.words = status, words
+
+
+class RequestBody:
+    """Receive a request, and know whether some of its body was not read yet.
+
+    Args:
+        receive: of ASGI.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._ended = receive, False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._ended = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    async def discard_rest(self, most_bytes: int = 1_000_000, most_seconds: float = 2.0) -> None:
+        """Read the rest of the body and drop it.
+
+        A client that still sends while the server closes the connection sees a reset instead of the answer.
+
+        Args:
+            most_bytes: at which to stop.
+            most_seconds: after which to stop.
+        """
+
+        async def read() -> None:
+            dropped = 0
+            while not self._ended and dropped <= most_bytes:
+                dropped += len((await self()).get("body", b""))
+
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(read(), most_seconds)
 
 
 class CountedBody:

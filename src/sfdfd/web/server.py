@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from sfdfd.web.bodies import CountedBody, Message, Receive, Refused, checked_json, too_large
+from sfdfd.web.bodies import CountedBody, Message, Receive, Refused, RequestBody, checked_json, too_large
 from sfdfd.web.origins import AllowedHosts
 
 __all__ = ["Guard"]
@@ -73,7 +73,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
-        answer = _Answer(send)
+        answer, receive = _Answer(send), RequestBody(receive)
         try:
             headers = _headers(scope)
             self._check_request(scope, headers)
@@ -85,6 +85,7 @@ class Guard:
                 body = CountedBody(receive, LARGEST_JSON_BYTES)
                 await self._pass_on(scope, body, body, answer)
         except Refused as refused:
+            await receive.discard_rest()
             await answer.refuse(refused)
 
     def _check_request(self, scope: Message, headers: dict[str, list[str]]) -> None:
