@@ -30,7 +30,7 @@ test: $(STAMP) ## quick tests
 test-slow: $(STAMP) ## the slow tests
 	$(RUN) -m pytest -m slow
 
-lint: $(STAMP) ## ruff and the import floors
+lint: $(STAMP) ## ruff and the import layers
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()'
@@ -39,7 +39,7 @@ check: lint ## lint, types and spelling: what a change has to pass besides the t
 	$(RUN) -m mypy
 	$(VENV)/bin/codespell
 
-format: $(STAMP) ## rewrite the sources in the house style
+format: $(STAMP) ## format the sources
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 

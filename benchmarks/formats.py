@@ -22,9 +22,9 @@ import numpy as np
 import OpenEXR
 import torch
 
-from sfdfd.data.scenes.procedural import make_scene
-from sfdfd.data.sources import ddff12, defocusnet
+from sfdfd.datasets.sources import ddff12, defocusnet
 from sfdfd.optics import Camera, render_focal_stack
+from sfdfd.scenes.procedural import make_scene
 
 ROOT = Path(__file__).resolve().parents[1]
 

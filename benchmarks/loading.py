@@ -21,9 +21,9 @@ from types import SimpleNamespace
 import torch
 from hydra import compose, initialize_config_dir
 
-from sfdfd.data.scenes.procedural import make_scene
-from sfdfd.data.sources.base import write_rgbd, write_splits
+from sfdfd.datasets.sources.base import write_rgbd, write_splits
 from sfdfd.runs.command import CONF_DIR, instantiate
+from sfdfd.scenes.procedural import make_scene
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES = 48

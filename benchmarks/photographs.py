@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sfdfd.data.files import write_json
-from sfdfd.data.scenes.procedural import make_scene
+from sfdfd.io.files import write_json
 from sfdfd.optics import Camera, DefocusRenderer
+from sfdfd.scenes.procedural import make_scene
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from tests.data.formats.encoders import exif_with, linear, write_dng, write_heic, write_video  # noqa: E402
+from tests.io.formats.encoders import exif_with, linear, write_dng, write_heic, write_video  # noqa: E402
 
 CHILD = """
 import atexit, runpy, sys

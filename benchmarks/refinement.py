@@ -17,14 +17,14 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from sfdfd.capture.calibrate import estimate_blur_scale
-from sfdfd.data.scenes.rgbd import RGBDFolder
-from sfdfd.data.synthesis import StackSynthesis
-from sfdfd.data.wrappers import RenderedStacks
+from sfdfd.datasets.wrappers import RenderedStacks
 from sfdfd.inference.estimator import DefocusEstimator
-from sfdfd.inference.refine import Refiner
 from sfdfd.measures.metrics import depth_metrics, psnr
 from sfdfd.optics import Camera, DefocusRenderer
+from sfdfd.photographs.blur_scale import estimate_blur_scale
+from sfdfd.refinement.refiner import Refiner
+from sfdfd.scenes.rgbd import RGBDFolder
+from sfdfd.scenes.synthesis import StackSynthesis
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMERA = Camera(0.05, 8.0, 1.2e-5)

@@ -27,12 +27,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sfdfd.data.scenes.procedural import make_scene
 from sfdfd.measures.losses import SelfSupervisedLoss
 from sfdfd.networks import DAIFNet
 from sfdfd.optics import Camera, render_focal_stack
 from sfdfd.optics.psf import floored_size_px
 from sfdfd.optics.render import defocus_map_px
+from sfdfd.scenes.procedural import make_scene
 from sfdfd.stack import FocalStack, Prediction
 
 ROOT = Path(__file__).resolve().parents[1]

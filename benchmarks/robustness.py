@@ -21,13 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfdfd.data.scenes.scene import Scene
-from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.inference.methods import NetworkMethod, SweepMethod
 from sfdfd.measures.metrics import depth_metrics
 from sfdfd.networks.classical import classical_network
 from sfdfd.optics import Camera, DefocusRenderer
 from sfdfd.report.pictures import overview, to_rgb
+from sfdfd.scenes.scene import Scene
+from sfdfd.scenes.synthesis import StackSynthesis
 from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training.checkpoints import load_model
 

@@ -22,15 +22,15 @@ from pathlib import Path
 import torch
 
 from sfdfd import Camera, FocalStack
-from sfdfd.data.example import example_stack
-from sfdfd.data.files import write_json
-from sfdfd.data.shards import ShardedStacks, shards_below, write_shard
-from sfdfd.data.sources.base import write_stack
-from sfdfd.data.stacks import StackFolders
+from sfdfd.datasets.shards import ShardedStacks, shards_below, write_shard
+from sfdfd.datasets.sources.base import write_stack
+from sfdfd.datasets.stack_folders import StackFolders
+from sfdfd.io.files import write_json
 from sfdfd.measures.losses import SelfSupervisedLoss
 from sfdfd.networks import DAIFNet, FocusAttentionNet
 from sfdfd.networks.interface import NetworkOutput, predict_stack
 from sfdfd.optics import DefocusRenderer
+from sfdfd.scenes.example_stack import example_stack
 
 HERE = Path(__file__).resolve().parent
 CAMERA = Camera(0.05, 8.0, 1.2e-5)
@@ -170,7 +170,7 @@ PREDICT = """
 import sys, time, torch
 from sfdfd import DefocusEstimator
 from sfdfd.training.device import peak_memory_gib
-from sfdfd.data.example import example_stack
+from sfdfd.scenes.example_stack import example_stack
 height, width, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 small = example_stack(3, 240, 320, psf="disc", linear_light=True, weighting="occlusion")
 stack = small.resized(height, width).without_truth()

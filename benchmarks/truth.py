@@ -26,16 +26,16 @@ import imageio.v3 as iio
 import numpy as np
 import torch
 
-from sfdfd.data.files import write_json
-from sfdfd.data.images import to_float
-from sfdfd.data.places import read_manifest
-from sfdfd.data.splits import listed_names
-from sfdfd.data.stacks import folders_named, read_stack
+from sfdfd.datasets.folders import read_manifest
+from sfdfd.datasets.splits import listed_names
+from sfdfd.datasets.stack_folders import folders_named, read_stack
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
-from sfdfd.inference.refine import Refiner
+from sfdfd.io.files import write_json
+from sfdfd.io.images import to_float
 from sfdfd.measures.metrics import depth_metrics, psnr
 from sfdfd.measures.regions import regions
 from sfdfd.networks.classical import classical_network, constant_network
+from sfdfd.refinement.refiner import Refiner
 from sfdfd.report.pictures import colour_depth, colour_error
 from sfdfd.stack import FocalStack, Method, Prediction
 from sfdfd.training.checkpoints import load_model

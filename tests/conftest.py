@@ -14,11 +14,13 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from sfdfd.data.images import write_image  # noqa: E402
-from sfdfd.data.scenes.procedural import ProceduralScenes  # noqa: E402
-from sfdfd.data.synthesis import StackSynthesis  # noqa: E402
-from sfdfd.data.wrappers import RenderedStacks  # noqa: E402
-from sfdfd.optics import Camera  # noqa: E402
+from sfdfd.datasets.synthetic import RGBDDataModule  # noqa: E402
+from sfdfd.datasets.wrappers import RenderedStacks  # noqa: E402
+from sfdfd.io.images import write_image  # noqa: E402
+from sfdfd.networks import classical_network  # noqa: E402
+from sfdfd.optics import Camera, DefocusRenderer  # noqa: E402
+from sfdfd.scenes.procedural import ProceduralScenes  # noqa: E402
+from sfdfd.scenes.synthesis import StackSynthesis  # noqa: E402
 
 CAMERA = Camera(0.05, 8.0, 1.2e-5)
 FOCUS_M = (1.0, 1.5, 2.5, 4.0, 6.0)
@@ -86,3 +88,40 @@ def photographs_folder(tmp_path_factory):
         "near_m: 0.8\nfar_m: 5\n"
     )
     return folder
+
+
+@pytest.fixture
+def rgbd(tmp_path):
+    rng = np.random.default_rng(0)
+    for part in ("rgb", "depth"):
+        (tmp_path / part).mkdir()
+    for index in range(12):
+        iio.imwrite(tmp_path / "rgb" / f"{index:04d}.png", rng.integers(0, 255, (20, 26, 3), dtype=np.uint8))
+        millimetres = rng.integers(900, 8000, (20, 26), dtype=np.uint16)
+        millimetres[:3, :4] = 0
+        iio.imwrite(tmp_path / "depth" / f"{index:04d}.png", millimetres)
+    return tmp_path
+
+
+def rgbd_module(root, **options):
+    return RGBDDataModule(
+        root=str(root),
+        renderer=DefocusRenderer(sigma_scale=0.5),
+        camera=CAMERA,
+        focus_distances_m=FOCUS_M,
+        near_m=0.5,
+        far_m=10.0,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def scene():
+    synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5, method="exact"), CAMERA, FOCUS_M, 0.5, 10.0)
+    return procedural_stacks(4, synthesis, seed=0, height=96, width=112)[1]
+
+
+def start_of(stack):
+    return classical_network(
+        stack.images, stack.focus_distances_m, near_m=stack.near_m, far_m=stack.far_m, slice_mask=stack.slice_mask
+    )[:2]

@@ -21,9 +21,9 @@ NAMES = [name for text in PAGES.values() for name in re.findall(r"^::: (\S+)$", 
 WITHOUT_EXAMPLE = {
     # protocols and records that others' examples show, and what needs files
     "sfdfd.optics.render.Renderer", "sfdfd.optics.options.RenderOptions", "sfdfd.optics.psf.PSF",
-    "sfdfd.inference.refine.Refinement", "sfdfd.inference.energy.Priors", "sfdfd.inference.lens.Lens",
-    "sfdfd.measures.diagnosis.Diagnosis", "sfdfd.data.datamodule.FocalStackDataModule",
-    "sfdfd.data.synthetic.ProceduralDataModule", "sfdfd.data.sources.base.DataSource",
+    "sfdfd.refinement.refiner.Refinement", "sfdfd.refinement.energy.Priors", "sfdfd.refinement.lens.Lens",
+    "sfdfd.measures.diagnosis.Diagnosis", "sfdfd.datasets.datamodule.FocalStackDataModule",
+    "sfdfd.datasets.synthetic.ProceduralDataModule", "sfdfd.datasets.sources.base.DataSource",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sfdfd.capture.example import example_photographs
+from sfdfd.photographs.lookup import example_photographs
 from tests.browser import chromium, sideways_overflow
 from tests.commands import inside, one_line
 

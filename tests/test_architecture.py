@@ -1,4 +1,4 @@
-"""The house: imports point down, every option of every group composes."""
+"""Architecture: imports point down, every option of every group composes, functions stay small."""
 
 import subprocess
 import sys
@@ -64,12 +64,12 @@ def test_synthesis_follows_the_models_sigma_scale_unless_given():
     assert (apart.optics.renderer.sigma_scale, apart.data.renderer.sigma_scale) == (0.7, 1.0)
 
 
-def test_doors_are_entered_by_nobody():
+def test_no_module_imports_a_command():
     """A command is called by a person, and by no other file (itself it may name, for processes that are to find it)."""
     graph = grimp.build_graph("sfdfd")
-    doors = {f"sfdfd.{path.stem}" for path in CONF_DIR.glob("*.yaml")} | {"sfdfd.compare"}
-    for door in doors:
-        assert not graph.find_modules_that_directly_import(door) - {door}, door
+    commands = {f"sfdfd.{path.stem}" for path in CONF_DIR.glob("*.yaml")} | {"sfdfd.compare"}
+    for command in commands:
+        assert not graph.find_modules_that_directly_import(command) - {command}, command
 
 
 def test_every_command_has_its_door_its_help_its_script_and_its_test():

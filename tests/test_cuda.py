@@ -5,14 +5,14 @@ import csv
 import pytest
 import torch
 
-from sfdfd.data.example import example_stack
 from sfdfd.inference.methods import RefinedMethod, SweepMethod
-from sfdfd.inference.refine import Refiner
-from sfdfd.inference.sweep import plane_sweep
 from sfdfd.networks import PlaneSweepNet
 from sfdfd.networks.interface import answer_of
 from sfdfd.optics import DefocusRenderer
-from sfdfd.training.selfmade import Answer, random_lessons, random_setup
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep
+from sfdfd.refinement.refiner import Refiner
+from sfdfd.scenes.example_stack import example_stack
+from sfdfd.training.distillation_samples import Answer, random_lessons, random_setup
 from tests.commands import SMALL, inside
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
@@ -51,7 +51,7 @@ def test_renderer_and_gradients(stack, psf, weighting, linear_light, dtype, tole
 
 def test_plane_sweep(stack):
     renderer = DefocusRenderer(**LIGHT)
-    reference, ours = (plane_sweep(stack.without_truth().to(device), renderer) for device in ("cpu", "cuda"))
+    reference, ours = (depth_from_plane_sweep(stack.without_truth().to(device), renderer) for device in ("cpu", "cuda"))
     assert float((ours.depth_m.cpu() / reference.depth_m - 1).abs().mean()) < 1e-4
 
 

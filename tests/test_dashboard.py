@@ -11,9 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sfdfd.errors import InputError
 from sfdfd.runs.wandb_file import read_wandb, wandb_files
-from sfdfd.training import artifacts
+from sfdfd.training import wandb_artifacts as artifacts
 from sfdfd.training.checkpoints import load_run
-from sfdfd.training.dashboards import tell_alert, tell_histogram, tell_model, tell_pictures, tell_table
+from sfdfd.training.logger_output import tell_alert, tell_histogram, tell_model, tell_pictures, tell_table
 from sfdfd.training.loggers import wandb_logger
 from tests.commands import SMALL, inside
 

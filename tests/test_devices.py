@@ -5,13 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sfdfd.data.example import example_stack
-from sfdfd.inference.energy import energy_of
 from sfdfd.inference.estimator import DefocusEstimator
-from sfdfd.inference.lens import LENS
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, with_confidence
-from sfdfd.inference.refine import Refiner
-from sfdfd.inference.sweep import plane_sweep, unexplained_by_sweep
 from sfdfd.inference.upsampling import enlarged, sharpest_slice
 from sfdfd.measures.diagnosis import textured_share
 from sfdfd.measures.left_out import judged_slices
@@ -21,6 +16,11 @@ from sfdfd.measures.regions import regions
 from sfdfd.networks import DAIFNet, FocusAttentionNet, PlaneSweepNet, classical_network, constant_network
 from sfdfd.optics import Camera, DefocusRenderer
 from sfdfd.optics.render import render_blurred
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, unexplained_by_sweep
+from sfdfd.refinement.energy import energy_of
+from sfdfd.refinement.lens import LENS
+from sfdfd.refinement.refiner import Refiner
+from sfdfd.scenes.example_stack import example_stack
 from sfdfd.stack import FocalStack
 from sfdfd.training.augmentation import StackAugmentation
 from sfdfd.training.module import DepthFromDefocus
@@ -122,7 +122,7 @@ def test_networks(stack, network):
 @pytest.mark.parametrize("size", [(24, 32), (96, 96)])
 def test_the_plane_sweep(size):
     stack, renderer = example_stack(3, *size, **LIGHT).with_slices([0, 4]), DefocusRenderer(**LIGHT)
-    reference, ours = (plane_sweep(one, renderer) for one in (stack, stack.to(DEVICE)))
+    reference, ours = (depth_from_plane_sweep(one, renderer) for one in (stack, stack.to(DEVICE)))
     for one, other in zip(ours[:3], reference[:3], strict=True):
         agree(one, other, 2e-2 * float(other.abs().max()))
     assert unexplained_by_sweep(stack.to(DEVICE), renderer) == pytest.approx(

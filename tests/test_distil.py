@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from sfdfd.data.example import example_stack
-from sfdfd.data.images import write_image
 from sfdfd.errors import InputError
+from sfdfd.io.images import write_image
+from sfdfd.scenes.example_stack import example_stack
 from sfdfd.training.checkpoints import load_run
 from sfdfd.training.distillation import Distillation
 from sfdfd.training.module import CONFIG_KEY

@@ -1,11 +1,7 @@
 """What the pages name exists, and what exists is named."""
 
-import os
 import re
 import runpy
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +11,8 @@ import pytest
 import torch
 import yaml
 
-from sfdfd.data.sources import FIRST, SOURCES
-from sfdfd.data.stacks import read_stack
+from sfdfd.datasets.sources import FIRST, SOURCES
+from sfdfd.datasets.stack_folders import read_stack
 from sfdfd.runs.command import CONF_DIR
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,72 +125,3 @@ def test_a_stack_with_truth_is_written_as_the_page_says(tmp_path):
     assert stack.images.shape == (1, 3, 3, 16, 24) and stack.camera[0].f_number == 8.0
     assert stack.valid.sum() == 383 and float(stack.depth_m[0, -1, -1]) == 4
     assert torch.allclose(stack.aif, torch.tensor(77 / 255))
-
-
-# ---------------------------------------------------------------- the diffs of "Add a part"
-
-ADD_A_PART = (ROOT / "docs" / "howto" / "add_a_part.md").read_text()
-PARTS = {
-    "A PSF": ["tests/optics", "-k", "cosine"],
-    "A renderer": ["tests/optics/test_laws.py", "-k", "supersampled"],
-    "A loss term": ["tests/measures/test_losses.py", "tests/test_configs.py", "-k", "curvature or down[train]"],
-    "A data set": ["tests/data/test_sources.py", "tests/test_docs.py", "-k", "seven_scenes"],
-    "A network": ["tests/networks/test_networks.py", "-k", "shallow"],
-    "A method": ["tests/inference/test_methods.py", "tests/test_evaluate.py", "-k", "smoothed or closed_forms"],
-    "A metric": ["tests/measures/test_metrics.py"],
-    "A command": ["tests/test_describe.py", "tests/test_architecture.py", "-k", "describe or door"],
-}
-"""Heading -> what of the tests, diff applied, is its own."""
-
-
-def diff_of(heading):
-    section = ADD_A_PART.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    (diff,) = re.findall(r"```diff\n(.*?)```", section, re.DOTALL)
-    return diff
-
-
-def git(*arguments, cwd, text=""):
-    if shutil.which("git") is None:
-        pytest.skip("git is not here")
-    env = {**os.environ, "GIT_CEILING_DIRECTORIES": str(cwd.parent)}
-    return subprocess.run(
-        ["git", *arguments], cwd=cwd, input=text, env=env, capture_output=True, text=True, check=False
-    )
-
-
-def test_the_diffs_of_the_pages_apply():
-    assert re.findall(r"^## (.*)$", ADD_A_PART, re.MULTILINE) == list(PARTS)
-    assert len(re.findall(r"^```diff$", ADD_A_PART, re.MULTILINE)) == len(PARTS)
-    where = git("rev-parse", "--show-toplevel", cwd=ROOT)
-    if where.returncode or Path(where.stdout.strip()).resolve() != ROOT:
-        pytest.skip("this is no git checkout")
-    for heading in PARTS:
-        assert diff_of(heading).splitlines()[-1].strip(), (
-            f"{heading}: the site loses a blank last line, and git wants it"
-        )
-        done = git("apply", "--check", cwd=ROOT, text=diff_of(heading))
-        assert done.returncode == 0, f"{heading}: {done.stderr}"
-
-
-@pytest.mark.parametrize("heading", PARTS)
-def test_a_part_changes_few_files_beside_its_test(heading):
-    """Docs are counted, too; what the tests wrote down is theirs."""
-    files = re.findall(r"^diff --git a/(\S+) b/", diff_of(heading), re.MULTILINE)
-    assert len([name for name in files if not name.startswith("tests/")]) <= (3 if heading == "A command" else 2)
-    assert any(name.startswith("tests/") for name in files)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("heading", PARTS)
-def test_a_part_that_is_added_passes_its_tests(heading, tmp_path):
-    copy = tmp_path / "copy"
-    passed_over = shutil.ignore_patterns("__pycache__", "generated", "assets")
-    for folder in ("src", "conf", "tests", "docs"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=passed_over)
-    shutil.copy(ROOT / "pyproject.toml", copy)
-    done = git("apply", cwd=copy, text=diff_of(heading))
-    assert done.returncode == 0, done.stderr
-    run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-m", "not slow", *PARTS[heading]]
-    env = {**os.environ, "PYTHONPATH": str(copy / "src")}
-    done = subprocess.run(run, cwd=copy, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr

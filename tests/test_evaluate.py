@@ -97,8 +97,8 @@ def test_left_out_slices_judge_every_method(rgbd_folder, tmp_path):
 
 def test_left_out_photographs_give_nothing_to_a_recorded_stack(photographs_folder, tmp_path):
     """Neither near and far, nor motion, nor an unknown blur scale."""
-    from sfdfd.capture.datamodule import RecordedDataModule
-    from sfdfd.data.datamodule import StacksDataModule
+    from sfdfd.datasets.datamodule import StacksDataModule
+    from sfdfd.datasets.recorded import RecordedDataModule
     from sfdfd.optics import DefocusRenderer
 
     folder = tmp_path / "one"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.data.sources.base import write_rgbd, write_splits, write_stack
+from sfdfd.datasets.sources.base import write_rgbd, write_splits, write_stack
 from sfdfd.runs.command import CONF_DIR
 from sfdfd.train import train
 from tests.test_architecture import EXPERIMENTS, composed

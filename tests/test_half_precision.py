@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfdfd.data.example import example_stack
-from sfdfd.inference.confidence import depth_std_m
-from sfdfd.inference.energy import energy_of
 from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.methods import NetworkMethod, ReducedMethod, RefinedMethod, SweepMethod, with_confidence
-from sfdfd.inference.refine import Refiner
-from sfdfd.inference.sweep import plane_sweep, unexplained_by_sweep
 from sfdfd.measures.diagnosis import textured_share
 from sfdfd.measures.losses import SelfSupervisedLoss
 from sfdfd.measures.metrics import image_metrics
 from sfdfd.networks import DAIFNet, FocusAttentionNet, PlaneSweepNet, classical_network, constant_network
 from sfdfd.optics import DefocusRenderer
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, unexplained_by_sweep
+from sfdfd.refinement.confidence import depth_std_m
+from sfdfd.refinement.energy import energy_of
+from sfdfd.refinement.refiner import Refiner
+from sfdfd.scenes.example_stack import example_stack
 from sfdfd.stack import FocalStack
 from sfdfd.training.augmentation import StackAugmentation
 from tests.training.test_module import module
@@ -93,7 +93,9 @@ def test_losses_metrics_and_judgements(whole, dtype):
             torch.testing.assert_close(value, loss(full, rounded)[key])
         torch.testing.assert_close(image_metrics(given, half).rows, image_metrics(full, rounded).rows, equal_nan=True)
     torch.testing.assert_close(textured_share(half), textured_share(rounded))
-    torch.testing.assert_close(plane_sweep(half, CODES).depth_m, plane_sweep(rounded, CODES).depth_m)
+    torch.testing.assert_close(
+        depth_from_plane_sweep(half, CODES).depth_m, depth_from_plane_sweep(rounded, CODES).depth_m
+    )
     assert unexplained_by_sweep(half, CODES) == unexplained_by_sweep(rounded, CODES)
     answer = (prediction.depth_m, prediction.aif)
     torch.testing.assert_close(energy_of(half, CODES, *answer), energy_of(rounded, CODES, *answer))
@@ -103,7 +105,7 @@ def test_losses_metrics_and_judgements(whole, dtype):
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_what_is_refined_may_start_in_half_precision(whole, dtype):
-    start = plane_sweep(whole, CODES)
+    start = depth_from_plane_sweep(whole, CODES)
     found = Refiner(steps=1)(whole, CODES, start.depth_m.to(dtype), start.aif.to(dtype))
     assert found.depth_m.dtype == found.aif.dtype == torch.float32
 

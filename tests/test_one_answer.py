@@ -9,9 +9,9 @@ import torch
 import yaml
 
 from sfdfd import Camera, DefocusEstimator, FocalStack, predict_photographs
-from sfdfd.data.example import example_stack
-from sfdfd.data.images import read_image, to_bytes, write_image
-from sfdfd.inference.refine import Refiner
+from sfdfd.io.images import read_image, to_bytes, write_image
+from sfdfd.refinement.refiner import Refiner
+from sfdfd.scenes.example_stack import example_stack
 from sfdfd.web.jobs import Job
 from tests.commands import inside
 
@@ -127,7 +127,7 @@ def test_importing_optics_imports_torch_alone():
 def test_python_command_and_page_refine_for_the_same_time():
     import inspect
 
-    from sfdfd.inference.refine import DEFAULT_SECONDS
+    from sfdfd.refinement.refiner import DEFAULT_SECONDS
     from sfdfd.runs.command import CONF_DIR
 
     assert yaml.safe_load((CONF_DIR / "predict.yaml").read_text())["refine"]["seconds"] == DEFAULT_SECONDS

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.capture.example import example_photographs
 from sfdfd.optics.camera import Camera
+from sfdfd.photographs.lookup import example_photographs
 from sfdfd.training.checkpoints import PRETRAINED
 from tests.commands import inside, process
 
@@ -273,7 +273,7 @@ def test_folders_of_any_name_are_predicted(photographs_folder, tmp_path, name):
 
 def test_numbers_are_kept_where_a_picture_fails(photographs_folder, tmp_path, monkeypatch):
     """Whatever is wrong with a picture, the refinement's answer is not lost for it."""
-    monkeypatch.setattr("sfdfd.report.prediction.depth_figure", lambda *_: 1 / 0)
+    monkeypatch.setattr("sfdfd.report.prediction_folder.depth_figure", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         inside("predict", f"stack='{photographs_folder}'", *QUICK, "output_dir=p", cwd=tmp_path)
     assert np.load(tmp_path / "p" / "depth_m.npy").shape == (30, 42)

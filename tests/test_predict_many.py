@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from sfdfd.capture.example import example_photographs
-from sfdfd.data.images import read_photograph
+from sfdfd.io.images import read_photograph
+from sfdfd.photographs.lookup import example_photographs
 from tests.commands import inside, one_line
-from tests.data.formats.encoders import write_video
+from tests.io.formats.encoders import write_video
 
 P3 = [0.68, 0.32, 0.265, 0.69, 0.15, 0.06]
 QUICK = ["refine.steps=2", "threads=1"]

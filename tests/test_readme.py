@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sfdfd.capture.example import example_photographs
+from sfdfd.photographs.lookup import example_photographs
 from tests.commands import QUIET, SMALL
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,7 +16,7 @@ def predicted(tmp_path_factory):
 
 def test_a_wider_aperture_blurs_what_is_not_in_focus(predicted, tmp_path):
     """And the camera's own aperture at a slice's distance gives that slice."""
-    from sfdfd.capture.example import example_photographs
+    from sfdfd.photographs.lookup import example_photographs
 
     aif = iio.imread(predicted / "p" / "aif.png") / 255
     pictures = {}

@@ -12,11 +12,11 @@ import pytest
 import torch
 import yaml
 
-from sfdfd.data.found import stacks_below
-from sfdfd.data.images import write_image
-from sfdfd.data.shards import Shard, ShardedStacks, shards_below, write_shard
-from sfdfd.data.stacks import StackFolders
+from sfdfd.datasets.discovery import stacks_below
+from sfdfd.datasets.shards import Shard, ShardedStacks, shards_below, write_shard
+from sfdfd.datasets.stack_folders import StackFolders
 from sfdfd.errors import InputError
+from sfdfd.io.images import write_image
 from tests.commands import inside, one_line
 
 

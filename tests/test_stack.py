@@ -1,4 +1,4 @@
-"""The words that cross rooms."""
+"""Stack types: indexing, padding, types and devices."""
 
 from dataclasses import replace
 

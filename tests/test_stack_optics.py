@@ -6,16 +6,16 @@ import torch
 import yaml
 
 from sfdfd import BlurModel, Camera, DefocusEstimator, DefocusRenderer, FocalStack, InputError, render_focal_stack
-from sfdfd.data.cache import CachedStacks
-from sfdfd.data.datamodule import ShardsDataModule, StacksDataModule
-from sfdfd.data.example import example_stack
-from sfdfd.data.images import write_image
-from sfdfd.data.shards import write_shard
-from sfdfd.data.stack_optics import common_optics
+from sfdfd.datasets.cache import CachedStacks
+from sfdfd.datasets.common_optics import common_optics
+from sfdfd.datasets.datamodule import ShardsDataModule, StacksDataModule
+from sfdfd.datasets.shards import write_shard
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
-from sfdfd.inference.refine import Refiner
+from sfdfd.io.images import write_image
 from sfdfd.networks import classical_network
 from sfdfd.optics.camera import _one_number
+from sfdfd.refinement.refiner import Refiner
+from sfdfd.scenes.example_stack import example_stack
 from sfdfd.stack import area_resized, renderer_for
 
 GAUSSIAN = DefocusRenderer(sigma_scale=0.5)

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sfdfd import Camera, FocalStack
 from sfdfd.inference.methods import RefinedMethod, SweepMethod
-from sfdfd.inference.refine import Refiner
 from sfdfd.measures.metrics import depth_metrics
 from sfdfd.optics import DefocusRenderer
+from sfdfd.refinement.refiner import Refiner
 from sfdfd.report.pictures import colour_depth
 
 OUT = Path(__file__).resolve().parents[1] / "assets" / "hero.webp"

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, FancyArrowPatch
-from rooms import rooms
+from packages import packages
 from style import DEPTH, GENERATED, drawn_twice, picture
 
 from sfdfd import Camera, FocalStack, render_focal_stack
-from sfdfd.data.scenes.procedural import make_scene
 from sfdfd.inference.methods import SweepMethod, with_confidence
 from sfdfd.measures.diagnosis import diagnose
 from sfdfd.optics import DefocusRenderer
 from sfdfd.optics.psf import get_psf
+from sfdfd.scenes.procedural import make_scene
 
 CAMERA = Camera(focal_length_m=0.05, f_number=8.0, pixel_pitch_m=1.2e-5)
 FOCUS_M = [1.0, 1.5, 2.5, 4.0, 6.0]
@@ -227,7 +227,7 @@ def predict_render_compare(palette: dict[str, str]) -> Figure:
 
 FIGURES = {
     "thin_lens": thin_lens, "coc_over_depth": coc_over_depth, "psf_families": psf_families, "sigmas": sigmas,
-    "occlusion": occlusion, "why_five": why_five, "failures": failures, "loop": predict_render_compare, "rooms": rooms,
+    "occlusion": occlusion, "why_five": why_five, "failures": failures, "loop": predict_render_compare, "packages": packages,
 }  # fmt: skip
 
 

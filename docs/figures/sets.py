@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from sfdfd.data.sources import SOURCES, DataSource
+from sfdfd.datasets.sources import SOURCES, DataSource
 
 
 def section(source: DataSource) -> str:

@@ -6,20 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sfdfd.capture.pipeline import PhotographPrediction, predict_photographs
     from sfdfd.errors import InputError
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
-    from sfdfd.inference.refine import Refiner
-    from sfdfd.inference.sweep import plane_sweep
+    from sfdfd.inference.photographs import PhotographPrediction, predict_photographs
     from sfdfd.measures.losses import SelfSupervisedLoss
     from sfdfd.measures.metrics import EvaluationMetrics
     from sfdfd.networks.classical import classical_network
     from sfdfd.networks.daif import DAIFNet
-    from sfdfd.networks.sweep import PlaneSweepNet
+    from sfdfd.networks.plane_sweep import PlaneSweepNet
     from sfdfd.optics.blur_model import BlurModel
     from sfdfd.optics.camera import Camera
     from sfdfd.optics.render import DefocusRenderer, defocus_map_px, render_blurred, render_focal_stack
+    from sfdfd.plane_sweep.sweep import depth_from_plane_sweep
+    from sfdfd.refinement.refiner import Refiner
     from sfdfd.stack import FocalStack, Method, Prediction
     from sfdfd.training.module import DepthFromDefocus
 
@@ -37,17 +37,17 @@ _HOMES = {
     "InputError": "sfdfd.errors",
     "Method": "sfdfd.stack",
     "NetworkMethod": "sfdfd.inference.methods",
-    "PhotographPrediction": "sfdfd.capture.pipeline",
-    "PlaneSweepNet": "sfdfd.networks.sweep",
+    "PhotographPrediction": "sfdfd.inference.photographs",
+    "PlaneSweepNet": "sfdfd.networks.plane_sweep",
     "Prediction": "sfdfd.stack",
     "RefinedMethod": "sfdfd.inference.methods",
-    "Refiner": "sfdfd.inference.refine",
+    "Refiner": "sfdfd.refinement.refiner",
     "SelfSupervisedLoss": "sfdfd.measures.losses",
     "SweepMethod": "sfdfd.inference.methods",
     "classical_network": "sfdfd.networks.classical",
     "defocus_map_px": "sfdfd.optics.render",
-    "plane_sweep": "sfdfd.inference.sweep",
-    "predict_photographs": "sfdfd.capture.pipeline",
+    "depth_from_plane_sweep": "sfdfd.plane_sweep.sweep",
+    "predict_photographs": "sfdfd.inference.photographs",
     "render_blurred": "sfdfd.optics.render",
     "render_focal_stack": "sfdfd.optics.render",
 }
@@ -74,7 +74,7 @@ __all__ = [
     "__version__",
     "classical_network",
     "defocus_map_px",
-    "plane_sweep",
+    "depth_from_plane_sweep",
     "predict_photographs",
     "render_blurred",
     "render_focal_stack",

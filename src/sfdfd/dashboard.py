@@ -39,12 +39,12 @@ def _drawn(run: Path, output_dir: Path) -> tuple[Path, Path]:
 
     import imageio.v3 as iio
 
-    from sfdfd.data.files import written_aside
     from sfdfd.errors import InputError
+    from sfdfd.io.files import written_aside
+    from sfdfd.io.run_record import logged
     from sfdfd.report.dashboard import FRAMES, SCENES, SECTIONS, dashboard_figure, panel_figure
-    from sfdfd.report.page import Section, picture, write_page
+    from sfdfd.report.html import Section, picture, write_page
     from sfdfd.report.pictures import to_rgb
-    from sfdfd.runs.record import logged
     from sfdfd.runs.wandb_file import read_wandb, wandb_files
 
     told = [read_wandb(file) for file in wandb_files(run)]
@@ -84,7 +84,7 @@ def _drawn(run: Path, output_dir: Path) -> tuple[Path, Path]:
 
 def _scenes(run: Path) -> list[dict[str, Any]]:
     """The first, a middle and the last picture of each fixed scene."""
-    from sfdfd.report.page import picture_file
+    from sfdfd.report.html import picture_file
 
     found: dict[str, list[Path]] = {}
     for file in sorted((run / "pictures").glob("step_*_*.png")):
@@ -103,7 +103,7 @@ def _scenes(run: Path) -> list[dict[str, Any]]:
 
 def _frames(run: Path) -> dict[str, Any] | None:
     """The network's test frames, by their error."""
-    from sfdfd.inference.evaluation import MAIN, SHOWN, read_rows
+    from sfdfd.evaluation.evaluator import MAIN, SHOWN, read_rows
 
     file = run / "metrics.csv"
     if not file.is_file():

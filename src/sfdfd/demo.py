@@ -65,8 +65,8 @@ def _train(folder: Path, overrides: list[str]) -> None:
 def _methods(checkpoint: Path, refine: Mapping[str, Any]) -> tuple[dict[str, Method], Renderer]:
     """What the page compares, from plain to best."""
     from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
-    from sfdfd.inference.refine import Refiner
     from sfdfd.networks.classical import classical_network
+    from sfdfd.refinement.refiner import Refiner
     from sfdfd.training.checkpoints import load_model
 
     fresh, renderer = load_model(checkpoint, {})
@@ -83,9 +83,9 @@ def _methods(checkpoint: Path, refine: Mapping[str, Any]) -> tuple[dict[str, Met
 
 def _write(output_dir: Path, checkpoint: Path, scenes: int, refine: Mapping[str, Any]) -> Path:
     """``index.html``: a scene that refocuses, depth by every method, figures, and how the training went."""
-    from sfdfd.data.example import example_stack
     from sfdfd.measures.metrics import image_metrics
-    from sfdfd.report.page import Section, viewer, write_page
+    from sfdfd.report.html import Section, viewer, write_page
+    from sfdfd.scenes.example_stack import example_stack
 
     methods, renderer = _methods(checkpoint, refine)
     stacks = [example_stack(FIRST_UNSEEN + index, 240, 320) for index in range(scenes)]
@@ -122,7 +122,7 @@ def _write(output_dir: Path, checkpoint: Path, scenes: int, refine: Mapping[str,
 
 def _row(stack: FocalStack, found: Mapping[str, Prediction]) -> dict[str, Any]:
     """The sharp image, and every method's depth on the truth's scale."""
-    from sfdfd.report.page import picture
+    from sfdfd.report.html import picture
 
     assert stack.depth_m is not None
     near_m, far_m = float(stack.depth_m.min()), float(stack.depth_m.max())
@@ -134,7 +134,7 @@ def _row(stack: FocalStack, found: Mapping[str, Prediction]) -> dict[str, Any]:
 
 
 def _depth(title: str, depth_m: torch.Tensor, near_m: float, far_m: float) -> dict[str, str]:
-    from sfdfd.report.page import picture
+    from sfdfd.report.html import picture
     from sfdfd.report.pictures import colour_depth
 
     return picture(title, colour_depth(depth_m.cpu().numpy(), near_m, far_m))
@@ -144,9 +144,9 @@ def _curves(run: Path) -> list[dict[str, str]]:
     """The reconstruction error, which trained it, and the depth error, which nothing looked at."""
     from matplotlib.figure import Figure
 
-    from sfdfd.report.page import picture
+    from sfdfd.io.run_record import logged
+    from sfdfd.report.html import picture
     from sfdfd.report.pictures import to_rgb
-    from sfdfd.runs.record import logged
 
     pictures = []
     for key, said in (

@@ -9,8 +9,8 @@ from sfdfd.runs.command import command, instantiate, plain
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from sfdfd.capture.capture import Capture
     from sfdfd.measures.diagnosis import Diagnosis
+    from sfdfd.photographs.capture import Capture
 
 
 def diagnose_command(config: DictConfig) -> None:
@@ -19,7 +19,7 @@ def diagnose_command(config: DictConfig) -> None:
 
     import imageio.v3 as iio
 
-    from sfdfd.data.files import readable, write_json
+    from sfdfd.io.files import readable, write_json
     from sfdfd.report.pictures import diagnosis_figure, to_rgb
 
     settings = plain(config)
@@ -39,10 +39,10 @@ Judged = tuple[str, "Diagnosis", str, dict[str, Any]]
 
 def _of_stack(settings: dict[str, Any]) -> Judged:
     """One's own photographs."""
-    from sfdfd.capture.capture import Capture
-    from sfdfd.capture.example import named_photographs
     from sfdfd.measures.diagnosis import diagnose
     from sfdfd.optics.render import DefocusRenderer
+    from sfdfd.photographs.capture import Capture
+    from sfdfd.photographs.lookup import named_photographs
     from sfdfd.training.checkpoints import DEFAULT_OPTICS
 
     sigma_scale = settings["optics"]["sigma_scale"] or DEFAULT_OPTICS["sigma_scale"]

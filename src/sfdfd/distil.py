@@ -31,9 +31,9 @@ def distil(config: DictConfig) -> None:
     """Answer, train on stacks made of the answers; what a call finds in ``output_dir`` it keeps."""
     from pathlib import Path
 
-    from sfdfd.data.files import write_json
     from sfdfd.errors import InputError, checked_number, checked_whole
-    from sfdfd.runs.record import run_record
+    from sfdfd.io.files import write_json
+    from sfdfd.io.run_record import run_record
     from sfdfd.training.device import use_threads
 
     output_dir = Path(config.output_dir)
@@ -72,7 +72,7 @@ class Question:
 def _questions(config: DictConfig) -> list[Question]:
     """The training split, then the procedural scenes."""
     from sfdfd import __version__
-    from sfdfd.data.interface import IdentifiedDataset
+    from sfdfd.datasets.protocols import IdentifiedDataset
     from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS
 
     datamodule = instantiate(config.data)
@@ -152,8 +152,8 @@ def _procedural(seed: int, index: int) -> FocalStack:
     """A procedural scene, photographed by a random camera."""
     import numpy as np
 
-    from sfdfd.data.example import example_stack
     from sfdfd.optics.camera import Camera
+    from sfdfd.scenes.example_stack import example_stack
     from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS
 
     g = np.random.default_rng([seed, index])
@@ -207,10 +207,10 @@ def answered(told: str, folder: Path, question: Question) -> None:
     """What the teacher answers to one stack, into its file."""
     import torch
 
-    from sfdfd.data.files import written_aside
     from sfdfd.inference.methods import RefinedMethod, SweepMethod, with_confidence
-    from sfdfd.inference.refine import Refiner
-    from sfdfd.training.selfmade import answer_of, own_lesson, packed
+    from sfdfd.io.files import written_aside
+    from sfdfd.refinement.refiner import Refiner
+    from sfdfd.training.distillation_samples import answer_of, own_lesson, packed
 
     config, dataset = _told(told)
     asked, renderer = _asked(question, config, dataset)
@@ -244,9 +244,9 @@ def _trained(config: DictConfig, answered: list[Path], output_dir: Path, plan: d
 
     from sfdfd.training.checkpoints import checked_place, load_checkpoint, save_weights
     from sfdfd.training.distillation import Distillation
+    from sfdfd.training.distillation_samples import Exercises, LessonsOf, Practice, together, unpacked
     from sfdfd.training.loggers import ContinuedCSVLogger
     from sfdfd.training.resuming import WholeCheckpoints
-    from sfdfd.training.selfmade import Exercises, LessonsOf, Practice, together, unpacked
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for known in (

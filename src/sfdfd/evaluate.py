@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sfdfd.io.run_record import run_record
 from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything, told_optics
-from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from sfdfd.inference.evaluation import Share
+    from sfdfd.evaluation.evaluator import Share
     from sfdfd.stack import Method
 
 
@@ -22,9 +22,9 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
 
     from omegaconf import OmegaConf
 
-    from sfdfd.data.files import write_json
     from sfdfd.errors import checked_whole
-    from sfdfd.inference.evaluation import evaluate, print_metrics
+    from sfdfd.evaluation.evaluator import evaluate, print_metrics
+    from sfdfd.io.files import write_json
 
     processes = checked_whole(config.processes, "processes", 1)
     asked = OmegaConf.to_container(config, resolve=True)
@@ -41,15 +41,15 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
 
 
 def _prepared(config: DictConfig, rank: int, processes: int) -> dict[str, Any]:
-    """The arguments of :func:`sfdfd.inference.evaluation.evaluate`, in each of several processes alike."""
+    """The arguments of :func:`sfdfd.evaluation.evaluator.evaluate`, in each of several processes alike."""
     import os
 
-    from sfdfd.data.synthetic import SynthesisDataModule
+    from sfdfd.datasets.synthetic import SynthesisDataModule
+    from sfdfd.evaluation.evaluator import MAIN
     from sfdfd.inference.estimator import DefocusEstimator
-    from sfdfd.inference.evaluation import MAIN
     from sfdfd.inference.methods import NetworkMethod, baselines
-    from sfdfd.inference.refine import Refiner
     from sfdfd.optics.blur_model import BlurModel
+    from sfdfd.refinement.refiner import Refiner
     from sfdfd.training.checkpoints import DEFAULT_OPTICS, UNWINDOWED, load_model
     from sfdfd.training.device import pick_device, use_threads
 
@@ -144,7 +144,7 @@ def _share(config: Any, rank: int, processes: int) -> bytes:
 
     from omegaconf import OmegaConf
 
-    from sfdfd.inference.evaluation import evaluate_share
+    from sfdfd.evaluation.evaluator import evaluate_share
 
     prepared = _prepared(OmegaConf.create(config), rank, processes)
     del prepared["protocol"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sfdfd.io.run_record import run_record
 from sfdfd.runs.command import command
-from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -16,8 +16,8 @@ def export(config: DictConfig) -> None:
     sixth of the size, in half precision, without what only training needs)."""
     from pathlib import Path
 
-    from sfdfd.data.files import write_json
     from sfdfd.errors import InputError, checked_choice
+    from sfdfd.io.files import write_json
     from sfdfd.networks.onnx import export_onnx
     from sfdfd.training.checkpoints import load_model, save_weights
 

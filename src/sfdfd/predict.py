@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from sfdfd.data.found import FoundStack
-    from sfdfd.inference.refine import Refiner
-    from sfdfd.runs.many import Watch as Told
+    from sfdfd.datasets.discovery import FoundStack
+    from sfdfd.refinement.refiner import Refiner
+    from sfdfd.runs.batch import Watch as Told
 
 
 def predict(config: DictConfig) -> None:
@@ -43,12 +43,12 @@ def _predict_stacks(settings: dict[str, Any], output_dir: Path) -> None:
 
     from sfdfd import __version__
     from sfdfd import predict as module  # as workers find it: this file may be __main__
-    from sfdfd.data.files import readable
-    from sfdfd.data.found import stacks_below
+    from sfdfd.datasets.discovery import stacks_below
     from sfdfd.errors import InputError, checked_number
-    from sfdfd.report.index import is_whole, table, write_index
+    from sfdfd.io.files import readable
+    from sfdfd.report.prediction_index import is_whole, table, write_index
+    from sfdfd.runs.batch import Job, run_many
     from sfdfd.runs.cluster import spreading
-    from sfdfd.runs.many import Job, run_many
     from sfdfd.training.checkpoints import checkpoint_identity
 
     for key in ("save", "load"):
@@ -84,9 +84,9 @@ def predict_found(settings: dict[str, Any], one: FoundStack, folder: Path, told:
     """One of many stacks into its folder; what the table says of it."""
     import gc
 
-    from sfdfd.data.formats.video import VIDEO_SUFFIXES
-    from sfdfd.data.images import list_images
-    from sfdfd.report.index import facts_of
+    from sfdfd.io.formats.video import VIDEO_SUFFIXES
+    from sfdfd.io.images import list_images
+    from sfdfd.report.prediction_index import facts_of
     from sfdfd.training.device import use_threads
 
     use_threads(settings["threads"])  # of a worker
@@ -108,12 +108,12 @@ def _predict_stack(settings: dict[str, Any], output_dir: Path, told: Told | None
     from functools import partial
     from pathlib import Path
 
-    from sfdfd.capture.pipeline import AlignSettings, PhotographSettings, prepare_photographs
-    from sfdfd.data.description import STACK_KEYS
     from sfdfd.errors import InputError
-    from sfdfd.inference.refine import Refiner
+    from sfdfd.inference.photographs import AlignSettings, PhotographSettings, prepare_photographs
+    from sfdfd.io.stack_yaml import STACK_KEYS
+    from sfdfd.refinement.refiner import Refiner
     from sfdfd.report.outputs import checked_outputs
-    from sfdfd.report.watch import Watch
+    from sfdfd.report.progress_files import Watch
 
     say = partial(print, flush=True)
     refiner, outputs = Refiner(**settings["refine"]), checked_outputs(settings["outputs"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sfdfd.io.run_record import run_record
 from sfdfd.runs.command import command, instantiate
-from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +22,8 @@ def prepare(config: DictConfig) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from sfdfd.data.places import agreed, check_vacant, finish, read_manifest
-    from sfdfd.data.sources import SOURCES
+    from sfdfd.datasets.folders import agreed, check_vacant, finish, read_manifest
+    from sfdfd.datasets.sources import SOURCES
     from sfdfd.errors import InputError
     from sfdfd.runs.cluster import spreading
 
@@ -66,7 +66,7 @@ def prepare(config: DictConfig) -> None:
 
 def _convert(source, root: Path, given: str | None, record: dict, reporter) -> int:
     """Fetch what is converted, convert it; the number of samples."""
-    from sfdfd.data.places import aside
+    from sfdfd.datasets.folders import aside
 
     paths = _files(source, root, given, reporter)
     record |= {
@@ -82,8 +82,8 @@ def _files(source, root: Path, given: str | None, reporter) -> list[Path]:
     """What to convert: what was given, or what lies beside the root or can be downloaded there."""
     from pathlib import Path
 
-    from sfdfd.data.fetch import RemoteFile, download
     from sfdfd.errors import InputError
+    from sfdfd.io.downloads import RemoteFile, download
 
     if given is not None and "://" in str(given):
         file = RemoteFile(str(given).rstrip("/").rsplit("/", 1)[-1].split("?")[0] or "download", str(given))

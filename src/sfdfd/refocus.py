@@ -16,9 +16,9 @@ def refocus(config: DictConfig) -> None:
     """One picture of a finished prediction, focused elsewhere, at full size."""
     from pathlib import Path
 
-    from sfdfd.data.files import written_aside
-    from sfdfd.data.images import write_image
     from sfdfd.errors import InputError
+    from sfdfd.io.files import written_aside
+    from sfdfd.io.images import write_image
     from sfdfd.report.refocus import FinishedPrediction
     from sfdfd.training.device import use_threads
 

@@ -22,9 +22,9 @@ def shard(config: DictConfig) -> None:
     from pathlib import Path
 
     from sfdfd import shard as module  # as others find it: this file may be __main__
-    from sfdfd.data.files import write_json
-    from sfdfd.data.stacks import stack_folders
+    from sfdfd.datasets.stack_folders import stack_folders
     from sfdfd.errors import InputError, checked_whole
+    from sfdfd.io.files import write_json
     from sfdfd.runs.cluster import spreading
 
     settings = plain(config)
@@ -57,7 +57,7 @@ def shard(config: DictConfig) -> None:
 
 def packed(job: tuple[Path, list[Path], Any]) -> dict[str, Any]:
     """Write one shard, unless it was made from these very files and is still there; what the record says of it."""
-    from sfdfd.data.shards import sources_digest, write_shard
+    from sfdfd.datasets.shards import sources_digest, write_shard
 
     path, folders, before = job
     digest = sources_digest(folders)
@@ -81,7 +81,7 @@ def _copied_splits(source: Path, target: Path, before: list[str]) -> list[str]:
     """Copy the splits; those that an earlier call copied and that are gone since go as well. Their names."""
     import shutil
 
-    from sfdfd.data.files import written_aside
+    from sfdfd.io.files import written_aside
 
     names = sorted(path.name for path in source.iterdir() if path.is_file()) if source.is_dir() else []
     if names:

@@ -58,7 +58,7 @@ class FocalStack:
         optics: B models of how the slices were blurred (:class:`sfdfd.optics.blur_model.BlurModel`), each None where nobody
             knows; None: of no sample. Methods invert this physics, and their renderer's own where it is not known.
         draw: B numbers in [0, 2^63), of what training draws at random about each sample (crop, flip, light, noise), from
-            seed, epoch and sample alone (:mod:`sfdfd.data.sampling`); None: nothing was drawn.
+            seed, epoch and sample alone (:mod:`sfdfd.datasets.sampling`); None: nothing was drawn.
 
     Examples:
         >>> camera = Camera(focal_length_m=0.05, f_number=8.0, pixel_pitch_m=1.2e-5)
@@ -373,7 +373,7 @@ class FocalStack:
         """Return the same batch with what ``known`` says of the blur in place of what the stack says.
 
         Examples:
-            >>> from sfdfd.data.example import example_stack
+            >>> from sfdfd.scenes.example_stack import example_stack
             >>> example_stack().with_optics({"psf": "disc"}).optics[0].psf
             'disc'
         """
@@ -405,13 +405,13 @@ class Prediction:
         aif: (B,3,H,W) all-in-focus image, RGB in [0, 1].
         defocus_px: (B,S,H,W) signed blur radius in pixels under that depth; positive behind the focus distance.
         rendered: (B,S,3,H,W) the stack that this depth and AIF would have produced; None where it was not rendered.
-        confidence: (B,H,W) in (0, 1], see :mod:`sfdfd.inference.confidence`; None where nobody asked.
+        confidence: (B,H,W) in (0, 1], see :mod:`sfdfd.refinement.confidence`; None where nobody asked.
         depth_std_m: (B,H,W) standard deviation of the depth in metres; the same.
         beyond_range: (B,H,W) 1 where a surface lies beyond far_m and -1 where nearer than near_m, sharp in no slice, so that
             its depth is not known; 0 elsewhere. None where nobody asked. See :mod:`sfdfd.inference.out_of_range`.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.inference.methods import SweepMethod
         >>> from sfdfd.optics import DefocusRenderer

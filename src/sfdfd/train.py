@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sfdfd.io.run_record import run_record
 from sfdfd.runs.command import (
     command,
     instantiate,
@@ -15,13 +16,12 @@ from sfdfd.runs.command import (
     seed_everything,
     several_jobs,
 )
-from sfdfd.runs.record import run_record
 
 if TYPE_CHECKING:
     import lightning
     from omegaconf import DictConfig
 
-    from sfdfd.data.datamodule import FocalStackDataModule
+    from sfdfd.datasets.datamodule import FocalStackDataModule
     from sfdfd.training.callbacks import RunCheckpoint
     from sfdfd.training.module import DepthFromDefocus
 
@@ -34,9 +34,9 @@ def train(config: DictConfig) -> dict[str, Any]:
     from lightning.pytorch.callbacks import ModelCheckpoint
     from omegaconf import OmegaConf
 
-    from sfdfd.data.files import write_json
-    from sfdfd.inference.evaluation import print_metrics
-    from sfdfd.inference.final_test import final_test, tell_test
+    from sfdfd.evaluation.evaluator import print_metrics
+    from sfdfd.evaluation.final_test import final_test, tell_test
+    from sfdfd.io.files import write_json
     from sfdfd.training.callbacks import RunCheckpoint
     from sfdfd.training.device import checked_precision, use_threads
 
@@ -193,9 +193,9 @@ def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
     from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
     from omegaconf import OmegaConf
 
+    from sfdfd.training.fsdp import check_strategy
     from sfdfd.training.loggers import ContinuedCSVLogger, LastingWandbLogger
     from sfdfd.training.resuming import WholeCheckpoints
-    from sfdfd.training.sharding import check_strategy
 
     loggers = [instantiate(node, **_called(node)) for node in (config.logger or {}).values()]
     for logger in loggers:

@@ -189,7 +189,7 @@ def _trial(
     import optuna
 
     from sfdfd.errors import InputError
-    from sfdfd.runs.record import logged
+    from sfdfd.io.run_record import logged
 
     chosen = {key: _suggested(trial, key, how) for key, how in space.items()}
     run = _run_of(trial, folder)
@@ -265,8 +265,8 @@ def _write_best(study: optuna.Study, folder: Path) -> None:
     """
     import yaml
 
-    from sfdfd.data.files import written_aside
     from sfdfd.errors import InputError
+    from sfdfd.io.files import written_aside
 
     try:
         best = study.best_trial

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sfdfd.data.scenes.scene import Scene
-from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.errors import InputError
 from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.methods import ReducedMethod
-from sfdfd.inference.refine import Refiner
 from sfdfd.optics import Camera, DefocusRenderer
+from sfdfd.refinement.refiner import Refiner
+from sfdfd.scenes.scene import Scene
+from sfdfd.scenes.synthesis import StackSynthesis
 from sfdfd.stack import FocalStack
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sfdfd.data.example import example_stack
-from sfdfd.inference.energy import energy_of
 from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, with_confidence
-from sfdfd.inference.refine import Refiner
-from sfdfd.inference.sweep import plane_sweep
 from sfdfd.networks import PlaneSweepNet
 from sfdfd.optics import DefocusRenderer
 from sfdfd.optics.occlusion import _frequencies, _jinc_table, _kept_spectrum
 from sfdfd.optics.psf import PSFBasis
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep
+from sfdfd.refinement.energy import energy_of
+from sfdfd.refinement.refiner import Refiner
+from sfdfd.scenes.example_stack import example_stack
 
 RENDERERS = {
     "source": {"sigma_scale": 0.5},
@@ -62,11 +62,11 @@ def test_refinement(name, mode, inside):
 def test_what_was_made_in_inference_mode_is_refined_outside_of_it(stack):
     renderer = DefocusRenderer(sigma_scale=0.5)
     with torch.inference_mode():
-        given, start = made_inside(stack), plane_sweep(stack, renderer)
+        given, start = made_inside(stack), depth_from_plane_sweep(stack, renderer)
         std_m = torch.full_like(start.depth_m, 0.1)
     assert given.images.is_inference()
     found = Refiner(steps=2)(given, renderer, start.depth_m, start.aif, depth_std_m=std_m)
-    outside = plane_sweep(stack, renderer)
+    outside = depth_from_plane_sweep(stack, renderer)
     same(found, Refiner(steps=2)(stack, renderer, outside.depth_m, outside.aif, depth_std_m=std_m.clone()))
     assert not found.depth_m.is_inference() and given.images.is_inference()
 

@@ -6,18 +6,18 @@ import pytest
 import torch
 from kornia.filters import box_blur
 
-from sfdfd.capture.calibrate import estimate_blur_scale
-from sfdfd.data.synthesis import StackSynthesis
-from sfdfd.inference.confidence import depth_std_m
 from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
-from sfdfd.inference.refine import Refiner
-from sfdfd.inference.sweep import sharpest_slices
 from sfdfd.inference.upsampling import mended_aif
 from sfdfd.measures.metrics import image_metrics
 from sfdfd.networks import FocusAttentionNet, NetworkOutput, classical_network, constant_network
 from sfdfd.networks.interface import rendered
 from sfdfd.optics import DefocusRenderer
+from sfdfd.photographs.blur_scale import estimate_blur_scale
+from sfdfd.plane_sweep.sweep import sharpest_slices
+from sfdfd.refinement.confidence import depth_std_m
+from sfdfd.refinement.refiner import Refiner
+from sfdfd.scenes.synthesis import StackSynthesis
 from sfdfd.stack import Method
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 

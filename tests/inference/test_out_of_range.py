@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sfdfd.capture.pipeline import predict_photographs
 from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.out_of_range import note_on_out_of_range
-from sfdfd.inference.refine import Refiner
+from sfdfd.inference.photographs import predict_photographs
 from sfdfd.optics import Camera, DefocusRenderer
 from sfdfd.optics.blur_model import PHOTOGRAPH_BLUR
+from sfdfd.refinement.refiner import Refiner
 from sfdfd.stack import FocalStack
 
 HEIGHT, WIDTH = 96, 128

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.data.scenes.scene import Scene
-from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.measures.diagnosis import blur_sensitivity, diagnose, textured_share
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
 from sfdfd.report.pictures import diagnosis_figure, to_rgb
+from sfdfd.scenes.scene import Scene
+from sfdfd.scenes.synthesis import StackSynthesis
 from sfdfd.stack import FocalStack
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 

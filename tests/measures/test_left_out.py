@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.data.synthesis import StackSynthesis
 from sfdfd.measures.left_out import judge, judged_slices, mean_figures, neighbours, render_slice
 from sfdfd.optics import DefocusRenderer
+from sfdfd.scenes.synthesis import StackSynthesis
 from sfdfd.stack import Prediction
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 

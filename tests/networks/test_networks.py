@@ -4,13 +4,14 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from sfdfd.data.example import example_stack
 from sfdfd.errors import InputError
-from sfdfd.networks import DAIFNet, FocusAttentionNet, PlaneSweepNet, sweep
-from sfdfd.networks.cost_volume import Defocus, defocus_of
+from sfdfd.networks import DAIFNet, FocusAttentionNet, PlaneSweepNet
+from sfdfd.networks import plane_sweep as sweep
 from sfdfd.optics import DefocusRenderer
 from sfdfd.optics.depth import depth_at
 from sfdfd.optics.psf import GaussianPSF
+from sfdfd.plane_sweep.cost_volume import Defocus, defocus_of
+from sfdfd.scenes.example_stack import example_stack
 from tests.conftest import CAMERA
 
 FOCUS = torch.tensor([1.0, 1.5, 2.5, 4.0, 6.0])

@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from sfdfd.errors import InputError
-from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack, spread
+from sfdfd.optics import Camera, DefocusRenderer, low_rank, render_focal_stack
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.psf import psf_basis
 from sfdfd.optics.render import render_blurred
@@ -208,7 +208,7 @@ def test_fast_is_fast_because_fewer_images_span_the_psfs(monkeypatch):
         bases[method] = psf_basis(psf, limit, reach, tolerance)
         return bases[method]
 
-    monkeypatch.setattr(spread, "psf_basis", watched)
+    monkeypatch.setattr(low_rank, "psf_basis", watched)
     depth = 1.2 + 4 * torch.rand(1, 24, 24)
     for method in ("exact", "fast", "draft"):
         render_focal_stack(torch.rand(1, 3, 24, 24), depth, FOCUS.float(), CAMERA, method=method)

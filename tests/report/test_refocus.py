@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sfdfd.data.images import write_image
-from sfdfd.data.scenes.procedural import make_scene
 from sfdfd.errors import InputError
+from sfdfd.io.images import write_image
 from sfdfd.optics import Camera, DefocusRenderer
 from sfdfd.report import refocus
 from sfdfd.report.refocus import FinishedPrediction, write_focus_pull
+from sfdfd.scenes.procedural import make_scene
 
 CAMERA = Camera(0.05, 8.0, 1.2e-5)
 OPTICS = {"psf": "disc", "linear_light": True, "weighting": "occlusion", "sigma_scale": 0.5}

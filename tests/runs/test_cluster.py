@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfdfd.data.images import write_image
 from sfdfd.errors import InputError
+from sfdfd.io.images import write_image
+from sfdfd.runs.batch import Job, run_many
 from sfdfd.runs.cluster import in_order, spreading
-from sfdfd.runs.many import Job, run_many
 from tests.commands import inside, one_line
 
 distributed = pytest.importorskip("distributed")

@@ -3,7 +3,7 @@
 from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, OptimStateKeyType, StateDictType
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
-from sfdfd.training.sharding import ShardedStrategy
+from sfdfd.training.fsdp import ShardedStrategy
 
 
 class ShardedOnCPUs(ShardedStrategy):

@@ -1,11 +1,13 @@
 """Checkpoints are data: nothing in them is executed, and what does not fit is said in one line."""
 
+import importlib
+
 import pytest
 import torch
 
 from sfdfd.errors import InputError
 from sfdfd.optics import Camera, DefocusRenderer
-from sfdfd.parts import PARTS
+from sfdfd.registry import PARTS
 from sfdfd.training.checkpoints import (
     OLD_NAMES,
     PRETRAINED,
@@ -35,10 +37,10 @@ def interpolated(config):
 
 HOSTILE = {
     "a function through a module of ours": lambda c: spoiled(
-        c, network=target("sfdfd.data.fetch.urllib.request.urlretrieve", url="file:///etc/passwd", filename="owned")
+        c, network=target("sfdfd.io.downloads.urllib.request.urlretrieve", url="file:///etc/passwd", filename="owned")
     ),
     "a loader that unpickles": lambda c: spoiled(
-        c, renderer=target("sfdfd.data.photographs.np.load", file="owned.npy", allow_pickle=True)
+        c, renderer=target("sfdfd.photographs.read.np.load", file="owned.npy", allow_pickle=True)
     ),
     "a command": lambda c: spoiled(c, network=target("os.system", command="touch owned")),
     "a class of ours in the wrong place": lambda c: spoiled(c, loss=target("sfdfd.networks.daif.DAIFNet")),
@@ -97,13 +99,19 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
 
 
 def test_older_checkpoints_load(tmp_path):
-    """Those that were written when classes had other names."""
+    """Checkpoints name classes as they were called when they were written."""
     stored = load_checkpoint(PRETRAINED)
-    for old in OLD_NAMES:
-        stored["sfdfd_config"]["loss"]["_target_"] = old
-        torch.save(stored, tmp_path / "old.ckpt")
-        module, renderer = load_model(tmp_path / "old.ckpt", {"sigma_scale": 0.7})
-        assert renderer.options["sigma_scale"] == 0.7 and module.camera is None and not module.training
+    stored["sfdfd_config"]["loss"]["_target_"] = "sfdfd.losses.SelfSupervisedLoss"
+    stored["sfdfd_config"]["network"]["_target_"] = "sfdfd.networks.sweep.PlaneSweepNet"
+    torch.save(stored, tmp_path / "old.ckpt")
+    module, renderer = load_model(tmp_path / "old.ckpt", {"sigma_scale": 0.7})
+    assert renderer.options["sigma_scale"] == 0.7 and module.camera is None and not module.training
+
+
+@pytest.mark.parametrize("name", sorted(set(OLD_NAMES.values())))
+def test_today_s_names_of_classes_exist(name):
+    module, _, attribute = name.rpartition(".")
+    assert hasattr(importlib.import_module(module), attribute)
 
 
 def test_the_models_own_camera_is_the_one_that_is_not_the_datas():

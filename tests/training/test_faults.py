@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.data.wrappers import Survivor
+from sfdfd.datasets.wrappers import Survivor
 from sfdfd.errors import InputError
 from sfdfd.training.faults import fault_in_words
-from tests.data.conftest import rgbd_module
+from tests.conftest import rgbd_module
 from tests.training.test_module import module, stacks, train
 from tests.training.test_resuming import fit
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from sfdfd.data.sources.base import write_splits, write_stack
+from sfdfd.datasets.sources.base import write_splits, write_stack
 from sfdfd.errors import InputError
 from sfdfd.measures.losses import SelfSupervisedLoss
 from sfdfd.measures.metrics import depth_metrics

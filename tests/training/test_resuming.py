@@ -7,14 +7,14 @@ import lightning
 import pytest
 import torch
 
-from sfdfd.data.synthetic import ProceduralDataModule
+from sfdfd.datasets.synthetic import ProceduralDataModule
 from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer
 from sfdfd.training.augmentation import StackAugmentation
 from sfdfd.training.callbacks import RunCheckpoint
 from sfdfd.training.checkpoints import resumable
 from sfdfd.training.loggers import ContinuedCSVLogger
-from sfdfd.training.place import place_in
+from sfdfd.training.loop_position import place_in
 from sfdfd.training.resuming import WholeCheckpoints, newest_checkpoint
 from tests.conftest import CAMERA, FOCUS_M
 from tests.training.test_module import module

@@ -5,8 +5,8 @@ import zipfile
 import pytest
 from PIL import Image
 
-from sfdfd.capture.example import example_photographs
 from sfdfd.errors import InputError
+from sfdfd.photographs.lookup import example_photographs
 from sfdfd.web.jobs import Job
 
 

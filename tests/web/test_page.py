@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfdfd.capture.example import example_photographs
+from sfdfd.photographs.lookup import example_photographs
 
 META = {"_type": "gradio.FileData"}
 

@@ -10,9 +10,9 @@ import tifffile
 import yaml
 from PIL import Image
 
-from sfdfd.data.images import LARGEST_PIXELS, list_images
-from sfdfd.data.names import distances_in_names
 from sfdfd.errors import InputError
+from sfdfd.io.images import LARGEST_PIXELS, list_images
+from sfdfd.photographs.file_names import distances_in_names
 from sfdfd.web.uploads import Limits, received, safe_name
 
 LIMITS = Limits(files=4, file_mb=0.5, total_mb=1.0, megapixels=1.0)

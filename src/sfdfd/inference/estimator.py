@@ -17,16 +17,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfdfd.data.images import working_px_for, working_size
 from sfdfd.errors import checked_keywords
 from sfdfd.inference.methods import NetworkMethod, ReducedMethod, RefinedMethod, SweepMethod, with_confidence
 from sfdfd.inference.out_of_range import pin_out_of_range
-from sfdfd.inference.refine import DEFAULT_SECONDS, Refinement, Refiner
 from sfdfd.inference.upsampling import enlarged
+from sfdfd.io.images import working_px_for, working_size
 from sfdfd.networks.interface import Network
 from sfdfd.optics.blur_model import BLUR_KEYS, BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, Renderer
+from sfdfd.refinement.refiner import DEFAULT_SECONDS, Refinement, Refiner
 from sfdfd.stack import FocalStack, Method, Prediction
 from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS, load_model
 from sfdfd.training.device import pick_device
@@ -61,19 +61,19 @@ class DefocusEstimator(torch.nn.Module):
     It inverts the physics that a stack carries (``FocalStack.optics``), and that of ``renderer`` where a stack carries none.
 
     Args:
-        network: stack -> depth and AIF; None for a plane sweep (:mod:`sfdfd.inference.sweep`).
+        network: stack -> depth and AIF; None for a plane sweep (:mod:`sfdfd.plane_sweep.sweep`).
         renderer: how stacks are blurred that do not say it themselves; None: as photographs are
             (:data:`sfdfd.optics.blur_model.PHOTOGRAPH_BLUR`).
         refiner: per-scene refinement; None for none.
         working_px: longer side in pixels of the images that are worked on, or "auto"; see
-            :func:`sfdfd.data.images.working_px_for`.
+            :func:`sfdfd.io.images.working_px_for`.
         device: where.
         camera: the model's own camera, where it is not the one that each stack carries.
         optics: what is known of the blur whatever a stack says, by name or as a
             :class:`sfdfd.optics.blur_model.BlurModel`.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> estimator = DefocusEstimator.from_pretrained(refine_seconds=0)
         >>> prediction = estimator.predict(stack)
@@ -256,7 +256,7 @@ class DefocusEstimator(torch.nn.Module):
         Args:
             stack: see :class:`FocalStack`; of one or of several sizes.
             weight: (B,S,H,W) how far each pixel shows something; in place of the stack's ``covered``.
-            progress: see :class:`sfdfd.inference.refine.Refiner`.
+            progress: see :class:`sfdfd.refinement.refiner.Refiner`.
 
         Returns:
             On the stack's device. ``rendered`` is None where images were larger than ``working_px``.
@@ -306,7 +306,7 @@ class DefocusEstimator(torch.nn.Module):
             covered: (H,W) each, 0 where a slice shows nothing; None: everywhere.
             clipped: (3,H,W) each, true where a slice says only "at least so bright"; None: nowhere.
             defocus: whether the full-size prediction gets its own defocus maps (S times the memory of its depth).
-            progress: see :class:`sfdfd.inference.refine.Refiner`.
+            progress: see :class:`sfdfd.refinement.refiner.Refiner`.
         """
         prediction, refinement = self.solve(small, progress)
         first = slices[0]() if callable(slices[0]) else slices[0]

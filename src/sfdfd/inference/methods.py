@@ -11,17 +11,17 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from sfdfd.data.datamodule import FocalStackDataModule
-from sfdfd.inference.confidence import confidence_of, depth_std_m
-from sfdfd.inference.energy import LEAST_SAID, enlarged_to
-from sfdfd.inference.refine import Refinement, Refiner
-from sfdfd.inference.sweep import plane_sweep, sharpest_slices
+from sfdfd.datasets.datamodule import FocalStackDataModule
 from sfdfd.inference.upsampling import mended_aif
 from sfdfd.networks.classical import classical_network, constant_network
-from sfdfd.networks.cost_volume import LARGE_PX
 from sfdfd.networks.interface import Network, NetworkOutput, answer_of, depth_std_of, predict_stack, rendered
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
+from sfdfd.plane_sweep.cost_volume import LARGE_PX
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, sharpest_slices
+from sfdfd.refinement.confidence import confidence_of, depth_std_m
+from sfdfd.refinement.energy import LEAST_SAID, enlarged_to
+from sfdfd.refinement.refiner import Refinement, Refiner
 from sfdfd.stack import FocalStack, Method, Prediction, renderer_for
 
 __all__ = ["NetworkMethod", "ReducedMethod", "RefinedMethod", "SweepMethod", "baselines", "with_confidence"]
@@ -62,7 +62,7 @@ class NetworkMethod:
         device: where a module goes.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> from sfdfd.networks import classical_network
@@ -94,13 +94,13 @@ class NetworkMethod:
 
 
 class SweepMethod:
-    """A plane sweep through the model's optics, see :mod:`sfdfd.inference.sweep`: where refinement starts without weights.
+    """A plane sweep through the model's optics, see :mod:`sfdfd.plane_sweep.sweep`: where refinement starts without weights.
 
     Args:
         renderer, camera: as of :class:`NetworkMethod`.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> SweepMethod(DefocusRenderer(sigma_scale=0.5))(stack).depth_std_m.shape
@@ -113,14 +113,16 @@ class SweepMethod:
     @torch.no_grad()
     def __call__(self, stack: FocalStack) -> Prediction:
         def run(part: FocalStack, renderer: Renderer) -> Prediction:
-            return rendered(plane_sweep(part, renderer), renderer, part)
+            return rendered(NetworkOutput(*depth_from_plane_sweep(part, renderer)), renderer, part)
 
         return _by_optics(stack.seen_by(self.camera), self.renderer, run)
 
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
         """Depth, AIF and spread, without rendering them."""
-        return plane_sweep(stack.check().seen_by(self.camera), renderer_for(stack, self.renderer))
+        return NetworkOutput(
+            *depth_from_plane_sweep(stack.check().seen_by(self.camera), renderer_for(stack, self.renderer))
+        )
 
 
 class ReducedMethod:
@@ -169,7 +171,7 @@ class RefinedMethod:
         camera: the model's own, as of :class:`NetworkMethod`.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> renderer = DefocusRenderer(sigma_scale=0.5, method="fast")
@@ -217,10 +219,10 @@ class RefinedMethod:
 
 def with_confidence(prediction: Prediction, stack: FocalStack, renderer: Renderer) -> Prediction:
     """The prediction with its standard deviation and confidence: the network's own where it has one, else see
-    :mod:`sfdfd.inference.confidence`.
+    :mod:`sfdfd.refinement.confidence`.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> renderer = DefocusRenderer(sigma_scale=0.5)
@@ -239,7 +241,7 @@ def baselines(datamodule: FocalStackDataModule, split: str, renderer: Renderer, 
     """Those that stand in every table: "constant", where the split has depth and a constant is known, and "classical".
 
     Examples:
-        >>> from sfdfd.data.synthetic import ProceduralDataModule
+        >>> from sfdfd.datasets.synthetic import ProceduralDataModule
         >>> from sfdfd.optics import DefocusRenderer
         >>> renderer, camera = DefocusRenderer(sigma_scale=0.5), Camera(0.05, 8.0, 1.2e-5)
         >>> scenes = {"train_length": 2, "val_length": 1, "test_length": 1, "height": 48, "width": 64}

@@ -17,11 +17,11 @@ from jaxtyping import Bool, Float
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from sfdfd.inference.confidence import confidence_of
-from sfdfd.inference.sweep import sharpest_slices
-from sfdfd.networks.cost_volume import Defocus, box, defocus_of, linear
 from sfdfd.optics.psf import GaussianPSF
 from sfdfd.optics.render import Renderer, defocus_map_px
+from sfdfd.plane_sweep.cost_volume import Defocus, box, defocus_of, linear
+from sfdfd.plane_sweep.sweep import sharpest_slices
+from sfdfd.refinement.confidence import confidence_of
 from sfdfd.stack import FocalStack, Prediction, area_resized, renderer_for
 
 __all__ = ["beyond_range", "note_on_out_of_range", "pin_out_of_range"]

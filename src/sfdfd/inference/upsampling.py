@@ -11,9 +11,9 @@ from kornia.color import rgb_to_grayscale
 from kornia.filters import box_blur
 from torch import Tensor
 
-from sfdfd.networks.cost_volume import CLIPPED_WEIGHT, sharpest
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import defocus_map_px
+from sfdfd.plane_sweep.cost_volume import CLIPPED_WEIGHT, sharpest
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = ["blend_slices", "enlarged", "guided_upsampling", "mended_aif", "sharpest_slice"]
@@ -134,7 +134,7 @@ def mended_aif(
     stack: FocalStack, prediction: Prediction, share: Float[Tensor, "b"] | float = 1.0
 ) -> Float[Tensor, "b 3 h w"]:
     """The AIF and, on top of it, a share of what the slices that are sharpest have and their renderings lack:
-    I + share sum_s w_s (J_s - R_s), w of :func:`sfdfd.networks.cost_volume.sharpest`.
+    I + share sum_s w_s (J_s - R_s), w of :func:`sfdfd.plane_sweep.cost_volume.sharpest`.
 
     One step of Van Cittert's iteration (1931), which needs no renderer. Beside a silhouette, where a slice shows the
     foreground's blur, so does its rendering, and the difference does not.

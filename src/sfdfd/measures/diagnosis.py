@@ -162,7 +162,7 @@ def textured_share(stack: FocalStack) -> Float[Tensor, "b"]:
     """(B,) the share of each image's pixels whose sharpness changes over its slices: where blur says something of depth.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> 0.5 < float(textured_share(example_stack())) <= 1
         True
     """

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sfdfd.data.exposure import even_exposure
+from sfdfd.measures.exposure import even_exposure
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sfdfd.errors import checked_choice
 from sfdfd.optics.depth import inverse_position
-from sfdfd.parts import part
+from sfdfd.registry import part
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
@@ -168,7 +168,7 @@ class SelfSupervisedLoss(nn.Module):
         border_px: see :func:`photometric_error`.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.networks import DAIFNet
         >>> from sfdfd.networks.interface import predict_stack

@@ -130,7 +130,7 @@ def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
     """Every metric of every image of a batch, as far as the stack carries truth.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.networks import classical_network
         >>> from sfdfd.networks.interface import predict_stack
@@ -176,7 +176,7 @@ class EvaluationMetrics(Metric):
     A metric that no image has is left out. ``options`` are those of :class:`torchmetrics.Metric`.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.networks import classical_network
         >>> from sfdfd.networks.interface import predict_stack

@@ -1,10 +1,10 @@
 """Networks: a focal stack and its focus distances in, depth and an all-in-focus image out (:class:`Network`)."""
 
-from sfdfd.networks.attention import FocusAttentionNet
 from sfdfd.networks.classical import classical_network, constant_network
 from sfdfd.networks.daif import DAIFNet
+from sfdfd.networks.focus_attention import FocusAttentionNet
 from sfdfd.networks.interface import Network, NetworkOutput
-from sfdfd.networks.sweep import PlaneSweepNet
+from sfdfd.networks.plane_sweep import PlaneSweepNet
 
 __all__ = [
     "DAIFNet",

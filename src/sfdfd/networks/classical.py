@@ -73,7 +73,7 @@ def classical_network(images, focus_distances_m, *, near_m, far_m, slice_mask=No
     """Classical depth from focus.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> output = classical_network(stack.images, stack.focus_distances_m, near_m=stack.near_m, far_m=stack.far_m)
         >>> output.depth_m.shape
@@ -86,7 +86,7 @@ def constant_network(depth_m: float) -> Network:
     """The same depth everywhere, and the mean of the slices as AIF.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> output = constant_network(2.5)(stack.images, stack.focus_distances_m, near_m=stack.near_m, far_m=stack.far_m)
         >>> output.depth_m.unique()

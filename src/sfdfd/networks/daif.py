@@ -20,7 +20,7 @@ from sfdfd.networks.interface import (
     per_sample,
 )
 from sfdfd.optics.depth import inverse_position
-from sfdfd.parts import part
+from sfdfd.registry import part
 
 __all__ = ["DAIFNet"]
 
@@ -42,7 +42,7 @@ class DAIFNet(nn.Module):
         near_m, far_m: depth range in metres where the call does not give one.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> network = DAIFNet()
         >>> sum(p.numel() for p in network.parameters())  # as published, with the depth head of one channel

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sfdfd.errors import checked_whole
-from sfdfd.networks.cost_volume import defocus_of
 from sfdfd.optics.depth import depth_at
 from sfdfd.optics.render import Renderer, defocus_map_px
+from sfdfd.plane_sweep.cost_volume import defocus_of
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
@@ -145,11 +145,11 @@ def predict_stack(
 
     Args:
         network: one with ``needs_defocus`` true is told how the slices are blurred, as ``defocus``
-            (:class:`sfdfd.networks.cost_volume.Defocus`).
+            (:class:`sfdfd.plane_sweep.cost_volume.Defocus`).
         forward: called in the network's place (the same, compiled).
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> from sfdfd.networks import classical_network

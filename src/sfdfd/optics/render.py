@@ -17,12 +17,12 @@ from torch import Tensor
 
 from sfdfd.errors import InputError, checked_keywords
 from sfdfd.optics.camera import Camera
+from sfdfd.optics.low_rank import spread_light
 from sfdfd.optics.occlusion import render_occlusion
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.psf import PSF, floored_size_px
-from sfdfd.optics.spread import spread_light
 from sfdfd.optics.windowed import spread_in_window
-from sfdfd.parts import part
+from sfdfd.registry import part
 
 __all__ = ["DefocusRenderer", "Hidden", "Renderer", "defocus_map_px", "render_blurred", "render_focal_stack"]
 

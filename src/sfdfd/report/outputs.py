@@ -13,9 +13,9 @@ from torch import Tensor
 from sfdfd.errors import InputError
 from sfdfd.optics.depth import inverse_position
 from sfdfd.optics.render import Renderer
-from sfdfd.report.exchange import require_exr, require_trimesh, write_depth_exr, write_mesh
+from sfdfd.report.interchange import require_exr, require_trimesh, write_depth_exr, write_mesh
 from sfdfd.report.portrait import write_portrait
-from sfdfd.report.predicted import PredictedStack
+from sfdfd.report.predicted_stack import PredictedStack
 from sfdfd.report.refocus import write_focus_pull
 
 __all__ = ["OUTPUTS", "OUTPUT_FILES", "checked_outputs", "relative_position", "write_outputs"]

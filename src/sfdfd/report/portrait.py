@@ -19,9 +19,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from sfdfd.data.carried import carried_exif
-from sfdfd.data.colour import srgb_profile
-from sfdfd.data.images import to_bytes
+from sfdfd.io.colour_spaces import srgb_profile
+from sfdfd.io.embedded_metadata import carried_exif
+from sfdfd.io.images import to_bytes
 from sfdfd.optics.depth import inverse_position
 
 __all__ = ["write_portrait"]
@@ -51,7 +51,7 @@ def write_portrait(
         aif: (3,H,W) in [0, 1].
         metric: whether the unit of depth may be said.
         focal_length_m, f_number: for the EXIF, where they are known and there is no ``exif``.
-        exif: of the picture, see :mod:`sfdfd.data.carried`.
+        exif: of the picture, see :mod:`sfdfd.io.embedded_metadata`.
 
     Returns:
         near and far, the depths of the codes 0 and 255.

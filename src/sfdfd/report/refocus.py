@@ -14,8 +14,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from sfdfd.data.images import read_image, read_npy, to_bytes, working_size
 from sfdfd.errors import InputError, checked_number
+from sfdfd.io.images import read_image, read_npy, to_bytes, working_size
 from sfdfd.measures.left_out import render_slice
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import depth_at

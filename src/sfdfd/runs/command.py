@@ -236,7 +236,7 @@ def _job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
 
     from hydra.core.hydra_config import HydraConfig
 
-    from sfdfd.data.files import write_json
+    from sfdfd.io.files import write_json
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     (folder / ERROR_FILE).unlink(missing_ok=True)
@@ -266,7 +266,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         def checked(config: DictConfig) -> Any:
             from omegaconf import OmegaConf
 
-            from sfdfd.runs.arguments import check_sections
+            from sfdfd.runs.config_checks import check_sections
 
             check_sections(OmegaConf.to_container(config), CONF_DIR, config_name)  # type: ignore[arg-type] # a mapping
             return function(config)
@@ -346,7 +346,7 @@ def _check_node(node: Any) -> None:
     import hydra.utils
     from omegaconf import DictConfig
 
-    from sfdfd.runs.arguments import check_arguments
+    from sfdfd.runs.config_checks import check_arguments
 
     if not isinstance(node, DictConfig):
         raise InputError(f"expected a mapping with _target_, got {node!r} where something is to be built")
@@ -386,7 +386,7 @@ def resolve_optics(config: DictConfig) -> None:
     Raises:
         InputError: one of the files is wrong, or they do not agree.
     """
-    from sfdfd.data.stack_optics import common_optics
+    from sfdfd.datasets.common_optics import common_optics
 
     if config.data.get("optics") is None:
         return

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sfdfd.data.files import written_aside
+from sfdfd.io.files import written_aside
+from sfdfd.io.run_record import logged
 from sfdfd.runs.command import ASIDE, ERROR_FILE, failed_jobs, swept_keys, unquoted
-from sfdfd.runs.record import logged
 
 __all__ = ["CompareRuns", "collect", "write_comparison"]
 
@@ -84,7 +84,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], base: str) -> list[dict[str, Any]
     import numpy as np
     from matplotlib import pyplot
 
-    from sfdfd.report.page import picture
+    from sfdfd.report.html import picture
 
     pictures = []
     for key in CURVES:
@@ -110,7 +110,7 @@ def _title(row: Mapping[str, Any], base: str) -> str:
 
 def _thumbnails(run: Path) -> list[dict[str, Any]]:
     """The last picture of each validation sample, else those of the test."""
-    from sfdfd.report.page import picture_file
+    from sfdfd.report.html import picture_file
 
     found = sorted((run / "pictures").glob("step_*.png"))
     last = {path.name.split("_", 2)[2]: path for path in found} or {
@@ -121,7 +121,7 @@ def _thumbnails(run: Path) -> list[dict[str, Any]]:
 
 def _write_page(rows: Sequence[Mapping[str, Any]], lines: Sequence[Sequence[str]], folder: Path, base: str) -> None:
     """``comparison.html``: the table, the curves, and thumbnails of every run."""
-    from sfdfd.report.page import Section, write_page
+    from sfdfd.report.html import Section, write_page
 
     sections = [Section(title=f"{len(rows)} runs", table={"header": lines[0], "rows": lines[1:]})]
     curves = _curves(rows, base)

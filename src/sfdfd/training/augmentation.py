@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfdfd.data.sampling import chances_of
+from sfdfd.datasets.sampling import chances_of
 from sfdfd.stack import FocalStack
 
 __all__ = ["StackAugmentation"]

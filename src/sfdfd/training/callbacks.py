@@ -20,13 +20,13 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sfdfd.data.files import written_aside
 from sfdfd.errors import checked_number
+from sfdfd.io.files import written_aside
 from sfdfd.optics.render import Renderer
 from sfdfd.report.pictures import overview, to_rgb
 from sfdfd.stack import FocalStack, Prediction
-from sfdfd.training.dashboards import tell_alert, tell_pictures
-from sfdfd.training.sharding import predict_on_all_ranks
+from sfdfd.training.fsdp import predict_on_all_ranks
+from sfdfd.training.logger_output import tell_alert, tell_pictures
 
 __all__ = ["CollapseDetector", "PictureLogger", "RunCheckpoint", "StepProgress"]
 

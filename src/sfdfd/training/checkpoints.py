@@ -1,7 +1,7 @@
 """Checkpoints: what a run leaves, read as data.
 
 A checkpoint carries its resolved config and its weights. Its parts are built from the table of our classes
-(:mod:`sfdfd.parts`), with plain values for arguments; no dotted path in it is ever followed, no interpolation resolved.
+(:mod:`sfdfd.registry`), with plain values for arguments; no dotted path in it is ever followed, no interpolation resolved.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 
 import torch
 
-from sfdfd.data.description import OPTICS_KEYS
-from sfdfd.data.fetch import sha256_of
-from sfdfd.data.files import written_aside
 from sfdfd.errors import InputError, checked_number
+from sfdfd.io.downloads import sha256_of
+from sfdfd.io.files import written_aside
+from sfdfd.io.stack_yaml import OPTICS_KEYS
 from sfdfd.optics.blur_model import PHOTOGRAPH_BLUR
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.render import DefocusRenderer, Renderer
-from sfdfd.parts import parts_of
-from sfdfd.training.artifacts import PREFIX, downloaded
+from sfdfd.registry import parts_of
+from sfdfd.training.loop_position import Place, place_in
 from sfdfd.training.module import CONFIG_KEY, DepthFromDefocus
-from sfdfd.training.place import Place, place_in
+from sfdfd.training.wandb_artifacts import PREFIX, downloaded
 
 __all__ = [
     "DEFAULT_OPTICS",
@@ -53,14 +53,18 @@ UNWINDOWED = {"window_px": None, "smallest_radius_px": 0.0, "copied_radius_px": 
 PHOTOGRAPH_OPTICS: dict[str, Any] = {**PHOTOGRAPH_BLUR.known(), **UNWINDOWED}
 """How photographs are blurred, whatever a checkpoint learnt from: light adds, lenses have round apertures, what is in front
 covers (``conf/data/recorded.yaml`` says the same). ``sigma_scale`` counts where the PSF is no disc."""
-OLD_NAMES = {"sfdfd.losses.SelfSupervisedLoss": "sfdfd.measures.losses.SelfSupervisedLoss"}
-"""What classes were called when older checkpoints were written."""
+OLD_NAMES = {
+    "sfdfd.losses.SelfSupervisedLoss": "sfdfd.measures.losses.SelfSupervisedLoss",
+    "sfdfd.networks.attention.FocusAttentionNet": "sfdfd.networks.focus_attention.FocusAttentionNet",
+    "sfdfd.networks.sweep.PlaneSweepNet": "sfdfd.networks.plane_sweep.PlaneSweepNet",
+}
+"""Names of classes in older checkpoints, and today's."""
 OURS = f"{DefocusRenderer.__module__}.{DefocusRenderer.__name__}"
-ROOMS = {"network": "sfdfd.networks", "renderer": "sfdfd.optics", "loss": "sfdfd.measures"}
+PACKAGES = {"network": "sfdfd.networks", "renderer": "sfdfd.optics", "loss": "sfdfd.measures"}
 
 
 def checkpoint_path(checkpoint: str | Path) -> Path:
-    """The file that a user means: a path, "pretrained", or an artifact of W&B (:mod:`sfdfd.training.artifacts`)."""
+    """The file that a user means: a path, "pretrained", or an artifact of W&B (:mod:`sfdfd.training.wandb_artifacts`)."""
     if str(checkpoint).startswith(PREFIX):
         return downloaded(str(checkpoint))
     return PRETRAINED if str(checkpoint) == "pretrained" else Path(str(checkpoint))
@@ -134,7 +138,7 @@ def _built(node: Any, role: str, where: str) -> Any:
     if not isinstance(node, dict):
         raise InputError(f"{where}: its {role} is no mapping")
     name = node.get("_target_")
-    cls = parts_of(ROOMS[role]).get(OLD_NAMES.get(name, name)) if isinstance(name, str) else None
+    cls = parts_of(PACKAGES[role]).get(OLD_NAMES.get(name, name)) if isinstance(name, str) else None
     if cls is None:
         raise InputError(f"{where}: its config wants to build {name!r}, which is no {role} of sfdfd")
     arguments = {key: value for key, value in node.items() if key != "_target_"}
@@ -315,7 +319,7 @@ def load_model(
 
 def _named_renderer(node: Mapping[str, Any], said: Mapping[str, Any], preferred: Mapping[str, Any] | None) -> Renderer:
     name = node["_target_"]
-    cls = parts_of(ROOMS["renderer"]).get(name) if isinstance(name, str) else None
+    cls = parts_of(PACKAGES["renderer"]).get(name) if isinstance(name, str) else None
     if cls is None:
         raise InputError(f"optics.renderer: {name!r} is no renderer of sfdfd")
     known = {key: value for key, value in {**DEFAULT_OPTICS, **(preferred or {})}.items() if _knows(node, key)}

@@ -1,5 +1,7 @@
-"""A network learns from self-made stacks (:mod:`sfdfd.training.selfmade`): the second LightningModule, with answers in the
-place of the renderer."""
+"""The LightningModule of distillation: a network learns a teacher's depth and AIF, without a renderer in the loss.
+
+Its samples come from :mod:`sfdfd.training.distillation_samples`.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sfdfd.networks.cost_volume import Defocus
 from sfdfd.networks.interface import NetworkOutput
 from sfdfd.optics.depth import inverse_position
 from sfdfd.optics.psf import GaussianPSF
+from sfdfd.plane_sweep.cost_volume import Defocus
+from sfdfd.training.distillation_samples import Exercise, Lesson, Practice
 from sfdfd.training.module import CONFIG_KEY
-from sfdfd.training.selfmade import Exercise, Lesson, Practice
 
 __all__ = ["Distillation", "distillation_terms"]
 
@@ -90,7 +92,7 @@ class Distillation(lightning.LightningModule):
         network: any; one that ``needs_defocus`` is told the blur and the sweep's costs.
         optimizer: called with the parameters.
         weights: of the terms, see :func:`distillation_terms`.
-        practice: makes the lessons of a batch that is an :class:`sfdfd.training.selfmade.Exercise`.
+        practice: makes the lessons of a batch that is an :class:`sfdfd.training.distillation_samples.Exercise`.
         warmup_steps, final_lr_share: linear warm-up, then a cosine to this share of the learning rate.
         run_config: what the checkpoint says of itself.
     """

@@ -17,8 +17,8 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from sfdfd.data.files import written_aside
 from sfdfd.errors import checked_choice, one_line
+from sfdfd.io.files import written_aside
 
 __all__ = ["ContinuedCSVLogger", "LastingWandbLogger", "lasting", "wandb_logger"]
 
@@ -105,7 +105,7 @@ class LastingWandbLogger(WandbLogger):
     and goes on, offline or without.
 
     Args:
-        keeps_model: whether the best checkpoint becomes an artifact (:func:`sfdfd.training.dashboards.tell_model`).
+        keeps_model: whether the best checkpoint becomes an artifact (:func:`sfdfd.training.logger_output.tell_model`).
         options: those of :class:`lightning.pytorch.loggers.WandbLogger`.
     """
 

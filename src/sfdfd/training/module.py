@@ -15,18 +15,18 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from sfdfd.data.files import written_aside
-from sfdfd.data.sampling import chances_of
+from sfdfd.datasets.sampling import chances_of
 from sfdfd.errors import InputError, checked_whole, one_line
+from sfdfd.io.files import written_aside
 from sfdfd.measures.metrics import depth_metrics
 from sfdfd.networks.interface import NetworkOutput, answer_of, rendered
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
-from sfdfd.training.dashboards import tell_alert
 from sfdfd.training.device import checked_precision
-from sfdfd.training.place import settle_place
-from sfdfd.training.sharding import clip_sharded
+from sfdfd.training.fsdp import clip_sharded
+from sfdfd.training.logger_output import tell_alert
+from sfdfd.training.loop_position import settle_place
 
 __all__ = ["CONFIG_KEY", "DepthFromDefocus", "NotFiniteError", "depth_spread"]
 
@@ -81,7 +81,7 @@ class DepthFromDefocus(lightning.LightningModule):
         run_config: the resolved configuration, plain Python; kept in every checkpoint.
 
     Examples:
-        >>> from sfdfd.data.example import example_stack
+        >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.measures.losses import SelfSupervisedLoss
         >>> from sfdfd.networks import DAIFNet

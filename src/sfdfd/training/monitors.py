@@ -19,9 +19,9 @@ from sfdfd.measures.metrics import depth_metrics
 from sfdfd.networks.classical import classical_network, constant_network
 from sfdfd.networks.interface import Network, output_of
 from sfdfd.stack import FocalStack
-from sfdfd.training.dashboards import tell_histogram
 from sfdfd.training.device import peak_memory_gib
-from sfdfd.training.sharding import gradient_norm
+from sfdfd.training.fsdp import gradient_norm
+from sfdfd.training.logger_output import tell_histogram
 
 __all__ = ["StepMonitor", "ValidationMonitor"]
 

@@ -12,8 +12,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.trainer.connectors import checkpoint_connector
 
-from sfdfd.data.files import written_aside
 from sfdfd.errors import InputError, one_line
+from sfdfd.io.files import written_aside
 from sfdfd.training.checkpoints import checked_place, load_checkpoint
 
 __all__ = ["WholeCheckpoints", "newest_checkpoint", "restoring_fault"]

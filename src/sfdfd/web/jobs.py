@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sfdfd.errors import InputError
-from sfdfd.report.watch import DEPTH_FILE, PROGRESS_FILE
+from sfdfd.report.progress_files import DEPTH_FILE, PROGRESS_FILE
 
 __all__ = ["Job", "Progress"]
 

@@ -15,15 +15,15 @@ import gradio as gr
 import numpy as np
 from fastapi import FastAPI
 
-from sfdfd.data.images import IMAGE_SUFFIXES, to_bytes, write_image
 from sfdfd.errors import InputError
-from sfdfd.inference.refine import DEFAULT_SECONDS
+from sfdfd.io.images import IMAGE_SUFFIXES, to_bytes, write_image
+from sfdfd.refinement.refiner import DEFAULT_SECONDS
 from sfdfd.report.refocus import FinishedPrediction
 from sfdfd.web.jobs import Job
+from sfdfd.web.messages import UNITS, judged, recognised, settings_of, summary, unrecognised
 from sfdfd.web.origins import AllowedHosts
 from sfdfd.web.server import Guard
 from sfdfd.web.uploads import TEXTS, Limits, received
-from sfdfd.web.words import UNITS, judged, recognised, settings_of, summary, unrecognised
 
 __all__ = ["Desk", "application"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from sfdfd.data.images import IMAGE_SUFFIXES, LARGEST_PIXELS
-from sfdfd.data.shots import has_pages
 from sfdfd.errors import InputError, checked_number, checked_whole
+from sfdfd.io.duplicate_shots import has_pages
+from sfdfd.io.images import IMAGE_SUFFIXES, LARGEST_PIXELS
 
 __all__ = ["Limits", "received", "safe_name"]
 

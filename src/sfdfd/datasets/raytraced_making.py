@@ -1,0 +1,157 @@
+"""A set of path-traced stacks on disk: which scenes, seen by which cameras, traced one after the other, resumable."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sfdfd.datasets.folders import agreed, continued, half_made
+from sfdfd.datasets.sources.base import write_splits, write_stack
+from sfdfd.datasets.splits import SPLITS
+from sfdfd.errors import InputError, checked_choice, checked_whole
+from sfdfd.io.files import Report
+from sfdfd.scenes.raytraced.camera_setups import Setup
+from sfdfd.scenes.raytraced.random_scenes import KINDS, random_scene
+from sfdfd.scenes.raytraced.tracer import best_variant, trace_stack
+
+__all__ = ["Making", "PlannedScene"]
+
+SAMPLES = {"scalar": 128, "compiled": 512}
+"""Rays for each pixel of a slice, where nobody says: what takes less than a minute a scene on two cores that are free."""
+SCRATCH = ".scene"
+
+
+@dataclass(frozen=True)
+class PlannedScene:
+    """One stack of a set: its name, split, index within split and camera, and the camera."""
+
+    name: str
+    split: str
+    index: int
+    setup: Setup
+
+
+@dataclass(frozen=True)
+class Making:
+    """What is made: a scene's bytes depend on seed, split, index, kinds, size, camera, samples and variant, and not on how
+    many scenes or cameras there are.
+
+    Args:
+        setups: the cameras; each photographs its own scenes.
+        height, width: of the images in pixels.
+        lengths: scenes of each camera by split.
+        seed: any whole number from 0.
+        kinds: of :data:`sfdfd.scenes.raytraced.random_scenes.KINDS`, in turns.
+        samples: rays for each pixel of a slice; None: ``SAMPLES``.
+        variant: of Mitsuba; None: :func:`best_variant`. Variants differ in their noise.
+    """
+
+    title = "path-traced focal stacks, made here"
+    licence = "yours (the generator is Apache-2.0)"
+
+    setups: tuple[Setup, ...]
+    height: int
+    width: int
+    lengths: Mapping[str, int]
+    seed: int
+    kinds: Sequence[str] = KINDS
+    samples: int | None = None
+    variant: str | None = None
+
+    def __post_init__(self) -> None:
+        checked_whole(self.height, "height (data.height)", 16)
+        checked_whole(self.width, "width (data.width)", 16)
+        checked_whole(self.seed, "seed", 0)
+        for split in SPLITS:
+            checked_whole(self.lengths[split], f"{split}_length (data.{split}_length)", 0)
+        if not sum(self.lengths.values()):
+            raise InputError("expected at least one scene (data.train_length, data.val_length, data.test_length)")
+        if not isinstance(self.kinds, Sequence) or isinstance(self.kinds, str) or not self.kinds:
+            raise InputError(f"kinds: expected a list of {', '.join(KINDS)}, got {self.kinds!r} (data.kinds)")
+        for kind in self.kinds:
+            checked_choice(kind, "kinds (data.kinds)", KINDS)
+        if self.samples is not None:
+            checked_whole(self.samples, "samples (data.samples)", 1)
+        names = [setup.name for setup in self.setups]
+        if len(set(names)) < len(names) or (len(names) > 1 and "" in names):
+            raise InputError(f"cameras: expected a name of its own for each, got {', '.join(names)} (data.cameras)")
+
+    def options(self) -> dict[str, Any]:
+        """All that the bytes depend on, as plain values; None where nobody said."""
+        return {
+            "height": self.height,
+            "width": self.width,
+            **{f"{split}_length": self.lengths[split] for split in SPLITS},
+            "seed": self.seed,
+            "kinds": list(self.kinds),
+            "samples": self.samples,
+            "variant": self.variant,
+            "cameras": [setup.described() for setup in self.setups],
+        }
+
+    def scenes(self) -> Iterator[PlannedScene]:
+        """Every stack, those that test first, as an interrupted set is judged by them."""
+        for split in reversed(SPLITS):
+            for index in range(self.lengths[split]):
+                for setup in self.setups:
+                    name = "_".join(part for part in (setup.name, split, f"{index:04d}") if part)
+                    yield PlannedScene(name, split, index, setup)
+
+    def write(self, root: Path, record: dict[str, Any], report: Report, spread: Any = None) -> int:
+        """Make what is missing of the set at ``root``, each stack whole or not at all.
+
+        Args:
+            root: receives a folder per stack, ``splits/`` and ``manifest.json``; see :func:`continued`.
+            record: content of the manifest; "options" and "samples", the number of stacks, are added.
+            report: told how many stacks are there.
+            spread: traces them on several workers (:mod:`sfdfd.runs.cluster`); None: one after the other, here.
+
+        Raises:
+            InputError: Mitsuba is missing, or an interrupted set was made with other options.
+        """
+        options = agreed(self.options(), half_made(root), root)
+        variant = options["variant"] = options["variant"] or best_variant()
+        samples = options["samples"] = (
+            options["samples"] or SAMPLES["scalar" if variant.startswith("scalar") else "compiled"]
+        )
+        planned = list(self.scenes())
+        record |= {"options": options, "samples": len(planned)}
+        with continued(root, record, options) as part:
+            missing = [scene for scene in planned if not (part / scene.name).is_dir()]
+            there = len(planned) - len(missing)
+            report(there, len(planned))
+            trace = partial(self._make, folder=part, samples=samples, variant=variant)
+            done = enumerate(map(trace, missing)) if spread is None else spread(trace, missing)
+            for number, (_, result) in enumerate(done):
+                if isinstance(result, Exception):
+                    raise result
+                report(there + number + 1, len(planned))
+            for left in part.glob(f"{SCRATCH}_*"):  # by workers that were lost
+                shutil.rmtree(left)
+            write_splits(part, {split: [s.name for s in planned if s.split == split] for split in SPLITS})
+        return len(planned)
+
+    def _make(self, planned: PlannedScene, folder: Path, samples: int, variant: str) -> None:
+        if (folder / planned.name).is_dir():  # by a worker that was lost before it could say so
+            return
+        setup, size = planned.setup, (self.height, self.width)
+        scene = random_scene(
+            (self.seed, SPLITS.index(planned.split)),
+            planned.index,
+            setup.camera,
+            *size,
+            setup.near_m,
+            setup.far_m,
+            self.kinds,
+        )
+        images, aif, depth_m = trace_stack(scene, setup.camera, setup.focus_distances_m, *size, samples, variant)
+        scratch = folder / f"{SCRATCH}_{planned.name}"
+        shutil.rmtree(scratch, ignore_errors=True)
+        camera, focus = setup.camera.as_dict(), setup.focus_distances_m
+        write_stack(scratch, planned.name, list(images), camera, focus, setup.near_m, setup.far_m, depth_m, aif)
+        (scratch / planned.name).rename(folder / planned.name)
+        scratch.rmdir()

@@ -1,0 +1,111 @@
+"""Training on one's own photographs: stacks prepared by :class:`sfdfd.photographs.capture.Capture`, cameras mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from sfdfd.datasets.datamodule import StacksDataModule
+from sfdfd.errors import InputError
+from sfdfd.io.images import USUAL_PX, working_px_for
+from sfdfd.optics.render import Renderer
+from sfdfd.photographs.capture import Capture
+from sfdfd.photographs.left_out import whole_stack
+from sfdfd.photographs.read import read_photographs
+from sfdfd.stack import FocalStack
+
+__all__ = ["RecordedDataModule", "common_rectangle"]
+
+
+def common_rectangle(covered: np.ndarray) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) of a rectangle in which every pixel is covered: sides are moved in, each time the one with
+    the largest share of uncovered pixels.
+
+    Args:
+        covered: (H,W) bool.
+    """
+    top, bottom, left, right = 0, covered.shape[0], 0, covered.shape[1]
+    while top < bottom and left < right:
+        part = covered[top:bottom, left:right]
+        shares = [1 - part[0].mean(), 1 - part[-1].mean(), 1 - part[:, 0].mean(), 1 - part[:, -1].mean()]
+        worst = int(np.argmax(shares))
+        if shares[worst] == 0:
+            break
+        top, bottom = top + (worst == 0), bottom - (worst == 1)
+        left, right = left + (worst == 2), right - (worst == 3)
+    return top, bottom, left, right
+
+
+class RecordedDataModule(StacksDataModule):
+    """A folder of stacks as they were photographed: aligned, exposure evened, an unknown blur scale estimated, reduced to a
+    working size, cropped to what every slice shows. Each is made ready once and then kept (``in_memory``, ``cache``).
+
+    Args:
+        root: a folder of slices, or of such folders; what each knows of its camera is read as ``predict`` reads it.
+        renderer: the model's optics, for the estimate of an unknown blur scale.
+        align: true, false, or "auto" (where slices move by more than half a pixel).
+        exposure: even out exposure and white balance.
+        working_px: longer side of the images, or "auto" (:func:`sfdfd.io.images.working_px_for`).
+        relative: take stacks without focus distances, too: their depth is a position in the order of the slices, in equal
+            steps of inverse depth, and no metre.
+        others: :class:`sfdfd.datasets.datamodule.StacksDataModule`.
+    """
+
+    looked_at_for_depth = 1  # photographs have no truth, and aligning them takes seconds
+
+    def __init__(
+        self,
+        root: str,
+        renderer: Renderer,
+        align: bool | str = "auto",
+        exposure: bool = True,
+        working_px: int | str = 512,
+        relative: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(root, **common)
+        self.relative = relative
+        self.renderer, self.align, self.exposure, self.working_px = renderer, align, exposure, working_px
+
+    def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
+        kept, aside = read_photographs(folder, overrides, self.holdout).parted()
+        optics = self.optics.updated(kept.optics)
+        capture = Capture.of(
+            kept,
+            optics.applied_to(self.renderer),
+            align_mode=self.align,
+            exposure=self.exposure,
+            working_px=USUAL_PX if self.working_px == "auto" else cast(int, self.working_px),
+        )
+        if capture.relative and not self.relative:
+            remedy = capture.photographs.missing["focus_distances_m"]
+            raise InputError(
+                f"{folder}: no focus distance is known; give them: {remedy}; or data.relative=true for depth without metres"
+            )
+        working_px = working_px_for(self.working_px, capture.largest_blur_px(), max(capture.photographs.size))
+        stack = capture.stack(working_px).with_optics(optics)
+        shown = stack.covered
+        if len(aside.images):
+            stack = whole_stack(capture, aside, working_px, self.align).with_optics(optics)
+        if shown is None:
+            return stack
+        top, bottom, left, right = common_rectangle((shown[0] > 0.999).all(0).numpy())
+        if bottom - top < 16 or right - left < 16:
+            raise InputError(f"{folder}: after alignment the slices have almost nothing in common (data.align=false?)")
+        stack = stack.cropped(top, bottom, left, right)
+        return stack if len(aside.images) else replace(stack, covered=None)
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            **super().protocol(),
+            "data": "recorded",
+            "align": self.align,
+            "exposure": self.exposure,
+            "working_px": self.working_px,
+            "relative": self.relative,
+            "calibration_renderer": dict(getattr(self.renderer, "options", {})),
+        }

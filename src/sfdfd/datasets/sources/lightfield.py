@@ -1,0 +1,190 @@
+"""The 4D Light Field Benchmark (Honauer et al., ACCV 2016), refocused into stacks; or folders that a Lytro refocused."""
+
+from __future__ import annotations
+
+import configparser
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from sfdfd.datasets.sources.base import (
+    SCRATCH,
+    DataSource,
+    eight_bit,
+    files_under,
+    only,
+    read_numbers,
+    read_text,
+    unique_names,
+    write_splits,
+    write_stack,
+)
+from sfdfd.datasets.sources.middlebury import read_pfm
+from sfdfd.errors import InputError, one_line
+from sfdfd.io.archives import opened
+from sfdfd.io.downloads import RemoteFile
+from sfdfd.io.files import Report
+from sfdfd.io.images import list_images, natural_key, read_photograph
+
+__all__ = ["LIGHTFIELD", "refocused"]
+
+SLICES = 7
+VIEWS = 9
+
+
+def refocused(views: np.ndarray, disparity: float) -> np.ndarray:
+    """(V,V,H,W,3) views -> (H,W,3) float in their range: each shifted by ``disparity`` pixels per view, then averaged.
+
+    The synthetic aperture of Ng's thesis (2006). Views run from the top left to the bottom right; a camera that moves to the
+    right sees near things move to the left, so a point at x in the middle view lies at x - d (u - middle) in column u.
+    """
+    middle = views.shape[0] // 2
+    total = np.zeros(views.shape[2:], np.float64)
+    for row in range(views.shape[0]):
+        for column in range(views.shape[1]):
+            shift = np.array([[1, 0, disparity * (middle - column)], [0, 1, disparity * (middle - row)]], np.float32)
+            total += cv2.warpAffine(
+                views[row, column].astype(np.float32), shift, views.shape[3:1:-1],
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
+            )  # fmt: skip
+    return total / (views.shape[0] * views.shape[1])
+
+
+def read_parameters(path: Path) -> dict[str, float]:
+    """``parameters.cfg``: the numbers that turn disparity into depth.
+
+    Raises:
+        InputError: one of them is missing, or cannot be.
+    """
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(read_text(path))
+        found = {
+            "baseline_mm": parser.getfloat("extrinsics", "baseline_mm"),
+            "focus_distance_m": parser.getfloat("extrinsics", "focus_distance_m"),
+            "focal_length_mm": parser.getfloat("intrinsics", "focal_length_mm"),
+            "sensor_size_mm": parser.getfloat("intrinsics", "sensor_size_mm"),
+            "disp_min": parser.getfloat("meta", "disp_min"),
+            "disp_max": parser.getfloat("meta", "disp_max"),
+        }
+    except InputError:
+        raise
+    except (configparser.Error, ValueError) as error:
+        raise InputError(f"{path}: not the benchmark's parameters.cfg ({one_line(error)})") from None
+    for key, value in found.items():
+        if not math.isfinite(value) or (value <= 0 and not key.startswith("disp")):
+            raise InputError(f"{path}: {key}: expected a {'finite' if key.startswith('disp') else 'positive'} number")
+    if not found["disp_min"] < found["disp_max"]:
+        raise InputError(f"{path}: expected disp_min < disp_max, got {found['disp_min']} and {found['disp_max']}")
+    return found
+
+
+def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
+    """``SCENE/input_CamNNN.png`` (81 views), ``parameters.cfg`` and ``gt_disp_lowres.pfm``.
+
+    With the cameras' convergence at ``focus_distance_m`` D, disparity d relates to depth by
+    1/z = 1/D + d / (f_px b), f_px the focal length in pixels and b the baseline (the benchmark's toolkit).
+    """
+    source = only(paths, "the folder or archive of the 4D light field benchmark")
+    splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    with opened(paths, folder / SCRATCH, report) as folders:
+        scenes = [file.parent for file in files_under(folders, "parameters.cfg")]
+        if not scenes:
+            return convert_refocused(folders, folder, source, report)
+        for index, (scene, name) in enumerate(zip(scenes, unique_names([(s.name,) for s in scenes]), strict=True)):
+            parameters = read_parameters(scene / "parameters.cfg")
+            views = _read_views(scene)
+            height, width = views.shape[2:4]
+            scale = parameters["focal_length_mm"] / parameters["sensor_size_mm"] * max(height, width)  # in pixels
+            scale *= parameters["baseline_mm"] * 1e-3
+
+            def depth_m(disparity, scale=scale, focus=parameters["focus_distance_m"]):
+                with np.errstate(all="ignore"):  # what this makes of odd disparities is unknown
+                    return 1 / (1 / focus + disparity / scale)
+
+            disparities = np.linspace(parameters["disp_max"], parameters["disp_min"], SLICES)  # near to far
+            focus = depth_m(disparities)
+            if not (np.isfinite(focus).all() and (focus > 0).all()):
+                raise InputError(
+                    f"{scene / 'parameters.cfg'}: disp_min {parameters['disp_min']} to disp_max {parameters['disp_max']} "
+                    "mean no depth in front of the camera"
+                )
+            truth = scene / "gt_disp_lowres.pfm"
+            depth = depth_m(read_pfm(truth)) if truth.is_file() else None
+            focal_m = parameters["focal_length_mm"] * 1e-3
+            camera = {  # the aperture is VIEWS baselines wide
+                "focal_length_m": focal_m,
+                "f_number": focal_m / (VIEWS * parameters["baseline_mm"] * 1e-3),
+                "pixel_pitch_m": parameters["sensor_size_mm"] * 1e-3 / max(height, width),
+            }
+            images = [np.clip(np.round(refocused(views, d)), 0, 255).astype(np.uint8) for d in disparities]
+            near, far = 0.9 * float(focus.min()), 1.1 * float(focus.max())
+            write_stack(folder, name, images, camera, focus, near, far, depth, views[VIEWS // 2, VIEWS // 2])
+            splits["test" if scene.parent.name in ("test", "stratified") else "train"].append(name)
+            report(index + 1, len(scenes))
+    train = splits["train"]
+    if len(train) > 4:
+        splits["train"], splits["val"] = train[:-4], train[-4:]
+    write_splits(folder, splits)
+    return len(scenes)
+
+
+def _read_views(scene: Path) -> np.ndarray:
+    """(V,V,H,W,3) uint8."""
+    files = sorted(scene.glob("input_Cam*.png"), key=natural_key)
+    if len(files) != VIEWS * VIEWS:
+        raise InputError(f"{scene}: expected {VIEWS * VIEWS} views input_CamNNN.png, found {len(files)}")
+    views = [eight_bit(read_photograph(file)[0]) for file in files]
+    for file, view in zip(files, views, strict=True):
+        if view.shape != views[0].shape:
+            raise InputError(
+                f"{file}: shape {view.shape}, but {files[0].name} has {views[0].shape}; views have one size"
+            )
+    return np.stack(views).reshape(VIEWS, VIEWS, *views[0].shape)
+
+
+def convert_refocused(folders: Sequence[Path], folder: Path, source: Path, report: Report) -> int:
+    """Folders of pictures that a light-field camera refocused (Lytro): a stack each, its slices in the order of their names,
+    its distances from ``focus_distance.txt`` (metres) where there is one. Their optics are unknown."""
+    scenes: dict[Path, tuple[str, ...]] = {}
+    for content in folders:
+        for parent in sorted({file.parent for file in files_under([content], "*")}):
+            if len(list_images(parent)) > 1:
+                scenes[parent] = parent.relative_to(content).parts or (content.resolve().name,)
+    if not scenes:
+        raise InputError(
+            f"source={source}: expected scenes with parameters.cfg and input_CamNNN.png, or folders of refocused pictures"
+        )
+    names = unique_names(list(scenes.values()))
+    for index, (name, parent) in enumerate(zip(names, scenes, strict=True)):
+        files = list_images(parent)
+        distances = parent / "focus_distance.txt"
+        focus = read_numbers(distances) if distances.is_file() else None
+        if focus is not None and len(focus) != len(files):
+            raise InputError(f"{distances}: {len(focus)} distances for {len(files)} slices")
+        views = [read_photograph(file)[0] for file in files]
+        if len({view.shape for view in views}) > 1:
+            raise InputError(f"{parent}: its pictures have several sizes; a stack has one")
+        camera = {"focal_length_m": None, "f_number": None, "pixel_pitch_m": None}
+        write_stack(folder, name, views, camera, focus, None, None)
+        report(index + 1, len(scenes))
+    write_splits(folder, dict.fromkeys(("train", "val", "test"), names))
+    return len(names)
+
+
+LIGHTFIELD = DataSource(
+    name="lightfield",
+    title="4D Light Field Benchmark: 28 rendered light fields of 9 x 9 views, refocused to seven slices",
+    citation="K. Honauer, O. Johannsen, D. Kondermann, B. Goldluecke: A Dataset and Evaluation Methodology for Depth "
+    "Estimation on 4D Light Fields, ACCV 2016",
+    licence="CC BY-NC-SA 4.0",
+    home="https://lightfield-analysis.uni-konstanz.de (a form by mail gives the links)",
+    size="5 GB",
+    files=(RemoteFile("full_data.zip"),),
+    uncertain="shift-and-add with nine views leaves ghosts in strong blur; it is a square aperture, not a disc",
+    layout="stacks",
+    convert=convert,
+)

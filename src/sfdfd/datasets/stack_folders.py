@@ -1,0 +1,127 @@
+"""Prepared stacks: folders of slices whose ``stack.yaml`` knows the camera, and perhaps the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from sfdfd.errors import InputError
+from sfdfd.io.depth_range import depth_range_m
+from sfdfd.io.files import file_identity
+from sfdfd.io.images import list_images, to_float
+from sfdfd.optics.blur_model import BlurModel
+from sfdfd.photographs.read import read_photographs
+from sfdfd.photographs.slice_files import refuse_identical
+from sfdfd.stack import FocalStack
+
+__all__ = ["StackFolders", "folders_named", "read_stack", "stack_folders"]
+
+
+def read_stack(
+    folder: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    holdout: Any = None,
+    optics: BlurModel | Mapping[str, Any] | None = None,
+) -> FocalStack:
+    """One recorded stack of aligned slices whose camera and focus distances are known: :func:`read_photographs`, strict.
+
+    Args:
+        folder, overrides: as of :func:`read_photographs`.
+        holdout: slices whose focus distances say nothing of the depth range; all are returned.
+        optics: how the slices are blurred where ``stack.yaml`` does not say it (``optics:``).
+
+    Returns:
+        A batch of one.
+
+    Raises:
+        InputError: naming the file or key and what was expected.
+    """
+    photographs = read_photographs(folder, overrides, holdout)
+    for key, remedy in photographs.missing.items():
+        raise InputError(f"{Path(folder) / 'stack.yaml'}: {key} is missing; give it: {remedy}")
+    refuse_identical(photographs.images, photographs.files)
+    camera = photographs.known_camera()
+    kept, _ = photographs.parted()
+    assert camera is not None and kept.focus_distances_m is not None and photographs.focus_distances_m is not None
+    near_m, far_m = depth_range_m(kept.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m)
+    truth: dict[str, Any] = {}
+    if photographs.depth_m is not None:
+        depth_m = torch.from_numpy(photographs.depth_m)
+        truth["valid"] = torch.isfinite(depth_m) & (depth_m >= near_m) & (depth_m <= far_m)
+        truth["depth_m"] = torch.where(truth["valid"], depth_m, depth_m.new_tensor(near_m))
+    if photographs.aif is not None:
+        truth["aif"] = to_float(photographs.aif)
+    stack = FocalStack.single(
+        photographs.as_tensor(), photographs.focus_distances_m, camera, near_m, far_m, name=photographs.name, **truth
+    )
+    blur = BlurModel().updated(optics).updated(photographs.optics)
+    return stack.with_optics(blur) if blur.known() else stack
+
+
+def stack_folders(root: str | Path) -> list[Path]:
+    """Every stack folder under ``root``, sorted, or ``root`` itself where it holds slices.
+
+    Raises:
+        InputError: no such folder, or nothing of the kind in it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder (data.root)")
+    if (root / "stack.yaml").exists() or list_images(root):
+        return [root]
+    below = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    folders = [path for path in below if (path / "stack.yaml").exists() or len(list_images(path)) > 1]
+    if not folders:
+        raise InputError(f"{root}: neither slices nor folders with a stack.yaml (data.root)")
+    return folders
+
+
+def folders_named(root: Path, names: Sequence[str] | None) -> list[Path]:
+    """The stack folders of these names, in their order; all where there are none.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    folders = stack_folders(root)
+    if names is None:
+        return folders
+    there = {folder.name: folder for folder in folders}
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise InputError(f"{root}: the split names {len(missing)} stacks that are not there, first {missing[0]}")
+    return [there[name] for name in names]
+
+
+class StackFolders(Dataset):
+    """Every stack folder under ``root`` (or ``root`` itself); see :func:`read_stack`.
+
+    Args:
+        root: a stack folder, or a folder of stack folders.
+        overrides: keys of ``stack.yaml`` that hold for all of them.
+        names: the folders to take, in this order; all by default.
+        read: makes a stack of a folder and the overrides; :func:`read_stack` by default.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        overrides: Mapping[str, Any] | None = None,
+        names: Sequence[str] | None = None,
+        read: Callable[[Path, Mapping[str, Any]], FocalStack] = read_stack,
+    ) -> None:
+        self.read, self.overrides = read, dict(overrides or {})
+        self.folders = folders_named(Path(root), names)
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    def identity(self, index: int) -> list[Any]:
+        """What the sample is made from: every file of its folder."""
+        return [file_identity(path) for path in sorted(self.folders[index].rglob("*")) if path.is_file()]
+
+    def __getitem__(self, index: int) -> FocalStack:
+        return self.read(self.folders[index], self.overrides)

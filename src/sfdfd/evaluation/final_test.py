@@ -1,0 +1,106 @@
+"""The test that ends a training: the best checkpoint, the baselines and the untrained network over the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from sfdfd.datasets.datamodule import FocalStackDataModule
+from sfdfd.evaluation.evaluator import MAIN, evaluate, read_rows
+from sfdfd.inference.methods import NetworkMethod, baselines
+from sfdfd.networks.interface import Network
+from sfdfd.optics.blur_model import BlurModel
+from sfdfd.training.checkpoints import load_run
+from sfdfd.training.device import pick_device
+from sfdfd.training.logger_output import tell_model, tell_table
+from sfdfd.training.module import DepthFromDefocus
+
+__all__ = ["final_test", "tell_test"]
+
+
+def final_test(
+    trainer: lightning.Trainer,
+    module: DepthFromDefocus,
+    untrained: Network,
+    datamodule: FocalStackDataModule,
+    saver: ModelCheckpoint | None,
+    steps: int,
+    output_dir: Path,
+    pictures: int,
+) -> tuple[dict[str, Any], str]:
+    """The figures (:func:`sfdfd.evaluation.evaluator.evaluate`), and the path of the checkpoint that has them.
+
+    Launched processes share the images; spawned ones have ended by now.
+
+    Args:
+        trainer: it has trained.
+        module: with the last weights, where no checkpoint was kept.
+        untrained: what it began as.
+        datamodule: the data.
+        saver: knows the best checkpoint.
+        steps: that were made.
+        output_dir: the run folder.
+        pictures: number of samples to draw.
+    """
+    best = getattr(saver, "best_model_path", "") or getattr(saver, "last_model_path", "")
+    trainer.strategy.barrier()  # whoever writes it has written it
+    if best and Path(best).is_file():
+        module = load_run(best)
+    sharing, renderer = _sharing(trainer), module.renderer
+    device = trainer.strategy.root_device if sharing else pick_device("auto")
+    options: dict[str, Any] = {"renderer": renderer, "camera": module.camera, "device": device}
+    methods = {
+        MAIN: NetworkMethod(module.network, **options),
+        **baselines(datamodule, "test", renderer, device=device),
+        "untrained": NetworkMethod(untrained, **options),
+    }
+    camera = module.camera or datamodule.camera
+    result = evaluate(
+        methods,
+        datamodule,
+        "test",
+        output_dir,
+        renderer=renderer,
+        optics=BlurModel.of(renderer),  # what the run was configured to assume
+        device=device,
+        pictures=pictures,
+        protocol={
+            "constant_depth_m": datamodule.constant_baseline_m() if "constant" in methods else None,
+            "checkpoint": best or None,
+            "steps": steps,
+            **({"skipped_samples": skipped} if (skipped := datamodule.skipped()) else {}),
+            "optics": None if camera is None else camera.as_dict(),
+            "selection": f"best {saver.monitor}" if saver is not None and saver.monitor else "last",
+        },
+        **sharing,
+    )
+    return result, best
+
+
+def _sharing(trainer: lightning.Trainer) -> dict[str, Any]:
+    """How this process shares an evaluation with the others of a training, where there are any."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return {}
+
+    def gather(mine: Any) -> list[Any] | None:
+        shares: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(shares, mine)
+        return shares if trainer.is_global_zero else None
+
+    return {"rank": trainer.global_rank, "world": trainer.world_size, "gather": gather}
+
+
+def tell_test(loggers: Sequence[Any], result: dict[str, Any], best: str, output_dir: Path, steps: int) -> None:
+    """Tell the loggers the test's frames as a table to sort, with the pictures that were drawn, and the best checkpoint."""
+    pictures = {file.stem: file for file in (output_dir / "pictures").glob("*.png")}
+    tell_table(loggers, "test/frames", read_rows(output_dir / "metrics.csv"), pictures, steps)
+    if best and Path(best).is_file():
+        told: dict[str, Any] = {
+            key: result[key] for key in ("depth/abs_rel", "depth/rmse", "stack/psnr") if key in result
+        }
+        tell_model(loggers, best, {**told, "steps": steps})

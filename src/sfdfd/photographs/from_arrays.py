@@ -1,0 +1,99 @@
+"""Images in memory as photographs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from sfdfd.errors import InputError, checked_number
+from sfdfd.io.stack_yaml import CAMERA_KEYS, checked_keys
+from sfdfd.optics.camera import Camera
+from sfdfd.photographs.holdout import held_out, remaining
+from sfdfd.photographs.read import Photographs
+from sfdfd.photographs.slice_selection import informative, sharpness, wanted_slices
+from sfdfd.stack import as_images
+
+__all__ = ["photographs_in_memory"]
+
+GIVEN = "given in Python"
+
+
+def photographs_in_memory(images: Sequence[Any] | Tensor | np.ndarray, told: Mapping[str, Any]) -> Photographs:
+    """Take images in memory as the photographs of one stack.
+
+    Args:
+        images: (S,H,W,3) or (S,3,H,W), or a list of such without S: uint8, uint16 or floats in [0, 1].
+        told: keys of ``stack.yaml`` (camera, focus_distances_m, near_m, far_m), ``holdout`` and ``slices``.
+
+    Raises:
+        InputError: they are no images of one size, or a key says nothing of images in memory.
+    """
+    arrays = [_array(image, index) for index, image in enumerate(images)]
+    if len(arrays) < 2 or len({array.shape for array in arrays}) > 1:
+        shapes = sorted({array.shape[:2] for array in arrays})
+        raise InputError(f"expected two or more images of one size, got {len(arrays)} of (height, width) {shapes}")
+    known = {key: value for key, value in told.items() if value is not None}
+    allowed = ("camera", "focus_distances_m", "near_m", "far_m", "holdout", "slices")
+    checked_keys(known, allowed, "images in memory")
+    focus = _focus_distances(known.get("focus_distances_m"), len(arrays))
+    given = known.get("camera") or {}
+    checked_keys(given, CAMERA_KEYS, "camera")
+    camera = {
+        key: None if given.get(key) is None else checked_number(given[key], f"camera.{key}") for key in CAMERA_KEYS
+    }
+    bounds = {key: None if key not in known else checked_number(known[key], key) for key in ("near_m", "far_m")}
+    if focus is not None and camera["focal_length_m"] is not None:
+        Camera(camera["focal_length_m"], 1.0, 1.0).blur_radius_px(1.0, np.asarray(focus))  # inside the focal length?
+    left_out = held_out(known.get("holdout"), len(arrays), focus)
+    rest = remaining(left_out, len(arrays))
+    wanted = min(wanted_slices(known.get("slices", "all"), len(arrays)), len(rest))
+    kept = list(rest)
+    if wanted < len(rest):
+        order = sorted(rest, key=lambda index: 1 / focus[index]) if focus is not None else list(rest)
+        kept = sorted(order[place] for place in informative([sharpness(arrays[index]) for index in order], wanted))
+    found = {key: value for key, value in {**camera, "focus_distances_m": focus, **bounds}.items() if value is not None}
+    missing = {f"camera.{key}": f"camera={{{key!r}: NUMBER}}" for key in CAMERA_KEYS if camera[key] is None}
+    if focus is None:
+        missing["focus_distances_m"] = "focus_distances_m=[0.5, 1.0, 2.0]"
+    return Photographs(
+        name="images",
+        files=tuple(Path(f"image_{index}") for index in range(len(arrays))),
+        images=tuple(arrays),
+        camera=camera,
+        focus_distances_m=focus,
+        near_m=bounds["near_m"],
+        far_m=bounds["far_m"],
+        sources=dict.fromkeys(found, GIVEN),
+        missing=missing,
+        left_out=left_out,
+        passed_over=tuple(index for index in rest if index not in kept),
+    )
+
+
+def _array(image: Any, index: int) -> np.ndarray:
+    """(H,W,3) uint8, uint16 or float32."""
+    codes = image.cpu().numpy() if isinstance(image, Tensor) and not image.is_floating_point() else image
+    if isinstance(codes, np.ndarray) and codes.dtype in (np.uint8, np.uint16) and codes.ndim == 3:
+        if codes.shape[-1] != 3 and codes.shape[0] == 3:
+            codes = codes.transpose(1, 2, 0)
+        if codes.shape[-1] == 3:
+            return np.ascontiguousarray(codes)
+    return as_images(image, 3, f"image {index}").permute(1, 2, 0).contiguous().numpy()
+
+
+def _focus_distances(values: Any, number: int) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    focus = tuple(checked_number(float(value), "focus_distances_m", infinite=True) for value in values)
+    if len(focus) != number:
+        raise InputError(f"expected {number} focus distances, one per image, got {len(focus)} (focus_distances_m)")
+    if len(set(focus)) == 1 or not any(map(math.isfinite, focus)):
+        raise InputError(
+            f"every focus distance is {focus[0]:.6g} m; depth needs two different ones (focus_distances_m)"
+        )
+    return focus

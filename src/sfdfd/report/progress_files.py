@@ -1,0 +1,55 @@
+"""A look at a refinement from outside: how far it is, and the depth so far, in two files."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from sfdfd.io.files import write_json, written_aside
+from sfdfd.report.pictures import colour_depth
+
+__all__ = ["DEPTH_FILE", "PROGRESS_FILE", "Watch"]
+
+PROGRESS_FILE, DEPTH_FILE = "progress.json", "depth.png"
+EVERY_S = 1.0
+
+
+class Watch:
+    """A ``progress`` callback of :class:`sfdfd.refinement.refiner.Refiner` that also writes files, at most every second:
+    ``progress.json`` (share, step, energy) and ``depth.png`` (inverse depth; bright is near).
+
+    Args:
+        folder: where to.
+        refiner: its ``watch`` becomes this one's.
+        progress: what else is to be called.
+    """
+
+    def __init__(self, folder: Path, refiner: Any, progress: Callable[[float, int, float], None] | None = None) -> None:
+        self.folder, self.progress = folder, progress
+        folder.mkdir(parents=True, exist_ok=True)
+        self._position: Tensor | None = None
+        self._next_s = 0.0
+        refiner.watch = self._look
+
+    def _look(self, position: Tensor) -> None:
+        self._position = position
+
+    def __call__(self, share: float, step: int, energy: float) -> None:
+        if self._position is not None and time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + EVERY_S
+            inverse = self._position[0].cpu().numpy() + 1e-3
+            far, near = np.percentile(inverse, [1, 99])
+            shown = colour_depth(1 / inverse, 1 / max(near, far + 1e-3), 1 / far)
+            with written_aside(self.folder / DEPTH_FILE) as part:
+                Image.fromarray((255 * shown).round().astype(np.uint8)).save(part, "PNG")
+            known = energy if math.isfinite(energy) else None
+            write_json(self.folder / PROGRESS_FILE, {"share": share, "step": step, "energy": known})
+        if self.progress is not None:
+            self.progress(share, step, energy)

@@ -1,0 +1,115 @@
+"""Light of path-traced scenes: a lamp, the sky and soft shadows, baked into the radiance of each surface, and exposure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sfdfd.scenes.raytraced.patches import Patch, View, resample
+from sfdfd.scenes.raytraced.surface_textures import Texture
+
+__all__ = ["Light", "baked", "exposed", "texels"]
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Light:
+    """A lamp, light from everywhere, and the shadows that balls cast in both: baked into what surfaces emit."""
+
+    lamp_m: Array
+    reach_m: float
+    ambient: float
+    colour: Array
+    balls: list[tuple[Array, float]]
+
+    def shade(self, point: Array, normal: Array, owner: int) -> Array:
+        """Irradiance (N,M,3) at points with unit normals (N,M,3), about 1 where well lit."""
+        to_lamp = self.lamp_m - point
+        distance = np.linalg.norm(to_lamp, axis=-1)
+        cosine = np.clip((to_lamp * normal).sum(-1) / distance, 0, None)
+        direct = (0.25 + 0.75 * cosine) / (1 + (distance / self.reach_m) ** 2)
+        open_sky = 0.75 - 0.25 * normal[..., 1]
+        for number, (centre, radius) in enumerate(self.balls):
+            if number == owner or radius <= 0:
+                continue
+            to_ball = centre - point
+            far = np.maximum(np.linalg.norm(to_ball, axis=-1), radius)
+            open_sky = open_sky * (1 - 0.8 * np.clip((to_ball * normal).sum(-1) / far, 0, 1) * (radius / far) ** 2)
+            along = (to_ball * to_lamp).sum(-1) / distance
+            miss = np.sqrt(np.maximum((to_ball**2).sum(-1) - along**2, 0)) / radius
+            between = (along > 0) & (along < distance)
+            direct = direct * (1 - 0.7 * between * np.clip(1.6 - miss, 0, 1))
+        return (self.ambient * open_sky + (1 - self.ambient) * direct)[..., None] * self.colour
+
+
+def normals(grid: Array) -> Array:
+    normal = np.cross(np.gradient(grid, axis=0), np.gradient(grid, axis=1))
+    return normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-30)
+
+
+def texels(grid: Array, view: View) -> tuple[int, int]:
+    """Rows and columns of a texture with 1.3 texels for a pixel where the grid is nearest in view."""
+    dense = resample(grid, 25, 41)
+    if ((normals(dense) * dense).sum(-1) > 0.05 * dense[..., 2]).all():  # its back is turned to the whole lens
+        return 6, 6
+    z = dense[..., 2:]
+    screen = dense[..., :2] / np.maximum(z, 1e-9) / view.pixel
+    inside = (z[..., 0] > 0) & (np.abs(screen) < 0.65 * np.array([view.width, view.height])).all(-1)
+    counts = []
+    for axis in (0, 1):
+        step = np.linalg.norm(np.diff(screen, axis=axis), axis=-1)
+        ends = np.stack([np.delete(inside, -1, axis), np.delete(inside, 0, axis)]).any(0)
+        counts.append(1.3 * (dense.shape[axis] - 1) * (step[ends].max() if ends.any() else 0))
+    shrink = min(1.0, np.sqrt(0.5e6 / max(counts[0] * counts[1], 1)))
+    rows, columns = (int(np.clip(count * shrink, 6, 2500)) for count in counts)
+    return rows, columns
+
+
+def baked(grid: Array, texture: Texture, owner: int, light: Light, texels: tuple[int, int]) -> Patch:
+    """Give a grid its radiance: reflectance times light."""
+    rows, columns = texels
+    fine = texture.oversampling
+    width = np.linalg.norm(np.diff(grid, axis=1), axis=-1).sum(1).max()
+    height = np.linalg.norm(np.diff(grid, axis=0), axis=-1).sum(0).max()
+    start: Array | tuple[float, float]
+    if owner < 0:  # bands of one floor continue each other
+        start = grid[0, 0] @ unit(grid[0, -1] - grid[0, 0]), grid[0, 0] @ unit(grid[-1, 0] - grid[0, 0])
+    else:
+        start = np.random.default_rng([texture.salt, owner]).uniform(0, 30, 2) * texture.scale_m
+    u = start[0] + (np.arange(fine * columns) + 0.5) / (fine * columns) * width
+    v = start[1] + (np.arange(fine * rows) + 0.5) / (fine * rows) * height
+    colour = texture.bake(u, v, (min if owner < 0 else max)(width / columns, height / rows))
+    colour = colour.reshape(rows, fine, columns, fine, 3).mean((1, 3))
+    dense = resample(grid, 17, 33)
+    shade = light.shade(dense, normals(dense), owner)
+    return Patch(grid.astype(np.float32), (colour * resample(shade, rows, columns)).astype(np.float32))
+
+
+def unit(vector: Array) -> Array:
+    return vector / np.linalg.norm(vector)
+
+
+def codes(radiance: Array) -> Array:
+    return np.where(radiance <= 0.0031308, 12.92 * radiance, 1.055 * np.maximum(radiance, 1e-9) ** (1 / 2.4) - 0.055)
+
+
+def shoulder(radiance: Array) -> Array:
+    """A photograph's tone curve: linear up to 0.6, then towards 1.03."""
+    return np.where(radiance < 0.6, radiance, 0.6 + 0.43 * np.tanh((radiance - 0.6) / 0.43))
+
+
+def exposed(patches: list[Patch], which: Array, uv: Array, mean_code: float) -> tuple[Patch, ...]:
+    """Scale all light so that the mean code of the visible image is ``mean_code``."""
+    seen = np.zeros((*which.shape, 3))
+    for number, patch in enumerate(patches):
+        here = which == number
+        rows, columns = patch.radiance.shape[:2]
+        i, j = (uv[here][:, 1] * rows).astype(int), (uv[here][:, 0] * columns).astype(int)
+        seen[here] = patch.radiance[i.clip(0, rows - 1), j.clip(0, columns - 1)]
+    low, high = 1e-3, 1e3
+    for _ in range(40):
+        middle = np.sqrt(low * high)
+        low, high = (middle, high) if codes(shoulder(middle * seen)).mean() < mean_code else (low, middle)
+    return tuple(replace(patch, radiance=shoulder(low * patch.radiance).astype(np.float32)) for patch in patches)

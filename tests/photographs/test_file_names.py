@@ -1,0 +1,41 @@
+"""Focus distances in file names."""
+
+import numpy as np
+import pytest
+
+from sfdfd.photographs.file_names import ambiguous_distances, distances_in_names
+
+
+@pytest.mark.parametrize(("names", "expected"), [
+    (["image_1_0.35", "image_2_0.50", "image_3_2.21"], ([0.35, 0.5, 2.21], False)),
+    (["a 50cm", "b 120cm", "c 3m"], ([0.5, 1.2, 3.0], True)),
+    (["f350mm_1", "f900mm_2"], ([0.35, 0.9], True)),
+    (["s_0.5", "s_inf"], ([0.5, np.inf], False)),
+    (["50mm_0.5m", "50mm_2m"], ([0.5, 2.0], True)),
+    (["IMG_0001", "IMG_0002"], None), (["v1.5_1", "v1.5_2"], None), (["0.5", "b"], None),
+])  # fmt: skip
+def test_numbers_in_names(tmp_path, names, expected):
+    found = distances_in_names([tmp_path / f"{name}.jpg" for name in names])
+    if expected is None:
+        assert found is None
+    else:
+        assert found[0] == pytest.approx(expected[0]) and found[1] == expected[1]
+
+
+@pytest.mark.parametrize(("names", "expected"), [
+    (["0,35m", "1,2m", "3m"], ([0.35, 1.2, 3.0], True)), (["a_0,35", "b_2,50"], ([0.35, 2.5], False)),
+    (["0_35m", "0_50m", "1_20m"], ([0.35, 0.5, 1.2], True)),  # a counter does not stay
+    (["0_35m", "1_20m", "inf"], ([0.35, 1.2, np.inf], True)),  # nor leave a file out
+    (["01_35cm", "02_70cm"], ([0.35, 0.7], True)), (["1_350mm", "2_900mm"], ([0.35, 0.9], True)),
+])  # fmt: skip
+def test_decimal_commas_and_underscores(tmp_path, names, expected):
+    found = distances_in_names([tmp_path / f"{name}.jpg" for name in names])
+    assert found[0] == pytest.approx(expected[0]) and found[1] == expected[1]
+
+
+@pytest.mark.parametrize("names", [["0_35m", "1_20m", "2_50m"], ["IMG_3_5m", "IMG_4_7m"], ["0_35m", "1_20m", "2_inf"]])
+def test_what_a_counter_could_explain_is_not_guessed(tmp_path, names):
+    """0_35m is 0.35 m, or 35 m of file number 0."""
+    files = [tmp_path / f"{name}.jpg" for name in names]
+    assert distances_in_names(files) is None and "ambiguous" in ambiguous_distances(files)
+    assert ambiguous_distances([tmp_path / "0_35m.jpg", tmp_path / "0_50m.jpg"]) is None
