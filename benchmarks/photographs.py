@@ -144,7 +144,7 @@ def main() -> None:
             again.mkdir(exist_ok=True)
             words = (f"prediction={output}", "focus_m=0.8", "aperture=2.0", f"output_dir={again}")
             made.append(
-                {"name": name, "form": "12 MP, aperture=2", "command": "refocus"} | measured("sfdfd.refocus", *words)
+                {"name": name, "form": "12 MP, blur_factor=2", "command": "refocus"} | measured("sfdfd.refocus", *words)
             )
         rows = [row for row in rows if row["name"] != name] + made
         print(*made, sep="\n", flush=True)

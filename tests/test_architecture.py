@@ -1,5 +1,6 @@
 """Architecture: imports point down, every option of every group composes, functions stay small."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,41 @@ def test_no_range_admits_a_version_with_a_known_hole():
     }.items():  # fmt: skip
         assert not [version for version in bad if lowest(name, requirements).contains(version)], name
     assert lowest("lightning", requirements).contains("2.6.6") and (ROOT / "SECURITY.md").is_file()
+
+
+LONGEST_FUNCTION, MOST_BRANCHES = 60, 15
+"""Lines without the docstring, and branches: conditions, loops, handlers, asserts, operands of and/or, comprehensions."""
+ALLOWED: dict[str, str] = {}
+"""``module.function`` -> why it may be longer or more branched."""
+
+
+def branches(node):
+    """Count the branches below a syntax node, comprehensions and boolean operands included."""
+    kinds = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.IfExp, ast.ExceptHandler, ast.Assert, ast.match_case)
+    count = 0
+    for child in ast.walk(node):
+        count += isinstance(child, kinds)
+        if isinstance(child, ast.BoolOp):
+            count += len(child.values) - 1
+        elif isinstance(child, ast.comprehension):
+            count += 1 + len(child.ifs)
+    return count
+
+
+def lines_without_docstring(function):
+    first = function.body[0]
+    has_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    docstring = first.end_lineno - first.lineno + 1 if has_docstring else 0
+    return function.end_lineno - function.lineno + 1 - docstring
+
+
+def test_functions_are_short_and_have_few_branches():
+    too_large = {}
+    for path in sorted((ROOT / "src" / "sfdfd").rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines, number = lines_without_docstring(function), 1 + sum(branches(part) for part in function.body)
+                if lines > LONGEST_FUNCTION or number > MOST_BRANCHES:
+                    too_large[f"{path.stem}.{function.name}"] = f"{lines} lines, {number} branches"
+    assert {name: size for name, size in too_large.items() if name not in ALLOWED} == {}
+    assert set(ALLOWED) <= set(too_large), "an exception that is no longer needed"

@@ -13,7 +13,7 @@ from sfdfd.errors import InputError
 from sfdfd.runs.wandb_file import read_wandb, wandb_files
 from sfdfd.training import wandb_artifacts as artifacts
 from sfdfd.training.checkpoints import load_run
-from sfdfd.training.logger_output import tell_alert, tell_histogram, tell_model, tell_pictures, tell_table
+from sfdfd.training.logger_output import log_alert, log_checkpoint, log_histogram, log_pictures, log_table
 from sfdfd.training.loggers import wandb_logger
 from tests.commands import SMALL, inside
 
@@ -180,7 +180,7 @@ def test_no_dashboard_stops_a_training(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="nothing is logged there"):
         logger.log_metrics({"a": 1.0}, step=3)
     logger.log_hyperparams({"b": 2})
-    tell_pictures([logger], "p", np.zeros((4, 4, 3), np.uint8), 1)
+    log_pictures([logger], "p", np.zeros((4, 4, 3), np.uint8), 1)
     wandb.finish()
 
 
@@ -196,11 +196,11 @@ def test_a_logger_that_breaks_later_is_said_and_goes_on(tmp_path, monkeypatch):
     calls = [
         lambda: logger.log_metrics({"a": 1.0}, step=1),
         lambda: logger.log_hyperparams({"a": 1.0}),
-        lambda: tell_pictures([logger], "p", np.zeros((4, 4, 3), np.uint8), 1),
-        lambda: tell_histogram([logger], "h", np.ones(3), np.arange(4.0), 1),
-        lambda: tell_table([logger], "t", [{"name": "a", "method": "b"}], {}, 1),
-        lambda: tell_alert([logger], "a", "b", 1),
-        lambda: tell_model([logger], __file__, {}),
+        lambda: log_pictures([logger], "p", np.zeros((4, 4, 3), np.uint8), 1),
+        lambda: log_histogram([logger], "h", np.ones(3), np.arange(4.0), 1),
+        lambda: log_table([logger], "t", [{"name": "a", "method": "b"}], {}, 1),
+        lambda: log_alert([logger], "a", "b", 1),
+        lambda: log_checkpoint([logger], __file__, {}),
     ]
     for call in calls:
         with pytest.warns(UserWarning, match="No space left on device; the training goes on"):

@@ -7,16 +7,16 @@ import torch
 
 from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, with_confidence
-from sfdfd.inference.upsampling import enlarged, sharpest_slice
+from sfdfd.inference.upsampling import enlarged, sharpest_slice_index
 from sfdfd.measures.diagnosis import textured_share
-from sfdfd.measures.left_out import judged_slices
+from sfdfd.measures.left_out import score_left_out_slices
 from sfdfd.measures.losses import SelfSupervisedLoss
 from sfdfd.measures.metrics import EvaluationMetrics, depth_metrics, image_metrics, psnr, ssim
 from sfdfd.measures.regions import regions
 from sfdfd.networks import DAIFNet, FocusAttentionNet, PlaneSweepNet, classical_network, constant_network
 from sfdfd.optics import Camera, DefocusRenderer
 from sfdfd.optics.render import render_blurred
-from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, unexplained_by_sweep
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, mean_sweep_residual
 from sfdfd.refinement.energy import energy_of
 from sfdfd.refinement.lens import LENS
 from sfdfd.refinement.refiner import Refiner
@@ -85,7 +85,7 @@ def test_renderers_with_all_their_gradients(stack, name):
         hidden = {}
         if name.startswith("occlusion"):
             hidden = {"hidden": (moved.aif.flip(-1), moved.depth_m * 1.5, torch.ones_like(moved.depth_m))}
-        images = renderer(*values[:3], moved.camera, aperture=values[3], **hidden)
+        images = renderer(*values[:3], moved.camera, blur_factor=values[3], **hidden)
         found.append((images, *torch.autograd.grad(images.square().mean(), values)))
     for reference, ours in zip(*found, strict=True):
         agree(ours, reference, 1e-3 * max(float(reference.detach().abs().max()), 1e-6))
@@ -125,8 +125,8 @@ def test_the_plane_sweep(size):
     reference, ours = (depth_from_plane_sweep(one, renderer) for one in (stack, stack.to(DEVICE)))
     for one, other in zip(ours[:3], reference[:3], strict=True):
         agree(one, other, 2e-2 * float(other.abs().max()))
-    assert unexplained_by_sweep(stack.to(DEVICE), renderer) == pytest.approx(
-        unexplained_by_sweep(stack, renderer), rel=1e-3
+    assert mean_sweep_residual(stack.to(DEVICE), renderer) == pytest.approx(
+        mean_sweep_residual(stack, renderer), rel=1e-3
     )
 
 
@@ -161,7 +161,7 @@ def test_the_estimator_and_what_it_enlarges():
     prediction = with_confidence(SweepMethod(renderer)(small), small, renderer)
     full = enlarged(prediction, small, list(stack.images[0].to(DEVICE)), stack.camera[0])
     assert isinstance(full.aif, Elsewhere) and full.depth_m.shape == (1, 96, 120)
-    index = sharpest_slice(full.depth_m[0], small.focus_distances_m[0], stack.camera[0])
+    index = sharpest_slice_index(full.depth_m[0], small.focus_distances_m[0], stack.camera[0])
     assert isinstance(index, Elsewhere)
 
 
@@ -194,7 +194,7 @@ def test_metrics_and_judgements(stack):
         metrics = EvaluationMetrics()
         metrics.update(image_metrics(prediction, one))
         inputs, aside = one.with_slices([0, 2]), one.with_slices([1])
-        judged = judged_slices(inputs, SweepMethod(renderer)(inputs), renderer, aside)
+        judged = score_left_out_slices(inputs, SweepMethod(renderer)(inputs), renderer, aside)
         found.append({**metrics.compute(), "judged": judged[0].figures.psnr_db})
         assert all(mask.dtype == torch.bool for mask in regions(one.depth_m, one.aif).values())
     assert found[1] == pytest.approx(found[0], rel=2e-2, abs=1e-2)

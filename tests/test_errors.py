@@ -2,15 +2,19 @@
 
 import pytest
 
-from sfdfd.errors import InputError, checked_number, shown
+from sfdfd.errors import InputError, checked_number
 
 
 def test_long_and_deep_values_are_cut():
     nested = [1]
     for _ in range(60):
         nested = [nested] * 9  # as YAML's aliases make it: small in memory, endless in words
-    assert len(shown(nested)) < 220 and len(shown("long" * 1000)) < 220 and len(shown({i: i for i in range(999)})) < 220
-    assert shown(16**5000) == "a whole number of more than 40 digits"
-    assert [shown(value) for value in (0.5, "x", [1, None], True)] == ["0.5", "'x'", "[1, None]", "True"]
+    assert (
+        len(short_repr(nested)) < 220
+        and len(short_repr("long" * 1000)) < 220
+        and len(short_repr({i: i for i in range(999)})) < 220
+    )
+    assert short_repr(16**5000) == "a whole number of more than 40 digits"
+    assert [short_repr(value) for value in (0.5, "x", [1, None], True)] == ["0.5", "'x'", "[1, None]", "True"]
     with pytest.raises(InputError, match=r"near_m: expected a positive number, got \[\["):
         checked_number(nested, "near_m")

@@ -65,7 +65,7 @@ def test_what_is_covered_goes_with_the_pixels():
     assert torch.equal(batch[0].with_slices([2, 0]).covered, covered[:, [2, 0]])
     each = batch.with_slices(torch.tensor([[2, 0], [1, 0]]))
     assert torch.equal(each.covered, torch.stack([batch.covered[0, [2, 0]], batch.covered[1, [1, 0]]]))
-    assert other.shown().shape == (1, 2, 10, 9) and bool((other.shown() == 1).all())
+    assert other.coverage().shape == (1, 2, 10, 9) and bool((other.coverage() == 1).all())
 
 
 def test_a_resized_stack_has_the_pitch_of_its_pixels_and_no_truth():
@@ -78,14 +78,14 @@ def test_a_resized_stack_has_the_pitch_of_its_pixels_and_no_truth():
 
 def test_a_model_with_a_camera_of_its_own_sees_every_stack_through_it():
     batch, own = FocalStack.collate([sized(8, 12), sized(10, 9, slices=2)]), replace(CAMERA, f_number=4.0)
-    seen = batch.seen_by(own)
+    seen = batch.with_camera(own)
     assert seen.camera == (own, own) and seen.images is batch.images and seen.size_px == batch.size_px
-    assert batch.seen_by(None) is batch
+    assert batch.with_camera(None) is batch
 
 
 def test_the_extremes_of_blur_are_those_of_the_depth_range():
     stack = sized(8, 12)
-    blur = stack.blur_at_ends_px()
+    blur = stack.blur_radii_at_range_px()
     focus = stack.focus_distances_m[0]
     expected = [stack.camera[0].blur_radius_px(end[0], focus, signed=True) for end in (stack.near_m, stack.far_m)]
     torch.testing.assert_close(blur, torch.stack(expected, -1)[None])

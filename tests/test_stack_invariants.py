@@ -19,12 +19,12 @@ SIDES = st.integers(1, 9)
 
 
 def recipes(truth, covered, sides=SIDES):
-    """What :func:`made` makes a stack of; made in the test itself, because type checks draw random numbers."""
+    """What :func:`made` makes a stack of; made in the test itself, because type checks random_key random numbers."""
     return st.fixed_dictionaries(
         {
             "truth": st.just(truth), "covered": st.just(covered), "height": sides, "width": sides,
             "focus_distances_m": st.lists(st.floats(0.5, 20), min_size=1, max_size=4), "name": st.sampled_from("abc"),
-            "near_m": st.sampled_from([0.3, 0.5, 1.0]), "seed": st.integers(0, 2**31), "draw": st.integers(0, 2**63 - 1),
+            "near_m": st.sampled_from([0.3, 0.5, 1.0]), "seed": st.integers(0, 2**31), "random_key": st.integers(0, 2**63 - 1),
             "camera": st.builds(Camera, st.just(0.05), st.sampled_from([2.0, 4.0]), st.sampled_from([6e-6, 1.2e-5])),
         }
     )  # fmt: skip
@@ -50,7 +50,7 @@ def made(drawn):
         rand(slices, 3), drawn["focus_distances_m"], drawn["camera"], near_m, 10 * near_m, name=drawn["name"],
         covered=rand(slices) if drawn["covered"] else None, **known,
     )  # fmt: skip
-    return replace(stack, draw=(drawn["draw"],))
+    return replace(stack, random_key=(drawn["random_key"],))
 
 
 def same(found: FocalStack | Prediction, expected: FocalStack | Prediction, besides=()) -> None:
@@ -119,7 +119,7 @@ def test_what_pads_a_batch_is_no_depth_and_shows_nothing(stacks):
         assert batch.slice_mask[index].tolist() == [s < slices for s in range(batch.images.shape[1])]
         real = torch.zeros(batch.images.shape[-2:], dtype=torch.bool)
         real[:height, :width] = True
-        shown = batch.shown()[index]
+        shown = batch.coverage()[index]
         assert not shown[:, ~real].any() and not shown[slices:].any()
         expected = stack.covered[0] if index else torch.ones(slices, height, width)
         assert torch.equal(shown[:slices, :height, :width], expected)
@@ -200,12 +200,12 @@ def test_a_resized_stack_is_its_means_under_a_coarser_pitch(stacks, times, over)
     height, width = stack.images.shape[-2:]
     scale = (times[0] * times[1]) ** 0.5
     assert fine.camera[0].pixel_pitch_m == pytest.approx(stack.camera[0].pixel_pitch_m / scale)
-    torch.testing.assert_close(fine.blur_at_ends_px(), scale * stack.blur_at_ends_px())
+    torch.testing.assert_close(fine.blur_radii_at_range_px(), scale * stack.blur_radii_at_range_px())
     back = fine.resized(height, width)
     torch.testing.assert_close(back.images, stack.images)
     assert back.camera[0].pixel_pitch_m == pytest.approx(stack.camera[0].pixel_pitch_m)
     assert (back.covered is None) == (stack.covered is None) and (back.depth_m, back.aif, back.valid) == (None,) * 3
-    torch.testing.assert_close(back.shown(), stack.shown())
+    torch.testing.assert_close(back.coverage(), stack.coverage())
     flipped = fine.flipped(over).resized(height, width)
     torch.testing.assert_close(flipped.images, back.flipped(over).images)
     assert stack.resized(height, width) is stack
@@ -218,8 +218,8 @@ def test_a_resized_stack_is_its_means_under_a_coarser_pitch(stacks, times, over)
 def test_seen_without_truth_and_moved(stacks):
     stacks = made(stacks)
     batch, own = FocalStack.collate(stacks), Camera(0.035, 2.0, 5e-6)
-    same(batch.seen_by(own), batch, besides=("camera",))
-    assert batch.seen_by(own).camera == (own,) * len(stacks) and batch.seen_by(None) is batch
+    same(batch.with_camera(own), batch, besides=("camera",))
+    assert batch.with_camera(own).camera == (own,) * len(stacks) and batch.with_camera(None) is batch
     same(batch.without_truth(), batch, besides=("depth_m", "aif", "valid"))
     blind = batch.without_truth()
     assert blind.depth_m is None and blind.aif is None and blind.valid is None
@@ -236,7 +236,7 @@ def test_seen_without_truth_and_moved(stacks):
 def test_blur_at_the_ends_bounds_the_blur_between_them(stacks):
     stacks = made(stacks)
     batch = FocalStack.collate(stacks)
-    ends = batch.blur_at_ends_px()
+    ends = batch.blur_radii_at_range_px()
     for index, stack in enumerate(stacks):
         camera, slices = stack.camera[0], stack.images.shape[1]
         for place, end in enumerate((stack.near_m[0], stack.far_m[0])):

@@ -16,7 +16,7 @@ from sfdfd.networks import classical_network
 from sfdfd.optics.camera import _one_number
 from sfdfd.refinement.refiner import Refiner
 from sfdfd.scenes.example_stack import example_stack
-from sfdfd.stack import area_resized, renderer_for
+from sfdfd.stack import renderer_for, resize_area
 
 GAUSSIAN = DefocusRenderer(sigma_scale=0.5)
 DISC = BlurModel(psf="disc", weighting="source", linear_light=True)
@@ -62,7 +62,7 @@ def test_a_batch_of_several_physics_is_parted():
     stacks = [example_stack(3), example_stack(4, **DISC.known()), example_stack(5)]
     batch, method = FocalStack.collate(stacks), SweepMethod(GAUSSIAN)
     assert [one.psf for one in batch.optics] == ["gaussian", "disc", "gaussian"]
-    with pytest.raises(InputError, match="by_optics"):
+    with pytest.raises(InputError, match="split_by_optics"):
         renderer_for(batch, GAUSSIAN)
     whole = method(batch)
     for index, one in enumerate(stacks):
@@ -154,7 +154,7 @@ def test_areas_are_averaged_as_opencv_does():
     image = np.random.default_rng(0).random((61, 83, 3), dtype=np.float32)
     for height, width in ((20, 31), (60, 82), (61, 40)):
         wanted = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        found = area_resized(torch.from_numpy(image).permute(2, 0, 1), height, width).permute(1, 2, 0).numpy()
+        found = resize_area(torch.from_numpy(image).permute(2, 0, 1), height, width).permute(1, 2, 0).numpy()
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 

@@ -79,7 +79,7 @@ def main() -> None:
     pull = 1 / np.linspace(1 / near_m, 1 / far_m, 12)
     with torch.no_grad():
         for focus_m in [*pull, *pull[::-1]]:
-            image = renderer(found.aif, found.depth_m, torch.tensor([focus_m]), camera, aperture=1.4)[0, 0]
+            image = renderer(found.aif, found.depth_m, torch.tensor([focus_m]), camera, blur_factor=1.4)[0, 0]
             frames.append(framed(image.permute(1, 2, 0).numpy(), f"and then: refocus, {focus_m:.1f} m", font))
     times = [550] * 5 + [700] * 2 + [120, 120, 700, 700, 300] + [110] * 24
     frames[0].save(OUT, save_all=True, append_images=frames[1:], duration=times, loop=0, quality=70, method=6)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sfdfd.errors import InputError
-from sfdfd.runs.command import errors_in_words
+from sfdfd.runs.command import reported_errors
 from sfdfd.runs.comparison import collect, write_comparison
 
 
@@ -20,7 +20,7 @@ def main() -> None:
             "                                                 comparison.csv, .md and .html in the first"
         )
     if arguments[:1] not in (["-h"], ["--help"]):
-        with errors_in_words():
+        with reported_errors():
             _compare([Path(argument) for argument in arguments])
 
 

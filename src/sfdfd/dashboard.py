@@ -40,7 +40,7 @@ def _drawn(run: Path, output_dir: Path) -> tuple[Path, Path]:
     import imageio.v3 as iio
 
     from sfdfd.errors import InputError
-    from sfdfd.io.files import written_aside
+    from sfdfd.io.files import atomic_write
     from sfdfd.io.run_record import logged
     from sfdfd.report.dashboard import FRAMES, SCENES, SECTIONS, dashboard_figure, panel_figure
     from sfdfd.report.html import Section, picture, write_page
@@ -77,7 +77,7 @@ def _drawn(run: Path, output_dir: Path) -> tuple[Path, Path]:
     output_dir.mkdir(parents=True, exist_ok=True)
     page, file = output_dir / "dashboard.html", output_dir / "dashboard.png"
     write_page(page, f"sfdfd: {name}", sections)
-    with written_aside(file) as part:
+    with atomic_write(file) as part:
         iio.imwrite(part, to_rgb(dashboard_figure(name, curves, histograms)), extension=".png")
     return page, file
 

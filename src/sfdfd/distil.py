@@ -208,17 +208,17 @@ def answered(told: str, folder: Path, question: Question) -> None:
     import torch
 
     from sfdfd.inference.methods import RefinedMethod, SweepMethod, with_confidence
-    from sfdfd.io.files import written_aside
+    from sfdfd.io.files import atomic_write
     from sfdfd.refinement.refiner import Refiner
-    from sfdfd.training.distillation_samples import answer_of, own_lesson, packed
+    from sfdfd.training.distillation_samples import pack, sample_from_stack, teacher_prediction
 
     config, dataset = _told(told)
     asked, renderer = _asked(question, config, dataset)
     stack = asked.without_truth()
     teacher = RefinedMethod(SweepMethod(renderer), Refiner(**plain(config.teacher.refine)), renderer)
-    answer = answer_of(with_confidence(teacher(stack), stack, renderer), stack)
-    with torch.no_grad(), written_aside(folder / f"{question.name}.pt") as part:
-        torch.save(packed(own_lesson(stack, answer, renderer, _planes(config))), part)
+    answer = teacher_prediction(with_confidence(teacher(stack), stack, renderer), stack)
+    with torch.no_grad(), atomic_write(folder / f"{question.name}.pt") as part:
+        torch.save(pack(sample_from_stack(stack, answer, renderer, _planes(config))), part)
 
 
 def _optics_of(config: DictConfig) -> dict[str, Any]:
@@ -242,10 +242,10 @@ def _trained(config: DictConfig, answered: list[Path], output_dir: Path, plan: d
     from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
     from torch.utils.data import DataLoader
 
-    from sfdfd.training.checkpoints import checked_place, load_checkpoint, save_weights
+    from sfdfd.training.checkpoints import checked_loop_position, load_checkpoint, save_weights
     from sfdfd.training.distillation import Distillation
-    from sfdfd.training.distillation_samples import Exercises, LessonsOf, Practice, together, unpacked
-    from sfdfd.training.loggers import ContinuedCSVLogger
+    from sfdfd.training.distillation_samples import BatchPlans, ReplayBuffer, StoredSamples, collate_samples, unpack
+    from sfdfd.training.loggers import ResumableCSVLogger
     from sfdfd.training.resuming import WholeCheckpoints
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -265,12 +265,12 @@ def _trained(config: DictConfig, answered: list[Path], output_dir: Path, plan: d
         PLAN: plan,
     }
     last = output_dir / LAST
-    step = checked_place(load_checkpoint(last), str(last)).step if last.is_file() else 0
+    step = checked_loop_position(load_checkpoint(last), str(last)).step if last.is_file() else 0
     network, optimizer = instantiate(config.network), instantiate(config.optimizer)
     saver = ModelCheckpoint(
         output_dir, filename="last", every_n_train_steps=config.save_every, enable_version_counter=False
     )
-    logger = ContinuedCSVLogger(save_dir=str(output_dir), name=None, version="csv")
+    logger = ResumableCSVLogger(save_dir=str(output_dir), name=None, version="csv")
     if step:
         logger.continue_from(step)
     trainer = lightning.Trainer(
@@ -281,16 +281,16 @@ def _trained(config: DictConfig, answered: list[Path], output_dir: Path, plan: d
     )  # fmt: skip
     practice, device = None, trainer.strategy.root_device
     if config.fresh:
-        answers = [unpacked(torch.load(path, weights_only=True)).answer for path in answered]
+        answers = [unpack(torch.load(path, weights_only=True)).answer for path in answered]
         sizes = (config.fresh, config.batch_size, config.memory, config.size, config.seed)
-        exercises = Exercises(answers, config.steps, step, *sizes, _planes(config), device)
-        practice = Practice(exercises, config.crop)
+        exercises = BatchPlans(answers, config.steps, step, *sizes, _planes(config), device)
+        practice = ReplayBuffer(exercises, config.crop)
         context = "spawn" if config.workers and device.type != "cpu" else None  # CUDA outlives no fork
         loader = DataLoader(exercises, None, num_workers=config.workers, multiprocessing_context=context)
     else:
         length = config.steps * config.batch_size
-        lessons = LessonsOf(answered, length, config.crop, config.seed, step * config.batch_size)
-        loader = DataLoader(lessons, config.batch_size, num_workers=config.workers, collate_fn=together)
+        lessons = StoredSamples(answered, length, config.crop, config.seed, step * config.batch_size)
+        loader = DataLoader(lessons, config.batch_size, num_workers=config.workers, collate_fn=collate_samples)
     module = Distillation(network, optimizer, plain(config.weights), practice, run_config=run_config)
     trainer.fit(module, loader, ckpt_path=last if last.is_file() else None, weights_only=True)
     save_weights(output_dir / "weights.ckpt", module.state_dict(), run_config)

@@ -20,7 +20,7 @@ __all__ = [
     "checked_number",
     "checked_whole",
     "one_line",
-    "shown",
+    "short_repr",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -53,7 +53,7 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
 _SHORT.maxlevel = 3
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value as an error shows it: as Python writes it, what is long or deep cut (aliases in YAML may nest without end)."""
     text = _SHORT.repr(value)
     return text if len(text) <= 200 else f"{text[:200]} ..."
@@ -96,7 +96,7 @@ def checked_number(
     if not (low and number <= most) or (math.isinf(number) and not infinite):
         wanted = "a positive number" if least is None else f"a number of {least:g} or more"
         wanted += "" if math.isinf(most) else f", {most:g} at most"
-        raise InputError(f"{where}: expected {wanted}, got {shown(value)}")
+        raise InputError(f"{where}: expected {wanted}, got {short_repr(value)}")
     return number
 
 
@@ -108,7 +108,7 @@ def checked_whole(value: Any, where: str, least: int, most: int | None = None) -
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         wanted = f"a whole number of {least} or more" if most is None else f"a whole number from {least} to {most}"
-        raise InputError(f"{where}: expected {wanted}, got {shown(value)}")
+        raise InputError(f"{where}: expected {wanted}, got {short_repr(value)}")
     return value
 
 
@@ -120,7 +120,7 @@ def checked_choice(value: Any, where: str, options: Sequence[Any]) -> Any:
     """
     if not any(value is option or (type(value) is type(option) and value == option) for option in options):
         words = [str(option).lower() if isinstance(option, bool) else str(option) for option in options]
-        raise InputError(f"{where}: expected {', '.join(words[:-1])} or {words[-1]}, got {shown(value)}")
+        raise InputError(f"{where}: expected {', '.join(words[:-1])} or {words[-1]}, got {short_repr(value)}")
     return value
 
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sfdfd.io.run_record import run_record
-from sfdfd.runs.command import command, instantiate, plain, say_where_optics_differ, seed_everything, told_optics
+from sfdfd.runs.command import command, instantiate, overridden_optics, plain, print_optics_differences, seed_everything
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from sfdfd.evaluation.evaluator import Share
+    from sfdfd.evaluation.evaluator import PartialEvaluation
     from sfdfd.stack import Method
 
 
@@ -63,7 +63,7 @@ def _prepared(config: DictConfig, rank: int, processes: int) -> dict[str, Any]:
         device = torch.device("cuda", rank % torch.cuda.device_count())
     # of photographs, what a checkpoint learnt from is no lens
     preferred = UNWINDOWED if config.data.get("optics") else None
-    told = told_optics(config)
+    told = overridden_optics(config)
     module, renderer = load_model(config.checkpoint, config.optics.renderer, preferred)
     if config.data.get("renderer") is not None and config.data.renderer.sigma_scale is None:
         # synthesis follows the model
@@ -71,7 +71,7 @@ def _prepared(config: DictConfig, rank: int, processes: int) -> dict[str, Any]:
     elif config.data.get("renderer") is not None:  # given for the synthesised stacks alone: the model keeps its own
         told.setdefault("sigma_scale", renderer.options.get("sigma_scale"))
     datamodule = instantiate(config.data)
-    learnt = module is not None and not getattr(module.network, "needs_defocus", False)
+    learnt = module is not None and not getattr(module.network, "requires_defocus", False)
     if learnt and isinstance(datamodule, SynthesisDataModule):  # what it learnt from is part of the network
         told = {**BlurModel().updated(BlurModel.of(renderer)).known(), **told}
     datamodule.keep_aside(plain(config)["holdout"])
@@ -84,7 +84,7 @@ def _prepared(config: DictConfig, rank: int, processes: int) -> dict[str, Any]:
         trained = module.run_config["optics"]["camera"]
         protocol["model_camera"] = trained if camera is None else camera.as_dict()
         if rank == 0:
-            say_where_optics_differ(
+            print_optics_differences(
                 data.get("camera"),
                 protocol["model_camera"],
                 data.get("synthesis_sigma_scale"),
@@ -108,7 +108,7 @@ def _prepared(config: DictConfig, rank: int, processes: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _others(config: Any, processes: int) -> Iterator[Callable[[Share], list[Share]] | None]:
+def _others(config: Any, processes: int) -> Iterator[Callable[[PartialEvaluation], list[PartialEvaluation]] | None]:
     """Processes that evaluate the shares 1, 2, ... meanwhile; what gathers them, None where there is one process alone."""
     if processes == 1:
         yield None
@@ -123,7 +123,7 @@ def _others(config: Any, processes: int) -> Iterator[Callable[[Share], list[Shar
     with ProcessPoolExecutor(processes - 1, multiprocessing.get_context("spawn")) as pool:
         shares = [pool.submit(_share, config, rank, processes) for rank in range(1, processes)]
 
-        def gather(mine: Share) -> list[Share]:
+        def gather(mine: PartialEvaluation) -> list[PartialEvaluation]:
             try:
                 return [mine, *(pickle.loads(one.result()) for one in shares)]  # from our own processes
             except BrokenProcessPool:

@@ -17,7 +17,7 @@ def refocus(config: DictConfig) -> None:
     from pathlib import Path
 
     from sfdfd.errors import InputError
-    from sfdfd.io.files import written_aside
+    from sfdfd.io.files import atomic_write
     from sfdfd.io.images import write_image
     from sfdfd.report.refocus import FinishedPrediction
     from sfdfd.training.device import use_threads
@@ -32,7 +32,7 @@ def refocus(config: DictConfig) -> None:
     output_dir = Path(settings["output_dir"])
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "refocused.png"
-    with written_aside(path) as part:
+    with atomic_write(path) as part:
         write_image(part, picture)
     print(f"written to {path}")
 

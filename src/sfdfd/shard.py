@@ -81,13 +81,13 @@ def _copied_splits(source: Path, target: Path, before: list[str]) -> list[str]:
     """Copy the splits; those that an earlier call copied and that are gone since go as well. Their names."""
     import shutil
 
-    from sfdfd.io.files import written_aside
+    from sfdfd.io.files import atomic_write
 
     names = sorted(path.name for path in source.iterdir() if path.is_file()) if source.is_dir() else []
     if names:
         target.mkdir(exist_ok=True)
     for name in names:
-        with written_aside(target / name) as part:
+        with atomic_write(target / name) as part:
             shutil.copyfile(source / name, part)
     for name in before:
         if name not in names:

@@ -22,7 +22,7 @@ from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer, defocus_map_px, without_channel
 
-__all__ = ["FocalStack", "Method", "Prediction", "area_resized", "as_images", "full_precision", "renderer_for"]
+__all__ = ["FocalStack", "Method", "Prediction", "as_images", "full_precision", "renderer_for", "resize_area"]
 
 PIXELWISE = ("images", "covered", "clipped", "depth_m", "aif", "valid")
 """The fields whose last two axes are the image's."""
@@ -57,7 +57,7 @@ class FocalStack:
         size_px: B (height, width) of the real images, which lie at the top left of padded ones; None: nothing is padded.
         optics: B models of how the slices were blurred (:class:`sfdfd.optics.blur_model.BlurModel`), each None where nobody
             knows; None: of no sample. Methods invert this physics, and their renderer's own where it is not known.
-        draw: B numbers in [0, 2^63), of what training draws at random about each sample (crop, flip, light, noise), from
+        random_key: B numbers in [0, 2^63), of what training draws at random about each sample (crop, flip, light, noise), from
             seed, epoch and sample alone (:mod:`sfdfd.datasets.sampling`); None: nothing was drawn.
 
     Examples:
@@ -82,7 +82,7 @@ class FocalStack:
     covered: Float[Tensor, "b s h w"] | None = None
     clipped: Bool[Tensor, "b s 3 h w"] | None = None
     size_px: tuple[tuple[int, int], ...] | None = None
-    draw: tuple[int, ...] | None = None
+    random_key: tuple[int, ...] | None = None
     optics: tuple[BlurModel | None, ...] | None = None
 
     @classmethod
@@ -214,7 +214,7 @@ class FocalStack:
         pixel of it is valid; indexing makes it None again.
 
         Raises:
-            InputError: only some have a ``draw``.
+            InputError: only some have a ``random_key``.
         """
         if any(stack.size_px is not None for stack in stacks):
             stacks = [one for stack in stacks for one in stack]
@@ -222,7 +222,7 @@ class FocalStack:
         sizes = [(stack.images.shape[-2], stack.images.shape[-1]) for stack in stacks for _ in range(len(stack))]
         size_px: tuple[tuple[int, int], ...] | None = None
         if any(stack.covered is not None for stack in stacks):
-            stacks = [replace(stack, covered=stack.shown()) for stack in stacks]
+            stacks = [replace(stack, covered=stack.coverage()) for stack in stacks]
         if any(stack.clipped is not None for stack in stacks):
             stacks = [replace(stack, clipped=stack.saturated()) for stack in stacks]
         if len(set(sizes)) > 1:
@@ -274,12 +274,12 @@ class FocalStack:
             for (height, width), indices in groups.items()
         ]
 
-    def blur_at_ends_px(self) -> Float[Tensor, "b s 2"]:
+    def blur_radii_at_range_px(self) -> Float[Tensor, "b s 2"]:
         """Signed blur radius of every slice at near and at far, in pixels: the extremes of the depth range."""
         ends = torch.stack([self.near_m, self.far_m], 1)[:, None]
         return defocus_map_px(ends, self.focus_distances_m, self.camera)[:, :, 0]
 
-    def shown(self) -> Float[Tensor, "b s h w"]:
+    def coverage(self) -> Float[Tensor, "b s h w"]:
         """:attr:`covered` of the real slices, 0 for padding ones: the weight of every pixel of the stack."""
         mask = self.slice_mask[:, :, None, None].to(self.images)
         if self.covered is None:
@@ -320,15 +320,15 @@ class FocalStack:
         """The same scenes at another size, averaged over areas; itself where it has that size."""
         if self.images.shape[-2:] == (height, width):
             return self
-        covered = None if self.covered is None else area_resized(self.covered, height, width)
-        return self.scaled(area_resized(self.images, height, width), covered, self._clipped_at(height, width))
+        covered = None if self.covered is None else resize_area(self.covered, height, width)
+        return self.scaled(resize_area(self.images, height, width), covered, self._clipped_at(height, width))
 
     def _clipped_at(self, height: int, width: int) -> Tensor | None:
         """:meth:`saturated` at another size, where any of the averaged pixels is; None where nothing is."""
         saturated = self.saturated()
         if not saturated.any():
             return None
-        return area_resized(saturated.to(self.images), height, width) > 0
+        return resize_area(saturated.to(self.images), height, width) > 0
 
     def _mapped(self, function) -> FocalStack:
         tensors = [field.name for field in fields(self) if isinstance(getattr(self, field.name), Tensor)]
@@ -365,7 +365,7 @@ class FocalStack:
         each = torch.arange(len(self), device=keep.device)[:, None]
         return self._with(SLICEWISE, lambda value: value[each, keep])
 
-    def seen_by(self, camera: Camera | None) -> FocalStack:
+    def with_camera(self, camera: Camera | None) -> FocalStack:
         """The same batch as a model with a camera of its own takes it; itself where the model has none."""
         return self if camera is None else replace(self, camera=(camera,) * len(self))
 
@@ -382,7 +382,7 @@ class FocalStack:
         before = self.optics or (None,) * len(self)
         return replace(self, optics=tuple((one or BlurModel()).updated(known) for one in before))
 
-    def by_optics(self) -> list[tuple[list[int], FocalStack]]:
+    def split_by_optics(self) -> list[tuple[list[int], FocalStack]]:
         """Return the batch as batches that were blurred alike: (indices into this batch, their stacks)."""
         if self.optics is None or len(set(self.optics)) == 1:
             return [(list(range(len(self))), self)]
@@ -479,7 +479,7 @@ class Method(Protocol):
         """Predict; truth, where the stack has any, is not looked at."""
 
 
-def area_resized(values: Float[Tensor, "*n h w"], height: int, width: int) -> Float[Tensor, "*n y x"]:
+def resize_area(values: Float[Tensor, "*n h w"], height: int, width: int) -> Float[Tensor, "*n y x"]:
     """Reduce images by averaging over exact areas: a pixel that straddles two targets counts in both by its share.
 
     The same as OpenCV's INTER_AREA on floats, on any device and with a gradient. (``F.interpolate(mode="area")`` lets whole
@@ -506,11 +506,13 @@ def renderer_for(stack: FocalStack, renderer: Renderer) -> Renderer:
     """Return a renderer like this one that blurs as the stack was blurred; itself where the stack does not say.
 
     Raises:
-        InputError: the samples of the batch were blurred differently (:meth:`FocalStack.by_optics` parts them).
+        InputError: the samples of the batch were blurred differently (:meth:`FocalStack.split_by_optics` parts them).
     """
     models = set(stack.optics or (None,))
     if len(models) > 1:
-        raise InputError("optics: the stacks of this batch were blurred differently; predict them apart (by_optics)")
+        raise InputError(
+            "optics: the stacks of this batch were blurred differently; predict them apart (split_by_optics)"
+        )
     known = models.pop()
     return renderer if known is None else known.applied_to(renderer)
 

@@ -8,13 +8,13 @@ from sfdfd.io.run_record import run_record
 from sfdfd.runs.command import (
     command,
     instantiate,
+    is_multirun,
     plain,
+    print_optics_differences,
     resolve_optics,
-    run_words,
+    run_name,
     say,
-    say_where_optics_differ,
     seed_everything,
-    several_jobs,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from sfdfd.evaluation.evaluator import print_metrics
-    from sfdfd.evaluation.final_test import final_test, tell_test
+    from sfdfd.evaluation.final_test import final_test, log_test
     from sfdfd.io.files import write_json
     from sfdfd.training.callbacks import RunCheckpoint
     from sfdfd.training.device import checked_precision, use_threads
@@ -81,7 +81,7 @@ def train(config: DictConfig) -> dict[str, Any]:
             return {}
         for logger in trainer.loggers:
             logger.log_metrics({f"test/{k}": v for k, v in result.items() if isinstance(v, (int, float))}, step=steps)
-        tell_test(trainer.loggers, result, best, output_dir, steps)
+        log_test(trainer.loggers, result, best, output_dir, steps)
         for logger in trainer.loggers:
             logger.save()
     finally:
@@ -109,7 +109,7 @@ def _quieten() -> None:
 def _module(config: DictConfig, resolved: dict[str, Any]) -> DepthFromDefocus:
     """The LightningModule with its parts, the model's own camera, and weights to start from."""
     from sfdfd.errors import InputError
-    from sfdfd.training.checkpoints import own_camera, start_from
+    from sfdfd.training.checkpoints import load_weights, model_camera
 
     renderer = instantiate(config.optics.renderer)
     if not renderer.differentiable:
@@ -123,23 +123,23 @@ def _module(config: DictConfig, resolved: dict[str, Any]) -> DepthFromDefocus:
         loss=instantiate(config.loss),
         optimizer=instantiate(config.optimizer),
     )
-    module.run_config, module.camera = resolved, own_camera(resolved)
-    say_where_optics_differ(resolved["data"].get("camera"), resolved["optics"]["camera"])
+    module.run_config, module.camera = resolved, model_camera(resolved)
+    print_optics_differences(resolved["data"].get("camera"), resolved["optics"]["camera"])
     if resolved["weights_path"]:
-        start_from(module, str(resolved["weights_path"]))
+        load_weights(module, str(resolved["weights_path"]))
     return module
 
 
 def _fit(trainer: lightning.Trainer, module: Any, datamodule: FocalStackDataModule, ckpt_path: str | None) -> None:
     """Train; what is no bug ends in one line."""
     from sfdfd.errors import InputError
-    from sfdfd.training.faults import fault_in_words
+    from sfdfd.training.faults import describe_fault
     from sfdfd.training.resuming import restoring_fault
 
     try:
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
     except Exception as error:
-        words = fault_in_words(error)
+        words = describe_fault(error)
         if words is None and ckpt_path is not None and (reason := restoring_fault(error)):
             words = f"ckpt_path={ckpt_path}: cannot be continued from, what it holds is not whole ({reason})"
         if words is None:
@@ -194,12 +194,12 @@ def _trainer(config: DictConfig, first_step: int | None) -> lightning.Trainer:
     from omegaconf import OmegaConf
 
     from sfdfd.training.fsdp import check_strategy
-    from sfdfd.training.loggers import ContinuedCSVLogger, LastingWandbLogger
+    from sfdfd.training.loggers import FaultTolerantWandbLogger, ResumableCSVLogger
     from sfdfd.training.resuming import WholeCheckpoints
 
     loggers = [instantiate(node, **_called(node)) for node in (config.logger or {}).values()]
     for logger in loggers:
-        if isinstance(logger, (ContinuedCSVLogger, LastingWandbLogger)) and first_step is not None:
+        if isinstance(logger, (ResumableCSVLogger, FaultTolerantWandbLogger)) and first_step is not None:
             logger.continue_from(first_step)
     callbacks = [instantiate(node) for node in (config.callbacks or {}).values()]
     if not loggers:  # who has nobody to tell refuses to watch
@@ -217,7 +217,7 @@ def _called(node: DictConfig) -> dict[str, Any]:
     """Name, group and tags of a W&B run, where the config leaves them open."""
     if not str(node.get("_target_", "")).endswith("wandb_logger"):
         return {}
-    return {key: value for key, value in run_words().items() if node.get(key) is None and value}
+    return {key: value for key, value in run_name().items() if node.get(key) is None and value}
 
 
 def _steps_taken(trainer: lightning.Trainer, first_step: int, complete: bool) -> int:
@@ -304,7 +304,7 @@ def _in_processes_of_its_own(resolved: dict[str, Any]) -> dict[str, Any] | None:
     strategy = str(resolved["trainer"].get("strategy", "auto"))
     several = resolved["trainer"].get("devices", 1) not in (1, "1")
     in_place = "spawn" in strategy or "fork" in strategy
-    if not several_jobs() or not several or in_place:
+    if not is_multirun() or not several or in_place:
         return None
     overrides = [one for one in HydraConfig.get().overrides.task if not one.startswith(("output_dir=", "sweep."))]
     if resolved["ckpt_path"] == "last":
@@ -335,7 +335,7 @@ def _already_done(config: DictConfig, resolved: dict[str, Any]) -> dict[str, Any
     from sfdfd.errors import InputError, one_line
 
     folder = Path(resolved["output_dir"])
-    if resolved["sweep"]["resume"] is not None and not several_jobs():
+    if resolved["sweep"]["resume"] is not None and not is_multirun():
         raise InputError("sweep.resume goes on with a multirun: give its command line again, with -m")
     if resolved["sweep"]["resume"] is None or not (folder / "config.yaml").is_file():
         return None

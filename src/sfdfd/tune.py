@@ -266,7 +266,7 @@ def _write_best(study: optuna.Study, folder: Path) -> None:
     import yaml
 
     from sfdfd.errors import InputError
-    from sfdfd.io.files import written_aside
+    from sfdfd.io.files import atomic_write
 
     try:
         best = study.best_trial
@@ -275,7 +275,7 @@ def _write_best(study: optuna.Study, folder: Path) -> None:
         raise InputError(f"no trial has ended: {errors[-1] if errors else 'all were stopped'}") from None
     overrides = [*study.user_attrs["asked"]["train"], *(f"{key}={value}" for key, value in best.params.items())]
     told = {"trial": best.number, "value": best.value, "overrides": overrides, "run": str(_run_of(best, folder))}
-    with written_aside(folder / "best.yaml") as part:
+    with atomic_write(folder / "best.yaml") as part:
         part.write_text(yaml.safe_dump(told, sort_keys=False))
     states = [trial.state.name.lower() for trial in study.trials]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))

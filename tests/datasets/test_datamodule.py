@@ -49,8 +49,8 @@ def test_synthesis_on_the_device_gives_what_the_loader_gives():
     noisy = ProceduralDataModule(synthesise_on="device", sensor=SensorModel(read_std=0.02), **common)
     noisy.trainer = SimpleNamespace(training=True)
     first, again = (noisy.on_after_batch_transfer(raw, 0).images for _ in range(2))
-    other = noisy.on_after_batch_transfer(replace(raw, draw=tuple(one + 1 for one in raw.draw)), 0).images
-    assert torch.equal(first, again) and float((first - other).abs().mean()) > 0.01  # new noise for each draw
+    other = noisy.on_after_batch_transfer(replace(raw, random_key=tuple(one + 1 for one in raw.random_key)), 0).images
+    assert torch.equal(first, again) and float((first - other).abs().mean()) > 0.01  # new noise for each random_key
     noisy.trainer.training = False
     assert noisy.on_after_batch_transfer(raw, 0) is raw  # validation and test are the loader's
     with pytest.raises(InputError, match=r"data\.synthesise_on"):

@@ -7,7 +7,7 @@ from sfdfd.datasets import raytraced_making as making
 from sfdfd.datasets.raytraced import RaytracedDataModule
 from sfdfd.datasets.stack_folders import read_stack
 from sfdfd.errors import InputError
-from sfdfd.scenes.raytraced.camera_setups import PRESETS, Setup
+from sfdfd.scenes.raytraced.camera_setups import PRESETS, CameraSetup
 from tests.commands import inside, one_line
 
 TINY = {"height": 28, "width": 40, "samples": 4, "variant": "scalar_rgb"}
@@ -84,16 +84,16 @@ def test_several_cameras_photograph_scenes_of_their_own(mitsuba, tmp_path):
 
 def test_what_is_not_given_is_completed():
     dslr = PRESETS["dslr"]
-    bare = Setup.of({}, 320)
+    bare = CameraSetup.of({}, 320)
     assert bare.camera.pixel_pitch_m == 0.0001125 and bare.focus_distances_m == dslr.focus_distances_m
-    ranged = Setup.of({"near_m": 0.3, "far_m": 4.0}, 320)
+    ranged = CameraSetup.of({"near_m": 0.3, "far_m": 4.0}, 320)
     assert (
         ranged.focus_distances_m[0] == 0.4
         and ranged.focus_distances_m[-1] == 3.0
         and len(ranged.focus_distances_m) == 5
     )
-    assert len(Setup.of({}, 320, slices=3).focus_distances_m) == 3
-    focused = Setup.of({"focus_distances_m": [1.0, 2.0]}, 320)
+    assert len(CameraSetup.of({}, 320, slices=3).focus_distances_m) == 3
+    focused = CameraSetup.of({"focus_distances_m": [1.0, 2.0]}, 320)
     assert (focused.near_m, focused.far_m) == pytest.approx((0.6, 3.4))
 
 

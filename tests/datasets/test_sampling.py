@@ -6,13 +6,13 @@ from itertools import chain
 
 import pytest
 
-from sfdfd.datasets.sampling import EpochBatches, Sample, Share, draw_of, random_for
+from sfdfd.datasets.sampling import EpochBatches, RankSampler, Sample, generator_for, random_key_of
 
 
 def batches(length, size, epoch=0, rank=0, ranks=1, seed=1, done=0):
     sampler = EpochBatches(length, size, seed, rank, ranks)
     sampler.continue_at(epoch, done)
-    return [[(int(one), one.draw) for one in batch] for batch in sampler]
+    return [[(int(one), one.random_key) for one in batch] for batch in sampler]
 
 
 @pytest.mark.parametrize(("length", "size", "ranks"), [(20, 2, 2), (23, 2, 3), (9, 1, 4)])
@@ -51,17 +51,17 @@ def test_few_samples_are_one_batch_shared_out(length, size, ranks, share):
 
 @pytest.mark.parametrize(("length", "ranks"), [(7, 3), (6, 3), (3, 3)])
 def test_shares_are_everything_once(length, ranks):
-    assert sorted(i for rank in range(ranks) for i in Share(length, rank, ranks)) == list(range(length))
+    assert sorted(i for rank in range(ranks) for i in RankSampler(length, rank, ranks)) == list(range(length))
 
 
 def test_fewer_samples_than_ranks_are_seen_by_all_so_that_a_mean_stays_the_mean():
-    assert [list(Share(2, rank, 3)) for rank in range(3)] == [[0, 1]] * 3
+    assert [list(RankSampler(2, rank, 3)) for rank in range(3)] == [[0, 1]] * 3
 
 
 def test_a_sample_is_an_index_that_travels():
     sample = Sample(3, 17)
     for other in (pickle.loads(pickle.dumps(sample)), copy.deepcopy(sample)):
-        assert other == 3 and ["a", "b", "c", "d"][other] == "d" and other.draw == 17
-    assert draw_of(1, 2, 3) == 1138364116778193076 != draw_of(1, 23)  # on every machine
-    crop, noise = (random_for(5, purpose).initial_seed() for purpose in ("crop", "noise"))
-    assert crop != noise and random_for(5, "crop").initial_seed() == crop
+        assert other == 3 and ["a", "b", "c", "d"][other] == "d" and other.random_key == 17
+    assert random_key_of(1, 2, 3) == 1138364116778193076 != random_key_of(1, 23)  # on every machine
+    crop, noise = (generator_for(5, purpose).initial_seed() for purpose in ("crop", "noise"))
+    assert crop != noise and generator_for(5, "crop").initial_seed() == crop

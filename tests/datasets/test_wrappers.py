@@ -2,7 +2,7 @@
 
 import torch
 
-from sfdfd.datasets.wrappers import Sparse, evenly_spread
+from sfdfd.datasets.wrappers import SliceSubset, evenly_spread
 from sfdfd.stack import FocalStack
 from tests.conftest import CAMERA
 
@@ -33,17 +33,17 @@ class Stacks(torch.utils.data.Dataset):
 def test_sparse_stacks_are_seeded_subsets():
     stack = sized(8, 8, slices=7)
     for choice in ("random", "even"):
-        sparse = Sparse(Stacks(stack, 9), 3, choice, seed=1)
+        sparse = SliceSubset(Stacks(stack, 9), 3, choice, seed=1)
         picks = [tuple(sparse[i].focus_distances_m[0].tolist()) for i in range(9)]
         assert picks == [tuple(sparse[i].focus_distances_m[0].tolist()) for i in range(9)]
         assert all(len(set(pick)) == 3 and pick == tuple(sorted(pick)) for pick in picks)
         assert (len(set(picks)) > 2) == (choice == "random")
-    other = Sparse(Stacks(stack, 9), 3, "random", seed=2)
+    other = SliceSubset(Stacks(stack, 9), 3, "random", seed=2)
     assert picks != [tuple(other[i].focus_distances_m[0].tolist()) for i in range(9)]
     torch.manual_seed(0)
-    drawn = Sparse(Stacks(stack), 3, "random", seed=None)
+    drawn = SliceSubset(Stacks(stack), 3, "random", seed=None)
     assert len({tuple(drawn[0].focus_distances_m[0].tolist()) for _ in range(20)}) > 4
-    assert Sparse(Stacks(sized(8, 8, slices=2)), 3, "even", 0)[0].images.shape[1] == 2
+    assert SliceSubset(Stacks(sized(8, 8, slices=2)), 3, "even", 0)[0].images.shape[1] == 2
 
 
 def test_even_choices_are_spread_in_inverse_distance():

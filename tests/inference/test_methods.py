@@ -8,13 +8,13 @@ from kornia.filters import box_blur
 
 from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
-from sfdfd.inference.upsampling import mended_aif
+from sfdfd.inference.upsampling import add_residual_detail
 from sfdfd.measures.metrics import image_metrics
 from sfdfd.networks import FocusAttentionNet, NetworkOutput, classical_network, constant_network
 from sfdfd.networks.interface import rendered
 from sfdfd.optics import DefocusRenderer
 from sfdfd.photographs.blur_scale import estimate_blur_scale
-from sfdfd.plane_sweep.sweep import sharpest_slices
+from sfdfd.plane_sweep.sweep import fuse_sharpest_slices
 from sfdfd.refinement.confidence import depth_std_m
 from sfdfd.refinement.refiner import Refiner
 from sfdfd.scenes.synthesis import StackSynthesis
@@ -54,7 +54,7 @@ def test_refinement_in_evaluate_is_the_refinement_that_predict_delivers(stack):
     evaluated, predicted = METHODS["refined"](stack), METHODS["estimator"].predict(stack)
     assert torch.equal(evaluated.aif, predicted.aif) and torch.equal(evaluated.depth_m, predicted.depth_m)
     raw = rendered(NetworkOutput(evaluated.depth_m, evaluated.aif), RENDERER, stack)
-    assert not torch.equal(mended_aif(stack, raw), evaluated.aif)
+    assert not torch.equal(add_residual_detail(stack, raw), evaluated.aif)
 
 
 def test_a_mended_aif_is_the_slice_in_focus_where_there_is_one(stack):
@@ -62,7 +62,7 @@ def test_a_mended_aif_is_the_slice_in_focus_where_there_is_one(stack):
     images = RENDERER(stack.aif, focused.depth_m, stack.focus_distances_m, stack.camera)
     blurred = box_blur(stack.aif, 5, border_type="replicate")
     focused = replace(focused, images=images)
-    found = mended_aif(focused, rendered(NetworkOutput(focused.depth_m, blurred), RENDERER, focused))
+    found = add_residual_detail(focused, rendered(NetworkOutput(focused.depth_m, blurred), RENDERER, focused))
     before, after = (float((aif - stack.aif).square().mean().sqrt()) for aif in (blurred, found))
     assert after < before / 50
 
@@ -75,16 +75,16 @@ def test_a_true_aif_is_left_alone_beside_a_silhouette(stack):
     aif = stack.aif * torch.where(depth_m < 1, 1.0, 0.3)[:, None]
     images = light(aif, depth_m, stack.focus_distances_m, stack.camera)
     scene = replace(stack, images=images, depth_m=depth_m)
-    found = mended_aif(scene, rendered(NetworkOutput(depth_m, aif), light, scene))
+    found = add_residual_detail(scene, rendered(NetworkOutput(depth_m, aif), light, scene))
     torch.testing.assert_close(found, aif)
-    assert float((sharpest_slices(scene, depth_m) - aif).abs()[..., 60:64].mean()) > 0.02
+    assert float((fuse_sharpest_slices(scene, depth_m) - aif).abs()[..., 60:64].mean()) > 0.02
 
 
 def test_mending_takes_nothing_from_where_no_slice_shows_anything(stack):
     covered = torch.ones_like(stack.images[:, :, 0])
     covered[..., :8] = 0
     prediction = rendered(NetworkOutput(stack.depth_m, stack.aif * 0.9), RENDERER, stack)
-    found = mended_aif(replace(stack, covered=covered), prediction)
+    found = add_residual_detail(replace(stack, covered=covered), prediction)
     assert torch.equal(found[..., :8], prediction.aif[..., :8]) and not torch.equal(found, prediction.aif)
 
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from sfdfd.inference.upsampling import blend_slices, guided_upsampling, sharpest_slice
+from sfdfd.inference.upsampling import blend_slices, guided_upsampling, sharpest_slice_index
 from sfdfd.optics import Camera
 from tests.conftest import CAMERA
 
@@ -39,6 +39,8 @@ def test_a_slice_that_shows_nothing_where_it_would_be_sharpest_leaves_no_hole():
 def test_the_sharpest_slice_is_one_that_shows_the_pixel():
     depth_m = torch.tensor([[1.0, 1.4, 3.0, 3.0]])
     focus, covered = torch.tensor([1.0, 1.5, 3.0]), torch.ones(3, 1, 4)
-    assert sharpest_slice(depth_m, focus, CAMERA).tolist() == [[0, 1, 2, 2]]
+    assert sharpest_slice_index(depth_m, focus, CAMERA).tolist() == [[0, 1, 2, 2]]
     covered[2, 0, 2], covered[:, 0, 3] = 0, 0
-    assert sharpest_slice(depth_m, focus, CAMERA, list(covered)).tolist() == [[0, 1, 1, 2]]  # where none does, of all
+    assert sharpest_slice_index(depth_m, focus, CAMERA, list(covered)).tolist() == [
+        [0, 1, 1, 2]
+    ]  # where none does, of all

@@ -4,17 +4,17 @@ import json
 
 import pytest
 
-from sfdfd.io.files import readable, write_json, written_aside
+from sfdfd.io.files import atomic_write, readable, write_json
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), written_aside(path) as part:
+    with pytest.raises(RuntimeError), atomic_write(path) as part:
         part.write_text("ha")
         raise RuntimeError
     assert path.read_text() == "old"
-    with written_aside(path) as part:
+    with atomic_write(path) as part:
         part.write_text("new")
     assert [one.name for one in tmp_path.iterdir()] == ["a.txt"] and path.read_text() == "new"
 

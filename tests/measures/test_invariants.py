@@ -29,7 +29,7 @@ from sfdfd.measures.metrics import (
     psnr,
     ssim,
 )
-from sfdfd.measures.regions import border, near_jumps, plain, regions
+from sfdfd.measures.regions import border, near_depth_edges, plain, regions
 from sfdfd.optics import Camera
 from sfdfd.stack import FocalStack, Prediction
 
@@ -266,15 +266,18 @@ def test_ssim_is_symmetric_bounded_and_falls_with_noise(seed, turn):
 def test_jumps_turn_with_the_image_and_have_no_unit(seed, turn, c, reach):
     rand = drawn(seed)
     depth_m = torch.where(rand(2, 11, 14) > 0.9, 1.5, 1.0) * torch.where(rand(2, 11, 14) > 0.95, 0.0, 1.0)
-    found = near_jumps(depth_m, reach)
-    assert torch.equal(near_jumps(turn(depth_m), reach), turn(found))
-    assert torch.equal(near_jumps(c * depth_m, reach), found)
+    found = near_depth_edges(depth_m, reach)
+    assert torch.equal(near_depth_edges(turn(depth_m), reach), turn(found))
+    assert torch.equal(near_depth_edges(c * depth_m, reach), found)
     unknown = torch.where(depth_m > 0, depth_m, NAN)
-    assert torch.equal(near_jumps(unknown, reach), found)
-    assert not (found & ~near_jumps(depth_m, reach + 1)).any()  # a wider reach holds the narrower
-    beside = torch.nn.functional.max_pool2d(near_jumps(depth_m, 0)[:, None].double(), 2 * reach + 1, 1, reach)[:, 0] > 0
+    assert torch.equal(near_depth_edges(unknown, reach), found)
+    assert not (found & ~near_depth_edges(depth_m, reach + 1)).any()  # a wider reach holds the narrower
+    beside = (
+        torch.nn.functional.max_pool2d(near_depth_edges(depth_m, 0)[:, None].double(), 2 * reach + 1, 1, reach)[:, 0]
+        > 0
+    )
     assert torch.equal(found, beside)
-    assert not near_jumps(torch.full_like(depth_m, c)).any()
+    assert not near_depth_edges(torch.full_like(depth_m, c)).any()
 
 
 @laws
@@ -283,7 +286,7 @@ def test_a_jump_is_three_percent_of_the_nearer_ones_inverse_depth(share, near, f
     far = near / (1 - share)
     depth_m = torch.full((1, 5, 11), near, dtype=torch.float64)
     depth_m[..., column:] = far
-    found = near_jumps(depth_m.flip(-1) if farther_first else depth_m, 0)
+    found = near_depth_edges(depth_m.flip(-1) if farther_first else depth_m, 0)
     found = found.flip(-1) if farther_first else found
     expected = torch.zeros(11, dtype=torch.bool)
     expected[column - 1 : column + 1] = share > 0.03

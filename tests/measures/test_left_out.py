@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.measures.left_out import judge, judged_slices, mean_figures, neighbours, render_slice
-from sfdfd.optics import DefocusRenderer
+from sfdfd.measures.left_out import judge, mean_left_out_psnr, neighbours, render_slice, score_left_out_slices
+from sfdfd.optics import DefocusRenderer, Renderer
 from sfdfd.scenes.synthesis import StackSynthesis
 from sfdfd.stack import Prediction
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
@@ -119,10 +119,10 @@ def test_a_tile_is_no_larger_than_its_margins_ask(scene):
 
 @pytest.mark.parametrize("device", [None, "cpu", "meta"])
 def test_tiles_are_rendered_where_one_asks(device):
-    class Noting:
+    class Noting(Renderer):
         options, differentiable = {}, False
 
-        def __call__(self, aif, depth_m, focus_distances_m, camera, *, aperture=1.0):
+        def __call__(self, aif, depth_m, focus_distances_m, camera, *, blur_factor=1.0):
             seen.update((aif.device.type, depth_m.device.type, focus_distances_m.device.type))
             return torch.full((1, 1, *aif.shape[1:]), 2.0)
 
@@ -134,8 +134,8 @@ def test_tiles_are_rendered_where_one_asks(device):
 def test_truth_predicts_what_it_has_not_seen(scene):
     kept, aside = scene.with_slices([0, 2, 4]), scene.with_slices([1, 3])
     truth = Prediction(scene.depth_m, scene.aif, torch.zeros(1, 3, 61, 83), None)
-    judged = judged_slices(kept, truth, RENDERER, aside)
-    wrong = judged_slices(
+    judged = score_left_out_slices(kept, truth, RENDERER, aside)
+    wrong = score_left_out_slices(
         kept, Prediction(torch.full_like(scene.depth_m, 0.6), *list(vars(truth).values())[1:4]), RENDERER, aside
     )
     for good, bad in zip(judged, wrong, strict=True):
@@ -147,7 +147,7 @@ def test_truth_predicts_what_it_has_not_seen(scene):
     covered = torch.ones(1, 2, 61, 83)
     covered[..., :30] = 0.0
     spoilt = torch.where(covered[:, :, None] > 0.5, aside.images, 0.5)
-    in_part = judged_slices(kept, truth, RENDERER, replace(aside, images=spoilt, covered=covered))
+    in_part = score_left_out_slices(kept, truth, RENDERER, replace(aside, images=spoilt, covered=covered))
     assert all(one.figures.psnr_db > 50 for one in in_part)  # where a slice shows nothing it is not compared
-    means = mean_figures([one.figures for one in judged])
+    means = mean_left_out_psnr([one.figures for one in judged])
     assert means["psnr_db"] == pytest.approx(np.mean([one.figures.psnr_db for one in judged]))

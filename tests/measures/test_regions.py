@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from sfdfd.measures.metrics import depth_metrics, image_metrics
-from sfdfd.measures.regions import REGIONS, border, near_jumps, plain, regions
+from sfdfd.measures.regions import REGIONS, border, near_depth_edges, plain, regions
 from sfdfd.optics import Camera
 from sfdfd.stack import FocalStack, Prediction
 
@@ -36,7 +36,7 @@ def twin_jumps(depth_m, reach):
 
 def test_regions_are_those_of_their_twins():
     depth_m, aif = scene()
-    jumps = near_jumps(torch.from_numpy(depth_m)[None])[0].numpy()
+    jumps = near_depth_edges(torch.from_numpy(depth_m)[None])[0].numpy()
     np.testing.assert_array_equal(jumps, twin_jumps(depth_m, 8))
     assert 0 < jumps.mean() < 0.8
     grey, flat = aif.mean(0), np.zeros((H, W), bool)
@@ -47,7 +47,7 @@ def test_regions_are_those_of_their_twins():
     assert border(H, W, 3).sum() == H * W - (H - 6) * (W - 6) and bool(border(H, W, 40).all())
     unknown = depth_m.copy()
     unknown[10:20, 5:12] = 0
-    assert not near_jumps(torch.from_numpy(unknown)[None]).any()
+    assert not near_depth_edges(torch.from_numpy(unknown)[None]).any()
 
 
 def test_metrics_by_region_are_metrics_over_their_pixels():

@@ -8,7 +8,7 @@ from sfdfd.errors import InputError
 from sfdfd.networks import DAIFNet, FocusAttentionNet, PlaneSweepNet
 from sfdfd.networks import plane_sweep as sweep
 from sfdfd.optics import DefocusRenderer
-from sfdfd.optics.depth import depth_at
+from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.psf import GaussianPSF
 from sfdfd.plane_sweep.cost_volume import Defocus, defocus_of
 from sfdfd.scenes.example_stack import example_stack
@@ -133,16 +133,16 @@ def test_depth_is_the_median_where_inverse_depth_is_log_normal():
     near_m, far_m = torch.tensor([0.5]), torch.tensor([10.0])
     inverse, relative = torch.tensor([0.15, 0.4, 1.0])[None, None], torch.tensor([0.2, 0.1, 0.3])[None, None]
     position = (inverse - 0.1) / 1.9
-    found = sweep._at_median_depth(position, 2**0.5 * relative * inverse / 1.9, near_m, far_m)  # too large a spread
-    width = torch.log1p(
-        relative.square()
-    ).sqrt()  # of the normal distribution whose exponential has this mean and spread
+    found = sweep._at_median_depth(position, 2**0.5 * relative * inverse / 1.9, near_m, far_m)  # too large a std
+    width = torch.log1p(relative.square()).sqrt()  # of the normal distribution whose exponential has this mean and std
     drawn = torch.exp(torch.log(inverse) - width.square() / 2 + width * torch.randn(200_000, 1, 3))
-    torch.testing.assert_close(depth_at(found, near_m, far_m), (1 / drawn).median(0).values[None], rtol=3e-3, atol=0)
+    torch.testing.assert_close(
+        depth_from_normalized(found, near_m, far_m), (1 / drawn).median(0).values[None], rtol=3e-3, atol=0
+    )
     assert bool((found < position).all())  # what is unsure is farther than its mean inverse depth says
     torch.testing.assert_close(sweep._at_median_depth(position, 0 * position, near_m, far_m), position)
     two_surfaces = sweep._at_median_depth(position, torch.full_like(position, 0.5), near_m, far_m)
-    assert float((depth_at(two_surfaces, near_m, far_m) * inverse).max()) < 1.05
+    assert float((depth_from_normalized(two_surfaces, near_m, far_m) * inverse).max()) < 1.05
     infinite = sweep._at_median_depth(
         torch.zeros(1, 1, 1), torch.full((1, 1, 1), 0.1), near_m, torch.tensor([torch.inf])
     )
@@ -163,7 +163,7 @@ def test_noisy_stacks_are_smoothed_and_others_left_as_they_are():
     stack = example_stack(0, 96, 128)
     noise = 0.03 * torch.randn(stack.images.shape, generator=torch.Generator().manual_seed(0))
     both = torch.cat([stack.images, stack.images + noise])
-    calm = sweep.calmed(both, torch.ones(2, 5))
+    calm = sweep.denoise_if_noisy(both, torch.ones(2, 5))
     torch.testing.assert_close(calm[:1], stack.images, rtol=0, atol=0)
     expected = gaussian_filter(both[1].double().numpy(), (0, 0, 0.6, 0.6), truncate=2 / 0.6, mode="mirror")
     torch.testing.assert_close(calm[1], torch.from_numpy(expected).float(), rtol=0, atol=1e-6)
@@ -172,8 +172,8 @@ def test_noisy_stacks_are_smoothed_and_others_left_as_they_are():
     with torch.no_grad():
         seen = [network.train(mode)(both[1:], FOCUS, **known) for mode in (False, True)]
         smooth = network.train()(calm[1:], FOCUS, **known)
-    torch.testing.assert_close(seen[0].spread, smooth.spread)  # depth itself differs: the median of it
-    assert not torch.allclose(seen[1].spread, smooth.spread)  # training shows the network what it is to learn
+    torch.testing.assert_close(seen[0].std, smooth.std)  # depth itself differs: the median of it
+    assert not torch.allclose(seen[1].std, smooth.std)  # training shows the network what it is to learn
     assert not torch.allclose(seen[0].aif, smooth.aif)  # colours stay the slices' own
 
 

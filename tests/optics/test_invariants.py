@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
-from sfdfd.optics.depth import depth_at, inverse_position
+from sfdfd.optics.depth import depth_from_normalized, normalized_inverse_depth
 from sfdfd.optics.occlusion import level_grid, share_levels
 from sfdfd.optics.psf import PowerPSF, floored_size_px, get_psf
 from sfdfd.optics.render import defocus_map_px, render_blurred
@@ -123,18 +123,18 @@ def test_numbers_arrays_and_tensors_are_one(camera, depths, focus):
 @given(distances, distances, st.floats(0, 1), st.floats(0, 1))
 def test_positions_and_depths_are_inverse_and_monotone(one, other, share, second):
     near, far = min(one, other), 1.01 * max(one, other)
-    depth = depth_at(share, near, far)
-    assert inverse_position(depth, near, far) == pytest.approx(share, abs=1e-9)
+    depth = depth_from_normalized(share, near, far)
+    assert normalized_inverse_depth(depth, near, far) == pytest.approx(share, abs=1e-9)
     assert near * (1 - 1e-12) <= depth <= far * (1 + 1e-12)
-    assert (share < second) <= (depth >= depth_at(second, near, far))
-    assert inverse_position(math.inf, near, far) < 0 and inverse_position(near / 2, near, far) > 1
+    assert (share < second) <= (depth >= depth_from_normalized(second, near, far))
+    assert normalized_inverse_depth(math.inf, near, far) < 0 and normalized_inverse_depth(near / 2, near, far) > 1
     shares = torch.tensor([[[share, second]], [[second, share]]], dtype=torch.float64)
     ends = torch.tensor([[near, 2 * near], [far, 3 * far]], dtype=torch.float64)
-    together = depth_at(shares, *ends)
+    together = depth_from_normalized(shares, *ends)
     for index in range(2):
-        alone = depth_at(shares[index], float(ends[0, index]), float(ends[1, index]))
+        alone = depth_from_normalized(shares[index], float(ends[0, index]), float(ends[1, index]))
         torch.testing.assert_close(together[index], alone)
-        torch.testing.assert_close(inverse_position(together, *ends)[index], shares[index], atol=1e-9, rtol=0)
+        torch.testing.assert_close(normalized_inverse_depth(together, *ends)[index], shares[index], atol=1e-9, rtol=0)
 
 
 # The PSF families
@@ -252,8 +252,8 @@ def test_f_number_pitch_and_aperture_count_as_one_factor(name, scene, c):
     expected = renderer(aif, depth_m, focus, Camera(f, n / c, p))
     for found in (
         renderer(aif, depth_m, focus, Camera(f, n, p / c)),
-        renderer(aif, depth_m, focus, camera, aperture=c),
-        renderer(aif, depth_m, focus, camera, aperture=torch.tensor([c], dtype=torch.float64)),
+        renderer(aif, depth_m, focus, camera, blur_factor=c),
+        renderer(aif, depth_m, focus, camera, blur_factor=torch.tensor([c], dtype=torch.float64)),
     ):
         torch.testing.assert_close(found, expected, atol=tolerance(name), rtol=0)
 
@@ -404,7 +404,7 @@ def test_the_gradient_is_the_slope_in_a_random_direction(name, scene, seed):
 
     def measured(values):
         light, inverse, inverse_focus, aperture = values
-        return (renderer(light, 1 / inverse, 1 / inverse_focus, camera, aperture=aperture) * counts).sum()
+        return (renderer(light, 1 / inverse, 1 / inverse_focus, camera, blur_factor=aperture) * counts).sum()
 
     leaves = [x.clone().requires_grad_() for x in point]
     slope = sum((g * v).sum() for g, v in zip(torch.autograd.grad(measured(leaves), leaves), along, strict=True))
@@ -420,5 +420,5 @@ def test_a_focus_distance_or_an_aperture_that_cannot_be_is_refused_in_words(weig
         with pytest.raises(ValueError, match="lies inside the focal length"):
             render_focal_stack(aif, depth_m, torch.tensor([focus]), camera, weighting=weighting)
     for aperture in (0.0, -1.0, math.nan, torch.tensor([0.0])):
-        with pytest.raises(ValueError, match="aperture: expected positive"):
-            render_focal_stack(aif, depth_m, torch.tensor([2.0]), camera, weighting=weighting, aperture=aperture)
+        with pytest.raises(ValueError, match="blur_factor: expected positive"):
+            render_focal_stack(aif, depth_m, torch.tensor([2.0]), camera, weighting=weighting, blur_factor=aperture)

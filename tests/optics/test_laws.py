@@ -103,7 +103,7 @@ def test_the_aperture_is_a_factor_on_every_radius(name):
     renderer = RENDERERS[name]
     wider = renderer(aif, depth_m, FOCUS, [Camera(0.05, 4.0, 1.2e-5), CAMERA])
     factor = torch.tensor([2.0, 1.0], dtype=torch.float64)
-    torch.testing.assert_close(renderer(aif, depth_m, FOCUS, CAMERA, aperture=factor), wider, atol=1e-9, rtol=0)
+    torch.testing.assert_close(renderer(aif, depth_m, FOCUS, CAMERA, blur_factor=factor), wider, atol=1e-9, rtol=0)
 
 
 @every
@@ -121,7 +121,7 @@ def test_gradcheck(name):
         value.requires_grad_(renderer.differentiable)
 
     def render(a, d, f, k):
-        return renderer(a, d, f, CAMERA, aperture=k)
+        return renderer(a, d, f, CAMERA, blur_factor=k)
 
     assert torch.autograd.gradcheck(render, (aif, depth_m, focus, aperture), atol=1e-5, fast_mode=True)
 

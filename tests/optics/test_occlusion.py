@@ -173,7 +173,7 @@ def test_gradients_are_right_in_image_depth_focus_and_aperture(psf, linear_light
     inputs = aif, 1 / inverse, torch.tensor([[1.3, 3.0]]).double(), torch.tensor([1.1]).double()
 
     def render(aif, depth_m, focus, aperture):
-        return renderer(aif, depth_m, focus, CAMERA, aperture=aperture)
+        return renderer(aif, depth_m, focus, CAMERA, blur_factor=aperture)
 
     assert torch.autograd.gradcheck(render, [value.requires_grad_() for value in inputs], atol=2e-5, fast_mode=True)
 

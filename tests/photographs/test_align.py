@@ -6,7 +6,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from sfdfd.errors import InputError
-from sfdfd.measures.exposure import even_exposure
+from sfdfd.measures.exposure import equalize_exposure
 from sfdfd.optics import DefocusRenderer
 from sfdfd.photographs.align import align, estimate_alignment
 from sfdfd.scenes.procedural import make_scene
@@ -127,7 +127,7 @@ def test_blur_that_depends_on_depth_is_no_motion():
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_exposure_is_evened_by_the_gain_that_was_lost(scene, dtype):
     images = [moved(scene, 1, (0, 0), blur, gain, dtype) for blur, gain in ((0, 1.0), (1.5, 0.8), (2.5, 0.995))]
-    evened, gains = even_exposure(images, 0, np.ones((3, HEIGHT, WIDTH), bool))
+    evened, gains = equalize_exposure(images, 0, np.ones((3, HEIGHT, WIDTH), bool))
     np.testing.assert_allclose(gains[1], 1.25, rtol=0.01)
     assert np.all(gains[2] == 1) and evened[2] is images[2] and evened[1].dtype == dtype
 

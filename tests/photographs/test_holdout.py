@@ -3,7 +3,7 @@
 import pytest
 
 from sfdfd.errors import InputError
-from sfdfd.photographs.holdout import held_out, remaining
+from sfdfd.photographs.holdout import parse_holdout, remaining
 
 
 @pytest.mark.parametrize(("holdout", "number", "expected"), [
@@ -11,16 +11,16 @@ from sfdfd.photographs.holdout import held_out, remaining
     (1, 5, (2,)), (2, 5, (1, 3)), (3, 5, (1, 2, 3)), (1, 3, (1,)), (4, 10, (1, 3, 5, 7)),
 ])  # fmt: skip
 def test_indices_are_taken_and_numbers_are_spread(holdout, number, expected):
-    assert held_out(holdout, number) == expected
+    assert parse_holdout(holdout, number) == expected
     assert sorted((*expected, *remaining(expected, number))) == list(range(number))
 
 
 def test_a_number_leaves_the_outermost_in_focus():
     """In the order of focus, which need not be that of the names."""
-    assert held_out(2, 4, [2.0, float("inf"), 0.5, 1.0]) == (0, 3)
+    assert parse_holdout(2, 4, [2.0, float("inf"), 0.5, 1.0]) == (0, 3)
     for number in range(3, 12):
         for count in range(number - 1):
-            found = held_out(count, number)
+            found = parse_holdout(count, number)
             assert len(found) == count and 0 not in found and number - 1 not in found
 
 
@@ -31,9 +31,9 @@ def test_a_number_leaves_the_outermost_in_focus():
 ])  # fmt: skip
 def test_what_cannot_be_kept_aside_is_refused(holdout, message):
     with pytest.raises(InputError, match=f"^holdout: .*{message}"):
-        held_out(holdout, 5)
+        parse_holdout(holdout, 5)
 
 
 def test_what_is_left_has_two_focus_distances():
     with pytest.raises(InputError, match="focus distance 1 m"):
-        held_out([1], 3, [1.0, 2.0, 1.0])
+        parse_holdout([1], 3, [1.0, 2.0, 1.0])

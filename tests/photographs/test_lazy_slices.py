@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from sfdfd.photographs.lazy_slices import Slices
+from sfdfd.photographs.lazy_slices import LazySlices
 
 
 def counted(number, budget):
@@ -14,7 +14,7 @@ def counted(number, budget):
         made.append(index)
         return np.full((4, 5), index, np.uint8)
 
-    return Slices([partial(make, index) for index in range(number)], budget), made
+    return LazySlices([partial(make, index) for index in range(number)], budget), made
 
 
 def test_what_fits_is_made_once_and_what_does_not_is_never_kept():

@@ -9,7 +9,7 @@ from sfdfd.inference.methods import SweepMethod
 from sfdfd.networks.classical import depth_from_focus
 from sfdfd.optics import DefocusRenderer
 from sfdfd.plane_sweep.cost_volume import defocus_of, unexplained
-from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, sharpest_slices
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, fuse_sharpest_slices
 from sfdfd.stack import FocalStack
 from tests.conftest import CAMERA, FOCUS_M, start_of
 
@@ -37,7 +37,7 @@ def test_it_finds_planes_of_texture_nearly_exactly(options):
     inner = torch.zeros_like(depth_m, dtype=torch.bool)
     inner[:, 12:-12, 12:30] = inner[:, 12:-12, 50:-12] = True
     assert float(((depth_m - stack.depth_m).abs() / stack.depth_m)[inner].median()) < 0.03
-    assert torch.equal(aif, sharpest_slices(stack, depth_m)) and aif.shape == stack.images[:, 0].shape
+    assert torch.equal(aif, fuse_sharpest_slices(stack, depth_m)) and aif.shape == stack.images[:, 0].shape
 
 
 @pytest.mark.parametrize("size", [(63, 80), (64, 79), (33, 33)])
@@ -47,7 +47,7 @@ def test_odd_sizes_are_not_moved(size):
     stack = textured(renderer, 64, 80)
     whole = depth_from_plane_sweep(stack, renderer)
     cut = depth_from_plane_sweep(stack.cropped(0, size[0], 0, size[1]), renderer)
-    assert cut.depth_m.shape[-2:] == size == cut.spread.shape[-2:]
+    assert cut.depth_m.shape[-2:] == size == cut.std.shape[-2:]
     inner = (..., slice(0, size[0] - 12), slice(0, size[1] - 12))
     difference = (1 / cut.depth_m - 1 / whole.depth_m[..., : size[0], : size[1]])[inner].abs()
     assert float(difference.median()) < 0.02
@@ -55,8 +55,8 @@ def test_odd_sizes_are_not_moved(size):
 
 def test_means_over_squares_are_those_of_the_residual(scene):
     defocus = defocus_of(scene, DefocusRenderer(sigma_scale=0.5))
-    one = unexplained(scene.images[0], scene.shown()[0], defocus, 0, 6)
-    two = unexplained(scene.images[0], scene.shown()[0], defocus, 0, 6, window_px=2)
+    one = unexplained(scene.images[0], scene.coverage()[0], defocus, 0, 6)
+    two = unexplained(scene.images[0], scene.coverage()[0], defocus, 0, 6, window_px=2)
     height, width = one.shape[-2] // 2 * 2, one.shape[-1] // 2 * 2
     means = one[:, :height, :width].reshape(6, height // 2, 2, width // 2, 2).mean((2, 4))
     torch.testing.assert_close(two[:, : height // 2, : width // 2], means)

@@ -147,7 +147,7 @@ def test_a_stack_without_clipped_pixels_is_swept_as_ever():
     known = defocus_of(stack, MODEL)
     assert known.clipped is None
     told = known._replace(clipped=torch.zeros_like(stack.images, dtype=torch.bool))
-    costs = [unexplained(stack.images[0], stack.shown()[0], one, 0, planes=8) for one in (known, told)]
+    costs = [unexplained(stack.images[0], stack.coverage()[0], one, 0, planes=8) for one in (known, told)]
     assert torch.equal(*costs) and isinstance(known, Defocus)
 
 

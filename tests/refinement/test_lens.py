@@ -33,9 +33,11 @@ def wall():
 
 def test_nothing_fitted_is_the_thin_lens(wall):
     lens = Lens((), 1, 5, wall.images)
-    position = torch.rand(1, 8, 9)
+    inverse_depth_01 = torch.rand(1, 8, 9)
     assert (
-        lens.applied(wall.images) is wall.images and lens.seen(position) is position and lens.bent(position) is position
+        lens.applied(wall.images) is wall.images
+        and lens.seen(inverse_depth_01) is inverse_depth_01
+        and lens.bent(inverse_depth_01) is inverse_depth_01
     )
     assert lens.as_dict() == {} and float(lens.blur_factor) == 1
     neutral = Lens(LENS, 1, 5, wall.images)
@@ -89,7 +91,7 @@ def test_the_shape_between_disc_and_gaussian_is_found_again(share):
 def test_each_is_found_again(wall, fit):
     images = wall.images.clone()
     if fit == "k":
-        images = RENDERER(wall.aif, wall.depth_m, wall.focus_distances_m, CAMERA, aperture=torch.tensor([1.15]))
+        images = RENDERER(wall.aif, wall.depth_m, wall.focus_distances_m, CAMERA, blur_factor=torch.tensor([1.15]))
     elif fit == "softness":
         images = softened(images, torch.tensor([0.25]))
     elif fit == "shift":
@@ -121,19 +123,21 @@ def test_a_standard_error_is_the_spread_over_repetitions(wall, name, step):
     for seed in range(24):
         noise = 0.01 * torch.randn(wall.images.shape, generator=torch.Generator().manual_seed(seed))
         problem = Energy(priors_for(RENDERER, {}), replace(wall, images=wall.images + noise), RENDERER)
-        position, aif, lens = problem.unknowns(wall.depth_m, wall.aif, Lens((name,), 1, 5, wall.images))
+        inverse_depth_01, aif, lens = problem.unknowns(wall.depth_m, wall.aif, Lens((name,), 1, 5, wall.images))
         with torch.no_grad():
             energies = []
             for sign in (-1, 0, 1):
                 twin = lens.clone()
                 first = twin.values[name].view(-1)[:1] if name in ("k", "softness") else twin.values[name][0, 1, :1]
                 first += sign * step
-                energies.append(float(problem.misfit(position, aif, twin).double().mean()))
+                energies.append(float(problem.misfit(inverse_depth_01, aif, twin).double().mean()))
         before, at, after = energies
         best.append(-0.5 * step * (after - before) / (after - 2 * at + before))
         said.append(
             float(
-                lens_std(problem, position, aif, lens, None)[name].view(-1)[3 if name in ("shift", "exposure") else 0]
+                lens_std(problem, inverse_depth_01, aif, lens, None)[name].view(-1)[
+                    3 if name in ("shift", "exposure") else 0
+                ]
             )
         )
     assert 0.5 < np.std(best) / np.mean(said) < 2

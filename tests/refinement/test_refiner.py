@@ -65,7 +65,7 @@ def test_where_the_full_size_would_take_too_long_half_the_size_goes_on(scene, mo
     monkeypatch.setattr(refine, "STEP_RATIO", 1e9)
     start, seen, shares = start_of(scene), [], []
     refiner = Refiner(seconds=1.0, coarse_share=0.5)
-    refiner.watch = lambda position: seen.append(tuple(position.shape[-2:]))
+    refiner.watch = lambda inverse_depth_01: seen.append(tuple(inverse_depth_01.shape[-2:]))
     found = refiner(scene, RENDERER, *start, progress=lambda *a: shares.append(a[0]))
     full, half = scene.images.shape[-2:], tuple(-(-n // 2) for n in scene.images.shape[-2:])
     assert seen[0] == full and set(seen[1:]) == {half} and len(seen) == found.steps + 1
@@ -78,7 +78,7 @@ def test_where_the_full_size_would_take_too_long_half_the_size_goes_on(scene, mo
 def test_half_the_size_has_so_many_steps_at_most(scene, spent):
     """In time and in steps: longer there, and silhouettes settle where half the size has them."""
     refiner, sizes = Refiner(**spent, coarse_share=0.5, coarse_steps=4), []
-    refiner.watch = lambda position: sizes.append(tuple(position.shape[-2:]))
+    refiner.watch = lambda inverse_depth_01: sizes.append(tuple(inverse_depth_01.shape[-2:]))
     refiner(scene, RENDERER, *start_of(scene))
     full = scene.images.shape[-2:]
     assert sizes[1:5] == [tuple(-(-n // 2) for n in full)] * 4 and set(sizes[5:]) == {tuple(full)} and len(sizes) > 20
@@ -173,7 +173,7 @@ def sizes_of(stack, renderer=None, **options):
     """Widths of what was refined, without repetitions."""
     renderer = renderer or DefocusRenderer(weighting="occlusion", sigma_scale=0.5, method="fast")
     refiner, widths = Refiner(**options), []
-    refiner.watch = lambda position: widths.append(position.shape[-1])
+    refiner.watch = lambda inverse_depth_01: widths.append(inverse_depth_01.shape[-1])
     found = refiner(stack, renderer, stack.depth_m, stack.aif)
     return [width for last, width in zip([None, *widths[1:]], widths[1:], strict=False) if width != last], found
 
@@ -181,7 +181,7 @@ def sizes_of(stack, renderer=None, **options):
 @pytest.mark.parametrize(("share_of_blur", "sizes"), [(1.01, [64, 128]), (0.99, [128])])
 def test_half_the_size_needs_so_much_blur(share_of_blur, sizes):
     stack = example_stack(width=128, height=96)
-    wide_px = float(stack.blur_at_ends_px().abs().max())
+    wide_px = float(stack.blur_radii_at_range_px().abs().max())
     assert sizes_of(stack, steps=4, coarse_px=wide_px / 2 / share_of_blur)[0] == sizes
     spreading = DefocusRenderer(sigma_scale=0.5, method="fast")
     assert sizes_of(stack, spreading, steps=30)[0] == [64, 128]  # for them it is always of use
@@ -205,9 +205,9 @@ def test_trust_in_the_start_fades_at_the_full_size_alone(monkeypatch, spent, lea
     monkeypatch.setattr(refine, "STEP_RATIO", 1e9)
     holds, energy = [], Energy.energy
 
-    def noted(self, position, aif, lens, ease=0.0, hidden=None, hold=1.0, slopes=None):
+    def noted(self, inverse_depth_01, aif, lens, ease=0.0, hidden=None, hold=1.0, slopes=None):
         holds.append(hold)
-        return energy(self, position, aif, lens, ease, hidden, hold, slopes)
+        return energy(self, inverse_depth_01, aif, lens, ease, hidden, hold, slopes)
 
     monkeypatch.setattr(Energy, "energy", noted)
     sizes_of(stack, **spent, coarse_px=0.0)
@@ -344,13 +344,13 @@ def test_beside_a_jump_and_where_it_is_unsure_a_start_holds_nothing():
     depth_m[..., 20:] = 1.0
     stack = FocalStack.single(torch.rand(2, 3, 32, 40), [1.0, 3.0], CAMERA, 0.5, 10.0)
     sure = torch.full_like(depth_m, 1e-4)
-    position, spread = position_of(stack, depth_m, sure)
+    inverse_depth_01, spread = position_of(stack, depth_m, sure)
     assert float(spread[..., :14].max()) < 1e-3 and float(spread[..., 26:].max()) < 1e-3
-    half = float(position[0, 0, -1] - position[0, 0, 0]) / 2
+    half = float(inverse_depth_01[0, 0, -1] - inverse_depth_01[0, 0, 0]) / 2
     torch.testing.assert_close(spread[..., 14:26], torch.full((1, 32, 12), half))
-    problem = Energy(Priors(least_spread=0.01), stack, RENDERER, (position, spread))
-    assert float(problem.departure(position)) == 0
-    beside, away = position.clone(), position.clone()
+    problem = Energy(Priors(least_std=0.01), stack, RENDERER, (inverse_depth_01, spread))
+    assert float(problem.departure(inverse_depth_01)) == 0
+    beside, away = inverse_depth_01.clone(), inverse_depth_01.clone()
     beside[..., 15] += 0.1
     away[..., 2] += 0.1
     assert 0 < 5 * float(problem.departure(beside)) < float(problem.departure(away))
@@ -382,7 +382,7 @@ def test_trust_in_the_start_goes_with_the_inverse_square_of_the_span_of_the_blur
         Energy(Priors(), replace(stack, camera=(replace(camera, f_number=n),)), DefocusRenderer(weighting="occlusion"))
         for n in (camera.f_number, 2 * camera.f_number)
     ]
-    spans = [float(torch.diff(one.stack.blur_at_ends_px(), dim=-1).abs().max()) for one in energies]
+    spans = [float(torch.diff(one.stack.blur_radii_at_range_px(), dim=-1).abs().max()) for one in energies]
     assert 3 < spans[1] < spans[0] < 30
     assert float(energies[0].trust) == pytest.approx(Priors().trust * (10 / spans[0]) ** 2)
     assert float(energies[1].trust) == pytest.approx(4 * float(energies[0].trust))
@@ -477,12 +477,12 @@ def test_an_edge_of_the_image_frees_a_jump_of_depth_and_not_a_ripple():
     right = torch.zeros_like(stack.depth_m)
     right[..., right.shape[-1] // 2 :] = 1.0
     image = right[:, None].expand(-1, 3, -1, -1)
-    span_px = float(torch.diff(stack.blur_at_ends_px(), dim=-1).abs().max())
+    span_px = float(torch.diff(stack.blur_radii_at_range_px(), dim=-1).abs().max())
     none = 0 * right.double()
 
-    def share(problem, position, slopes):
+    def share(problem, inverse_depth_01, slopes):
         costs = (
-            problem.prior(position, guide, slopes=slopes) - problem.prior(none, guide, slopes=0 * slopes)
+            problem.prior(inverse_depth_01, guide, slopes=slopes) - problem.prior(none, guide, slopes=0 * slopes)
             for guide in (image, torch.zeros_like(image))
         )
         return float(next(costs) / next(costs))

@@ -36,7 +36,7 @@ def test_it_is_what_the_renderer_renders_also_in_tiles(folder, monkeypatch):
     finished = FinishedPrediction.read(folder)
     renderer = DefocusRenderer(method="fast", **OPTICS)
     focus = torch.tensor([1.2])
-    whole = renderer(finished.aif[None], finished.depth[None], focus, CAMERA, aperture=2.0)[0, 0].clamp(0, 1)
+    whole = renderer(finished.aif[None], finished.depth[None], focus, CAMERA, blur_factor=2.0)[0, 0].clamp(0, 1)
     torch.testing.assert_close(finished.refocused(1.2, 2.0), whole)
     monkeypatch.setattr(refocus, "TILE_PX", 32)
     tiles = finished.refocused(1.2, 2.0)

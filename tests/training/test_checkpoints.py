@@ -14,7 +14,7 @@ from sfdfd.training.checkpoints import (
     load_checkpoint,
     load_model,
     load_run,
-    own_camera,
+    model_camera,
     resumable,
 )
 from sfdfd.training.resuming import newest_checkpoint
@@ -117,16 +117,16 @@ def test_today_s_names_of_classes_exist(name):
 def test_the_models_own_camera_is_the_one_that_is_not_the_datas():
     theirs = {"focal_length_m": 0.05, "f_number": 8.0, "pixel_pitch_m": 1.2e-5}
     config = {"optics": {"camera": dict(theirs)}, "data": {"camera": dict(theirs)}}
-    assert own_camera(config) is None and own_camera({}) is None
+    assert model_camera(config) is None and model_camera({}) is None
     config["optics"]["camera"]["f_number"] = 4.0
-    assert own_camera(config) == Camera(0.05, 4.0, 1.2e-5)
+    assert model_camera(config) == Camera(0.05, 4.0, 1.2e-5)
     config["data"]["resize"] = 0.5  # the pitch of the images as they come
-    assert own_camera(config) == Camera(0.05, 4.0, 2.4e-5)
+    assert model_camera(config) == Camera(0.05, 4.0, 2.4e-5)
     config["data"] = {"camera": dict.fromkeys(theirs)}
-    assert own_camera(config) == Camera(0.05, 4.0, 1.2e-5)
+    assert model_camera(config) == Camera(0.05, 4.0, 1.2e-5)
     config["optics"]["camera"]["pixel_pitch_m"] = None
     with pytest.raises(InputError, match=r"optics\.camera: expected all"):
-        own_camera(config)
+        model_camera(config)
 
 
 def test_what_cannot_be_continued_is_said(trained, tmp_path):

@@ -8,22 +8,20 @@ import torch.nn.functional as F
 from sfdfd.networks.interface import NetworkOutput
 from sfdfd.networks.plane_sweep import PlaneSweepNet
 from sfdfd.optics import DefocusRenderer
-from sfdfd.optics.depth import depth_at
+from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.scenes.synthesis import StackSynthesis
 from sfdfd.training import distillation
 from sfdfd.training import distillation_samples as selfmade
 from sfdfd.training.distillation import distillation_terms
 from sfdfd.training.distillation_samples import (
-    Answer,
-    Exercises,
-    Practice,
-    own_lesson,
-    packed,
+    BatchPlans,
+    ReplayBuffer,
+    TeacherPrediction,
     photographed,
-    random_lessons,
-    random_setup,
-    together,
-    unpacked,
+    random_sample_setup,
+    random_samples,
+    sample_from_stack,
+    unpack,
 )  # fmt: skip
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 
@@ -33,12 +31,12 @@ PLANES = 8
 @pytest.fixture
 def answer():
     generator = torch.Generator().manual_seed(3)
-    position = torch.linspace(0.1, 0.7, 64)[None].expand(56, 64)
-    return Answer(position, torch.rand(3, 56, 64, generator=generator), torch.ones(56, 64))
+    inverse_depth_01 = torch.linspace(0.1, 0.7, 64)[None].expand(56, 64)
+    return TeacherPrediction(inverse_depth_01, torch.rand(3, 56, 64, generator=generator), torch.ones(56, 64))
 
 
 def random_lesson(answers, seed, size, planes):
-    return random_lessons([random_setup(answers, seed, size)], planes)[0]
+    return random_samples([random_sample_setup(answers, seed, size)], planes)[0]
 
 
 def test_a_lesson_depends_on_its_seed_alone(answer):
@@ -49,18 +47,18 @@ def test_a_lesson_depends_on_its_seed_alone(answer):
 
 def test_cut_outs_stand_in_front_and_their_edges_are_sharp(answer):
     """Only nearer, only inside the silhouette; the AIF is one surface's or the other's but for a pixel between them."""
-    ground = answer._replace(position=torch.full((56, 64), 0.3), aif=torch.zeros(3, 56, 64))
-    other = answer._replace(position=torch.full((56, 64), 0.9), aif=torch.ones(3, 56, 64))
+    ground = answer._replace(inverse_depth_01=torch.full((56, 64), 0.3), aif=torch.zeros(3, 56, 64))
+    other = answer._replace(inverse_depth_01=torch.full((56, 64), 0.9), aif=torch.ones(3, 56, 64))
     covered = []
     for seed in range(20):
         g = np.random.default_rng(seed)
         inside_px = selfmade._silhouette(48, g)
         scene = selfmade._in_front_of(
-            Answer(*(value[..., :48, :48] for value in ground)), Answer(*(value[..., :48, :48] for value in other)),
+            TeacherPrediction(*(value[..., :48, :48] for value in ground)), TeacherPrediction(*(value[..., :48, :48] for value in other)),
             inside_px, g,
         )  # fmt: skip
-        nearer = scene.position > 0.3
-        assert bool((scene.position >= 0.3).all()) and not bool((nearer & (inside_px <= 0)).any())
+        nearer = scene.inverse_depth_01 > 0.3
+        assert bool((scene.inverse_depth_01 >= 0.3).all()) and not bool((nearer & (inside_px <= 0)).any())
         assert bool((scene.aif[0][inside_px < -0.5] == 0).all())
         within = scene.aif[0][(inside_px > 0.5) & nearer]
         assert bool((within == 1).all())
@@ -76,7 +74,7 @@ def test_cameras_and_answers_are_what_they_say(answer, seed):
     assert 2 <= slices <= 12 and lesson.ends_px.shape == (slices, 2)
     span = (lesson.ends_px[:, 0] - lesson.ends_px[:, 1]).abs()
     assert float(span.min()) > 0.8 and float(span.max()) < 40 and float(lesson.near_m) < float(lesson.far_m)
-    assert float(lesson.answer.position.min()) >= 0 and float(lesson.answer.position.max()) <= 1
+    assert float(lesson.answer.inverse_depth_01.min()) >= 0 and float(lesson.answer.inverse_depth_01.max()) <= 1
     codes = lesson.images * 255
     torch.testing.assert_close(codes, codes.round(), atol=1e-3, rtol=0)
 
@@ -89,10 +87,12 @@ def plain(setup):
 @pytest.mark.parametrize("seed", range(6))
 def test_the_stack_is_the_answer_rendered(answer, seed):
     """Away from what silhouettes hide, and from the border."""
-    setup = plain(random_setup([answer], (0, seed), 40))._replace(behind=torch.zeros(0, 5, 40, 40))
-    position, aif, _ = setup.answer
+    setup = plain(random_sample_setup([answer], (0, seed), 40))._replace(behind=torch.zeros(0, 5, 40, 40))
+    inverse_depth_01, aif, _ = setup.answer
     near_m, far_m = (torch.tensor([end]) for end in (setup.near_m, setup.far_m))
-    expected = setup.renderer(aif[None], depth_at(position[None], near_m, far_m), setup.focus_m, setup.camera)[0]
+    expected = setup.renderer(
+        aif[None], depth_from_normalized(inverse_depth_01[None], near_m, far_m), setup.focus_m, setup.camera
+    )[0]
     reach = int(selfmade._ends_px(setup.camera, setup.focus_m, setup.near_m, setup.far_m).abs().max()) + 2
     if reach < 15:
         inside = (..., slice(reach, 40 - reach), slice(reach, 40 - reach))
@@ -104,8 +104,8 @@ def test_the_stack_is_the_answer_rendered(answer, seed):
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (32, 56)])
 def test_slices_are_misaligned_by_as_many_pixels_as_is_said(answer, height, width):
     """Held against the slices that lie still, moved by whole pixels and averaged for halves."""
-    setup = plain(random_setup([answer], (0, 0), 56))
-    cut = Answer(*(value[..., :height, :width] for value in setup.answer))
+    setup = plain(random_sample_setup([answer], (0, 0), 56))
+    cut = TeacherPrediction(*(value[..., :height, :width] for value in setup.answer))
     setup = setup._replace(answer=cut, behind=setup.behind[..., :height, :width])
     still = photographed(setup)
     moves_px = torch.tensor([[3.0, 0.0], [0.0, -2.0], [-1.0, 4.0], [0.0, 0.0]])[torch.arange(len(still)) % 4]
@@ -120,7 +120,7 @@ def test_slices_are_misaligned_by_as_many_pixels_as_is_said(answer, height, widt
 
 
 def test_slices_are_misaligned_by_eight_tenths_of_a_pixel_in_every_fifth_stack(answer):
-    moves_px = [random_setup([answer], (9, seed), 16).moves_px for seed in range(300)]
+    moves_px = [random_sample_setup([answer], (9, seed), 16).moves_px for seed in range(300)]
     misaligned = [one for one in moves_px if bool(one.any())]
     assert 0.15 < len(misaligned) / 300 < 0.25
     assert float(torch.cat(misaligned).std()) == pytest.approx(0.8, abs=0.06)
@@ -130,12 +130,12 @@ def test_behind_a_blurred_cut_out_its_ground_shines_through(answer):
     """A black bar before a white wall, far out of focus: with the wall behind it given, no more light is lost."""
     bar = torch.zeros(40, 40)
     bar[:, 18:22] = 1
-    seen = Answer(0.1 + 0.8 * bar, (1 - bar).expand(3, -1, -1), torch.ones(40, 40))
+    seen = TeacherPrediction(0.1 + 0.8 * bar, (1 - bar).expand(3, -1, -1), torch.ones(40, 40))
     wall = torch.cat([torch.ones(3, 40, 40), torch.full((1, 40, 40), 0.1), bar[None]])[None]
     setup = next(
         setup
         for seed in range(200)
-        if (setup := plain(random_setup([answer], (4, seed), 40))).renderer.options["linear_light"]
+        if (setup := plain(random_sample_setup([answer], (4, seed), 40))).renderer.options["linear_light"]
         and setup.renderer.options["psf"] == "disc" and len(setup.behind)
         and 5 < float(selfmade._ends_px(setup.camera, setup.focus_m, setup.near_m, setup.far_m).abs().max()) < 12
     )  # fmt: skip
@@ -152,8 +152,8 @@ def test_a_network_that_takes_no_sweep_has_lessons_without_one(answer):
 
 
 def test_a_step_is_the_same_whether_or_not_the_training_was_interrupted(answer):
-    whole, later = (Exercises([answer], 6, first, 1, 3, 4, 40, 5, PLANES) for first in (0, 4))
-    practice, anew = Practice(whole, 24), Practice(later, 24)
+    whole, later = (BatchPlans([answer], 6, first, 1, 3, 4, 40, 5, PLANES) for first in (0, 4))
+    practice, anew = ReplayBuffer(whole, 24), ReplayBuffer(later, 24)
     batches = [practice(exercise, "cpu") for exercise in (whole[index] for index in range(6))]
     for index in range(2):
         batch = anew(later[index], "cpu")
@@ -164,29 +164,31 @@ def test_a_step_is_the_same_whether_or_not_the_training_was_interrupted(answer):
 
 def test_packing_keeps_a_lesson_and_cutting_moves_all_alike(answer):
     lesson = random_lesson([answer], (0, 3), 40, PLANES)
-    back = unpacked(packed(lesson))
+    back = unpack(pack(lesson))
     torch.testing.assert_close(back.images, lesson.images, atol=2e-3, rtol=0)
     torch.testing.assert_close(back.costs, lesson.costs, atol=2e-2, rtol=1e-2)
     marked = lesson._replace(
-        images=lesson.answer.position.expand(len(lesson.images), 3, -1, -1),
-        costs=F.avg_pool2d(lesson.answer.position[None], 2).expand(2, PLANES, -1, -1),
+        images=lesson.answer.inverse_depth_01.expand(len(lesson.images), 3, -1, -1),
+        costs=F.avg_pool2d(lesson.answer.inverse_depth_01[None], 2).expand(2, PLANES, -1, -1),
     )
     for seed in range(6):
         cut = marked.cropped(24, np.random.default_rng(seed))
         assert cut.costs.shape[-2:] == (12, 12)
-        assert torch.equal(cut.images[0, 0], cut.answer.position)
-        torch.testing.assert_close(cut.costs[0, 0], F.avg_pool2d(cut.answer.position[None], 2)[0])
+        assert torch.equal(cut.images[0, 0], cut.answer.inverse_depth_01)
+        torch.testing.assert_close(cut.costs[0, 0], F.avg_pool2d(cut.answer.inverse_depth_01[None], 2)[0])
 
 
 def test_the_teachers_own_stack_is_a_lesson_and_a_batch_is_padded(answer):
     renderer = DefocusRenderer(sigma_scale=0.5)
     synthesis = StackSynthesis(renderer, CAMERA, FOCUS_M, 0.5, 10.0)
     stack = procedural_stacks(1, synthesis, seed=0, height=40, width=48)[0]
-    position = torch.zeros(40, 48)
-    own = own_lesson(stack, Answer(position, stack.images[0, 0], position + 1), renderer, PLANES)
+    inverse_depth_01 = torch.zeros(40, 48)
+    own = sample_from_stack(
+        stack, TeacherPrediction(inverse_depth_01, stack.images[0, 0], inverse_depth_01 + 1), renderer, PLANES
+    )
     assert own.costs.shape == (2, PLANES, 20, 24) and torch.equal(own.images, stack.images[0])
     lessons = [random_lesson([answer], (1, seed), 40, PLANES) for seed in (0, 1, 2)]
-    batch = together(lessons)
+    batch = collate_samples(lessons)
     longest = max(len(one.images) for one in lessons)
     assert batch.images.shape[:2] == (3, longest) and batch.slice_mask.sum(1).tolist() == [
         len(o.images) for o in lessons
@@ -194,19 +196,17 @@ def test_the_teachers_own_stack_is_a_lesson_and_a_batch_is_padded(answer):
 
 
 def test_the_terms_vanish_at_the_answer_and_teach_the_spread(answer):
-    lesson = together([random_lesson([answer], (2, 0), 40, PLANES)])
+    lesson = collate_samples([random_lesson([answer], (2, 0), 40, PLANES)])
     low, high = 1 / lesson.far_m, 1 / lesson.near_m
-    depth_m = 1 / (low + lesson.answer.position * (high - low))
-    weights = {"log_depth": 1.0, "position": 1.0, "aif": 1.0, "spread": 0.0}
-    spread = torch.full_like(depth_m, 0.05)
-    exact = distillation_terms(NetworkOutput(depth_m, lesson.answer.aif, spread), lesson, weights)
+    depth_m = 1 / (low + lesson.answer.inverse_depth_01 * (high - low))
+    weights = {"log_depth": 1.0, "inverse_depth_01": 1.0, "aif": 1.0, "std": 0.0}
+    std = torch.full_like(depth_m, 0.05)
+    exact = distillation_terms(NetworkOutput(depth_m, lesson.answer.aif, std), lesson, weights)
     assert float(exact["total"]) < 1e-5
-    off = 1 / (low + (lesson.answer.position + 0.05) * (high - low))
+    off = 1 / (low + (lesson.answer.inverse_depth_01 + 0.05) * (high - low))
     values = [
         float(
-            distillation_terms(NetworkOutput(off, lesson.answer.aif, torch.full_like(off, s)), lesson, weights)[
-                "spread"
-            ]
+            distillation_terms(NetworkOutput(off, lesson.answer.aif, torch.full_like(off, s)), lesson, weights)["std"]
         )
         for s in (0.01, 0.05, 0.25)
     ]
@@ -214,22 +214,24 @@ def test_the_terms_vanish_at_the_answer_and_teach_the_spread(answer):
 
 
 def test_what_lies_about_silhouettes_counts_more_and_the_sum_of_weights_stays(answer):
-    lesson = together([random_lesson([answer], (2, 0), 40, PLANES)])
-    position = torch.full((1, 40, 40), 0.2)
-    position[..., 20:] = 0.8
-    near = distillation.near_silhouettes(position)
+    lesson = collate_samples([random_lesson([answer], (2, 0), 40, PLANES)])
+    inverse_depth_01 = torch.full((1, 40, 40), 0.2)
+    inverse_depth_01[..., 20:] = 0.8
+    near = distillation.near_silhouettes(inverse_depth_01)
     columns = torch.arange(40)
     inside = (columns >= 20 - 1 - distillation.EDGE_PX) & (columns <= 20 + distillation.EDGE_PX)
     assert torch.equal(near, inside.float().expand(1, 40, 40))
-    lesson = lesson._replace(answer=Answer(position, lesson.answer.aif, torch.full_like(position, 0.5)))
+    lesson = lesson._replace(
+        answer=TeacherPrediction(inverse_depth_01, lesson.answer.aif, torch.full_like(inverse_depth_01, 0.5))
+    )
     low, high = 1 / lesson.far_m, 1 / lesson.near_m
-    weights = {"log_depth": 0.0, "position": 1.0, "aif": 0.0}
+    weights = {"log_depth": 0.0, "inverse_depth_01": 1.0, "aif": 0.0}
 
     def cost(off):
-        depth_m = 1 / (low + (position + off) * (high - low))
-        return float(distillation_terms(NetworkOutput(depth_m, lesson.answer.aif), lesson, weights)["position"])
+        depth_m = 1 / (low + (inverse_depth_01 + off) * (high - low))
+        return float(distillation_terms(NetworkOutput(depth_m, lesson.answer.aif), lesson, weights)["inverse_depth_01"])
 
-    everywhere = torch.full_like(position, 0.01)
+    everywhere = torch.full_like(inverse_depth_01, 0.01)
     assert cost(everywhere) == pytest.approx(0.5 * 0.01, rel=1e-3)
     share = float(near.mean())
     assert cost(everywhere * near) / cost(everywhere) == pytest.approx(4 * share / (1 + 3 * share), rel=1e-3)
@@ -239,9 +241,9 @@ def test_a_network_learns_a_lesson(answer):
     torch.manual_seed(0)
     from sfdfd.training.distillation import Distillation
 
-    weights = {"log_depth": 1.0, "position": 1.0, "aif": 0.0, "scores": 0.2}
+    weights = {"log_depth": 1.0, "inverse_depth_01": 1.0, "aif": 0.0, "scores": 0.2}
     module = Distillation(PlaneSweepNet(width=8, planes=PLANES, depth=3), lambda p: torch.optim.Adam(p, 3e-3), weights)
-    lesson = together([random_lesson([answer], (3, 1), 40, PLANES)])
+    lesson = collate_samples([random_lesson([answer], (3, 1), 40, PLANES)])
     optimizer = torch.optim.Adam(module.parameters(), 3e-3)
     found = []
     for _ in range(120):
@@ -254,9 +256,9 @@ def test_a_network_learns_a_lesson(answer):
 
 
 def test_scores_cost_least_at_the_answer():
-    position = torch.tensor([0.3, 0.3, 0.9, 0.9]).expand(1, 2, 4)
+    inverse_depth_01 = torch.tensor([0.3, 0.3, 0.9, 0.9]).expand(1, 2, 4)
     exact = torch.zeros(1, 11, 1, 2)
     exact[:, 3, :, 0] = exact[:, 9, :, 1] = 20.0
     sure = torch.ones(1, 2, 4)
-    assert float(distillation.cross_entropy(exact, position, sure)) < 1e-3
-    assert float(distillation.cross_entropy(exact.flip(-1), position, sure)) > 10
+    assert float(distillation.cross_entropy(exact, inverse_depth_01, sure)) < 1e-3
+    assert float(distillation.cross_entropy(exact.flip(-1), inverse_depth_01, sure)) > 10

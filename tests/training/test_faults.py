@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.datasets.wrappers import Survivor
+from sfdfd.datasets.wrappers import SkipBroken
 from sfdfd.errors import InputError
-from sfdfd.training.faults import fault_in_words
+from sfdfd.training.faults import describe_fault
 from tests.conftest import rgbd_module
 from tests.training.test_module import module, stacks, train
 from tests.training.test_resuming import fit
@@ -24,7 +24,7 @@ from tests.training.test_resuming import fit
     (RuntimeError("-- Process 1 terminated with the following error:\nsfdfd.errors.InputError: step 3: no"), "step 3: no"),
 ])  # fmt: skip
 def test_faults_are_said(error, words):
-    found = fault_in_words(error)
+    found = describe_fault(error)
     assert words in found and "\n" not in found
 
 
@@ -32,7 +32,7 @@ def test_faults_are_said(error, words):
     "error", [RuntimeError("shape '[2]' is invalid"), KeyError("a"), OSError(errno.ENOENT, "gone")]
 )
 def test_bugs_are_not(error):
-    assert fault_in_words(error) is None
+    assert describe_fault(error) is None
 
 
 class Dies(torch.utils.data.Dataset):
@@ -62,7 +62,7 @@ def test_a_worker_that_dies_or_hangs_ends_the_run_in_a_line(how, tmp_path, monke
     monkeypatch.setattr(resuming, "data", data)
     with pytest.raises(RuntimeError) as caught:
         fit(tmp_path, slices=None)
-    assert "data.workers=0" in fault_in_words(caught.value)
+    assert "data.workers=0" in describe_fault(caught.value)
 
 
 def test_a_sample_that_is_gone_or_broken_is_passed_over_and_counted(rgbd, capfd):
@@ -93,7 +93,7 @@ def test_a_data_set_of_which_nothing_is_left_is_an_error():
             raise InputError("gone")
 
     with pytest.raises(InputError, match="every sample"):
-        Survivor(Gone())[0]
+        SkipBroken(Gone())[0]
 
 
 class Spoils(torch.nn.Module):

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from sfdfd.training.loggers import ContinuedCSVLogger
+from sfdfd.training.loggers import ResumableCSVLogger
 
 
 def rows(folder):
@@ -13,7 +13,7 @@ def rows(folder):
 
 
 def logged(folder, first, steps, key="a"):
-    logger = ContinuedCSVLogger(save_dir=str(folder), name=None, version="csv")
+    logger = ResumableCSVLogger(save_dir=str(folder), name=None, version="csv")
     if first is not None:
         logger.continue_from(first)
     for step in steps:
@@ -34,7 +34,7 @@ def test_a_new_run_begins_anew(tmp_path, recwarn):
 
 
 def test_the_rows_of_an_old_test_go(tmp_path):
-    logger = ContinuedCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
+    logger = ResumableCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
     logger.log_metrics({"a": 1}, step=0)
     logger.log_metrics({"a": 2, "test/depth/abs_rel": 0.1}, step=1)
     logger.save()
@@ -45,9 +45,9 @@ def test_the_rows_of_an_old_test_go(tmp_path):
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")  # of the second logger
 def test_columns_of_another_process_are_known(tmp_path):
     """After a spawned training, the process that waited logs the test into the same file."""
-    waiting = ContinuedCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
+    waiting = ResumableCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
     waiting.log_hyperparams({"a": 1})
-    trained = ContinuedCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
+    trained = ResumableCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
     trained.log_metrics({"a": 1, "b": 2}, step=0)
     trained.save()
     waiting.log_metrics({"c": 3}, step=1)

@@ -189,10 +189,10 @@ class Watched(torch.nn.Module):
 
 
 def test_slices_left_out_are_compared_and_not_seen():
-    """What the left-out slice shows changes the loss and not the answer; another draw leaves out another."""
+    """What the left-out slice shows changes the loss and not the answer; another random_key leaves out another."""
     network = Watched()
     model = module(network, left_out=1)
-    batch = replace(FocalStack.collate(stacks(4)).without_truth(), draw=(1, 2, 3, 4))
+    batch = replace(FocalStack.collate(stacks(4)).without_truth(), random_key=(1, 2, 3, 4))
     first = model(batch)
     images, focus_m = network.seen[0]
     assert images.shape[1] == 2 and first.rendered.shape == batch.images.shape

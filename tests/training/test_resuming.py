@@ -13,8 +13,8 @@ from sfdfd.optics import DefocusRenderer
 from sfdfd.training.augmentation import StackAugmentation
 from sfdfd.training.callbacks import RunCheckpoint
 from sfdfd.training.checkpoints import resumable
-from sfdfd.training.loggers import ContinuedCSVLogger
-from sfdfd.training.loop_position import place_in
+from sfdfd.training.loggers import ResumableCSVLogger
+from sfdfd.training.loop_position import loop_position_of
 from sfdfd.training.resuming import WholeCheckpoints, newest_checkpoint
 from tests.conftest import CAMERA, FOCUS_M
 from tests.training.test_module import module
@@ -66,7 +66,7 @@ def fit(folder, ckpt_path=None, stop_after=None, steps=STEPS, options=None, **da
     """Train to step 8, or stop after a step; the trainer, and what it saw."""
     lightning.seed_everything(0, verbose=False)
     model, datamodule = module(augmentation=StackAugmentation(crop=20)), data(**data_options)
-    logger = ContinuedCSVLogger(save_dir=str(folder), name=None, version="csv")
+    logger = ResumableCSVLogger(save_dir=str(folder), name=None, version="csv")
     if ckpt_path is not None:
         place = resumable(model, ckpt_path)
         datamodule.continue_at(place.epoch, place.batches)
@@ -271,7 +271,7 @@ def test_the_newest_whole_checkpoint_is_found_past_broken_ones(whole, tmp_path):
 
 def test_places_are_those_of_the_run(whole):
     for step in range(1, STEPS - 1):
-        place = place_in(torch.load(whole[0] / f"step{step}.ckpt", weights_only=True))
+        place = loop_position_of(torch.load(whole[0] / f"step{step}.ckpt", weights_only=True))
         assert place == (step, step // 3, step % 3)
 
 

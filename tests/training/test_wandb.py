@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from sfdfd.runs.wandb_file import MAGIC, read_wandb, wandb_files
-from sfdfd.training.loggers import LastingWandbLogger, wandb_logger
+from sfdfd.training.loggers import FaultTolerantWandbLogger, wandb_logger
 from tests.commands import QUIET, SMALL
 
 CONFIG = {"optimizer.lr": 1e-3, "data.root": "a folder", "trainer.max_time": None, "module.compile": False}
@@ -27,7 +27,7 @@ def offline(tmp_path, monkeypatch):
     config = {}
     experiment = SimpleNamespace(dir=str(folder), config=config, id="abc")
     logger = wandb_logger(str(tmp_path), mode="offline", project="sfdfd")
-    monkeypatch.setattr(LastingWandbLogger, "experiment", property(lambda self: experiment))
+    monkeypatch.setattr(FaultTolerantWandbLogger, "experiment", property(lambda self: experiment))
     monkeypatch.setattr(
         "lightning.pytorch.loggers.WandbLogger.log_hyperparams", lambda self, params: config.update(params)
     )

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from sfdfd.datasets.protocols import IdentifiedDataset
 from sfdfd.errors import InputError
-from sfdfd.io.files import written_aside
+from sfdfd.io.files import atomic_write
 from sfdfd.io.images import to_bytes
 from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
@@ -85,7 +85,7 @@ class CachedStacks(Dataset):
             "optics": stack.optics and [None if one is None else one.known() for one in stack.optics],
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_aside(path) as part:
+        with atomic_write(path) as part:
             save_file(values, part, {"facts": json.dumps(facts)})
 
     def _read(self, path: Path) -> FocalStack:

@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 from sfdfd.datasets.cache import CachedStacks
 from sfdfd.datasets.folders import read_manifest
 from sfdfd.datasets.protocols import IdentifiedDataset, SizedDataset
-from sfdfd.datasets.sampling import EpochBatches, Share
+from sfdfd.datasets.sampling import EpochBatches, RankSampler
 from sfdfd.datasets.shards import Shard, ShardedStacks, shards_below
 from sfdfd.datasets.splits import SPLITS, limited, listed_names, split_names
 from sfdfd.datasets.stack_folders import StackFolders, read_stack, stack_folders
-from sfdfd.datasets.wrappers import Drawn, Masked, Remembered, Sparse, Survivor
+from sfdfd.datasets.wrappers import DepthMasked, InMemory, SeededSamples, SkipBroken, SliceSubset
 from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
 from sfdfd.io.files import Report
 from sfdfd.io.stack_yaml import OPTICS_KEYS, checked_keys
@@ -115,7 +115,7 @@ class FocalStackDataModule(lightning.LightningDataModule):
         self.batch_size, self.workers, self.seed, self.split = batch_size, workers, seed, split
         self.in_memory, self.constant_depth_m = in_memory, constant_depth_m
         self._datasets: dict[str, SizedDataset] = {}
-        self._survivors: dict[str, Survivor] = {}
+        self._survivors: dict[str, SkipBroken] = {}
 
     def make_dataset(self, split: str) -> SizedDataset:
         """The data set of "train", "val", "test" or "all", without memory."""
@@ -133,7 +133,7 @@ class FocalStackDataModule(lightning.LightningDataModule):
         return camera if self.resize == 1.0 else camera.resized(self.resize)
 
     def keep_aside(self, holdout: Any) -> None:
-        """Keep slices of every stack aside (:func:`sfdfd.photographs.holdout.held_out`); call this before any stack is read.
+        """Keep slices of every stack aside (:func:`sfdfd.photographs.holdout.parse_holdout`); call this before any stack is read.
 
         Depth range, motion and an unknown camera are then estimated from the other slices alone.
 
@@ -174,15 +174,15 @@ class FocalStackDataModule(lightning.LightningDataModule):
         """Read past what is broken, kept in memory, sparse, masked, as configured; training's with its draws."""
         learnt_from = split in ("train", "val")  # the others are seen once, and judged
         if self.on_error == "skip" and learnt_from:
-            dataset = self._survivors[split] = Survivor(dataset)
+            dataset = self._survivors[split] = SkipBroken(dataset)
         if self.in_memory and learnt_from:
-            dataset = Remembered(dataset, bytes_are_exact)
+            dataset = InMemory(dataset, bytes_are_exact)
         if self.slices is not None:
             seed = None if split == "train" and self.slice_choice == "random" else self.seed
-            dataset = Sparse(dataset, self.slices, self.slice_choice, seed)
+            dataset = SliceSubset(dataset, self.slices, self.slice_choice, seed)
         if self.mask_m != (None, None):
-            dataset = Masked(dataset, *self.mask_m)
-        return Drawn(dataset) if split == "train" else dataset
+            dataset = DepthMasked(dataset, *self.mask_m)
+        return SeededSamples(dataset) if split == "train" else dataset
 
     def skipped(self) -> dict[str, list[int]]:
         """By split, the samples that could not be read and were skipped (``on_error``)."""
@@ -247,7 +247,7 @@ class FocalStackDataModule(lightning.LightningDataModule):
         rank, ranks = self._rank()
         if len(dataset) % ranks and isinstance(getattr(self.trainer, "strategy", None), FSDPStrategy):
             rank, ranks = 0, 1  # each forward gathers sharded weights: the processes make equally many, so all make all
-        return self._loader(dataset, batch_size=1, sampler=Share(len(dataset), rank, ranks))
+        return self._loader(dataset, batch_size=1, sampler=RankSampler(len(dataset), rank, ranks))
 
     def train_dataloader(self) -> DataLoader:
         return self._training_loader(self.dataset("train"))
@@ -268,7 +268,7 @@ def _same_samples(one: SizedDataset, other: SizedDataset, indices: Sequence[int]
 
 class StacksDataModule(FocalStackDataModule):
     """Prepared stacks: a folder with slices and a ``stack.yaml``, or a folder of such folders; with truth where the
-    ``stack.yaml`` names it. Slices are taken as aligned and cameras as known; else see
+    ``stack.yaml`` names it. LazySlices are taken as aligned and cameras as known; else see
     :class:`sfdfd.datasets.recorded.RecordedDataModule`.
 
     Args:

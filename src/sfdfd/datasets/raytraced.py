@@ -8,9 +8,9 @@ from typing import Any
 
 from sfdfd.datasets.datamodule import StacksDataModule
 from sfdfd.datasets.folders import read_manifest
-from sfdfd.datasets.raytraced_making import Making
+from sfdfd.datasets.raytraced_making import RaytracedMaker
 from sfdfd.errors import InputError
-from sfdfd.scenes.raytraced.camera_setups import Setup
+from sfdfd.scenes.raytraced.camera_setups import CameraSetup
 from sfdfd.scenes.raytraced.random_scenes import KINDS
 
 __all__ = ["RaytracedDataModule"]
@@ -22,9 +22,9 @@ class RaytracedDataModule(StacksDataModule):
 
     Args:
         root: where ``python -m sfdfd.prepare data=raytraced`` puts the set.
-        height, width, samples, kinds, variant: see :class:`sfdfd.datasets.raytraced_making.Making`.
+        height, width, samples, kinds, variant: see :class:`sfdfd.datasets.raytraced_making.RaytracedMaker`.
         train_length, val_length, test_length: scenes of each camera.
-        cameras: several cameras in one set, each as :meth:`sfdfd.scenes.raytraced.camera_setups.Setup.of` takes it;
+        cameras: several cameras in one set, each as :meth:`sfdfd.scenes.raytraced.camera_setups.CameraSetup.of` takes it;
             None for the one of ``camera``.
         others: :class:`StacksDataModule`.
     """
@@ -50,20 +50,22 @@ class RaytracedDataModule(StacksDataModule):
         self.tracing: dict[str, Any] = {"kinds": kinds, "samples": samples, "variant": variant}
 
     @cached_property
-    def maker(self) -> Making:  # type: ignore[override] # of the class above it is None, here made when first asked
+    def maker(self) -> RaytracedMaker:  # type: ignore[override] # of the class above it is None, here made when first asked
         keys = ("camera", "focus_distances_m", "near_m", "far_m")
         one = {key: self.overrides[key] for key in keys if self.overrides[key] is not None}
         height, width = self.size
         if self.cameras is None:
-            setups = [Setup.of(one, width, self.slices)]
+            setups = [CameraSetup.of(one, width, self.slices)]
         else:
             given = [key for key in keys if key in one and (key != "camera" or any(one[key].values()))]
             if given:
                 raise InputError(f"expected data.cameras or data.{given[0]}, not both (data.cameras)")
             if not isinstance(self.cameras, Sequence) or isinstance(self.cameras, str) or not self.cameras:
                 raise InputError(f"expected a list of cameras, got {self.cameras!r} (data.cameras)")
-            setups = [Setup.of(one, width, self.slices, f"data.cameras[{i}]") for i, one in enumerate(self.cameras)]
-        return Making(tuple(setups), height, width, self.lengths, self.seed, **self.tracing)
+            setups = [
+                CameraSetup.of(one, width, self.slices, f"data.cameras[{i}]") for i, one in enumerate(self.cameras)
+            ]
+        return RaytracedMaker(tuple(setups), height, width, self.lengths, self.seed, **self.tracing)
 
     def protocol(self) -> dict[str, Any]:
         made = (read_manifest(self.root) or {}).get("options")

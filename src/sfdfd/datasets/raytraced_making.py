@@ -14,11 +14,11 @@ from sfdfd.datasets.sources.base import write_splits, write_stack
 from sfdfd.datasets.splits import SPLITS
 from sfdfd.errors import InputError, checked_choice, checked_whole
 from sfdfd.io.files import Report
-from sfdfd.scenes.raytraced.camera_setups import Setup
+from sfdfd.scenes.raytraced.camera_setups import CameraSetup
 from sfdfd.scenes.raytraced.random_scenes import KINDS, random_scene
 from sfdfd.scenes.raytraced.tracer import best_variant, trace_stack
 
-__all__ = ["Making", "PlannedScene"]
+__all__ = ["PlannedScene", "RaytracedMaker"]
 
 SAMPLES = {"scalar": 128, "compiled": 512}
 """Rays for each pixel of a slice, where nobody says: what takes less than a minute a scene on two cores that are free."""
@@ -32,11 +32,11 @@ class PlannedScene:
     name: str
     split: str
     index: int
-    setup: Setup
+    setup: CameraSetup
 
 
 @dataclass(frozen=True)
-class Making:
+class RaytracedMaker:
     """What is made: a scene's bytes depend on seed, split, index, kinds, size, camera, samples and variant, and not on how
     many scenes or cameras there are.
 
@@ -53,7 +53,7 @@ class Making:
     title = "path-traced focal stacks, made here"
     licence = "yours (the generator is Apache-2.0)"
 
-    setups: tuple[Setup, ...]
+    setups: tuple[CameraSetup, ...]
     height: int
     width: int
     lengths: Mapping[str, int]

@@ -12,38 +12,38 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-__all__ = ["EpochBatches", "Sample", "Share", "chances_of", "draw_of", "random_for"]
+__all__ = ["EpochBatches", "RankSampler", "Sample", "generator_for", "random_key_of", "uniforms_for"]
 
 
-def draw_of(*parts: Any) -> int:
+def random_key_of(*parts: Any) -> int:
     """A number in [0, 2^63) that depends on every part, the same on every machine."""
     text = "/".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
-def random_for(draw: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+def generator_for(random_key: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
     """The random numbers of one purpose (crop, slices, noise) for one use of a sample: independent of other purposes."""
-    return torch.Generator(device).manual_seed(draw_of(draw, purpose))
+    return torch.Generator(device).manual_seed(random_key_of(random_key, purpose))
 
 
-def chances_of(draws: Sequence[int] | None, samples: int, purpose: str, count: int) -> Tensor:
-    """(samples, count) numbers in [0, 1), a row from each sample's draw; from torch's own generator where there are none."""
+def uniforms_for(draws: Sequence[int] | None, samples: int, purpose: str, count: int) -> Tensor:
+    """(samples, count) numbers in [0, 1), a row from each sample's random_key; from torch's own generator where there are none."""
     draws = draws or torch.randint(2**62, (samples,)).tolist()
-    return torch.stack([torch.rand(count, generator=random_for(draw, purpose)) for draw in draws])
+    return torch.stack([torch.rand(count, generator=generator_for(random_key, purpose)) for random_key in draws])
 
 
 class Sample(int):
-    """The index of a sample that carries what this use of it draws its random numbers from (``draw``)."""
+    """The index of a sample that carries what this use of it draws its random numbers from (``random_key``)."""
 
-    draw: int
+    random_key: int
 
-    def __new__(cls, index: int, draw: int) -> Sample:
+    def __new__(cls, index: int, random_key: int) -> Sample:
         sample = super().__new__(cls, index)
-        sample.draw = draw
+        sample.random_key = random_key
         return sample
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (int(self), self.draw)
+        return type(self), (int(self), self.random_key)
 
 
 class EpochBatches(Sampler[list[Sample]]):
@@ -56,7 +56,7 @@ class EpochBatches(Sampler[list[Sample]]):
     Args:
         length: number of samples.
         batch_size: of one rank.
-        seed: of the order, and of every sample's draw.
+        seed: of the order, and of every sample's random_key.
         rank, ranks: which part of how many.
     """
 
@@ -86,15 +86,15 @@ class EpochBatches(Sampler[list[Sample]]):
 
     def __iter__(self) -> Iterator[list[Sample]]:
         epoch = self.epoch
-        order = torch.randperm(self.length, generator=random_for(draw_of(self.seed, epoch), "order")).tolist()
+        order = torch.randperm(self.length, generator=generator_for(random_key_of(self.seed, epoch), "order")).tolist()
         done = self.first[1] if epoch == self.first[0] else 0
         for batch in range(done, self.batches):
             start = (batch * self.ranks + self.rank) * self.share
             indices = [order[place % self.length] for place in range(start, start + self.share)]
-            yield [Sample(index, draw_of(self.seed, epoch, index)) for index in indices]
+            yield [Sample(index, random_key_of(self.seed, epoch, index)) for index in indices]
 
 
-class Share(Sampler[int]):
+class RankSampler(Sampler[int]):
     """Every ``ranks``-th sample, each on one rank; with fewer samples than ranks, all of them on each."""
 
     def __init__(self, length: int, rank: int = 0, ranks: int = 1) -> None:

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from sfdfd.datasets.stack_folders import read_stack
 from sfdfd.errors import InputError, one_line
-from sfdfd.io.files import file_identity, written_aside
+from sfdfd.io.files import atomic_write, file_identity
 from sfdfd.stack import FocalStack
 
 __all__ = ["Shard", "ShardedStacks", "shards_below", "sources_digest", "write_shard"]
@@ -155,7 +155,7 @@ def write_shard(path: Path, folders: Sequence[Path]) -> int:
     Raises:
         InputError: a name that WebDataset would cut.
     """
-    with written_aside(path) as part:
+    with atomic_write(path) as part:
         with tarfile.open(part, "w:", format=tarfile.PAX_FORMAT) as tar:
             for folder in folders:
                 if "." in folder.name:

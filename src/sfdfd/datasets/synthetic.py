@@ -15,7 +15,7 @@ from sfdfd.datasets.datamodule import FocalStackDataModule
 from sfdfd.datasets.folders import read_manifest
 from sfdfd.datasets.prepared import PreparedScenes
 from sfdfd.datasets.protocols import IdentifiedDataset
-from sfdfd.datasets.sampling import random_for
+from sfdfd.datasets.sampling import generator_for
 from sfdfd.datasets.splits import limited, listed_names, names_in, split_names
 from sfdfd.datasets.stack_folders import stack_folders
 from sfdfd.datasets.wrappers import RenderedStacks
@@ -98,8 +98,8 @@ class SynthesisDataModule(FocalStackDataModule):
     def on_after_batch_transfer(self, batch: FocalStack, dataloader_idx: int) -> FocalStack:
         if self.synthesise_on == "loader" or self.trainer is None or not self.trainer.training:
             return batch
-        draws = batch.draw or torch.randint(2**31, (len(batch),)).tolist()
-        generators = [random_for(draw, "sensor", batch.images.device) for draw in draws]
+        draws = batch.random_key or torch.randint(2**31, (len(batch),)).tolist()
+        generators = [generator_for(random_key, "sensor", batch.images.device) for random_key in draws]
         made = [self.synthesis.rendered(one, each) for one, each in zip(batch, generators, strict=True)]
         return FocalStack.collate(made)
 

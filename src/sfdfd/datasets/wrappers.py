@@ -10,13 +10,13 @@ import torch
 from torch.utils.data import Dataset
 
 from sfdfd.datasets.protocols import IdentifiedDataset, SizedDataset
-from sfdfd.datasets.sampling import random_for
+from sfdfd.datasets.sampling import generator_for
 from sfdfd.errors import InputError, one_line
 from sfdfd.io.images import to_bytes
 from sfdfd.scenes.synthesis import StackSynthesis
 from sfdfd.stack import FocalStack
 
-__all__ = ["Drawn", "Masked", "Remembered", "RenderedStacks", "Sparse", "Survivor", "evenly_spread"]
+__all__ = ["DepthMasked", "InMemory", "RenderedStacks", "SeededSamples", "SkipBroken", "SliceSubset", "evenly_spread"]
 
 
 class RenderedStacks(Dataset):
@@ -43,7 +43,7 @@ class RenderedStacks(Dataset):
         return self.make(self.scenes[index])
 
 
-class Remembered(Dataset):
+class InMemory(Dataset):
     """Keeps each stack in memory after its first use, images as bytes where they were rounded to 8 bits."""
 
     def __init__(self, dataset: SizedDataset, bytes_are_exact: bool) -> None:
@@ -66,7 +66,7 @@ class Remembered(Dataset):
         return FocalStack(**values)
 
 
-class Sparse(Dataset):
+class SliceSubset(Dataset):
     """Some of the slices of each stack.
 
     Args:
@@ -90,15 +90,15 @@ class Sparse(Dataset):
             return stack
         if self.choice == "even":
             return stack.with_slices(evenly_spread(stack.focus_distances_m[0], self.slices))
-        draw, generator = getattr(index, "draw", None), None
+        random_key, generator = getattr(index, "random_key", None), None
         if self.seed is not None:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        elif draw is not None:
-            generator = random_for(draw, "slices")
+        elif random_key is not None:
+            generator = generator_for(random_key, "slices")
         return stack.with_slices(torch.randperm(number, generator=generator)[: self.slices].sort().values.tolist())
 
 
-class Masked(Dataset):
+class DepthMasked(Dataset):
     """Stacks whose truth counts only where it lies between two depths."""
 
     def __init__(self, dataset: SizedDataset, near_m: float | None, far_m: float | None) -> None:
@@ -114,8 +114,8 @@ class Masked(Dataset):
         return replace(stack, valid=stack.valid & (stack.depth_m >= self.near_m) & (stack.depth_m <= self.far_m))
 
 
-class Drawn(Dataset):
-    """Stacks that carry what they draw their random numbers from (``FocalStack.draw``), where the index does."""
+class SeededSamples(Dataset):
+    """Stacks that carry what they draw their random numbers from (``FocalStack.random_key``), where the index does."""
 
     def __init__(self, dataset: SizedDataset) -> None:
         self.dataset = dataset
@@ -124,11 +124,11 @@ class Drawn(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> FocalStack:
-        stack, draw = self.dataset[index], getattr(index, "draw", None)
-        return stack if draw is None else replace(stack, draw=(draw,))
+        stack, random_key = self.dataset[index], getattr(index, "random_key", None)
+        return stack if random_key is None else replace(stack, random_key=(random_key,))
 
 
-class Survivor(Dataset):
+class SkipBroken(Dataset):
     """The next sample in place of one whose file has vanished or is broken; each is said once and counted, in whatever
     process it was read.
 

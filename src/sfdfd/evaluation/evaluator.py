@@ -18,17 +18,17 @@ from rich.table import Table
 
 from sfdfd.datasets.datamodule import FocalStackDataModule
 from sfdfd.errors import InputError
-from sfdfd.io.files import write_json, written_aside
-from sfdfd.measures.left_out import HOW_TO_READ, Judged, judged_slices, mean_figures
+from sfdfd.io.files import atomic_write, write_json
+from sfdfd.measures.left_out import HOW_TO_READ, LeftOutScore, mean_left_out_psnr, score_left_out_slices
 from sfdfd.measures.metrics import EvaluationMetrics, ImageMetrics, image_metrics
 from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.render import Renderer
-from sfdfd.photographs.holdout import held_out, remaining
+from sfdfd.photographs.holdout import parse_holdout, remaining
 from sfdfd.report.html import Section, left_out_row, picture, viewer, write_page
 from sfdfd.report.pictures import overview, to_rgb
 from sfdfd.stack import FocalStack, Method, Prediction, renderer_for
 
-__all__ = ["MAIN", "Share", "evaluate", "evaluate_share", "print_metrics", "read_rows"]
+__all__ = ["MAIN", "PartialEvaluation", "evaluate", "evaluate_share", "print_metrics", "read_rows"]
 
 MAIN = "network"
 """The method whose figures stand in front; the others are ``baselines/NAME/...``."""
@@ -66,7 +66,7 @@ def evaluate(
     protocol: Mapping[str, Any] | None = None,
     rank: int = 0,
     world: int = 1,
-    gather: Callable[[Share], Sequence[Share] | None] | None = None,
+    gather: Callable[[PartialEvaluation], Sequence[PartialEvaluation] | None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate methods on one split, each sample once; write all that was found.
 
@@ -81,7 +81,7 @@ def evaluate(
         pictures: number of samples to draw; with 0 the report shows no cases either.
         protocol: added to the data's protocol in ``metrics.json``.
         rank, world: this process, and how many share the images; the figures are those of one, bit for bit.
-        gather: called with this process's :class:`Share`; returns all of them, or None where another process writes.
+        gather: called with this process's :class:`PartialEvaluation`; returns all of them, or None where another process writes.
 
     Returns:
         The content of ``metrics.json``: a flat object of means over images, ``pooled/...``, ``baselines/...``,
@@ -130,7 +130,7 @@ def evaluate(
 
 
 @dataclass
-class Share:
+class PartialEvaluation:
     """What one of several processes found; plain, so that it can be sent.
 
     Attributes:
@@ -162,9 +162,9 @@ def evaluate_share(
     pictures: int = 4,
     rank: int = 0,
     world: int = 1,
-) -> Share:
+) -> PartialEvaluation:
     """Every ``world``-th image from ``rank`` on; draws the pictures of those. Arguments as :func:`evaluate`."""
-    dataset, share, reported = datamodule.dataset(split), Share(), _reported(methods)
+    dataset, share, reported = datamodule.dataset(split), PartialEvaluation(), _reported(methods)
     drawn = {round(i) for i in torch.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).tolist()}
     folder = output_dir / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,12 +182,12 @@ def evaluate_share(
             measured[name] = image_metrics(prediction, stack)
             rows[name] = {"name": stack.name[0], "method": name, **measured[name].as_dicts()[0]}
             judged = (
-                judged_slices(stack, prediction, model, aside, getattr(method, "camera", None))
+                score_left_out_slices(stack, prediction, model, aside, getattr(method, "camera", None))
                 if aside is not None
                 else []
             )
             if judged:
-                means = mean_figures([one.figures for one in judged])
+                means = mean_left_out_psnr([one.figures for one in judged])
                 rows[name].update({LEFT_OUT[key]: value for key, value in means.items()})
             if name == reported and pictures:
                 share.cases.offer(rows[name], index, stack, prediction, _left_out_rows(places, judged))
@@ -201,7 +201,7 @@ def _parted(stack: FocalStack, holdout: Any) -> tuple[FocalStack, FocalStack | N
     """The slices that methods see, those kept aside, and the places of the latter."""
     focus = stack.focus_distances_m[0].tolist()
     try:
-        places = held_out(holdout, len(focus), focus)
+        places = parse_holdout(holdout, len(focus), focus)
     except InputError as error:
         raise InputError(f"{stack.name[0] or 'a stack of the data'}: {error}") from None
     if not places:
@@ -219,7 +219,7 @@ def _left_out_protocol(holdout: Any) -> dict[str, Any]:
     return {"holdout": holdout, "left_out": how}
 
 
-def _left_out_rows(places: Sequence[int], judged: Sequence[Judged]) -> list[dict[str, Any]]:
+def _left_out_rows(places: Sequence[int], judged: Sequence[LeftOutScore]) -> list[dict[str, Any]]:
     """The left-out slices of one case, for the page."""
     return [left_out_row(f"Left out: slice {place}", one) for place, one in zip(places, judged, strict=True)]
 
@@ -241,7 +241,7 @@ def _flat(metrics: Mapping[str, EvaluationMetrics], rows: Sequence[Mapping[str, 
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with written_aside(path) as part, part.open("w", newline="", errors="backslashreplace") as file:
+    with atomic_write(path) as part, part.open("w", newline="", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -296,7 +296,7 @@ class _Cases:
         del self.kept[2:-2]
 
     @classmethod
-    def joined(cls, shares: Sequence[Share]) -> _Cases:
+    def joined(cls, shares: Sequence[PartialEvaluation]) -> _Cases:
         """Those of all shares whose key is the first's."""
         key = next((share.cases.key for share in shares if share.cases.key), "")
         found = cls([one for share in shares if share.cases.key == key for one in share.cases.kept], key)

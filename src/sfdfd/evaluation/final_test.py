@@ -17,10 +17,10 @@ from sfdfd.networks.interface import Network
 from sfdfd.optics.blur_model import BlurModel
 from sfdfd.training.checkpoints import load_run
 from sfdfd.training.device import pick_device
-from sfdfd.training.logger_output import tell_model, tell_table
+from sfdfd.training.logger_output import log_checkpoint, log_table
 from sfdfd.training.module import DepthFromDefocus
 
-__all__ = ["final_test", "tell_test"]
+__all__ = ["final_test", "log_test"]
 
 
 def final_test(
@@ -95,12 +95,12 @@ def _sharing(trainer: lightning.Trainer) -> dict[str, Any]:
     return {"rank": trainer.global_rank, "world": trainer.world_size, "gather": gather}
 
 
-def tell_test(loggers: Sequence[Any], result: dict[str, Any], best: str, output_dir: Path, steps: int) -> None:
+def log_test(loggers: Sequence[Any], result: dict[str, Any], best: str, output_dir: Path, steps: int) -> None:
     """Tell the loggers the test's frames as a table to sort, with the pictures that were drawn, and the best checkpoint."""
     pictures = {file.stem: file for file in (output_dir / "pictures").glob("*.png")}
-    tell_table(loggers, "test/frames", read_rows(output_dir / "metrics.csv"), pictures, steps)
+    log_table(loggers, "test/frames", read_rows(output_dir / "metrics.csv"), pictures, steps)
     if best and Path(best).is_file():
         told: dict[str, Any] = {
             key: result[key] for key in ("depth/abs_rel", "depth/rmse", "stack/psnr") if key in result
         }
-        tell_model(loggers, best, {**told, "steps": steps})
+        log_checkpoint(loggers, best, {**told, "steps": steps})

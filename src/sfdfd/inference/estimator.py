@@ -101,7 +101,7 @@ class DefocusEstimator(torch.nn.Module):
         self.start: Method = SweepMethod(self.renderer)
         if network is not None:
             self.start = NetworkMethod(network, self.renderer)
-            if refiner is not None and refiner.enabled and getattr(network, "needs_defocus", False):
+            if refiner is not None and refiner.enabled and getattr(network, "requires_defocus", False):
                 self.start = ReducedMethod(self.start)
         self.to(device).eval()
 
@@ -269,7 +269,7 @@ class DefocusEstimator(torch.nn.Module):
         return Prediction.collate(
             [
                 self._predict_one(one.without_truth(), progress)
-                for one in stack.check().seen_by(self.camera).to(torch.float32)
+                for one in stack.check().with_camera(self.camera).to(torch.float32)
             ]
         )
 
@@ -283,7 +283,7 @@ class DefocusEstimator(torch.nn.Module):
     def reduced(self, stack: FocalStack) -> FocalStack:
         """Return the stack at the working size; itself where it is no larger."""
         size = tuple(stack.images.shape[-2:])
-        largest = float(stack.blur_at_ends_px().abs().max())
+        largest = float(stack.blur_radii_at_range_px().abs().max())
         return stack.resized(*working_size(*size, longer_px=working_px_for(self.working_px, largest, max(size))))
 
     def solve_reduced(

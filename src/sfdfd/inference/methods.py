@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from sfdfd.datasets.datamodule import FocalStackDataModule
-from sfdfd.inference.upsampling import mended_aif
+from sfdfd.inference.upsampling import add_residual_detail
 from sfdfd.networks.classical import classical_network, constant_network
-from sfdfd.networks.interface import Network, NetworkOutput, answer_of, depth_std_of, predict_stack, rendered
+from sfdfd.networks.interface import Network, NetworkOutput, depth_std_from_output, estimate, predict_stack, rendered
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.plane_sweep.cost_volume import LARGE_PX
-from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, sharpest_slices
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, fuse_sharpest_slices
 from sfdfd.refinement.confidence import confidence_of, depth_std_m
 from sfdfd.refinement.energy import LEAST_SAID, enlarged_to
 from sfdfd.refinement.refiner import Refinement, Refiner
@@ -34,12 +34,14 @@ class Answering(Protocol):
     """A method that can leave out rendering its answer."""
 
     def answer(self, stack: FocalStack) -> NetworkOutput:
-        """Depth, AIF and spread."""
+        """Depth, AIF and std."""
 
 
-def _by_optics(stack: FocalStack, renderer: Renderer, run: Callable[[FocalStack, Renderer], Prediction]) -> Prediction:
+def _split_by_optics(
+    stack: FocalStack, renderer: Renderer, run: Callable[[FocalStack, Renderer], Prediction]
+) -> Prediction:
     """Run a method on each part of a batch that was blurred alike, with a renderer that blurs so."""
-    parts = stack.check().by_optics()
+    parts = stack.check().split_by_optics()
     found = [run(part, renderer_for(part, renderer)) for _, part in parts]
     if len(parts) == 1:
         return found[0]
@@ -85,12 +87,12 @@ class NetworkMethod:
         def run(part: FocalStack, renderer: Renderer) -> Prediction:
             return predict_stack(self.network, renderer, part)
 
-        return _by_optics(stack.seen_by(self.camera), self.renderer, run)
+        return _split_by_optics(stack.with_camera(self.camera), self.renderer, run)
 
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
-        """Depth, AIF and spread, without rendering them."""
-        return answer_of(self.network, renderer_for(stack.check(), self.renderer), stack.seen_by(self.camera))
+        """Depth, AIF and std, without rendering them."""
+        return estimate(self.network, renderer_for(stack.check(), self.renderer), stack.with_camera(self.camera))
 
 
 class SweepMethod:
@@ -115,13 +117,13 @@ class SweepMethod:
         def run(part: FocalStack, renderer: Renderer) -> Prediction:
             return rendered(NetworkOutput(*depth_from_plane_sweep(part, renderer)), renderer, part)
 
-        return _by_optics(stack.seen_by(self.camera), self.renderer, run)
+        return _split_by_optics(stack.with_camera(self.camera), self.renderer, run)
 
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
-        """Depth, AIF and spread, without rendering them."""
+        """Depth, AIF and std, without rendering them."""
         return NetworkOutput(
-            *depth_from_plane_sweep(stack.check().seen_by(self.camera), renderer_for(stack, self.renderer))
+            *depth_from_plane_sweep(stack.check().with_camera(self.camera), renderer_for(stack, self.renderer))
         )
 
 
@@ -141,11 +143,11 @@ class ReducedMethod:
         def run(part: FocalStack, renderer: Renderer) -> Prediction:
             return rendered(self.answer(part), renderer, part)
 
-        return _by_optics(stack, self.renderer, run)
+        return _split_by_optics(stack, self.renderer, run)
 
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
-        """Depth, AIF and spread, without rendering them; the AIF with the detail of all pixels."""
+        """Depth, AIF and std, without rendering them; the AIF with the detail of all pixels."""
         stack = stack.in_full_precision()
         height, width = stack.images.shape[-2:]
         factor = math.sqrt(LARGE_PX / (height * width))
@@ -157,8 +159,8 @@ class ReducedMethod:
             return enlarged_to(values[:, None], stack.images[:, 0])[:, 0]
 
         depth_m = 1 / enlarged(1 / found.depth_m)
-        spread = None if found.spread is None else enlarged(found.spread)
-        return NetworkOutput(depth_m, sharpest_slices(stack, depth_m), spread)
+        std = None if found.std is None else enlarged(found.std)
+        return NetworkOutput(depth_m, fuse_sharpest_slices(stack, depth_m), std)
 
 
 class RefinedMethod:
@@ -184,15 +186,15 @@ class RefinedMethod:
         self.start, self.refiner, self.renderer, self.camera = start, refiner, renderer, camera
 
     def __call__(self, stack: FocalStack) -> Prediction:
-        return _by_optics(stack, self.renderer, lambda part, renderer: self.solve(part)[0])
+        return _split_by_optics(stack, self.renderer, lambda part, renderer: self.solve(part)[0])
 
     def solve(self, stack: FocalStack, progress: Progress | None = None) -> tuple[Prediction, Refinement]:
         """The prediction, and what the refinement did, of stacks that were blurred alike.
 
         What a model that explains the rest leaves of the sharpest slices is the AIF's, see
-        :func:`sfdfd.inference.upsampling.mended_aif`; of one that does not, blur and alignment are to blame.
+        :func:`sfdfd.inference.upsampling.add_residual_detail`; of one that does not, blur and alignment are to blame.
         """
-        stack, renderer = stack.check().seen_by(self.camera).in_full_precision(), renderer_for(stack, self.renderer)
+        stack, renderer = stack.check().with_camera(self.camera).in_full_precision(), renderer_for(stack, self.renderer)
         started = time.monotonic()
         depth_m, aif, depth_std_m = self._begun(stack)
         spent_s = time.monotonic() - started
@@ -206,13 +208,13 @@ class RefinedMethod:
             if refinement.explained is None:
                 return prediction, refinement
             share = ((refinement.explained - LEAST_SAID) / (1 - LEAST_SAID)).square()
-            return replace(prediction, aif=mended_aif(stack, prediction, share)), refinement
+            return replace(prediction, aif=add_residual_detail(stack, prediction, share)), refinement
 
     def _begun(self, stack: FocalStack) -> tuple[Tensor, Tensor, Tensor | None]:
         """Depth, AIF and standard deviation of depth to start from; not rendered where the start can do without."""
         if isinstance(self.start, Answering):
             output = self.start.answer(stack)
-            return output.depth_m, output.aif, depth_std_of(output, stack)
+            return output.depth_m, output.aif, depth_std_from_output(output, stack)
         begun = self.start(stack)
         return begun.depth_m, begun.aif, begun.depth_std_m
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from sfdfd.optics.psf import GaussianPSF
 from sfdfd.optics.render import Renderer, defocus_map_px
 from sfdfd.plane_sweep.cost_volume import Defocus, box, defocus_of, linear
-from sfdfd.plane_sweep.sweep import sharpest_slices
+from sfdfd.plane_sweep.sweep import fuse_sharpest_slices
 from sfdfd.refinement.confidence import confidence_of
-from sfdfd.stack import FocalStack, Prediction, area_resized, renderer_for
+from sfdfd.stack import FocalStack, Prediction, renderer_for, resize_area
 
 __all__ = ["beyond_range", "note_on_out_of_range", "pin_out_of_range"]
 
@@ -65,7 +65,7 @@ def pin_out_of_range(prediction: Prediction, stack: FocalStack, renderer: Render
     for sign, far_or_near in ((1, stack.far_m), (-1, stack.near_m)):
         if bool((beyond == sign).any()):
             near_side = F.max_pool2d((beyond == sign)[:, None].to(aif), 5, 1, 2)
-            slices = sharpest_slices(stack, far_or_near[:, None, None].expand_as(depth_m))
+            slices = fuse_sharpest_slices(stack, far_or_near[:, None, None].expand_as(depth_m))
             aif = torch.lerp(aif, slices, (2 * weight).clamp_max(1) * near_side)
     std = torch.where(pinned, torch.maximum(prediction.depth_std_m, end_m), prediction.depth_std_m)
     confidence = confidence_of(std, depth_m)
@@ -92,7 +92,7 @@ def beyond_range(stack: FocalStack, prediction: Prediction, renderer: Renderer) 
     if rendered is None:
         rendered = renderer(prediction.aif, prediction.depth_m, stack.focus_distances_m, stack.camera)
     small = stack.with_slices(torch.nonzero(stack.slice_mask[0])[:, 0].tolist()).without_truth().resized(*size)
-    rendered = area_resized(rendered[:, stack.slice_mask[0]], *size)
+    rendered = resize_area(rendered[:, stack.slice_mask[0]], *size)
     found = torch.zeros(size, device=stack.images.device)
     for sign in (1, -1):
         inverse, is_beyond = _planes(small, sign, scale)
@@ -128,7 +128,7 @@ def _explained_beyond(
     sign: int,
 ) -> Bool[Tensor, "h w"]:
     """Whether relative blur beyond the range explains the slices, and none within does."""
-    images, shown = stack.images[0], stack.shown()[0][:, None]
+    images, shown = stack.images[0], stack.coverage()[0][:, None]
     light = linear(images) if defocus.linear_light else images
     radii = torch.stack([stack.camera[0].blur_radius_px(1 / inverse, focus) for focus in stack.focus_distances_m[0]])
     sharpest = int((stack.focus_distances_m[0] * sign).argmax())

@@ -20,7 +20,7 @@ from torch import Tensor
 from sfdfd.errors import InputError, checked_choice, checked_keywords
 from sfdfd.inference.estimator import DefocusEstimator, Solution
 from sfdfd.inference.out_of_range import note_on_out_of_range
-from sfdfd.inference.upsampling import sharpest_slice
+from sfdfd.inference.upsampling import sharpest_slice_index
 from sfdfd.io.images import USUAL_PX, channels_first, to_float, working_px_for
 from sfdfd.io.run_record import run_record
 from sfdfd.io.stack_yaml import OPTICS_KEYS, STACK_KEYS
@@ -29,9 +29,9 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.photographs.alignment_files import load_alignment, save_alignment, write_aligned
 from sfdfd.photographs.capture import Capture
-from sfdfd.photographs.from_arrays import photographs_in_memory
+from sfdfd.photographs.from_arrays import photographs_from_arrays
 from sfdfd.photographs.left_out import LeftOut, left_out_slices
-from sfdfd.photographs.lookup import named_photographs
+from sfdfd.photographs.lookup import find_photographs
 from sfdfd.photographs.read import Photographs
 from sfdfd.refinement.refiner import DEFAULT_SECONDS, Refinement, Refiner
 from sfdfd.report.outputs import checked_outputs, relative_position
@@ -98,7 +98,7 @@ class PhotographSettings:
 
     Attributes:
         told: what is known of the stack, by the keys of ``stack.yaml``; None for what the photographs say themselves.
-        holdout: slices to keep aside, see :func:`sfdfd.photographs.holdout.held_out`.
+        holdout: slices to keep aside, see :func:`sfdfd.photographs.holdout.parse_holdout`.
         slices: how many are worked on, see :func:`sfdfd.photographs.slice_selection.wanted_slices`.
         checkpoint: what refinement starts from: "pretrained", a path, or None for a plane sweep.
         optics: options of the renderer that are told; None says nothing (``stack.yaml``, then photographs' own).
@@ -325,7 +325,7 @@ class PhotographPrediction:
         if with_slice_index:
             covered = None if capture.common.all() else capture.covered.mapped(torch.from_numpy)
             focus = self.solution.stack.focus_distances_m[0].cpu()
-            slice_index = sharpest_slice(full.depth_m[0].cpu(), focus, capture.camera, covered)
+            slice_index = sharpest_slice_index(full.depth_m[0].cpu(), focus, capture.camera, covered)
         return PredictedStack(
             name=capture.photographs.name,
             stack=self.solution.stack,
@@ -458,7 +458,7 @@ def prepare_photographs(source: Source, settings: PhotographSettings, say: Say =
     )
     for line in _capture_lines(capture):
         say(line)
-    if module is not None and capture.camera_source == "known" and not getattr(network, "needs_defocus", False):
+    if module is not None and capture.camera_source == "known" and not getattr(network, "requires_defocus", False):
         _say_where_cameras_differ(capture.camera, module.run_config["optics"]["camera"], say)
     optics = {key: renderer.options[key] for key in OPTICS_KEYS if key in renderer.options}
     return PreparedPhotographs(name, capture, aside, at_full_size, estimator, settings, optics, sources, described)
@@ -471,17 +471,15 @@ def _photographs(source: Source, settings: PhotographSettings) -> tuple[Photogra
     if unknown:
         raise InputError(f"told: unknown key {unknown[0]!r}; known are {', '.join(STACK_KEYS)}")
     if isinstance(source, (str, Path)):
-        return named_photographs(source, told), str(source)
+        return find_photographs(source, told), str(source)
     if isinstance(source, Photographs):
         return source, source.name
     if isinstance(source, Sequence) and source and all(isinstance(one, (str, Path)) for one in source):
         files = [Path(str(one)).absolute() for one in source]
-        return named_photographs(files[0].parent, {**told, "files": [str(file) for file in files]}), str(
-            files[0].parent
-        )
+        return find_photographs(files[0].parent, {**told, "files": [str(file) for file in files]}), str(files[0].parent)
     if not isinstance(source, (Tensor, np.ndarray, Sequence)):
         raise InputError(f"expected a folder, a file, a list of files or images, got {type(source).__name__}")
-    return photographs_in_memory(source, told), "images in memory"  # type: ignore[arg-type] # what is left are images
+    return photographs_from_arrays(source, told), "images in memory"  # type: ignore[arg-type] # what is left are images
 
 
 def _say_where_cameras_differ(camera: Camera, trained: Mapping[str, Any], say: Say) -> None:

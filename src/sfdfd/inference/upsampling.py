@@ -16,7 +16,7 @@ from sfdfd.optics.render import defocus_map_px
 from sfdfd.plane_sweep.cost_volume import CLIPPED_WEIGHT, sharpest
 from sfdfd.stack import FocalStack, Prediction
 
-__all__ = ["blend_slices", "enlarged", "guided_upsampling", "mended_aif", "sharpest_slice"]
+__all__ = ["add_residual_detail", "blend_slices", "enlarged", "guided_upsampling", "sharpest_slice_index"]
 
 BEHIND_ALL_PX = 1e4
 """Blur radius larger than any picture's."""
@@ -112,7 +112,7 @@ def _smallest_blur_px(
     return anyway if shown is None else torch.where(torch.isfinite(shown), shown, anyway)
 
 
-def sharpest_slice(
+def sharpest_slice_index(
     depth_m: Float[Tensor, "h w"],
     focus_distances_m: Float[Tensor, "s"],
     camera: Camera,
@@ -130,7 +130,7 @@ def sharpest_slice(
     return found
 
 
-def mended_aif(
+def add_residual_detail(
     stack: FocalStack, prediction: Prediction, share: Float[Tensor, "b"] | float = 1.0
 ) -> Float[Tensor, "b 3 h w"]:
     """The AIF and, on top of it, a share of what the slices that are sharpest have and their renderings lack:
@@ -141,7 +141,7 @@ def mended_aif(
     """
     assert prediction.rendered is not None
     radius_px = defocus_map_px(prediction.depth_m, stack.focus_distances_m, stack.camera)
-    shown = stack.shown()
+    shown = stack.coverage()
     lacking = stack.images - prediction.rendered
     lacking = torch.where(stack.saturated(), lacking.clamp_min(0), lacking)  # brighter than white is no fault
     lacking = sharpest(lacking, radius_px, shown)

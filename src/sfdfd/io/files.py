@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BLOCK", "Report", "as_json", "file_identity", "readable", "write_json", "written_aside"]
+__all__ = ["BLOCK", "Report", "as_json", "atomic_write", "file_identity", "readable", "write_json"]
 
 BLOCK = 1 << 20
 """Bytes that are copied at a time."""
@@ -19,7 +19,7 @@ Report = Callable[[int, "int | None"], None]
 
 
 @contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to: renamed to it when the block ends well, removed when it does not."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -53,5 +53,5 @@ def as_json(value: Any) -> Any:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write strict JSON, aside first and then in place."""
-    with written_aside(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(as_json(content), indent=2, allow_nan=False) + "\n")

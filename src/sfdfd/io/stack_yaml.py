@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole, shown
+from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole, short_repr
 from sfdfd.io.duplicate_shots import has_pages, without_twins
 from sfdfd.io.formats.tiff import TIFF_SUFFIXES, tiff_slices
 from sfdfd.io.formats.video import VIDEO_SUFFIXES
@@ -178,7 +178,7 @@ class Description:
         crop, where = self.crop
         crop = crop or [0, 0, 0, 0]
         if not (isinstance(crop, Sequence) and len(crop) == 4 and all(isinstance(c, int) and c >= 0 for c in crop)):
-            raise InputError(f"{where}: crop: expected [left, top, right, bottom] pixels, got {shown(crop)}")
+            raise InputError(f"{where}: crop: expected [left, top, right, bottom] pixels, got {short_repr(crop)}")
         left, top, right, bottom = crop
         if left + right > width - 16 or top + bottom > height - 16:
             raise InputError(f"{where}: crop {crop} leaves less than 16 pixels of {width} x {height}")
@@ -232,7 +232,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     if content is None:  # nothing but comments: every key is optional
         return {}
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping with camera and focus_distances_m, got {shown(content)}")
+        raise InputError(f"{path}: expected a mapping with camera and focus_distances_m, got {short_repr(content)}")
     return content
 
 
@@ -240,7 +240,7 @@ def checked_keys(content: Mapping[str, Any], known: Sequence[str], where: str) -
     """Refuse a key that nothing reads."""
     unknown = [key for key in content if key not in known]
     if unknown:
-        raise InputError(f"{where}: unknown key {shown(unknown[0])}; known are {', '.join(known)}")
+        raise InputError(f"{where}: unknown key {short_repr(unknown[0])}; known are {', '.join(known)}")
 
 
 def _files(folder: Path, names: Any, where: str) -> tuple[list[Path], list[str]]:
@@ -248,7 +248,7 @@ def _files(folder: Path, names: Any, where: str) -> tuple[list[Path], list[str]]
     notes: list[str] = []
     if names:
         if not isinstance(names, list):
-            raise InputError(f"{where}: files: expected a list of file names, got {shown(names)}")
+            raise InputError(f"{where}: files: expected a list of file names, got {short_repr(names)}")
         files = [folder / str(name) for name in names]
         for file in files:
             if not file.is_file():
@@ -294,7 +294,7 @@ def _said_camera(content: Any, given: Any, described: Path) -> dict[str, tuple[f
         if part is None:
             continue
         if not isinstance(part, Mapping):
-            raise InputError(f"{origin}: camera: expected {', '.join(CAMERA_KEYS)}, got {shown(part)}")
+            raise InputError(f"{origin}: camera: expected {', '.join(CAMERA_KEYS)}, got {short_repr(part)}")
         checked_keys(part, CAMERA_KEYS, f"{origin}: camera")
         for key, value in part.items():
             if value is None:
@@ -324,12 +324,12 @@ def _said_optics(content: Any, described: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, Mapping):
-        raise InputError(f"{described}: optics: expected {', '.join(OPTICS_KEYS)}, got {shown(content)}")
+        raise InputError(f"{described}: optics: expected {', '.join(OPTICS_KEYS)}, got {short_repr(content)}")
     checked_keys(content, OPTICS_KEYS, f"{described}: optics")
     given = {key: value for key, value in content.items() if value is not None}
     try:
         if not isinstance(given.get("psf", ""), str):
-            raise InputError(f"psf (optics.psf): expected a name, got {shown(given['psf'])}")
+            raise InputError(f"psf (optics.psf): expected a name, got {short_repr(given['psf'])}")
         checked_choice(given.get("linear_light", False), "linear_light (optics.linear_light)", (True, False))
         RenderOptions(**given)
     except InputError as error:
@@ -350,7 +350,7 @@ def _said_distances(
     if listed is None:
         return None
     if not isinstance(listed, Sequence) or isinstance(listed, str):
-        raise InputError(f"{where}: focus_distances_m: expected a list of metres, got {shown(listed)}")
+        raise InputError(f"{where}: focus_distances_m: expected a list of metres, got {short_repr(listed)}")
     if len(listed) != number:
         raise InputError(
             f"{where}: expected {number} focus distances, one per slice, got {len(listed)} (focus_distances_m)"
@@ -396,7 +396,7 @@ def _said_point(said: Any, described: Path) -> tuple[float, float] | None:
     if said is None:
         return None
     if not isinstance(said, Sequence) or isinstance(said, str) or len(said) != 2:
-        raise InputError(f"{described}: principal_point_px: expected [x, y] in pixels, got {shown(said)}")
+        raise InputError(f"{described}: principal_point_px: expected [x, y] in pixels, got {short_repr(said)}")
     x, y = (checked_number(value, f"{described}: principal_point_px", least=0) for value in said)
     return x, y
 
@@ -409,6 +409,6 @@ def _frames(said: Any, where: str, distances: Any) -> tuple[tuple[int, ...] | No
     if isinstance(said, Sequence) and not isinstance(said, str):
         frames = tuple(checked_whole(index, f"{where}: frames", 0) for index in said)
         if len(frames) < 2 or len(set(frames)) < len(frames):
-            raise InputError(f"{where}: frames: expected two or more different frames, got {shown(list(said))}")
+            raise InputError(f"{where}: frames: expected two or more different frames, got {short_repr(list(said))}")
         return frames, len(frames)
     return None, checked_whole(said, f"{where}: frames (or a list of them)", 2)

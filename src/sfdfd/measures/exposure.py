@@ -10,7 +10,7 @@ import numpy as np
 
 from sfdfd.stack import SATURATED
 
-__all__ = ["clipped_pixels", "even_exposure", "exposure_gains", "with_gain"]
+__all__ = ["apply_gain", "clipped_pixels", "equalize_exposure", "exposure_gains"]
 
 Array = np.ndarray
 
@@ -26,7 +26,7 @@ def clipped_pixels(image: Array) -> Array:
     return image >= SATURATED
 
 
-def even_exposure(
+def equalize_exposure(
     images: Sequence[Array], reference: int, covered: Sequence[Array] | Array
 ) -> tuple[list[Array], Array]:
     """Bring every slice to the reference's exposure and white balance by one gain per colour (:func:`exposure_gains`).
@@ -35,10 +35,10 @@ def even_exposure(
         The slices, of their type, and (S,3) gains.
     """
     gains = exposure_gains(images, reference, covered)
-    return [with_gain(image, gain) for image, gain in zip(images, gains, strict=True)], gains
+    return [apply_gain(image, gain) for image, gain in zip(images, gains, strict=True)], gains
 
 
-def with_gain(image: Array, gain: Array) -> Array:
+def apply_gain(image: Array, gain: Array) -> Array:
     """(H,W,3) times a gain per colour, of its type; itself where every gain is 1."""
     if (gain == 1).all():
         return image

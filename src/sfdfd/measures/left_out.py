@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sfdfd.measures.exposure import even_exposure
+from sfdfd.measures.exposure import equalize_exposure
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
@@ -26,13 +26,13 @@ from sfdfd.stack import FocalStack, Prediction
 __all__ = [
     "FIGURES",
     "HOW_TO_READ",
-    "Figures",
-    "Judged",
+    "LeftOutPSNR",
+    "LeftOutScore",
     "judge",
-    "judged_slices",
-    "mean_figures",
+    "mean_left_out_psnr",
     "neighbours",
     "render_slice",
+    "score_left_out_slices",
 ]
 
 BORDER = 0.03
@@ -53,7 +53,7 @@ HOW_TO_READ = (
 
 
 @dataclass(frozen=True)
-class Figures:
+class LeftOutPSNR:
     """PSNR of one left-out slice in dB, peak 1.0, capped at 100: of the rendered slice, and of what it has to beat.
 
     Attributes:
@@ -71,25 +71,27 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Judged:
+class LeftOutScore:
     """A left-out slice and its figures.
 
     Attributes:
-        figures: see :class:`Figures`.
+        figures: see :class:`LeftOutPSNR`.
         rendered: (3,H,W) the prediction.
         photograph: (3,H,W) what it was compared with, its exposure evened.
         gain: (3,) factors on the photograph's colours that did so.
     """
 
-    figures: Figures
+    figures: LeftOutPSNR
     rendered: Float[Tensor, "3 h w"]
     photograph: Float[Tensor, "3 h w"]
     gain: tuple[float, ...]
 
 
-def mean_figures(figures: Sequence[Figures]) -> dict[str, float]:
+def mean_left_out_psnr(figures: Sequence[LeftOutPSNR]) -> dict[str, float]:
     """The unweighted mean of each figure over slices."""
-    return {field.name: sum(getattr(one, field.name) for one in figures) / len(figures) for field in fields(Figures)}
+    return {
+        field.name: sum(getattr(one, field.name) for one in figures) / len(figures) for field in fields(LeftOutPSNR)
+    }
 
 
 def neighbours(focus_distance_m: float, inputs_m: Sequence[float]) -> tuple[int, tuple[int, int]]:
@@ -116,7 +118,7 @@ def judge(
     pair: tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"]],
     covered: Bool[Tensor, "h w"] | None = None,
     exposure: bool = True,
-) -> Judged:
+) -> LeftOutScore:
     """Even the photograph's exposure out against the nearest input slice, as an input's would have been, and measure.
 
     Args:
@@ -127,7 +129,7 @@ def judge(
         exposure: False leaves the exposure as it is.
 
     Returns:
-        See :class:`Judged`; NaN where the photograph shows nothing.
+        See :class:`LeftOutScore`; NaN where the photograph shows nothing.
     """
     gain: tuple[float, ...] = (1.0, 1.0, 1.0)
     if exposure:
@@ -152,8 +154,8 @@ def judge(
         ((first[c] - second[c]) * (photograph[c] - second[c])).cpu()[counted].sum(dtype=torch.float64) for c in range(3)
     )
     weight = float((along / between).clamp(0, 1)) if between > 0 else 0.5
-    figures = Figures(of(rendered), of(nearest), of(_blend(first, second, weight)))
-    return Judged(figures, rendered.cpu(), photograph.cpu(), gain)
+    figures = LeftOutPSNR(of(rendered), of(nearest), of(_blend(first, second, weight)))
+    return LeftOutScore(figures, rendered.cpu(), photograph.cpu(), gain)
 
 
 def _blend(first: Tensor, second: Tensor, weight: float) -> Tensor:
@@ -169,7 +171,7 @@ def _evened(photograph: Tensor, reference: Tensor, covered: Tensor | None) -> tu
     reach = np.ones((2, *images[0].shape[:2]), bool)
     if covered is not None:
         reach[0] = covered.cpu().numpy()
-    evened, gains = even_exposure(images, 1, reach)
+    evened, gains = equalize_exposure(images, 1, reach)
     return torch.from_numpy(evened[0]).permute(2, 0, 1).to(reference.device), tuple(float(g) for g in gains[0])
 
 
@@ -180,7 +182,7 @@ def render_slice(
     focus_distance_m: float,
     camera: Camera,
     *,
-    aperture: float = 1.0,
+    blur_factor: float = 1.0,
     device: torch.device | str | None = None,
     tile_px: int = TILE_PX,
 ) -> Float[Tensor, "3 h w"]:
@@ -188,7 +190,7 @@ def render_slice(
 
     Args:
         renderer: the model's optics.
-        aif, depth_m, focus_distance_m, camera, aperture: as of :class:`sfdfd.optics.render.Renderer`.
+        aif, depth_m, focus_distance_m, camera, blur_factor: as of :class:`sfdfd.optics.render.Renderer`.
         device: where tiles are rendered; the AIF's by default.
         tile_px: side of a tile.
 
@@ -198,7 +200,7 @@ def render_slice(
     device = aif.device if device is None else device
     height, width = depth_m.shape
     focus = torch.tensor([focus_distance_m], dtype=torch.float32)
-    largest = aperture * float(camera.blur_radius_px(depth_m, focus.to(depth_m)).max())
+    largest = blur_factor * float(camera.blur_radius_px(depth_m, focus.to(depth_m)).max())
     margin = min(_reach_px(renderer, largest), max(height, width))
     side = max(tile_px, 2 * margin)  # else most of the work would be margins
     rendered = torch.empty_like(aif)
@@ -208,7 +210,7 @@ def render_slice(
             rows, columns = slice(above, top + side + margin), slice(before, left + side + margin)
             light, depths = aif[None, :, rows, columns].to(device), depth_m[None, rows, columns].to(device)
             with torch.no_grad():
-                part = renderer(light, depths, focus.to(device), camera, aperture=aperture)
+                part = renderer(light, depths, focus.to(device), camera, blur_factor=blur_factor)
             bottom, right = min(height, top + side), min(width, left + side)
             inner = part[0, 0, :, top - above : bottom - above, left - before : right - before]
             rendered[:, top:bottom, left:right] = inner.clamp(0, 1).to(aif)
@@ -223,9 +225,9 @@ def _reach_px(renderer: Renderer, radius_px: float) -> int:
     return checked.family.reach_px(float(checked.family.size_px(radius_px, checked.sigma_scale))) + 8
 
 
-def judged_slices(
+def score_left_out_slices(
     stack: FocalStack, prediction: Prediction, renderer: Renderer, aside: FocalStack, camera: Camera | None = None
-) -> list[Judged]:
+) -> list[LeftOutScore]:
     """The figures of every left-out slice of a stack that is registered already.
 
     Args:

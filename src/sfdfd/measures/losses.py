@@ -15,7 +15,7 @@ from kornia.color import rgb_to_grayscale
 from torch import Tensor, nn
 
 from sfdfd.errors import checked_choice
-from sfdfd.optics.depth import inverse_position
+from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.registry import part
 from sfdfd.stack import FocalStack, Prediction
 
@@ -220,7 +220,7 @@ class SelfSupervisedLoss(nn.Module):
             if self.smoothness_domain == "depth":
                 value = prediction.depth_m / 10.0
             else:
-                value = inverse_position(prediction.depth_m, stack.near_m, stack.far_m)
+                value = normalized_inverse_depth(prediction.depth_m, stack.near_m, stack.far_m)
             return self.smoothness_factor * depth_smoothness(value, aif.detach())
 
         terms = {

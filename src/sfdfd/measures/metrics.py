@@ -159,7 +159,7 @@ def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
         rows[:, column["aif/psnr"]] = psnr(prediction.aif, stack.aif)
         rows[:, column["aif/ssim"]] = ssim(prediction.aif, stack.aif).cpu().double()
     if prediction.rendered is not None:
-        weight = stack.shown()
+        weight = stack.coverage()
         for index in range(batch):
             real = stack.slice_mask[index]
             rendered, images = prediction.rendered[index, real], stack.images[index, real]

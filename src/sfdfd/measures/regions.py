@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["REGIONS", "border", "near_jumps", "plain", "regions"]
+__all__ = ["REGIONS", "border", "near_depth_edges", "plain", "regions"]
 
 REGIONS = ("edges", "interior", "plain", "border")
 JUMP = 0.03
@@ -19,7 +19,7 @@ PLAIN_STD = 0.02
 PLAIN_WINDOW_PX = 9
 
 
-def near_jumps(depth_m: Float[Tensor, "b h w"], reach_px: int = REACH_PX) -> Bool[Tensor, "b h w"]:
+def near_depth_edges(depth_m: Float[Tensor, "b h w"], reach_px: int = REACH_PX) -> Bool[Tensor, "b h w"]:
     """Pixels within ``reach_px`` (rows, columns) of a depth jump: |1/z - 1/z'| > .03 / min(z, z') between neighbours.
 
     Args:
@@ -59,7 +59,7 @@ def regions(depth_m: Float[Tensor, "b h w"], aif: Float[Tensor, "b 3 h w"] | Non
 
     They overlap, but for "edges" and "interior", which are all between them.
     """
-    jumps = near_jumps(depth_m)
+    jumps = near_depth_edges(depth_m)
     found = {"edges": jumps, "interior": ~jumps}
     if aif is not None:
         found["plain"] = plain(aif)

@@ -19,7 +19,7 @@ from sfdfd.networks.interface import (
     pad_to_multiple,
     per_sample,
 )
-from sfdfd.optics.depth import inverse_position
+from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.registry import part
 
 __all__ = ["DAIFNet"]
@@ -102,7 +102,7 @@ class DAIFNet(nn.Module):
         far = per_sample(self.far_m if far_m is None else far_m, images)
         focus = focus_distances_m.to(images).expand(batch, slices)
         if self.focus_encoding == "inverse":
-            focus = inverse_position(focus, near, far)
+            focus = normalized_inverse_depth(focus, near, far)
         else:
             focus = torch.minimum(focus, far[:, None]) / far[:, None]
         images = pad_to_multiple(images, self.multiple)

@@ -17,7 +17,7 @@ from sfdfd.networks.interface import (
     pad_to_multiple,
     per_sample,
 )
-from sfdfd.optics.depth import inverse_position
+from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.registry import part
 
 __all__ = ["FocusAttentionNet"]
@@ -85,7 +85,7 @@ class FocusAttentionNet(nn.Module):
         near = per_sample(self.near_m if near_m is None else near_m, images)
         far = per_sample(self.far_m if far_m is None else far_m, images)
         focus = focus_distances_m.to(images).expand(batch, slices)
-        position = inverse_position(focus, near, far).clamp(0.0, 1.0)
+        inverse_depth_01 = normalized_inverse_depth(focus, near, far).clamp(0.0, 1.0)
         images = pad_to_multiple(images, self.multiple)
         hidden = None if slice_mask is None else ~slice_mask[:, :, None, None]
 
@@ -97,7 +97,7 @@ class FocusAttentionNet(nn.Module):
             peak = level.amax(1, keepdim=True)
             relative.append(level - peak if hidden is None else (level - peak).masked_fill(hidden, -5.0))
             levels.append(peak.expand_as(level))
-        plane = position[:, :, None, None].expand(-1, -1, *images.shape[-2:])
+        plane = inverse_depth_01[:, :, None, None].expand(-1, -1, *images.shape[-2:])
         cues = torch.stack([plane, 0.2 * levels[1] + 0.5, *relative], dim=2)
         features = F.pixel_unshuffle(torch.cat([images, cues], dim=2).flatten(0, 1), 2)
         features = features.contiguous(memory_format=torch.channels_last)
@@ -128,7 +128,7 @@ class FocusAttentionNet(nn.Module):
         depth_weight, aif_weight = torch.softmax(logits[..., :height, :width], dim=1).unbind(2)
         correction = F.pixel_shuffle(self.fused_head(fused), 2)[..., :height, :width].float()
 
-        start = torch.einsum("bshw,bs->bhw", depth_weight, position.float()).clamp(0.01, 0.99)
+        start = torch.einsum("bshw,bs->bhw", depth_weight, inverse_depth_01.float()).clamp(0.01, 0.99)
         depth_m = bounded_depth_m(torch.logit(start) + correction[:, 3], near, far)
         aif = torch.einsum("bshw,bschw->bchw", aif_weight, images[..., :height, :width].float())
         return NetworkOutput(depth_m, (aif + 0.1 * correction[:, :3]).clamp(0.0, 1.0))

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sfdfd.errors import checked_whole
-from sfdfd.optics.depth import depth_at
+from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.render import Renderer, defocus_map_px
 from sfdfd.plane_sweep.cost_volume import defocus_of
 from sfdfd.stack import FocalStack, Prediction
@@ -19,11 +19,11 @@ from sfdfd.stack import FocalStack, Prediction
 __all__ = [
     "Network",
     "NetworkOutput",
-    "answer_of",
     "bounded_depth_m",
     "checked_size",
     "convolution",
-    "depth_std_of",
+    "depth_std_from_output",
+    "estimate",
     "max_over_slices",
     "pad_to_multiple",
     "per_sample",
@@ -33,19 +33,19 @@ __all__ = [
 
 
 class NetworkOutput(NamedTuple):
-    """depth_m (B,H,W) in metres, aif (B,3,H,W) in [0, 1], and where a network knows it spread (B,H,W): the standard
-    deviation of the position of inverse depth between far (0) and near (1); in training also scores (B,D,H/2,W/2), the
+    """depth_m (B,H,W) in metres, aif (B,3,H,W) in [0, 1], and where a network knows it std (B,H,W): the standard
+    deviation of the normalized inverse depth between far (0) and near (1); in training also scores (B,D,H/2,W/2), the
     logits of D positions evenly from 0 to 1, sides rounded up.
 
     Examples:
         >>> output = NetworkOutput(torch.ones(1, 2, 2), torch.zeros(1, 3, 2, 2))
-        >>> output.spread is None
+        >>> output.std is None
         True
     """
 
     depth_m: Float[Tensor, "b h w"]
     aif: Float[Tensor, "b 3 h w"]
-    spread: Float[Tensor, "b h w"] | None = None
+    std: Float[Tensor, "b h w"] | None = None
     scores: Float[Tensor, "b d y x"] | None = None
 
 
@@ -82,7 +82,7 @@ def bounded_depth_m(
     logit: Float[Tensor, "b h w"], near_m: Float[Tensor, "b"], far_m: Float[Tensor, "b"]
 ) -> Float[Tensor, "b h w"]:
     """Depth in (near, far), positive by construction: the logistic of ``logit`` measures inverse depth, 1 is near."""
-    return depth_at(torch.sigmoid(logit), near_m, far_m)
+    return depth_from_normalized(torch.sigmoid(logit), near_m, far_m)
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
@@ -125,7 +125,7 @@ def convolution(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True))
 
 
-def output_of(network: Callable[..., NetworkOutput], stack: FocalStack, **known: Any) -> NetworkOutput:
+def run_network(network: Callable[..., NetworkOutput], stack: FocalStack, **known: Any) -> NetworkOutput:
     """What a network answers to a stack (or its module, compiled), given what else it asks for; the batch is not padded."""
     stack = stack.in_full_precision()
     return network(
@@ -144,7 +144,7 @@ def predict_stack(
     """Predict depth and AIF with the network and render the stack they would produce; the batch is not padded.
 
     Args:
-        network: one with ``needs_defocus`` true is told how the slices are blurred, as ``defocus``
+        network: one with ``requires_defocus`` true is told how the slices are blurred, as ``defocus``
             (:class:`sfdfd.plane_sweep.cost_volume.Defocus`).
         forward: called in the network's place (the same, compiled).
 
@@ -156,24 +156,24 @@ def predict_stack(
         >>> predict_stack(classical_network, DefocusRenderer(sigma_scale=0.5), stack).rendered.shape
         torch.Size([1, 5, 3, 48, 64])
     """
-    return rendered(answer_of(network, renderer, stack, forward), renderer, stack)
+    return rendered(estimate(network, renderer, stack, forward), renderer, stack)
 
 
-def answer_of(
+def estimate(
     network: Network, renderer: Renderer, stack: FocalStack, forward: Callable[..., NetworkOutput] | None = None
 ) -> NetworkOutput:
     """What the network says, as of :func:`predict_stack`, without rendering it."""
     stack = stack.in_full_precision()
-    known = {"defocus": defocus_of(stack, renderer)} if getattr(network, "needs_defocus", False) else {}
-    return output_of(forward or network, stack, **known)
+    known = {"defocus": defocus_of(stack, renderer)} if getattr(network, "requires_defocus", False) else {}
+    return run_network(forward or network, stack, **known)
 
 
-def depth_std_of(output: NetworkOutput, stack: FocalStack) -> Float[Tensor, "b h w"] | None:
-    """Standard deviation of the depth in metres: the spread of inverse depth, to first order."""
-    if output.spread is None:
+def depth_std_from_output(output: NetworkOutput, stack: FocalStack) -> Float[Tensor, "b h w"] | None:
+    """Standard deviation of the depth in metres: the std of inverse depth, to first order."""
+    if output.std is None:
         return None
     span = (1 / stack.near_m - 1 / stack.far_m)[:, None, None]
-    return output.spread * span * output.depth_m.square()
+    return output.std * span * output.depth_m.square()
 
 
 def rendered(output: NetworkOutput, renderer: Renderer, stack: FocalStack, known: Tensor | None = None) -> Prediction:
@@ -184,7 +184,7 @@ def rendered(output: NetworkOutput, renderer: Renderer, stack: FocalStack, known
     return Prediction(
         depth_m=depth_m,
         aif=aif,
-        depth_std_m=depth_std_of(output, stack),
+        depth_std_m=depth_std_from_output(output, stack),
         defocus_px=defocus_map_px(depth_m, stack.focus_distances_m, stack.camera),
         rendered=renderer(aif, depth_m, stack.focus_distances_m, stack.camera) if known is None else known,
     )

@@ -38,9 +38,9 @@ def export_onnx(network: nn.Module, path: Path, opset: int = 18) -> None:
     free (S >= 2, H and W >= 16), and gives depth_m (1,H,W) in metres and aif (1,3,H,W).
 
     Raises:
-        InputError: the packages for it are not installed, or the network needs more than that (``needs_defocus``).
+        InputError: the packages for it are not installed, or the network needs more than that (``requires_defocus``).
     """
-    if getattr(network, "needs_defocus", False):
+    if getattr(network, "requires_defocus", False):
         raise InputError(
             "a network that is told how the slices are blurred (plane_sweep) has no ONNX file: its sweep is Python"
         )

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from sfdfd.errors import InputError, checked_whole
 from sfdfd.networks.interface import NetworkOutput, checked_size, convolution, pad_to_multiple, per_sample
-from sfdfd.optics.depth import depth_at
+from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.plane_sweep.cost_volume import (
     LARGE_PX,
     RESIDUAL_FLOOR,
     Defocus,
     box,
     lit_by_clipped,
-    semi_global,
+    semi_global_matching,
     sharpest,
     unexplained,
 )
@@ -41,7 +41,7 @@ NOISY, SMOOTHING_PX = 0.004, 0.6
 MOST_VARIANCE = 0.1
 """Largest relative variance of inverse depth that moves the answer: beyond it, two surfaces are meant and not one."""
 ABOUT = 3
-"""Planes on either side of the median that a position is the mean of."""
+"""Planes on either side of the median that a inverse_depth_01 is the mean of."""
 
 
 @part
@@ -56,7 +56,7 @@ class PlaneSweepNet(nn.Module):
     each plane, and how far the sweep's own are to be believed; the mean of the softmax about its median is brought to full
     size as a convex combination of its neighbours, with weights that see the guide (Teed and Deng, RAFT, ECCV 2020). The AIF
     is the sharpest slices there. Nothing in it is of a camera, a focus set or a PSF: it holds for all. It does
-    not bear more noise than it has learnt, so noisy stacks are smoothed first, but in training (:func:`calmed`).
+    not bear more noise than it has learnt, so noisy stacks are smoothed first, but in training (:func:`denoise_if_noisy`).
 
     Args:
         width: channels at half the size; doubled at each resolution below, to eight times that.
@@ -73,7 +73,7 @@ class PlaneSweepNet(nn.Module):
         torch.Size([1, 48, 64])
     """
 
-    needs_defocus = True
+    requires_defocus = True
 
     def __init__(
         self, width: int = 16, depth: int = 5, planes: int = 32, near_m: float = 0.5, far_m: float = 10.0
@@ -87,7 +87,7 @@ class PlaneSweepNet(nn.Module):
         widths = [width * min(2**level, 8) for level in range(depth)]
         self.stem = nn.Sequential(convolution(5, FINE), convolution(FINE, FINE))
         self.guide = nn.Conv2d(4 * FINE + 2, 2 * width, 3, padding=1)
-        self.entry = Within(4, width)
+        self.entry = InPlaneConv(4, width)
         self.numbers = nn.Linear(2, width)
         self.encoder = nn.ModuleList(
             nn.Sequential(*(Residual(w) for _ in range(1 + (n > 1)))) for n, w in enumerate(widths)
@@ -95,7 +95,7 @@ class PlaneSweepNet(nn.Module):
         self.down = nn.ModuleList(nn.Linear(w, n) for w, n in pairwise(widths))
         self.decoder = nn.ModuleList(Residual(w) for w in reversed(widths[:-1]))
         self.up = nn.ModuleList(nn.Linear(n, w) for w, n in reversed(list(pairwise(widths))))
-        self.head = Within(width, 1)
+        self.head = InPlaneConv(width, 1)
         self.belief = nn.Conv2d(2 * width, 1, 3, padding=1)
         self.neighbours = nn.Sequential(convolution(2 * width + 4 * FINE, 64), nn.Conv2d(64, 4 * 9, 1))
         for module in self.modules():
@@ -117,7 +117,7 @@ class PlaneSweepNet(nn.Module):
                 there = shown[index].flatten(1).any(1)
                 clipped = None if defocus.clipped is None else defocus.clipped[index][there][None]
                 one = defocus._replace(ends_px=defocus.ends_px[index][there][None], clipped=clipped)
-                found.append(sweep_logs(images[index][there], shown[index][there], one, self.planes))
+                found.append(log_sweep_residuals(images[index][there], shown[index][there], one, self.planes))
             return torch.stack(found)
 
     def forward(
@@ -146,7 +146,7 @@ class PlaneSweepNet(nn.Module):
         shown = there[:, :, None, None].expand(-1, -1, height, width)
         if defocus.shown is not None:
             shown = shown * defocus.shown
-        seen = images if self.training else calmed(images, there)
+        seen = images if self.training else denoise_if_noisy(images, there)
         if costs is None:
             costs = self.costs(seen, defocus, shown)
         if height * width > LARGE_PX and not self.training:
@@ -183,13 +183,15 @@ class PlaneSweepNet(nn.Module):
         mean, about = (torch.einsum("bdhw,d->bhw", share, self._steps(share) ** power) for power in (1, 2))
         halves, variance = self._position(share), about - mean.square()
         weights = self.neighbours(torch.cat([summary, folded], 1)).float()
-        position, square = self._enlarged(torch.stack([halves, variance + halves.square()], 1), weights, height, width)
-        spread = (square - position.square()).clamp_min(1e-8).sqrt()
+        inverse_depth_01, square = self._enlarged(
+            torch.stack([halves, variance + halves.square()], 1), weights, height, width
+        )
+        std = (square - inverse_depth_01.square()).clamp_min(1e-8).sqrt()
         if not self.training:
-            position = _at_median_depth(position, spread, near, far)
-        aif = self._sharpest(images, position, defocus, shown)
+            inverse_depth_01 = _at_median_depth(inverse_depth_01, std, near, far)
+        aif = self._sharpest(images, inverse_depth_01, defocus, shown)
         scores = logits[..., : costs.shape[-2], : costs.shape[-1]] if self.training else None
-        return NetworkOutput(depth_at(position, near, far), aif, spread, scores)
+        return NetworkOutput(depth_from_normalized(inverse_depth_01, near, far), aif, std, scores)
 
     def _in_tiles(
         self, images: Tensor, focus_distances_m: Tensor, near_m: Tensor, far_m: Tensor, slice_mask: Tensor | None,
@@ -263,9 +265,9 @@ class PlaneSweepNet(nn.Module):
         return first, second
 
     @staticmethod
-    def _sharpest(images: Tensor, position: Tensor, defocus: Defocus, shown: Tensor) -> Tensor:
+    def _sharpest(images: Tensor, inverse_depth_01: Tensor, defocus: Defocus, shown: Tensor) -> Tensor:
         near_px, far_px = defocus.ends_px[..., None, None].unbind(2)
-        return sharpest(images, far_px + position[:, None] * (near_px - far_px), shown, defocus.clipped)
+        return sharpest(images, far_px + inverse_depth_01[:, None] * (near_px - far_px), shown, defocus.clipped)
 
 
 class Tile(NamedTuple):
@@ -288,7 +290,7 @@ def _tiles(size: int) -> list[Tile]:
     return [Tile((a, b), (max(a - OVERLAP_PX, 0), min(b + OVERLAP_PX, size))) for a, b in pairwise(ends)]
 
 
-class Within(nn.Conv2d):
+class InPlaneConv(nn.Conv2d):
     """A 3 x 3 convolution within each plane of a volume (B,D,H,W,C): channels last, so that no number is moved."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -299,7 +301,7 @@ class Within(nn.Conv2d):
         return planes.permute(0, 2, 3, 1).unflatten(0, volume.shape[:2])
 
 
-class Across(nn.Conv2d):
+class CrossPlaneConv(nn.Conv2d):
     """A convolution of three planes."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -316,11 +318,11 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.inner = nn.Sequential(
-            Within(width, width),
+            InPlaneConv(width, width),
             nn.ReLU(inplace=True),
-            Across(width, width),
+            CrossPlaneConv(width, width),
             nn.ReLU(inplace=True),
-            Within(width, width),
+            InPlaneConv(width, width),
         )
 
     def forward(self, features: Float[Tensor, "b d h w c"]) -> Float[Tensor, "b d h w c"]:
@@ -350,25 +352,25 @@ def enlarged(volume: Float[Tensor, "b d h w c"], planes: bool) -> Tensor:
     return volume
 
 
-def _at_median_depth(position: Float[Tensor, "b h w"], spread: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
-    """The position of the median depth, sqrt(1 + v / u^2) / u if inverse depth is log-normal with the mean u and variance v.
-    Read as it is, a mean of inverse depths is too near, the farther the more. The network's spread is too large: v is half
+def _at_median_depth(inverse_depth_01: Float[Tensor, "b h w"], std: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
+    """The inverse_depth_01 of the median depth, sqrt(1 + v / u^2) / u if inverse depth is log-normal with the mean u and variance v.
+    Read as it is, a mean of inverse depths is too near, the farther the more. The network's std is too large: v is half
     of its square; v / u^2 counts up to ``MOST_VARIANCE``."""
     far, span = (1 / far_m)[:, None, None], (1 / near_m - 1 / far_m)[:, None, None]
-    inverse = far + position * span
-    wide = 1 + (0.5 * (spread * span / inverse).square()).clamp_max(MOST_VARIANCE)
+    inverse = far + inverse_depth_01 * span
+    wide = 1 + (0.5 * (std * span / inverse).square()).clamp_max(MOST_VARIANCE)
     return ((inverse / wide.sqrt() - far) / span).clamp_min(0)
 
 
-def calmed(images: Float[Tensor, "b s 3 h w"], there: Float[Tensor, "b s"]) -> Float[Tensor, "b s 3 h w"]:
+def denoise_if_noisy(images: Float[Tensor, "b s 3 h w"], there: Float[Tensor, "b s"]) -> Float[Tensor, "b s 3 h w"]:
     """Stacks with more noise than ``NOISY`` smoothed, each slice alike: as blurs commute, those are the slices of a smoother
     scene, and the depth is the same."""
     flat = images.flatten(0, 1)
     smooth = gaussian_blur2d(flat, (5, 5), (SMOOTHING_PX, SMOOTHING_PX)).view_as(images)
-    return torch.where(noise_std(images, there)[:, None, None, None, None] > NOISY, smooth, images)
+    return torch.where(estimate_noise_std(images, there)[:, None, None, None, None] > NOISY, smooth, images)
 
 
-def noise_std(
+def estimate_noise_std(
     images: Float[Tensor, "b s 3 h w"], there: Float[Tensor, "b s"], block_px: int = 16
 ) -> Float[Tensor, "b"]:
     """Standard deviation of the noise of the calmest slice, after Immerkaer (CVIU 64, 1996): the mean of a difference that
@@ -382,13 +384,13 @@ def noise_std(
     return math.sqrt(math.pi / 2) * found.amin(1)
 
 
-def sweep_logs(
+def log_sweep_residuals(
     images: Float[Tensor, "s 3 h w"], shown: Float[Tensor, "s h w"], defocus: Defocus, planes: int
 ) -> Float[Tensor, "2 d y x"]:
-    """What :class:`PlaneSweepNet` sees of one stack: :func:`residual_logs` of the planes' residuals in squares."""
-    return residual_logs(unexplained(images, shown, defocus, 0, planes, window_px=SQUARE_PX))
+    """What :class:`PlaneSweepNet` sees of one stack: :func:`log_residuals` of the planes' residuals in squares."""
+    return log_residuals(unexplained(images, shown, defocus, 0, planes, window_px=SQUARE_PX))
 
 
-def residual_logs(residuals: Float[Tensor, "*b d y x"]) -> Float[Tensor, "*b 2 d y x"]:
+def log_residuals(residuals: Float[Tensor, "*b d y x"]) -> Float[Tensor, "*b 2 d y x"]:
     """Logs of residuals, plain and regularised by semi-global matching."""
-    return torch.stack([torch.log(residuals + 4e-6), semi_global(torch.log(residuals + RESIDUAL_FLOOR))], -4)
+    return torch.stack([torch.log(residuals + 4e-6), semi_global_matching(torch.log(residuals + RESIDUAL_FLOOR))], -4)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.errors import InputError, checked_choice, shown
+from sfdfd.errors import InputError, checked_choice, short_repr
 from sfdfd.optics.options import RenderOptions
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class BlurModel:
 
     def __post_init__(self) -> None:
         if not isinstance(self.psf, (str, type(None))):
-            raise InputError(f"psf (optics.psf): expected a name, got {shown(self.psf)}")
+            raise InputError(f"psf (optics.psf): expected a name, got {short_repr(self.psf)}")
         checked_choice(bool(self.linear_light) if self.linear_light is None else self.linear_light,
                        "linear_light (optics.linear_light)", (True, False))  # fmt: skip
         RenderOptions(**self.known())
@@ -68,7 +68,7 @@ class BlurModel:
         more = changes.known() if isinstance(changes, BlurModel) else dict(changes)
         unknown = [key for key in more if key not in BLUR_KEYS]
         if unknown:
-            raise InputError(f"optics: unknown key {shown(unknown[0])}; known are {', '.join(BLUR_KEYS)}")
+            raise InputError(f"optics: unknown key {short_repr(unknown[0])}; known are {', '.join(BLUR_KEYS)}")
         return replace(self, **{key: value for key, value in more.items() if value is not None})
 
     def applied_to(self, renderer: Renderer) -> Renderer:

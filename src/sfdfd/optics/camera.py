@@ -24,7 +24,7 @@ def _one_number(value: torch.Tensor | np.ndarray | np.generic, name: str) -> flo
     if isinstance(value, torch.Tensor) and value.requires_grad:
         raise InputError(
             f"camera.{name}: a camera holds plain numbers and has no gradient; to fit f^2/(2 N p), give the renderer "
-            "aperture=TENSOR, a factor on every blur radius"
+            "blur_factor=TENSOR, a factor on every blur radius"
         )
     if value.size != 1 if isinstance(value, (np.ndarray, np.generic)) else value.numel() != 1:
         raise InputError(f"camera.{name}: expected one number, got shape {tuple(value.shape)}")

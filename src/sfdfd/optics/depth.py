@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["depth_at", "inverse_position"]
+__all__ = ["depth_from_normalized", "normalized_inverse_depth"]
 
 
 def _beside(value: Any, other: Any) -> Any:
@@ -16,7 +16,7 @@ def _beside(value: Any, other: Any) -> Any:
     return value
 
 
-def inverse_position(distance_m: Any, near_m: Any, far_m: Any) -> Any:
+def normalized_inverse_depth(distance_m: Any, near_m: Any, far_m: Any) -> Any:
     """Position of a distance between far (0) and near (1), linear in inverse distance; outside of [0, 1] beyond them.
 
     Args:
@@ -24,7 +24,7 @@ def inverse_position(distance_m: Any, near_m: Any, far_m: Any) -> Any:
         near_m, far_m: metres, numbers or (B,).
 
     Examples:
-        >>> inverse_position(1.0, near_m=0.5, far_m=2.0)
+        >>> normalized_inverse_depth(1.0, near_m=0.5, far_m=2.0)
         0.333...
     """
     near_m, far_m = _beside(near_m, distance_m), _beside(far_m, distance_m)
@@ -32,13 +32,13 @@ def inverse_position(distance_m: Any, near_m: Any, far_m: Any) -> Any:
     return (1 / distance_m - lowest) / (1 / near_m - lowest)
 
 
-def depth_at(position: Any, near_m: Any, far_m: Any) -> Any:
-    """The distance in metres at a position between far (0) and near (1): the inverse of :func:`inverse_position`.
+def depth_from_normalized(inverse_depth_01: Any, near_m: Any, far_m: Any) -> Any:
+    """The distance in metres at a inverse_depth_01 between far (0) and near (1): the inverse of :func:`normalized_inverse_depth`.
 
     Examples:
-        >>> depth_at(1.0, near_m=0.5, far_m=2.0), depth_at(0.0, near_m=0.5, far_m=2.0)
+        >>> depth_from_normalized(1.0, near_m=0.5, far_m=2.0), depth_from_normalized(0.0, near_m=0.5, far_m=2.0)
         (0.5, 2.0)
     """
-    near_m, far_m = _beside(near_m, position), _beside(far_m, position)
+    near_m, far_m = _beside(near_m, inverse_depth_01), _beside(far_m, inverse_depth_01)
     lowest = 1 / far_m
-    return 1 / (lowest + (1 / near_m - lowest) * position)
+    return 1 / (lowest + (1 / near_m - lowest) * inverse_depth_01)

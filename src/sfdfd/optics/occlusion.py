@@ -362,10 +362,10 @@ def _jinc(x: Tensor) -> Tensor:
     if x.dtype == torch.float64:
         x = x.clamp_min(1e-6)
         return 2 * torch.from_numpy(scipy.special.j1(x.numpy())) / x
-    position = x * _TABLE_DENSITY
-    index = position.to(torch.int64)
+    inverse_depth_01 = x * _TABLE_DENSITY
+    index = inverse_depth_01.to(torch.int64)
     table, steps = _jinc_table(1 << (int(index.max()) + 1).bit_length())
-    return torch.addcmul(table[index], position - index, steps[index])
+    return torch.addcmul(table[index], inverse_depth_01 - index, steps[index])
 
 
 _TABLE_DENSITY = 256

@@ -20,7 +20,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.low_rank import spread_light
 from sfdfd.optics.occlusion import render_occlusion
 from sfdfd.optics.options import RenderOptions
-from sfdfd.optics.psf import PSF, floored_size_px
+from sfdfd.optics.psf import PSF, floored_size_px, get_psf
 from sfdfd.optics.windowed import spread_in_window
 from sfdfd.registry import part
 
@@ -35,17 +35,52 @@ Behind = Hidden | Sequence[Hidden]
 
 @runtime_checkable
 class Renderer(Protocol):
-    """AIF + depth + focus distances -> focal stack. Whatever has it can synthesise stacks, train and refine."""
+    """A renderer: AIF + depth + focus distances -> focal stack. It can synthesize stacks, train and refine.
+
+    A class that inherits from this protocol has to define ``options``, ``differentiable`` and ``__call__``; the other members
+    have defaults. Callers ask for capabilities by these names and never look into ``options``.
+    """
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What it was made with, as plain values, for protocols and checkpoints: ``type(renderer)(**options)`` is its like.
-        Where they are there, others read ``psf``, ``sigma_scale`` and ``linear_light`` (the plane sweep), and ``weighting``:
-        if that is "occlusion", refinement gives ``hidden=``, as :class:`DefocusRenderer` takes it."""
+        """The constructor's arguments as plain values, for records and checkpoints: ``type(renderer)(**options)``."""
 
     @property
     def differentiable(self) -> bool:
-        """Whether its stacks have a gradient in depth, so that it can train and refine."""
+        """Whether rendered stacks have a gradient in depth. Training and refinement need it."""
+
+    @property
+    def models_occlusion(self) -> bool:
+        """Whether near surfaces hide far ones, so that ``hidden`` surfaces can be given."""
+        return False
+
+    @property
+    def linear_light(self) -> bool:
+        """Whether linear light is blurred, and not sRGB codes."""
+        return False
+
+    @property
+    def psf(self) -> PSF:
+        """The family of point spread functions."""
+        return get_psf("gaussian")
+
+    @property
+    def sigma_scale(self) -> float:
+        """Standard deviation of a Gaussian PSF over the blur radius."""
+        return 0.5
+
+    @property
+    def has_draft(self) -> bool:
+        """Whether :meth:`draft` is faster than the renderer itself."""
+        return False
+
+    def draft(self) -> Renderer:
+        """Return a faster, coarser renderer of the same physics, or the renderer itself."""
+        return self
+
+    def with_options(self, **changes: Any) -> Renderer:
+        """Return a renderer of this type with some options replaced."""
+        return type(self)(**{**self.options, **changes})
 
     def __call__(
         self,
@@ -54,9 +89,19 @@ class Renderer(Protocol):
         focus_distances_m: Float[Tensor, "b s"] | Float[Tensor, "s"],
         camera: Camera | Sequence[Camera],
         *,
-        aperture: float | Float[Tensor, "b"] = 1.0,
+        blur_factor: float | Float[Tensor, "b"] = 1.0,
+        hidden: Behind | None = None,
     ) -> Float[Tensor, "b s 3 h w"]:
-        """Render; ``aperture`` is a factor on every blur radius."""
+        """Render the focal stack.
+
+        Args:
+            aif: (B,3,H,W) in [0, 1].
+            depth_m: (B,H,W) in metres.
+            focus_distances_m: (S,) or (B,S) in metres.
+            camera: one, or one per sample.
+            blur_factor: factor on every blur radius, a number or (B,).
+            hidden: surfaces behind the visible one; only where :attr:`models_occlusion`.
+        """
 
 
 def without_channel(depth_m: Tensor) -> Float[Tensor, "b h w"]:
@@ -111,7 +156,7 @@ def render_focal_stack(
     focus_distances_m: Float[Tensor, "b s"] | Float[Tensor, "s"],
     camera: Camera | Sequence[Camera],
     *,
-    aperture: float | Float[Tensor, "b"] = 1.0,
+    blur_factor: float | Float[Tensor, "b"] = 1.0,
     hidden: Behind | None = None,
     sigma_scale: float = 1.0,
     weighting: str = "source",
@@ -145,7 +190,7 @@ def render_focal_stack(
         depth_m: (B,H,W) or (B,1,H,W) depth in metres, > 0, finite or inf.
         focus_distances_m: (S,) or (B,S) focus distances in metres, > focal length; inf is allowed.
         camera: :class:`Camera` of these pixels, or one per sample.
-        aperture: factor on every blur radius, > 0: a number, or (B,), in which the stack is differentiable.
+        blur_factor: factor on every blur radius, > 0: a number, or (B,), in which the stack is differentiable.
         hidden: a second surface behind the first, for ``weighting="occlusion"``: its colours (B,3,H,W), its depth (B,H,W) in
             metres and how far it is there (B,H,W) in [0, 1]; or several.
         sigma_scale, weighting, psf, method, linear_light, layers, level_px, window_px, smallest_radius_px, copied_radius_px:
@@ -181,7 +226,7 @@ def render_focal_stack(
         smallest_radius_px=smallest_radius_px,
         copied_radius_px=copied_radius_px,
     )
-    return _rendered(aif, depth_m, focus_distances_m, camera, aperture, hidden, options)
+    return _rendered(aif, depth_m, focus_distances_m, camera, blur_factor, hidden, options)
 
 
 def _rendered(
@@ -189,7 +234,7 @@ def _rendered(
     depth_m: Tensor,
     focus_distances_m: Any,
     camera: Any,
-    aperture: Any,
+    blur_factor: Any,
     hidden: Behind | None,
     options: RenderOptions,
 ) -> Tensor:
@@ -200,17 +245,19 @@ def _rendered(
         raise InputError(
             f"render: expected aif (B,3,H,W) and depth_m (B,H,W), got {tuple(aif.shape)} and {tuple(depth_m.shape)}"
         )
-    if not bool((torch.as_tensor(aperture) > 0).all()):
-        raise InputError("aperture: expected positive factors on the blur radii, got one that is zero, negative or NaN")
+    if not bool((torch.as_tensor(blur_factor) > 0).all()):
+        raise InputError(
+            "blur_factor: expected positive factors on the blur radii, got one that is zero, negative or NaN"
+        )
     with torch.autocast(aif.device.type, enabled=False):  # FFTs and inverse depths need full precision
         aif, depth_m, focus_distances_m = (value.to(dtype) for value in (aif, depth_m, focus_distances_m))
         if options.weighting == "occlusion":
-            return _occluded(aif, depth_m, focus_distances_m, camera, aperture, hidden, options)
+            return _occluded(aif, depth_m, focus_distances_m, camera, blur_factor, hidden, options)
         if hidden is not None:
             raise InputError(
                 f"hidden: only weighting=occlusion knows of surfaces behind others, not {options.weighting}"
             )
-        factor = aperture.reshape(-1, 1, 1, 1) if isinstance(aperture, Tensor) else aperture
+        factor = blur_factor.reshape(-1, 1, 1, 1) if isinstance(blur_factor, Tensor) else blur_factor
         return _blurred(aif, defocus_map_px(depth_m, focus_distances_m, camera) * factor, options)
 
 
@@ -219,7 +266,7 @@ def _occluded(
     depth_m: Tensor,
     focus_distances_m: Tensor,
     camera: Any,
-    aperture: Any,
+    blur_factor: Any,
     hidden: Behind | None,
     options: RenderOptions,
 ) -> Tensor:
@@ -227,7 +274,7 @@ def _occluded(
     batch = len(aif)
     cameras = [camera] * batch if isinstance(camera, Camera) else list(camera)
     focus = focus_distances_m.expand(batch, -1) if focus_distances_m.ndim == 1 else focus_distances_m
-    factors = aperture.expand(batch) if isinstance(aperture, Tensor) else [float(aperture)] * batch
+    factors = blur_factor.expand(batch) if isinstance(blur_factor, Tensor) else [float(blur_factor)] * batch
     if len(cameras) != batch or len(focus) != batch:
         raise InputError(f"render: expected a camera and focus distances for each of {batch} samples (camera)")
     if not bool((depth_m.detach() > 0).all()):
@@ -244,7 +291,7 @@ def _occluded(
         cameras[b].blur_radius_px(1.0, focus[b].detach())  # refuses focus distances inside the focal length
         nearest = float(focus[b].detach().min())
         per_inverse = cameras[b].blur_scale_px_m / (1 - cameras[b].focal_length_m / nearest) * float(factor)
-        # whole quarters of octaves: levels stay where they are while an aperture or a focus distance is fitted
+        # whole quarters of octaves: levels stay where they are while a blur factor or a focus distance is fitted
         steps.append(level_px / 2.0 ** (round(4 * math.log2(per_inverse)) / 4))
 
     def accumulated(light: Tensor) -> Tensor:
@@ -398,12 +445,34 @@ class DefocusRenderer(torch.nn.Module):
         self.options = {field.name: getattr(self.checked, field.name) for field in fields(RenderOptions)}
 
     @property
+    def differentiable(self) -> bool:
+        return True
+
+    @property
+    def models_occlusion(self) -> bool:
+        return self.checked.weighting == "occlusion"
+
+    @property
+    def linear_light(self) -> bool:
+        return self.checked.linear_light
+
+    @property
+    def psf(self) -> PSF:
+        return self.checked.family
+
+    @property
     def sigma_scale(self) -> float:
         return self.checked.sigma_scale
 
     @property
-    def differentiable(self) -> bool:
-        return True
+    def has_draft(self) -> bool:
+        return self.checked.method != "draft"
+
+    def draft(self) -> DefocusRenderer:
+        return self.with_options(method="draft")
+
+    def with_options(self, **changes: Any) -> DefocusRenderer:
+        return type(self)(**{**self.options, **changes})
 
     def forward(
         self,
@@ -412,11 +481,11 @@ class DefocusRenderer(torch.nn.Module):
         focus_distances_m: Tensor,
         camera: Camera | Sequence[Camera],
         *,
-        aperture: float | Tensor = 1.0,
+        blur_factor: float | Tensor = 1.0,
         hidden: Behind | None = None,
     ) -> Tensor:
         """(B,3,H,W), (B,H,W), (S,) or (B,S) -> (B,S,3,H,W)."""
-        return _rendered(aif, depth_m, focus_distances_m, camera, aperture, hidden, self.checked)
+        return _rendered(aif, depth_m, focus_distances_m, camera, blur_factor, hidden, self.checked)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value}" for key, value in self.options.items())

@@ -24,7 +24,7 @@ import numpy as np
 
 from sfdfd.errors import InputError
 from sfdfd.measures.exposure import clipped_pixels
-from sfdfd.photographs.lazy_slices import Slices
+from sfdfd.photographs.lazy_slices import LazySlices
 from sfdfd.photographs.registration import MOVED_TOO, Motion, register, residual_px, warped
 from sfdfd.photographs.registration_masks import both, gray_of
 from sfdfd.photographs.warping import drawn, motions, warp
@@ -141,27 +141,27 @@ def estimate_alignment(
     )
 
 
-def align(images: Sequence[Array], alignment: Alignment) -> tuple[Slices, Slices]:
+def align(images: Sequence[Array], alignment: Alignment) -> tuple[LazySlices, LazySlices]:
     """Every slice on the canvas of the reference, made when it is needed.
 
     Returns:
         The slices, of their type, edges repeated where a slice does not reach, and (H,W) bool each: where it does.
     """
-    height, width = images.shape[:2] if isinstance(images, Slices) else images[0].shape[:2]
+    height, width = images.shape[:2] if isinstance(images, LazySlices) else images[0].shape[:2]
     size = height, width
     motion = _motions_of(alignment)
-    aligned = Slices([partial(_moved, images, index, one) for index, one in enumerate(motion)])
-    return aligned, Slices([partial(_reach, one, size) for one in motion])
+    aligned = LazySlices([partial(_moved, images, index, one) for index, one in enumerate(motion)])
+    return aligned, LazySlices([partial(_reach, one, size) for one in motion])
 
 
-def align_clipped(images: Sequence[Array], alignment: Alignment) -> Slices:
+def align_clipped(images: Sequence[Array], alignment: Alignment) -> LazySlices:
     """(H,W,3) bool each, where a slice on the canvas of the reference draws on a clipped pixel; made when needed.
 
     Args:
         images: the slices as they were photographed: resampling brings clipped values below white.
         alignment: of them.
     """
-    return Slices([partial(_moved_clipped, images, index, one) for index, one in enumerate(_motions_of(alignment))])
+    return LazySlices([partial(_moved_clipped, images, index, one) for index, one in enumerate(_motions_of(alignment))])
 
 
 def _moved_clipped(images: Sequence[Array], index: int, motion: tuple[Array, float] | None) -> Array:

@@ -17,7 +17,7 @@ import yaml
 
 from sfdfd.errors import InputError, one_line
 from sfdfd.io.embedded_metadata import carried_exif, encoded_png, write_float_tiff
-from sfdfd.io.files import readable, write_json, written_aside
+from sfdfd.io.files import atomic_write, readable, write_json
 from sfdfd.photographs.align import Alignment, motions
 from sfdfd.photographs.capture import Capture
 from sfdfd.photographs.read import Photographs
@@ -165,7 +165,7 @@ def write_aligned(output_dir: Path, capture: Capture, optics: Mapping[str, Any] 
         shutil.rmtree(target, ignore_errors=True)
         part.replace(target)
         _, encoded = cv2.imencode(".png", capture.common.astype(np.uint8) * 255)
-        with written_aside(output_dir / "valid.png") as picture:
+        with atomic_write(output_dir / "valid.png") as picture:
             picture.write_bytes(encoded.tobytes())
     finally:
         shutil.rmtree(part, ignore_errors=True)

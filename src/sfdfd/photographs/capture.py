@@ -19,15 +19,15 @@ from sfdfd.io.depth_range import depth_range_m
 from sfdfd.io.embedded_metadata import carried_exif
 from sfdfd.io.files import readable
 from sfdfd.io.images import channels_first, to_float, working_size
-from sfdfd.measures.exposure import clipped_pixels, exposure_gains, with_gain
+from sfdfd.measures.exposure import apply_gain, clipped_pixels, exposure_gains
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.photographs.align import Alignment, align, align_clipped, estimate_alignment
 from sfdfd.photographs.blur_scale import BlurScale, camera_for, estimate_blur_scale, scale_std
-from sfdfd.photographs.lazy_slices import Slices
+from sfdfd.photographs.lazy_slices import LazySlices
 from sfdfd.photographs.read import Photographs
 from sfdfd.photographs.slice_files import refuse_identical
-from sfdfd.stack import FocalStack, area_resized
+from sfdfd.stack import FocalStack, resize_area
 
 __all__ = ["Capture", "focus_of_places", "reduced", "reduced_clipped"]
 
@@ -56,8 +56,8 @@ class Capture:
     """
 
     photographs: Photographs
-    covered: Slices
-    clipped: Slices
+    covered: LazySlices
+    clipped: LazySlices
     alignment: Alignment
     aligned: bool
     gains: np.ndarray
@@ -121,7 +121,7 @@ class Capture:
         reaches everywhere."""
         height, width = self.photographs.size
         size = (height, width) if longer_px is None else working_size(height, width, longer_px)
-        images = torch.stack([area_resized(to_float(image), *size) for image in self.photographs.images])
+        images = torch.stack([resize_area(to_float(image), *size) for image in self.photographs.images])
         covered = None
         if not self.common.all():
             covered = torch.stack([torch.from_numpy(reduced(one.astype(np.float32), size)) for one in self.covered])
@@ -242,8 +242,8 @@ class _Registered:
     """Slices on one canvas, of one exposure."""
 
     images: Sequence[np.ndarray]
-    covered: Slices
-    clipped: Slices
+    covered: LazySlices
+    clipped: LazySlices
     alignment: Alignment
     aligned: bool
     gains: np.ndarray
@@ -258,9 +258,9 @@ class _Registered:
         if alignment is None:
             alignment = estimate_alignment(images, photographs.focus_distances_m, model)
         notes, moves = list(alignment.notes), float(alignment.motion_px.max()) > MOTION_LIMIT_PX
-        covered = Slices([np.ones(photographs.size, bool).view] * len(images))  # one memory for all
+        covered = LazySlices([np.ones(photographs.size, bool).view] * len(images))  # one memory for all
         aligned = mode is True or (mode == "auto" and moves)
-        clipped = Slices([partial(_clipped, images, index) for index in range(len(images))])
+        clipped = LazySlices([partial(_clipped, images, index) for index in range(len(images))])
         if aligned:
             clipped = align_clipped(images, alignment)
             images, covered = align(images, alignment)
@@ -272,7 +272,7 @@ class _Registered:
         if exposure:
             gains = exposure_gains(images, alignment.reference, covered)
             if (gains != 1).any():
-                images = Slices([partial(_with_gain, images, index, gain) for index, gain in enumerate(gains)])
+                images = LazySlices([partial(_apply_gain, images, index, gain) for index, gain in enumerate(gains)])
         return cls(images, covered, clipped, alignment, aligned, gains, notes)
 
 
@@ -280,8 +280,8 @@ def _clipped(images: Sequence[np.ndarray], index: int) -> np.ndarray:
     return clipped_pixels(images[index])
 
 
-def _with_gain(images: Sequence[np.ndarray], index: int, gain: np.ndarray) -> np.ndarray:
-    return with_gain(images[index], gain)
+def _apply_gain(images: Sequence[np.ndarray], index: int, gain: np.ndarray) -> np.ndarray:
+    return apply_gain(images[index], gain)
 
 
 def _uncertainty(photographs: Photographs) -> list[str]:

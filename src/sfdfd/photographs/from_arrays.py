@@ -13,17 +13,17 @@ from torch import Tensor
 from sfdfd.errors import InputError, checked_number
 from sfdfd.io.stack_yaml import CAMERA_KEYS, checked_keys
 from sfdfd.optics.camera import Camera
-from sfdfd.photographs.holdout import held_out, remaining
+from sfdfd.photographs.holdout import parse_holdout, remaining
 from sfdfd.photographs.read import Photographs
 from sfdfd.photographs.slice_selection import informative, sharpness, wanted_slices
 from sfdfd.stack import as_images
 
-__all__ = ["photographs_in_memory"]
+__all__ = ["photographs_from_arrays"]
 
 GIVEN = "given in Python"
 
 
-def photographs_in_memory(images: Sequence[Any] | Tensor | np.ndarray, told: Mapping[str, Any]) -> Photographs:
+def photographs_from_arrays(images: Sequence[Any] | Tensor | np.ndarray, told: Mapping[str, Any]) -> Photographs:
     """Take images in memory as the photographs of one stack.
 
     Args:
@@ -49,7 +49,7 @@ def photographs_in_memory(images: Sequence[Any] | Tensor | np.ndarray, told: Map
     bounds = {key: None if key not in known else checked_number(known[key], key) for key in ("near_m", "far_m")}
     if focus is not None and camera["focal_length_m"] is not None:
         Camera(camera["focal_length_m"], 1.0, 1.0).blur_radius_px(1.0, np.asarray(focus))  # inside the focal length?
-    left_out = held_out(known.get("holdout"), len(arrays), focus)
+    left_out = parse_holdout(known.get("holdout"), len(arrays), focus)
     rest = remaining(left_out, len(arrays))
     wanted = min(wanted_slices(known.get("slices", "all"), len(arrays)), len(rest))
     kept = list(rest)

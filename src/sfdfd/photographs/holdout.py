@@ -8,10 +8,10 @@ from typing import Any
 
 from sfdfd.errors import InputError
 
-__all__ = ["held_out", "remaining"]
+__all__ = ["parse_holdout", "remaining"]
 
 
-def held_out(holdout: Any, number: int, focus_distances_m: Sequence[float] | None = None) -> tuple[int, ...]:
+def parse_holdout(holdout: Any, number: int, focus_distances_m: Sequence[float] | None = None) -> tuple[int, ...]:
     """The slices that ``holdout`` names, in ascending order.
 
     Args:
@@ -24,7 +24,7 @@ def held_out(holdout: Any, number: int, focus_distances_m: Sequence[float] | Non
         InputError: no whole numbers, out of range, doubled, or fewer than two slices (or two focus distances) are left.
 
     Example:
-        >>> held_out(2, 5), held_out([3, 1], 5)
+        >>> parse_holdout(2, 5), parse_holdout([3, 1], 5)
         ((1, 3), (1, 3))
     """
     if holdout is None:

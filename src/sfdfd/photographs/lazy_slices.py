@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-__all__ = ["BUDGET_BYTES", "Slices"]
+__all__ = ["BUDGET_BYTES", "LazySlices"]
 
 BUDGET_BYTES = 1000 * 2**20
 """Slices that all together need no more than this are kept once made; else none of them is."""
 
 
-class Slices(Sequence):
+class LazySlices(Sequence):
     """Arrays (or tensors) of one size, each made when it is asked for, and kept where all of them fit into the budget.
 
     All or none: they are read in rounds, one after the other, and of a round that does not fit nothing kept would be there
@@ -50,14 +50,14 @@ class Slices(Sequence):
         """Of each of them."""
         return self[0].shape if self._shape is None else self._shape
 
-    def chosen(self, indices: Sequence[int]) -> Slices:
+    def chosen(self, indices: Sequence[int]) -> LazySlices:
         """These alone, in this order."""
-        return Slices([partial(self.__getitem__, index) for index in indices], self._budget)
+        return LazySlices([partial(self.__getitem__, index) for index in indices], self._budget)
 
-    def mapped(self, function: Callable[[Any], Any]) -> Slices:
+    def mapped(self, function: Callable[[Any], Any]) -> LazySlices:
         """A function of each, made when needed."""
-        return Slices([partial(_applied, function, self, index) for index in range(len(self))], self._budget)
+        return LazySlices([partial(_applied, function, self, index) for index in range(len(self))], self._budget)
 
 
-def _applied(function: Callable[[Any], Any], slices: Slices, index: int) -> Any:
+def _applied(function: Callable[[Any], Any], slices: LazySlices, index: int) -> Any:
     return function(slices[index])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sfdfd.io.files import readable
 from sfdfd.io.images import to_float
-from sfdfd.measures.left_out import Judged, judge, neighbours, render_slice
+from sfdfd.measures.left_out import LeftOutScore, judge, neighbours, render_slice
 from sfdfd.optics.render import Renderer
 from sfdfd.photographs.align import align, estimate_alignment
 from sfdfd.photographs.capture import MOTION_LIMIT_PX, Capture, focus_of_places, reduced
@@ -36,7 +36,7 @@ class LeftOut:
 
     index: int
     focus_distance_m: float | None
-    judged: Judged
+    judged: LeftOutScore
     facts: dict[str, Any]
 
 
@@ -153,7 +153,7 @@ def whole_stack(
         stack,
         images=torch.cat([stack.images, judged], 1)[:, order],
         clipped=clipped if bool(clipped.any()) else None,
-        covered=torch.cat([stack.shown(), torch.stack(covered)[None]], 1)[:, order],
+        covered=torch.cat([stack.coverage(), torch.stack(covered)[None]], 1)[:, order],
         focus_distances_m=torch.cat([stack.focus_distances_m, torch.tensor([focus])], 1)[:, order],
         slice_mask=torch.ones(1, len(order), dtype=torch.bool),
     )

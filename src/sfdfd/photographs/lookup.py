@@ -17,7 +17,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.photographs.read import STACK_KEYS, Photographs, read_photographs
 from sfdfd.scenes.example_stack import example_stack
 
-__all__ = ["example_photographs", "named_photographs"]
+__all__ = ["example_photographs", "find_photographs"]
 
 EXAMPLE = "the example itself"
 SCENE = (0, 2_000_013)
@@ -51,7 +51,7 @@ def example_photographs(height: int = 240, width: int = 320) -> Photographs:
     )
 
 
-def named_photographs(stack: Any, said: Mapping[str, Any]) -> Photographs:
+def find_photographs(stack: Any, said: Mapping[str, Any]) -> Photographs:
     """The photographs in a folder, or the example.
 
     Args:

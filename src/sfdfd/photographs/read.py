@@ -20,8 +20,8 @@ from sfdfd.io.stack_yaml import CAMERA_KEYS, PLAUSIBLE, STACK_KEYS, Description,
 from sfdfd.optics.camera import Camera
 from sfdfd.photographs.file_names import focal_length_in_names
 from sfdfd.photographs.focus_distances import focus_distances, how_to_give_distances
-from sfdfd.photographs.holdout import held_out, remaining
-from sfdfd.photographs.lazy_slices import Slices
+from sfdfd.photographs.holdout import parse_holdout, remaining
+from sfdfd.photographs.lazy_slices import LazySlices
 from sfdfd.photographs.slice_files import read_slices
 from sfdfd.photographs.slice_selection import informative, wanted_slices
 
@@ -85,7 +85,7 @@ class Photographs:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         images = self.images
-        height, width = (images.shape if isinstance(images, Slices) else images[0].shape)[:2]
+        height, width = (images.shape if isinstance(images, LazySlices) else images[0].shape)[:2]
         return height, width
 
     def known_camera(self) -> Camera | None:
@@ -114,7 +114,7 @@ class Photographs:
         return replace(
             self,
             files=tuple(self.files[i] for i in indices),
-            images=images.chosen(indices) if isinstance(images, Slices) else tuple(images[i] for i in indices),
+            images=images.chosen(indices) if isinstance(images, LazySlices) else tuple(images[i] for i in indices),
             focus_distances_m=None if focus is None else tuple(focus[i] for i in indices),
             focus_std_dpt=None if std is None else tuple(std[i] for i in indices),
             facts=tuple(self.facts[i] for i in indices) if self.facts else (),
@@ -145,20 +145,20 @@ def read_photographs(
             principal_point_px ([x, y] of the images as they lie in the folder, from the corner of the first pixel; only in
             ``stack.yaml``), optics (psf, linear_light, weighting, sigma_scale: how the photographs are blurred).
         overrides: the same keys; those that are not None take precedence.
-        holdout: the slices to keep aside, see :func:`sfdfd.photographs.holdout.held_out`; their EXIF is not read.
+        holdout: the slices to keep aside, see :func:`sfdfd.photographs.holdout.parse_holdout`; their EXIF is not read.
         slices: how many are worked on, see :func:`sfdfd.photographs.slice_selection.wanted_slices`.
 
     Raises:
         InputError: naming the file or key and what was expected; also where the EXIF of the photographs disagree.
     """
     said = Description.read(Path(folder), overrides)  # numbers before pixels: what is wrong with them is said at once
-    held_out(holdout, len(said.files))
+    parse_holdout(holdout, len(said.files))
     wanted = wanted_slices(slices, len(said.files))
     read = read_slices(said, judged=wanted < len(said.files))
     said, facts = read.said, read.facts
     focus = focus_distances(said, facts)
     focus_distances_m = None if focus is None else focus.values_m
-    left_out = held_out(holdout, len(said.files), focus_distances_m)
+    left_out = parse_holdout(holdout, len(said.files), focus_distances_m)
     rest = remaining(left_out, len(said.files))
     kept = _chosen(read.sharp, rest, focus_distances_m, wanted)
     if len(kept) < len(rest):

@@ -18,7 +18,7 @@ from sfdfd.io.files import readable
 from sfdfd.io.formats.video import every_frame, picked_frames
 from sfdfd.io.images import LARGEST_PIXELS, read_photograph
 from sfdfd.io.stack_yaml import Description
-from sfdfd.photographs.lazy_slices import Slices
+from sfdfd.photographs.lazy_slices import LazySlices
 from sfdfd.photographs.slice_selection import informative, sharpness
 
 __all__ = ["ReadSlices", "read_slices", "refuse_identical"]
@@ -42,7 +42,7 @@ class ReadSlices:
     """
 
     said: Description
-    images: Slices
+    images: LazySlices
     facts: list[PhotoFacts]
     size: tuple[int, int]
     part: tuple[slice, slice]
@@ -91,7 +91,7 @@ class _Reading:
         facts, shapes: of each.
     """
 
-    images: Slices
+    images: LazySlices
     facts: list[PhotoFacts]
     shapes: list[tuple[int, ...]]
 
@@ -104,7 +104,7 @@ def _read_all(makers: Sequence[Made]) -> _Reading:
         values, facts[index] = makers[index]()
         return values
 
-    images = Slices([partial(image, index) for index in range(len(makers))])
+    images = LazySlices([partial(image, index) for index in range(len(makers))])
     shapes = [image.shape for image in images]
     return _Reading(images, [facts[index] for index in range(len(makers))], shapes)
 
@@ -191,7 +191,7 @@ def _known(first: _Reading, index: int) -> tuple[np.ndarray, PhotoFacts]:
     return first.images[index], first.facts[index]
 
 
-def _of_one_size(said: Description, first: _Reading, notes: list[str]) -> tuple[Slices, tuple[int, int]]:
+def _of_one_size(said: Description, first: _Reading, notes: list[str]) -> tuple[LazySlices, tuple[int, int]]:
     """The slices, cropped about the middle where their sizes differ by a pixel or two, and their common height and width.
 
     Raises:

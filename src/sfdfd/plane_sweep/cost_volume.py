@@ -27,7 +27,16 @@ from sfdfd.optics.psf import PSF, get_psf
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack
 
-__all__ = ["RESIDUAL_FLOOR", "Defocus", "box", "defocus_of", "lit_by_clipped", "semi_global", "sharpest", "unexplained"]
+__all__ = [
+    "RESIDUAL_FLOOR",
+    "Defocus",
+    "box",
+    "defocus_of",
+    "lit_by_clipped",
+    "semi_global_matching",
+    "sharpest",
+    "unexplained",
+]
 
 LARGE_PX = 2**18
 AT_ONCE = 2**27
@@ -62,7 +71,7 @@ def defocus_of(stack: FocalStack, renderer: Renderer) -> Defocus:
     """What a renderer does to a stack; of a renderer without our options the PSF is taken as Gaussian, of codes."""
     options, saturated = renderer.options, stack.saturated()
     return Defocus(
-        stack.blur_at_ends_px(),
+        stack.blur_radii_at_range_px(),
         get_psf(options.get("psf", "gaussian")),
         float(options.get("sigma_scale", 0.5)),
         bool(options.get("linear_light")),
@@ -207,7 +216,7 @@ def sharpest(
     return (torch.softmax(sharpness[:, :, None] + known, 1) * images).sum(1)
 
 
-def semi_global(costs: Float[Tensor, "*b d h w"], step: float = 0.3) -> Float[Tensor, "*b d h w"]:
+def semi_global_matching(costs: Float[Tensor, "*b d h w"], step: float = 0.3) -> Float[Tensor, "*b d h w"]:
     """The mean of the costs' path costs along both axes, both ways (semi-global matching; Hirschmueller, PAMI 2008).
 
     Args:

@@ -14,7 +14,7 @@ from kornia.filters import box_blur
 from torch import Tensor
 
 from sfdfd.optics.render import Renderer
-from sfdfd.refinement.energy import with_gradient
+from sfdfd.refinement.energy import differentiable_renderer
 from sfdfd.stack import FocalStack
 
 __all__ = ["confidence_of", "depth_std_m"]
@@ -53,8 +53,8 @@ def depth_std_m(
     inverse = 1 / depth_m
     span = (1 / stack.near_m - 1 / stack.far_m)[:, None, None]
     step = 0.001 * span
-    shown = stack.shown()
-    renderer = with_gradient(renderer)
+    shown = stack.coverage()
+    renderer = differentiable_renderer(renderer)
 
     def render(u: Tensor) -> Tensor:
         return renderer(aif, 1 / u, stack.focus_distances_m, stack.camera)

@@ -5,7 +5,7 @@
     h_o(x) = w_o rho(x) + (1 - w_o) q rho(x) / (q + rho(x)),   w_o = exp(-beta |I(x+o) - I(x)|)
     rho(x) = sqrt(x^2 + eps^2),   psi(x) = c log(1 + rho(x) / c)
 
-over the position p of inverse depth between far and near, in which blur is linear (and a plane is a plane), the AIF I, and
+over the inverse_depth_01 p of inverse depth between far and near, in which blur is linear (and a plane is a plane), the AIF I, and
 the slopes v of p: total generalised variation (Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 2010), which lets surfaces
 slant for nothing and asks a price for their bends (less eps: slopes of 0 cost nothing). Offsets o of a few lengths along
 both axes: beside a foreground in front of a plain wall, data cannot tell whether a strip of wall colour belongs to the one
@@ -28,14 +28,23 @@ from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 
 from sfdfd.errors import InputError
-from sfdfd.optics.depth import depth_at, inverse_position
+from sfdfd.optics.depth import depth_from_normalized, normalized_inverse_depth
 from sfdfd.optics.render import Renderer
 from sfdfd.plane_sweep.cost_volume import LARGE_PX
-from sfdfd.plane_sweep.sweep import sharpest_slices
+from sfdfd.plane_sweep.sweep import fuse_sharpest_slices
 from sfdfd.refinement.lens import Lens
 from sfdfd.stack import FocalStack
 
-__all__ = ["LEAST_SAID", "Energy", "Priors", "energy_of", "enlarged_to", "priors_for", "start_of", "with_gradient"]
+__all__ = [
+    "LEAST_SAID",
+    "Energy",
+    "Priors",
+    "differentiable_renderer",
+    "energy_of",
+    "enlarged_to",
+    "priors_for",
+    "start_of",
+]
 
 TRUST_SPAN_PX = (3.0, 30.0)
 """Differences in blur over the depth range beyond which the trust in the start changes no more."""
@@ -54,7 +63,7 @@ class Priors:
     """What the energy weighs, and how fast its unknowns move; the values are those for light (occlusion, linear).
 
     Attributes:
-        smoothness: alpha_1, weight of first differences of the position p, less what its slopes explain.
+        smoothness: alpha_1, weight of first differences of the inverse_depth_01 p, less what its slopes explain.
         bending: alpha_2, weight of the differences of the slopes: surfaces continue. 0 for no slopes: p is to be flat.
         offsets: lengths o in pixels.
         early: factor on the smoothness of plain regions at the beginning; it falls to 1 over most of the coarse stage.
@@ -80,7 +89,7 @@ class Priors:
             little light to hold its depth against the priors. It grows with the inverse square of that difference, as what
             the model cannot explain moves a depth the farther the less the blur says of it, and fades to 0 over the last
             stage.
-        least_spread: smallest s.
+        least_std: smallest s.
         unexplained: first quartile of the residuals (of a range of 1) up to which a slice counts in full; 0 where all
             shall; see :meth:`Energy.weigh`.
         ripple_px: difference in blur radius, about, up to which depth is held together across an edge of the AIF, too; 0
@@ -107,7 +116,7 @@ class Priors:
     draft_steps: float = 10
     hidden_px: int = 6
     trust: float = 0.0023
-    least_spread: float = 0.06
+    least_std: float = 0.06
     unexplained: float = 0.0013
     ripple_px: float = 0.3
 
@@ -151,13 +160,13 @@ def enlarged_to(values: Float[Tensor, "b c h w"], like: Tensor) -> Tensor:
 
 
 class Energy:
-    """The energy of a stack at one size, over (position of inverse depth, AIF, lens)."""
+    """The energy of a stack at one size, over (normalized inverse depth, AIF, lens)."""
 
     def __init__(
         self, priors: Priors, stack: FocalStack, renderer: Renderer, start: tuple[Tensor, Tensor] | None = None
     ) -> None:
         self.priors, self.stack, self.renderer, self.start = priors, stack, renderer, start
-        shown = stack.shown()
+        shown = stack.coverage()
         self.weight = (shown / shown.mean((1, 2, 3), keepdim=True).clamp_min(1e-12))[:, :, None]
         self.said: Tensor | float = 1.0
         """(B,S,1,1,1) how much each slice says of the scene, 1 in the mean; see :meth:`weigh`."""
@@ -168,14 +177,14 @@ class Energy:
         self.occludes = renderer.options.get("weighting") == "occlusion"
         self.drafts = False
         """Whether it renders with the draft."""
-        span_px = torch.diff(stack.blur_at_ends_px(), dim=-1).abs().amax((1, 2))
+        span_px = torch.diff(stack.blur_radii_at_range_px(), dim=-1).abs().amax((1, 2))
         self.jump = HIDING_PX / span_px.clamp_min(1e-6)
         self.ripple: Tensor | None = (
             (priors.ripple_px / span_px.clamp_min(1e-6))[:, None, None] if priors.ripple_px else None
         )
         self.trust = priors.trust * (10 / span_px.clamp(*TRUST_SPAN_PX)).square()
 
-    def weigh(self, position: Tensor, aif: Tensor, lens: Lens) -> None:
+    def weigh(self, inverse_depth_01: Tensor, aif: Tensor, lens: Lens) -> None:
         """Let data say the less the more of them an answer leaves unexplained: noise, a lens that the model does not have,
         what moved.
 
@@ -187,13 +196,13 @@ class Energy:
         level = self.priors.unexplained
         if not level:
             return
-        asked, answer = self, (position, aif, lens)
+        asked, answer = self, (inverse_depth_01, aif, lens)
         if aif[0, 0].numel() > LARGE_PX:
             asked = self.halved()
-            answer = asked.reduced(self.depth_m(position), aif, lens)
+            answer = asked.reduced(self.depth_m(inverse_depth_01), aif, lens)
         with torch.no_grad():
             residual = asked.residual(*answer).abs()
-        residual = residual.masked_fill(asked.stack.shown()[:, :, None] < 0.5, torch.nan).flatten(2)
+        residual = residual.masked_fill(asked.stack.coverage()[:, :, None] < 0.5, torch.nan).flatten(2)
         few = residual[..., :: 1 + residual.shape[-1] // 100_000]  # torch.quantile has a largest size
         ordered = few.sort(-1).values  # nan last
         place = (ordered.isfinite().sum(-1, keepdim=True) - 1).clamp_min(0) // 4
@@ -236,7 +245,7 @@ class Energy:
         if self.saturated.any():
             clipped = F.max_pool2d(self.saturated.flatten(0, 1).to(images), 2, ceil_mode=True).bool()
             clipped = clipped.unflatten(0, images.shape[:2])
-        half = Energy(self.priors, stack.scaled(images, _halve(stack.shown()), clipped), self.renderer, start)
+        half = Energy(self.priors, stack.scaled(images, _halve(stack.coverage()), clipped), self.renderer, start)
         half.trust, half.said, half.explained = self.trust, self.said, self.explained
         return half
 
@@ -249,53 +258,53 @@ class Energy:
     def detailed(self, coarse: tuple[Tensor, Tensor, Lens], level: Energy) -> tuple[Tensor, Tensor, Lens]:
         """A coarser level's solution at this size: depth as it is, the AIF with the slices' detail at that depth."""
         images = self.stack.images[:, 0]
-        position = enlarged_to(coarse[0][:, None], images)[:, 0]
-        image = sharpest_slices(self.stack, self.depth_m(position))
+        inverse_depth_01 = enlarged_to(coarse[0][:, None], images)[:, 0]
+        image = fuse_sharpest_slices(self.stack, self.depth_m(inverse_depth_01))
         small = image
         while small.shape[-1] > level.stack.images.shape[-1]:
             small = self.halved_light(small)
         factor = images.shape[-1] / level.stack.images.shape[-1]
-        return position, image + enlarged_to(coarse[1] - small, image), coarse[2].scaled(factor)
+        return inverse_depth_01, image + enlarged_to(coarse[1] - small, image), coarse[2].scaled(factor)
 
     def unknowns(self, depth_m: Tensor, aif: Tensor, lens: Lens) -> tuple[Tensor, Tensor, Lens]:
-        position = inverse_position(depth_m, self.stack.near_m, self.stack.far_m).clamp(0, 1)
-        return position, aif.clone(), lens.clone()
+        inverse_depth_01 = normalized_inverse_depth(depth_m, self.stack.near_m, self.stack.far_m).clamp(0, 1)
+        return inverse_depth_01, aif.clone(), lens.clone()
 
-    def depth_m(self, position: Tensor) -> Tensor:
-        return depth_at(position.clamp(0, 1), self.stack.near_m, self.stack.far_m)
+    def depth_m(self, inverse_depth_01: Tensor) -> Tensor:
+        return depth_from_normalized(inverse_depth_01.clamp(0, 1), self.stack.near_m, self.stack.far_m)
 
-    def render(self, position: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None) -> Tensor:
+    def render(self, inverse_depth_01: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None) -> Tensor:
         focus, camera, factor = self.stack.focus_distances_m, self.stack.camera, lens.blur_factor
-        depth_m = self.depth_m(lens.seen(position))
+        depth_m = self.depth_m(lens.seen(inverse_depth_01))
         known: dict[str, Any] = {}
         if hidden is not None:
-            behind, _ = self.behind(position.detach())
-            cover = (position.detach() - behind > self.jump[:, None, None]).to(aif)
+            behind, _ = self.behind(inverse_depth_01.detach())
+            cover = (inverse_depth_01.detach() - behind > self.jump[:, None, None]).to(aif)
             known = {"hidden": (hidden, self.depth_m(lens.seen(behind).detach()), cover)}
         renderer = self.draft_renderer if self.drafts else self.renderer
-        stack = renderer(aif, depth_m, focus, camera, aperture=factor, **known)
+        stack = renderer(aif, depth_m, focus, camera, blur_factor=factor, **known)
         if "shape" in lens.fitted:
-            gaussian = self.soft_renderer(aif, depth_m, focus, camera, aperture=factor, **known)
+            gaussian = self.soft_renderer(aif, depth_m, focus, camera, blur_factor=factor, **known)
             stack = lens.shaped(stack, gaussian, self.linear)
         return lens.applied(stack)
 
-    def behind(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,H,W) the farthest position within ``hidden_px``, and where it is (indices of flattened pixels)."""
+    def behind(self, inverse_depth_01: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,H,W) the farthest inverse_depth_01 within ``hidden_px``, and where it is (indices of flattened pixels)."""
         reach = self.priors.hidden_px
-        least, index = F.max_pool2d(-position[:, None], 2 * reach + 1, 1, reach, return_indices=True)
+        least, index = F.max_pool2d(-inverse_depth_01[:, None], 2 * reach + 1, 1, reach, return_indices=True)
         return -least[:, 0], index[:, 0]
 
-    def hidden_colours(self, position: Tensor, image: Tensor) -> Tensor | None:
+    def hidden_colours(self, inverse_depth_01: Tensor, image: Tensor) -> Tensor | None:
         """(B,3,H,W) what may lie behind: the colours of the farthest pixels around; None for a renderer that has no such."""
         if not self.occludes:
             return None
-        _, index = self.behind(position)
+        _, index = self.behind(inverse_depth_01)
         colours = image.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, 3, -1)).reshape(image.shape)
         return F.avg_pool2d(colours, 3, 1, 1, count_include_pad=False)
 
     def energy(
         self,
-        position: Tensor,
+        inverse_depth_01: Tensor,
         aif: Tensor,
         lens: Lens,
         ease: float = 0.0,
@@ -304,35 +313,35 @@ class Energy:
         slopes: Tensor | None = None,
     ) -> Tensor:
         """(B,); ``ease`` from 1 to 0 is the share of the beginning's extra smoothness and farness, ``hold`` the share of the
-        trust in the start, ``slopes`` (B,2,H,W) those of position to the right and downwards, 0 if none."""
+        trust in the start, ``slopes`` (B,2,H,W) those of inverse_depth_01 to the right and downwards, 0 if none."""
         priors = self.priors
-        energy = self.misfit(position, aif, lens, hidden).mean((1, 2, 3))
+        energy = self.misfit(inverse_depth_01, aif, lens, hidden).mean((1, 2, 3))
         if self.start is not None and priors.trust:
-            energy = energy + hold * self.trust * self.departure(position)
+            energy = energy + hold * self.trust * self.departure(inverse_depth_01)
         if hidden is not None:
             energy = energy + self.variation(hidden)
-        return energy + self.variation(aif) + self.prior(position, aif, ease, slopes) / self.explained
+        return energy + self.variation(aif) + self.prior(inverse_depth_01, aif, ease, slopes) / self.explained
 
     def residual(
-        self, position: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None
+        self, inverse_depth_01: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None
     ) -> Float[Tensor, "b s 3 h w"]:
         """Rendered less photographed; where a photograph is clipped, what is brighter leaves nothing."""
-        residual = self.render(position, aif, lens, hidden) - self.stack.images
+        residual = self.render(inverse_depth_01, aif, lens, hidden) - self.stack.images
         return torch.where(self.saturated, residual.clamp_max(0.0), residual)
 
     def misfit(
-        self, position: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None
+        self, inverse_depth_01: Tensor, aif: Tensor, lens: Lens, hidden: Tensor | None = None
     ) -> Float[Tensor, "b s h w"]:
         """How badly each pixel of each slice is explained, weighed: the data term before its mean."""
-        residual = self.residual(position, aif, lens, hidden)
+        residual = self.residual(inverse_depth_01, aif, lens, hidden)
         level = self.priors.outlier_level
         return (self.said * self.weight * level * torch.log1p(torch.sqrt(residual * residual + 1e-5) / level)).mean(2)
 
-    def departure(self, position: Tensor) -> Tensor:
-        """(B,) how far the position is from a start that was sure: mean log(1 + ((p - p_0) / s)^2 / 2)."""
+    def departure(self, inverse_depth_01: Tensor) -> Tensor:
+        """(B,) how far the inverse_depth_01 is from a start that was sure: mean log(1 + ((p - p_0) / s)^2 / 2)."""
         assert self.start is not None
         known, spread = self.start
-        return torch.log1p(0.5 * ((position - known) / spread.clamp_min(self.priors.least_spread)).square()).mean(
+        return torch.log1p(0.5 * ((inverse_depth_01 - known) / spread.clamp_min(self.priors.least_std)).square()).mean(
             (1, 2)
         )
 
@@ -353,15 +362,15 @@ class Energy:
         least = -F.max_pool2d(-mean, window_px, 1, window_px // 2)[:, 0]
         return 1 / (1 + (least / level).square())
 
-    def prior(self, position: Tensor, aif: Tensor, ease: float = 0.0, slopes: Tensor | None = None) -> Tensor:
-        """(B,) smoothness of position and its slopes; see the module."""
+    def prior(self, inverse_depth_01: Tensor, aif: Tensor, ease: float = 0.0, slopes: Tensor | None = None) -> Tensor:
+        """(B,) smoothness of inverse_depth_01 and its slopes; see the module."""
         priors, guide = self.priors, aif.detach()
-        plain = ease * self.plainness(guide) if ease else torch.zeros_like(position)
-        energy = priors.farness * (plain * position).mean((1, 2))
+        plain = ease * self.plainness(guide) if ease else torch.zeros_like(inverse_depth_01)
+        energy = priors.farness * (plain * inverse_depth_01).mean((1, 2))
         factor = (1 + (priors.early - 1) * plain) / len(priors.offsets)
         bent_ripple = None if self.ripple is None else BENT_RIPPLE * self.ripple
         for axis, direction in ((-1, 0), (-2, 1)):
-            extent = position.shape[axis]
+            extent = inverse_depth_01.shape[axis]
             for offset in priors.offsets:
                 if offset >= extent:
                     continue
@@ -373,7 +382,7 @@ class Energy:
                 length, eps = extent - offset, priors.softness**2
                 bound = torch.exp(-priors.edge_sharpness * step_by(guide).abs().mean(1))
                 weight = factor.narrow(axis, 0, length)
-                first = step_by(position)
+                first = step_by(inverse_depth_01)
                 if slopes is not None:
                     slope = slopes[:, direction]
                     first = first - offset * (slope.narrow(axis, offset, length) + slope.narrow(axis, 0, length)) / 2
@@ -398,10 +407,10 @@ def start_of(
     """A start and its standard deviation as positions of inverse depth, and the deviation of those, to first order. Beside a
     jump a start cannot know on which side of it a pixel lies: there the deviation is half the range within ``BESIDE_PX``."""
     span = (1 / stack.near_m - 1 / stack.far_m)[:, None, None]
-    position = inverse_position(depth_m, stack.near_m, stack.far_m)
+    inverse_depth_01 = normalized_inverse_depth(depth_m, stack.near_m, stack.far_m)
     window = 2 * BESIDE_PX + 1
-    high, low = (sign * F.max_pool2d(sign * position[:, None], window, 1, BESIDE_PX)[:, 0] for sign in (1, -1))
-    return position, torch.maximum(depth_std_m / depth_m.square() / span, (high - low) / 2)
+    high, low = (sign * F.max_pool2d(sign * inverse_depth_01[:, None], window, 1, BESIDE_PX)[:, 0] for sign in (1, -1))
+    return inverse_depth_01, torch.maximum(depth_std_m / depth_m.square() / span, (high - low) / 2)
 
 
 def energy_of(
@@ -409,12 +418,12 @@ def energy_of(
 ) -> Float[Tensor, "b"]:
     """The energy that :class:`Refiner` minimises, of a given answer, without its priors' options changed: (B,)."""
     stack = stack.without_truth().in_full_precision()
-    problem = Energy(priors_for(renderer, {}), stack, with_gradient(renderer))
+    problem = Energy(priors_for(renderer, {}), stack, differentiable_renderer(renderer))
     with torch.no_grad():
         return problem.energy(*problem.unknowns(depth_m, aif, Lens((), *stack.images.shape[:2], like=aif)))
 
 
-def with_gradient(renderer: Renderer) -> Renderer:
+def differentiable_renderer(renderer: Renderer) -> Renderer:
     """The renderer, if it has a gradient in depth.
 
     Raises:

@@ -86,25 +86,28 @@ class Lens:
         twin.values["softness"] = twin.values["softness"] * factor**2
         return twin
 
-    def seen(self, position: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-        """Where the bent surface of focus makes a position blur as if it were."""
+    def seen(self, inverse_depth_01: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+        """Where the bent surface of focus makes a inverse_depth_01 blur as if it were."""
         if "curvature" not in self.fitted:
-            return position
-        return position + self.values["curvature"][:, None, None] * _rho_squared(position)
+            return inverse_depth_01
+        return inverse_depth_01 + self.values["curvature"][:, None, None] * _rho_squared(inverse_depth_01)
 
-    def bent(self, position: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-        """Hands over to the curvature what most of the scene bends by, and returns the position without it; what the slices
+    def bent(self, inverse_depth_01: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+        """Hands over to the curvature what most of the scene bends by, and returns the inverse_depth_01 without it; what the slices
         show stays the same.
 
         The median of second differences over an eighth of the image, over those of rho^2: a plane has none.
         """
         if "curvature" not in self.fitted:
-            return position
-        offset = max(min(position.shape[-2:]) // 8, 1)
-        measured, unit = (_second(one, offset) for one in (position, _rho_squared(position).expand_as(position)))
+            return inverse_depth_01
+        offset = max(min(inverse_depth_01.shape[-2:]) // 8, 1)
+        measured, unit = (
+            _second(one, offset)
+            for one in (inverse_depth_01, _rho_squared(inverse_depth_01).expand_as(inverse_depth_01))
+        )
         change = (measured / unit.clamp_min(1e-9)).median(1).values
         self.values["curvature"] = self.values["curvature"] + change
-        return position - change[:, None, None] * _rho_squared(position)
+        return inverse_depth_01 - change[:, None, None] * _rho_squared(inverse_depth_01)
 
     def shaped(
         self, disc: Float[Tensor, "b s 3 h w"], gaussian: Float[Tensor, "b s 3 h w"], linear_light: bool
@@ -175,10 +178,13 @@ def _shifted(stack: Tensor, shift: Float[Tensor, "b s 3"]) -> Tensor:
     return moved.unflatten(0, (batch, slices))
 
 
-def _rho_squared(position: Tensor) -> Tensor:
+def _rho_squared(inverse_depth_01: Tensor) -> Tensor:
     """(1,H,W) squared distance from the middle, 1 in the corners."""
-    height, width = position.shape[-2:]
-    y, x = ((torch.arange(n, device=position.device, dtype=position.dtype) + 0.5 - n / 2) for n in (height, width))
+    height, width = inverse_depth_01.shape[-2:]
+    y, x = (
+        (torch.arange(n, device=inverse_depth_01.device, dtype=inverse_depth_01.dtype) + 0.5 - n / 2)
+        for n in (height, width)
+    )
     return ((y[:, None].square() + x.square()) / (height**2 / 4 + width**2 / 4))[None]
 
 

@@ -20,7 +20,11 @@ PER_SLICE = ("shift", "exposure")
 
 @torch.no_grad()
 def lens_std(
-    problem: Energy, position: Float[Tensor, "b h w"], aif: Float[Tensor, "b 3 h w"], lens: Lens, hidden: Tensor | None
+    problem: Energy,
+    inverse_depth_01: Float[Tensor, "b h w"],
+    aif: Float[Tensor, "b 3 h w"],
+    lens: Lens,
+    hidden: Tensor | None,
 ) -> dict[str, Tensor]:
     """Standard errors of what was fitted, shaped as ``lens.values``, with depth and AIF as they are.
 
@@ -33,7 +37,7 @@ def lens_std(
         return {}
 
     def tiles(values: Lens) -> Tensor:
-        return F.adaptive_avg_pool2d(problem.misfit(position, aif, values, hidden), TILES).flatten(2)
+        return F.adaptive_avg_pool2d(problem.misfit(inverse_depth_01, aif, values, hidden), TILES).flatten(2)
 
     found, at = {}, tiles(lens)
     for name in lens.fitted:

@@ -1,7 +1,7 @@
 """Refinement of one scene: depth and all-in-focus image by gradient descent through the renderer.
 
 The network's teacher, applied to one stack until the time is up: predict -> render -> compare, with a start (a plane sweep's
-or a network's) in the place of the prediction. Minimised is :class:`sfdfd.refinement.energy.Energy`. The position of inverse
+or a network's) in the place of the prediction. Minimised is :class:`sfdfd.refinement.energy.Energy`. The inverse_depth_01 of inverse
 depth is a sum of images of 1, 1/2, ... 1/32 of the size and Adam moves all of them, so that plain regions move as a whole.
 Coarse to fine: much of the way is gone on images of half the size, where a step costs a quarter, if the blur is wide enough
 to be seen there (docs/refinement.md).
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sfdfd.errors import InputError, checked_number, checked_whole
 from sfdfd.optics.render import Renderer
-from sfdfd.refinement.energy import Energy, Priors, enlarged_to, priors_for, start_of, with_gradient
+from sfdfd.refinement.energy import Energy, Priors, differentiable_renderer, enlarged_to, priors_for, start_of
 from sfdfd.refinement.lens import Lens, check_fitted
 from sfdfd.refinement.lens_uncertainty import lens_std
 from sfdfd.stack import FocalStack, full_precision
@@ -151,13 +151,13 @@ class Refiner:
             return Refinement(depth_m, aif, torch.ones_like(stack.near_m), math.nan, math.nan, 0, 0.0)
         priors = priors_for(renderer, self.priors)
         start = None if depth_std_m is None else start_of(stack, depth_m, depth_std_m)
-        problem = Energy(priors, stack.without_truth(), with_gradient(renderer), start)
+        problem = Energy(priors, stack.without_truth(), differentiable_renderer(renderer), start)
         fitted = {*self.fit, "k"} if fit_blur else self.fit
         unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], like=aif))
         last = sum(priors.coarse_share > 0 and min(aif.shape[-2:]) >= smallest for smallest in (96, 320))
         begun_s = time.monotonic()
         problem.weigh(*unknown)
-        wide_px = float(stack.blur_at_ends_px().abs().max())
+        wide_px = float(stack.blur_radii_at_range_px().abs().max())
         narrow = sum(wide_px < priors.coarse_px * 2**size for size in range(1, last + 1))
         clock = _Clock(self.seconds, self.steps, spent_s + time.monotonic() - begun_s, priors, last, narrow)
         levels = [problem]
@@ -165,9 +165,9 @@ class Refiner:
             levels.insert(0, levels[0].halved())
         best, variables, hidden, slopes, interrupted = _Best(), unknown, None, None, False
 
-        def told(share: float, position: Tensor, energy: float) -> None:
+        def told(share: float, inverse_depth_01: Tensor, energy: float) -> None:
             if self.watch is not None:
-                self.watch(position)
+                self.watch(inverse_depth_01)
             if progress is not None:
                 progress(share, clock.steps, energy)
 
@@ -213,25 +213,25 @@ class Refiner:
                         group["lr"] *= min(1.0, (clock.level_steps + 1) / group["warming"])
                     optimizer.zero_grad(set_to_none=True)
                     with torch.enable_grad():
-                        position = pyramid.position()
+                        inverse_depth_01 = pyramid.inverse_depth_01()
                         ease = max(0.0, 1 - local / 0.8) if number == clock.first and not final else 0.0
                         hold = 1 - local if final and level is problem else 1.0
                         slopes = None if slanted is None else slanted.values()
-                        energy = level.energy(position, image, lens, ease, hidden, hold, slopes)
+                        energy = level.energy(inverse_depth_01, image, lens, ease, hidden, hold, slopes)
                         energy.sum().backward()
                     if level is problem and not level.drafts:
-                        best.offer(energy.detach(), (position.detach(), image.detach(), lens))
+                        best.offer(energy.detach(), (inverse_depth_01.detach(), image.detach(), lens))
                     optimizer.step()
                     pyramid.into_range()
                     lens.into_range()
                     if clock.steps % BENT_EVERY == 0:
-                        pyramid.move_to(lens.bent(pyramid.position().detach()))
+                        pyramid.move_to(lens.bent(pyramid.inverse_depth_01().detach()))
                     clock.step()
-                    told(share, position.detach(), float(energy.detach().mean()))
+                    told(share, inverse_depth_01.detach(), float(energy.detach().mean()))
             except KeyboardInterrupt:
                 interrupted = True
             level.drafts = False
-            variables = (pyramid.position().detach(), image.detach(), lens.clone())
+            variables = (pyramid.inverse_depth_01().detach(), image.detach(), lens.clone())
             slopes = None if slanted is None else slanted.values().detach()
         # images too large for the time stay at half the size, and where somebody waits
         level = levels[max(reached, last - 1)] if interrupted or clock.ends_with(reached) else problem
@@ -244,15 +244,15 @@ class Refiner:
             first = level.energy(*begun)
             worse = best.offer(first, begun)
             assert best.energy is not None
-            energy, (position, image, lens) = best.energy, best.variables
+            energy, (inverse_depth_01, image, lens) = best.energy, best.variables
             if level is not problem:
-                position, image, lens = problem.detailed(best.variables, level)
-                position, image = chosen(worse, unknown[0], position), chosen(worse, unknown[1], image)
-            shown = problem.render(position, image, lens, hidden)
+                inverse_depth_01, image, lens = problem.detailed(best.variables, level)
+                inverse_depth_01, image = chosen(worse, unknown[0], inverse_depth_01), chosen(worse, unknown[1], image)
+            shown = problem.render(inverse_depth_01, image, lens, hidden)
             errors = lens_std(level, *best.variables, hidden)
             std = lens.with_errors(errors, problem.stack.images.shape[-1] / level.stack.images.shape[-1])
         return Refinement(
-            depth_m=problem.depth_m(position),
+            depth_m=problem.depth_m(inverse_depth_01),
             aif=image.clamp(0, 1),
             blur_factor=lens.blur_factor,
             objective_start=float(first.mean()),
@@ -361,43 +361,45 @@ class _Best:
 
     def offer(self, energy: Tensor, variables: tuple[Tensor, Tensor, Lens]) -> Bool[Tensor, "b"]:
         """Which samples this answer is the best of so far."""
-        position, image, lens = variables
+        inverse_depth_01, image, lens = variables
         if self.energy is None:
-            self.energy, self.variables = energy, (position.clone(), image.clone(), lens.clone())
+            self.energy, self.variables = energy, (inverse_depth_01.clone(), image.clone(), lens.clone())
             return torch.ones_like(energy, dtype=torch.bool)
         wins = energy <= self.energy
         kept = self.variables[2]
         kept.values = {key: chosen(wins, lens.values[key].detach(), old) for key, old in kept.values.items()}
         self.energy = torch.where(wins, energy, self.energy)
-        self.variables = chosen(wins, position, self.variables[0]), chosen(wins, image, self.variables[1]), kept
+        self.variables = chosen(wins, inverse_depth_01, self.variables[0]), chosen(wins, image, self.variables[1]), kept
         return wins
 
 
 class _Slopes:
-    """Slopes (B,2,H,W) of a position, from those at another size (0 where there are none), as pyramids."""
+    """Slopes (B,2,H,W) of a inverse_depth_01, from those at another size (0 where there are none), as pyramids."""
 
-    def __init__(self, before: Tensor | None, position: Float[Tensor, "b h w"], count: int) -> None:
+    def __init__(self, before: Tensor | None, inverse_depth_01: Float[Tensor, "b h w"], count: int) -> None:
         if before is None:
-            start = position.new_zeros(position.shape[0], 2, *position.shape[1:])
+            start = inverse_depth_01.new_zeros(inverse_depth_01.shape[0], 2, *inverse_depth_01.shape[1:])
         else:
-            start = enlarged_to(before.detach(), position[:, None]) * (before.shape[-1] / position.shape[-1])
+            start = enlarged_to(before.detach(), inverse_depth_01[:, None]) * (
+                before.shape[-1] / inverse_depth_01.shape[-1]
+            )
         self.pyramids = [_Pyramid(start[:, direction], count) for direction in (0, 1)]
         self.images = [image for pyramid in self.pyramids for image in pyramid.images]
 
     def values(self) -> Tensor:
-        return torch.stack([pyramid.position() for pyramid in self.pyramids], 1)
+        return torch.stack([pyramid.inverse_depth_01() for pyramid in self.pyramids], 1)
 
 
 class _Pyramid:
     """Position (B,H,W) as a sum of images, each of half the size of the one before."""
 
-    def __init__(self, position: Float[Tensor, "b h w"], count: int) -> None:
-        height, width = position.shape[-2:]
+    def __init__(self, inverse_depth_01: Float[Tensor, "b h w"], count: int) -> None:
+        height, width = inverse_depth_01.shape[-2:]
         sizes = [(-(-height // 2**k), -(-width // 2**k)) for k in range(1, count)]
-        rest = [position.new_zeros(position.shape[0], 1, *size).requires_grad_() for size in sizes]
-        self.images = [position[:, None].clone().requires_grad_(), *rest]
+        rest = [inverse_depth_01.new_zeros(inverse_depth_01.shape[0], 1, *size).requires_grad_() for size in sizes]
+        self.images = [inverse_depth_01[:, None].clone().requires_grad_(), *rest]
 
-    def position(self) -> Tensor:
+    def inverse_depth_01(self) -> Tensor:
         total = self.images[0]
         for image in self.images[1:]:
             total = total + enlarged_to(image, total)
@@ -406,10 +408,10 @@ class _Pyramid:
     @torch.no_grad()
     def into_range(self) -> None:
         """The finest level takes back what leaves [0, 1]."""
-        position = self.position()
-        self.images[0] += (position.clamp(0, 1) - position)[:, None]
+        inverse_depth_01 = self.inverse_depth_01()
+        self.images[0] += (inverse_depth_01.clamp(0, 1) - inverse_depth_01)[:, None]
 
     @torch.no_grad()
-    def move_to(self, position: Tensor) -> None:
+    def move_to(self, inverse_depth_01: Tensor) -> None:
         """The finest level takes the difference."""
-        self.images[0] += (position - self.position())[:, None]
+        self.images[0] += (inverse_depth_01 - self.inverse_depth_01())[:, None]

@@ -23,7 +23,7 @@ from torch import Tensor
 from sfdfd.errors import InputError
 from sfdfd.io.files import readable
 from sfdfd.io.images import read_image, to_bytes, working_size
-from sfdfd.measures.left_out import FIGURES, Judged
+from sfdfd.measures.left_out import FIGURES, LeftOutScore
 from sfdfd.optics.render import Renderer
 from sfdfd.report.pictures import colour_confidence, colour_defocus, colour_depth, colour_error, shown_range
 from sfdfd.report.refocus import focus_planes, reduced_scene
@@ -97,7 +97,7 @@ def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[
     return rows
 
 
-def left_out_row(title: str, judged: Judged) -> dict[str, Any]:
+def left_out_row(title: str, judged: LeftOutScore) -> dict[str, Any]:
     """A row of a gallery: the slice that was predicted, the photograph, and what differs."""
     difference: Any = (judged.rendered - judged.photograph).abs().mean(0)
     size = working_size(*difference.shape, longer_px=640)
@@ -145,7 +145,7 @@ def viewer(
         row = []
         for distance in focus:
             with torch.no_grad():
-                frame = renderer(aif, depth_m, distance.reshape(1), camera, aperture=aperture)[0, 0]
+                frame = renderer(aif, depth_m, distance.reshape(1), camera, blur_factor=aperture)[0, 0]
             row.append(encoded(_array(frame), largest_px=largest_px, quality=82))
         frames.append(row)
     columns = min(160, depth_m.shape[-1])

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from sfdfd.errors import InputError
-from sfdfd.optics.depth import inverse_position
+from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.optics.render import Renderer
 from sfdfd.report.interchange import require_exr, require_trimesh, write_depth_exr, write_mesh
 from sfdfd.report.portrait import write_portrait
@@ -62,7 +62,7 @@ def write_outputs(folder: Path, predicted: PredictedStack, renderer: Renderer, n
 def relative_position(predicted: PredictedStack) -> Tensor:
     """(H,W) relative depth: 0 in focus in the first slice, 1 in the last."""
     first, last = predicted.focus[0], predicted.focus[-1]
-    return 1 - inverse_position(predicted.full.depth_m[0].cpu(), float(first), float(last)).float()
+    return 1 - normalized_inverse_depth(predicted.full.depth_m[0].cpu(), float(first), float(last)).float()
 
 
 def _exr(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sfdfd.measures.diagnosis import Diagnosis
-from sfdfd.optics.depth import inverse_position
+from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
@@ -47,7 +47,7 @@ def to_rgb(figure: Figure) -> np.ndarray:
 def colour_depth(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
     """(H,W) metres -> (H,W,3) in [0, 1]; linear in inverse depth, perceptually uniform: near is bright
     yellow, far is dark blue."""
-    share = np.clip(inverse_position(depth_m, near_m, far_m), 0, 1)
+    share = np.clip(normalized_inverse_depth(depth_m, near_m, far_m), 0, 1)
     return matplotlib.colormaps[DEPTH_COLOURS](share)[..., :3]
 
 

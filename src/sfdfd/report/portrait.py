@@ -22,7 +22,7 @@ from torch import Tensor
 from sfdfd.io.colour_spaces import srgb_profile
 from sfdfd.io.embedded_metadata import carried_exif
 from sfdfd.io.images import to_bytes
-from sfdfd.optics.depth import inverse_position
+from sfdfd.optics.depth import normalized_inverse_depth
 
 __all__ = ["write_portrait"]
 
@@ -58,7 +58,9 @@ def write_portrait(
     """
     near, far = float(depth_m.min()), float(depth_m.max())
     far = max(far, near * (1 + 1e-6))
-    codes = to_bytes(1 - inverse_position(depth_m.float().cpu(), near, far)).numpy()  # 0 is near: so it is specified
+    codes = to_bytes(
+        1 - normalized_inverse_depth(depth_m.float().cpu(), near, far)
+    ).numpy()  # 0 is near: so it is specified
     file = io.BytesIO()
     Image.fromarray(codes).save(file, "PNG")
     depth_png = file.getvalue()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sfdfd.io.files import write_json
 from sfdfd.io.images import to_bytes, write_image
-from sfdfd.measures.left_out import FIGURES, HOW_TO_READ, Judged, mean_figures
+from sfdfd.measures.left_out import FIGURES, HOW_TO_READ, LeftOutScore, mean_left_out_psnr
 from sfdfd.measures.metrics import psnr
 from sfdfd.optics.render import Renderer
 from sfdfd.report.html import Section, gallery, left_out_row, viewer, write_page
@@ -42,7 +42,7 @@ class LeftOutSlice(Protocol):
     @property
     def index(self) -> int: ...
     @property
-    def judged(self) -> Judged: ...
+    def judged(self) -> LeftOutScore: ...
     @property
     def facts(self) -> dict[str, Any]: ...
 
@@ -70,7 +70,7 @@ def write_prediction(
     assert predicted.full.confidence is not None and small.rendered is not None  # an estimator's answer
     confidence = predicted.full.confidence[0].cpu()
     scale = predicted.camera.blur_scale_px_m / predicted.stack.camera[0].blur_scale_px_m
-    shown = predicted.stack.shown()[:, :, None].expand_as(predicted.stack.images)
+    shown = predicted.stack.coverage()[:, :, None].expand_as(predicted.stack.images)
     facts = {
         **predicted.facts,
         "working_size": list(predicted.stack.images.shape[-2:]),
@@ -132,7 +132,7 @@ def _write_left_out(folder: Path, left_out: Iterable[LeftOutSlice]) -> tuple[dic
         facts.append(one.facts)
         figures.append(one.judged.figures)
         rows.append(left_out_row("{index}, {file}".format(**one.facts), one.judged))
-    return {"left_out": facts, "left_out_mean": mean_figures(figures) if figures else None}, rows
+    return {"left_out": facts, "left_out_mean": mean_left_out_psnr(figures) if figures else None}, rows
 
 
 def _summary(values: Tensor) -> dict[str, float]:

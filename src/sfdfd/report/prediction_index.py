@@ -10,7 +10,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from sfdfd.errors import InputError
-from sfdfd.io.files import readable, written_aside
+from sfdfd.io.files import atomic_write, readable
 from sfdfd.io.images import read_image, to_bytes
 from sfdfd.report.html import Section, write_page
 
@@ -102,7 +102,7 @@ def write_index(
         Section(title="Stacks", text=text, table={"header": list(COLUMNS), "rows": [_cells(row) for row in rows]}),
         Section(title="Pictures", text=["Click for the report of a stack."], rows=galleries),
     ]
-    with written_aside(output_dir / "index.html") as part:
+    with atomic_write(output_dir / "index.html") as part:
         write_page(part, title, sections)
 
 
@@ -126,7 +126,7 @@ def _made(picture: Path, thumbnail: Path) -> bool:
         image = Image.fromarray(to_bytes(read_image(picture)).permute(1, 2, 0).numpy())
         image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
         thumbnail.parent.mkdir(exist_ok=True)
-        with written_aside(thumbnail) as part:
+        with atomic_write(thumbnail) as part:
             image.save(part, "JPEG", quality=85)
     except (InputError, OSError):
         return False

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from sfdfd.io.files import write_json, written_aside
+from sfdfd.io.files import atomic_write, write_json
 from sfdfd.report.pictures import colour_depth
 
 __all__ = ["DEPTH_FILE", "PROGRESS_FILE", "Watch"]
@@ -47,7 +47,7 @@ class Watch:
             inverse = self._position[0].cpu().numpy() + 1e-3
             far, near = np.percentile(inverse, [1, 99])
             shown = colour_depth(1 / inverse, 1 / max(near, far + 1e-3), 1 / far)
-            with written_aside(self.folder / DEPTH_FILE) as part:
+            with atomic_write(self.folder / DEPTH_FILE) as part:
                 Image.fromarray((255 * shown).round().astype(np.uint8)).save(part, "PNG")
             known = energy if math.isfinite(energy) else None
             write_json(self.folder / PROGRESS_FILE, {"share": share, "step": step, "energy": known})

@@ -18,7 +18,7 @@ from sfdfd.errors import InputError, checked_number
 from sfdfd.io.images import read_image, read_npy, to_bytes, working_size
 from sfdfd.measures.left_out import render_slice
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.depth import depth_at
+from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.render import DefocusRenderer, Renderer
 
 __all__ = ["FinishedPrediction", "focus_planes", "reduced_scene", "write_focus_pull"]
@@ -136,12 +136,12 @@ class FinishedPrediction:
         ends = focus[0], focus[-1]
         tensor = torch.from_numpy(depth)
         if relative:
-            tensor = depth_at(1 - tensor, *ends)
+            tensor = depth_from_normalized(1 - tensor, *ends)
         return cls(aif, tensor, camera, renderer, relative, ends)
 
     def distance_at(self, relative_focus: float) -> float:
         """The focus distance, in the unit of ``depth``, of a relative one (0 first slice, 1 last)."""
-        return float(depth_at(1 - relative_focus, *self.ends))
+        return float(depth_from_normalized(1 - relative_focus, *self.ends))
 
     def refocused(self, focus: float, aperture: float, longer_px: int | None = None) -> Float[Tensor, "3 h w"]:
         """The picture, rendered in tiles, so that its memory does not grow with the photograph.
@@ -168,7 +168,7 @@ class FinishedPrediction:
                 f"aperture={aperture:g}: the blur radius would reach {radius:.4g} pixels in a picture of "
                 f"{depth.shape[1]} x {depth.shape[0]}; expected half its longer side at most: give a smaller aperture"
             )
-        return render_slice(self.renderer, aif, depth, focus, camera, aperture=aperture, tile_px=TILE_PX)
+        return render_slice(self.renderer, aif, depth, focus, camera, blur_factor=aperture, tile_px=TILE_PX)
 
 
 def _array(folder: Path, relative: bool) -> np.ndarray:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sfdfd.errors import InputError, checked_whole, one_line
-from sfdfd.runs.command import keep_memory
+from sfdfd.runs.command import configure_allocator
 
 __all__ = ["Spread", "in_order", "spreading"]
 
@@ -58,7 +58,9 @@ def spreading(cluster: Any) -> Iterator[Spread]:
                     env={"OMP_NUM_THREADS": threads}, memory_limit=0,
                 )  # fmt: skip
                 client = Client(made)
-                client.register_worker_callbacks(keep_memory)  # of workers that take the place of lost ones, too
+                client.register_worker_callbacks(
+                    configure_allocator
+                )  # of workers that take the place of lost ones, too
         except (OSError, ValueError, TimeoutError) as error:
             raise InputError(f"cluster={cluster}: no scheduler answers there ({one_line(error)})") from None
         try:

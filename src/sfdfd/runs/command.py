@@ -28,20 +28,20 @@ __all__ = [
     "CONF_DIR",
     "ERROR_FILE",
     "command",
-    "errors_in_words",
+    "configure_allocator",
     "failed_jobs",
     "instantiate",
-    "keep_memory",
+    "is_multirun",
+    "overridden_optics",
     "plain",
+    "print_optics_differences",
     "quoted_path",
+    "reported_errors",
     "resolve_optics",
-    "run_words",
+    "run_name",
     "say",
-    "say_where_optics_differ",
     "seed_everything",
-    "several_jobs",
     "swept_keys",
-    "told_optics",
     "unquoted",
 ]
 
@@ -71,7 +71,7 @@ failed_jobs: list[str] = []
 """The folders of the multirun's jobs that failed, once it has ended (:mod:`sfdfd.runs.comparison`)."""
 
 
-def several_jobs() -> bool:
+def is_multirun() -> bool:
     """Whether this is a job of a multirun."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -79,7 +79,7 @@ def several_jobs() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def run_words() -> dict[str, Any]:
+def run_name() -> dict[str, Any]:
     """What this run is called where many are shown side by side: ``name`` (the experiment and what was varied), ``group``
     (the sweep's folder; None outside a sweep) and ``tags`` (the choices of experiment, data, network and loss)."""
     from hydra.core.hydra_config import HydraConfig
@@ -90,13 +90,13 @@ def run_words() -> dict[str, Any]:
     choices = {key.lstrip("/"): value for key, value in hydra.runtime.choices.items()}
     known = [choices.get(key) for key in ("experiment", "data", "network", "loss")]
     given = [one for one in hydra.overrides.task if not one.startswith(ASIDE)]
-    if several_jobs():
+    if is_multirun():
         varied = swept_keys(Path(hydra.sweep.dir))
         given = [one for one in hydra.overrides.task if one.split("=", 1)[0] in varied] or given
     words = [one.split("=", 1)[-1] if one.startswith("experiment=") else _short(one) for one in given]
     if not any(one.startswith("experiment=") for one in given) and known[0]:
         words.insert(0, known[0])
-    group = Path(hydra.sweep.dir).name if several_jobs() else None
+    group = Path(hydra.sweep.dir).name if is_multirun() else None
     tags = list(dict.fromkeys(str(one)[:64] for one in known if one))  # W&B takes no longer ones
     return {"name": " ".join(words)[:128] or "train", "group": group, "tags": tags}
 
@@ -213,7 +213,7 @@ def _unreadable(override: str, reason: str) -> str:
 
 
 @contextmanager
-def errors_in_words(composing: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def reported_errors(composing: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn what the user can mend into one line and exit code 2; let bugs through. While a config is still being composed,
     of files that are ours, whatever is raised is about the command line."""
     try:
@@ -274,9 +274,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @functools.wraps(function)
         def guarded(config: DictConfig) -> Any:
             begun.append(True)
-            if several_jobs():
+            if is_multirun():
                 return _job(checked, config)
-            with errors_in_words():  # inside Hydra, which would print its own lines first
+            with reported_errors():  # inside Hydra, which would print its own lines first
                 return checked(config)
 
         @functools.wraps(function)
@@ -286,12 +286,12 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             for stream in (sys.stdout, sys.stderr):
                 if hasattr(stream, "reconfigure"):
                     stream.reconfigure(errors="backslashreplace")  # names of files may be no text
-            keep_memory()
+            configure_allocator()
             os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of composing reach us instead of being printed by Hydra
             failed_jobs.clear()
             sys.argv[1:] = _arguments(sys.argv[1:])
             begun.clear()
-            with errors_in_words(lambda: not begun):
+            with reported_errors(lambda: not begun):
                 try:
                     hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
                 except SystemExit as stop:
@@ -306,7 +306,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     return decorate
 
 
-def keep_memory() -> None:
+def configure_allocator() -> None:
     """Let glibc keep a quarter of a gigabyte of what is freed, in pieces of up to 32 MiB: by default they are mapped and
     cleared by the kernel anew as soon as one has been freed at the heap's end (docs/refinement.md). Elsewhere nothing
     happens."""
@@ -390,11 +390,11 @@ def resolve_optics(config: DictConfig) -> None:
 
     if config.data.get("optics") is None:
         return
-    for key, value in common_optics(str(config.data.root), told_optics(config)).items():
+    for key, value in common_optics(str(config.data.root), overridden_optics(config)).items():
         config.optics[key] = value
 
 
-def told_optics(config: DictConfig) -> dict[str, Any]:
+def overridden_optics(config: DictConfig) -> dict[str, Any]:
     """Return what the command line or an optics group says of the blur itself, where the rest follows the data."""
     from omegaconf import OmegaConf
 
@@ -419,7 +419,7 @@ def seed_everything(seed: Any) -> None:
     lightning.seed_everything(checked_whole(seed, "seed", 0, 2**32 - 1), workers=True, verbose=False)
 
 
-def say_where_optics_differ(
+def print_optics_differences(
     camera: Mapping[str, Any] | None,
     model_camera: Mapping[str, Any],
     sigma_scale: float | None = None,

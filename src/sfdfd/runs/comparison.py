@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sfdfd.io.files import written_aside
+from sfdfd.io.files import atomic_write
 from sfdfd.io.run_record import logged
 from sfdfd.runs.command import ASIDE, ERROR_FILE, failed_jobs, swept_keys, unquoted
 
@@ -151,14 +151,14 @@ def write_comparison(rows: list[dict[str, Any]], folder: Path) -> None:
     base = str(folder).rstrip("/") + "/"
     shown = [{**row, "run": row["run"].removeprefix(base)} for row in rows]
     columns = list(shown[0])
-    with written_aside(folder / "comparison.csv") as part, part.open("w", newline="") as file:
+    with atomic_write(folder / "comparison.csv") as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=columns)
         writer.writeheader()
         writer.writerows(shown)
     texts = [columns, *([text(row[column]) for column in columns] for row in shown)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in texts]
     lines.insert(1, "|" + "---|" * len(columns))
-    with written_aside(folder / "comparison.md") as part:
+    with atomic_write(folder / "comparison.md") as part:
         part.write_text("\n".join(lines) + "\n")
     _write_page(rows, texts, folder, base)
     table = Table(title=f"{len(rows)} runs in {folder}")

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from sfdfd.errors import checked_whole
 from sfdfd.scenes.scene import Scene
 from sfdfd.scenes.surfaces import Surface, axis_rotation
-from sfdfd.scenes.textures import TEXTURED, Texture
+from sfdfd.scenes.textures import TEXTURED, SolidTexture
 
 __all__ = ["ProceduralScenes", "make_scene"]
 
@@ -29,7 +29,7 @@ class _Scene:
     light: Array = field(default_factory=lambda: np.array([0.4, -0.8, -0.5]))
     ambient: float = 0.45
 
-    def add(self, kind: str, center, size, texture: Texture, rotation: Array | None = None) -> None:
+    def add(self, kind: str, center, size, texture: SolidTexture, rotation: Array | None = None) -> None:
         rotation = np.eye(3) if rotation is None else rotation
         self.surfaces.append(Surface(np.asarray(center, float), rotation, texture, np.asarray(size, float), kind))
 
@@ -38,7 +38,7 @@ def _object(scene: _Scene, rng: np.random.Generator, x: float, z: float, floor_y
     """Stand one random object on the floor at (x, z); ``world`` turns level coordinates into the camera's."""
     kind = rng.choice(["box", "box", "ellipsoid", "cylinder", "pole"])
     size = scale * np.exp(rng.uniform(-0.5, 0.5, 3))
-    texture = Texture.random(rng, (*TEXTURED, "plain"))
+    texture = SolidTexture.random(rng, (*TEXTURED, "plain"))
     if kind == "pole":
         kind, size = "cylinder", np.array([scale * rng.uniform(0.08, 0.2), scale * rng.uniform(2.0, 4.0), 0.0])
     turn = world @ axis_rotation(1, rng.uniform(0, np.pi))
@@ -73,7 +73,7 @@ def _random_scene(rng: np.random.Generator, near_m: float, far_m: float) -> _Sce
             axis, angle = axis / length, np.arccos(np.clip(normal[1], -1, 1))
             skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
             rotation = np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
-        scene.add("plane", world @ point, np.ones(3), Texture.random(rng, kinds), world @ rotation)
+        scene.add("plane", world @ point, np.ones(3), SolidTexture.random(rng, kinds), world @ rotation)
 
     wall(np.array([0.0, floor_y, 0.0]), up, TEXTURED)
     back = yaw @ np.array([0.0, 0.0, 1.0])
@@ -93,7 +93,7 @@ def _random_scene(rng: np.random.Generator, near_m: float, far_m: float) -> _Sce
             "ellipsoid" if rng.random() < 0.5 else "box",
             [rng.uniform(-0.3, 0.3) * z, rng.uniform(-0.2, 0.2) * z, z],
             z * rng.uniform(0.02, 0.09, 3),
-            Texture.random(rng, TEXTURED),
+            SolidTexture.random(rng, TEXTURED),
             axis_rotation(2, rng.uniform(0, np.pi)) @ axis_rotation(1, rng.uniform(0, np.pi)),
         )
     return scene

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sfdfd.scenes.textures import Texture
+from sfdfd.scenes.textures import SolidTexture
 
 __all__ = ["Surface", "axis_rotation"]
 
@@ -19,7 +19,7 @@ class Surface:
 
     center: Array
     rotation: Array
-    texture: Texture
+    texture: SolidTexture
     size: Array
     kind: str
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import hsv_to_rgb
 from scipy.ndimage import map_coordinates
 
-__all__ = ["TEXTURED", "Texture"]
+__all__ = ["TEXTURED", "SolidTexture"]
 
 Array = np.ndarray
 PERIOD = 64
@@ -34,7 +34,7 @@ def _cell_tone(cell: Array, salt: int) -> Array:
 
 
 @dataclass
-class Texture:
+class SolidTexture:
     """A solid texture: colour as a function of a point on the surface, in metres."""
 
     kind: str
@@ -46,7 +46,7 @@ class Texture:
     contrast: float
 
     @classmethod
-    def random(cls, rng: np.random.Generator, kinds: tuple[str, ...]) -> Texture:
+    def random(cls, rng: np.random.Generator, kinds: tuple[str, ...]) -> SolidTexture:
         hue, value = rng.random(), rng.uniform(0.55, 1.0)
         base = hsv_to_rgb((hue, rng.uniform(0.05, 0.65), value))
         other = hsv_to_rgb(((hue + rng.normal(0, 0.12)) % 1, rng.uniform(0.1, 0.8), value * rng.uniform(0.12, 0.55)))

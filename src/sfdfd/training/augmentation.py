@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfdfd.datasets.sampling import chances_of
+from sfdfd.datasets.sampling import uniforms_for
 from sfdfd.stack import FocalStack
 
 __all__ = ["StackAugmentation"]
@@ -38,9 +38,9 @@ class StackAugmentation(nn.Module):
     def forward(self, stack: FocalStack) -> FocalStack:
         """A new batch of the same scenes; truth, where there is any, moves along. The batch is not padded.
 
-        What is random about a sample comes from ``stack.draw``, from torch's own generator where there is none.
+        What is random about a sample comes from ``stack.random_key``, from torch's own generator where there is none.
         """
-        chances = chances_of(stack.draw, len(stack), "augmentation", 10)
+        chances = uniforms_for(stack.random_key, len(stack), "augmentation", 10)
         moved = FocalStack.collate(
             [self._moved(one, chance) for one, chance in zip(stack, chances.tolist(), strict=True)]
         )

@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sfdfd.errors import checked_number
-from sfdfd.io.files import written_aside
+from sfdfd.io.files import atomic_write
 from sfdfd.optics.render import Renderer
 from sfdfd.report.pictures import overview, to_rgb
 from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training.fsdp import predict_on_all_ranks
-from sfdfd.training.logger_output import tell_alert, tell_pictures
+from sfdfd.training.logger_output import log_alert, log_pictures
 
 __all__ = ["CollapseDetector", "PictureLogger", "RunCheckpoint", "StepProgress"]
 
@@ -172,7 +172,7 @@ class RunCheckpoint(ModelCheckpoint):
         mine = Path(self.dirpath or "") / recorded.name
         if rank_zero_only.rank == 0 and source.resolve() != mine.resolve():  # type: ignore[attr-defined] # Lightning's
             mine.parent.mkdir(parents=True, exist_ok=True)
-            with written_aside(mine) as part:
+            with atomic_write(mine) as part:
                 shutil.copyfile(source, part)
         return mine
 
@@ -212,7 +212,7 @@ class CollapseDetector(lightning.Callback):
                 "camera whose blur stays under a pixel never shows a signal.",
                 category=UserWarning,
             )
-            tell_alert(
+            log_alert(
                 trainer.loggers,
                 "depth has collapsed",
                 f"health/depth_std {float(spread):.2g} after step {trainer.global_step}: the depth map is constant",
@@ -269,11 +269,11 @@ class PictureLogger(lightning.Callback):
         self, trainer: lightning.Trainer, module: Any, index: int, stack: FocalStack, prediction: Prediction
     ) -> None:
         if self.finish is not None:
-            prediction = self.finish(prediction, stack.seen_by(module.camera), module.renderer)
+            prediction = self.finish(prediction, stack.with_camera(module.camera), module.renderer)
         picture = to_rgb(overview(stack, prediction))
         self.folder.mkdir(parents=True, exist_ok=True)
         iio.imwrite(self.folder / f"step_{trainer.global_step:06d}_{stack.name[0] or index}.png", picture)
-        tell_pictures(trainer.loggers, f"scenes/{index}", picture, trainer.global_step)
+        log_pictures(trainer.loggers, f"scenes/{index}", picture, trainer.global_step)
 
 
 class StepProgress(ProgressBar):

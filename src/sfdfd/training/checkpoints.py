@@ -16,14 +16,14 @@ import torch
 
 from sfdfd.errors import InputError, checked_number
 from sfdfd.io.downloads import sha256_of
-from sfdfd.io.files import written_aside
+from sfdfd.io.files import atomic_write
 from sfdfd.io.stack_yaml import OPTICS_KEYS
 from sfdfd.optics.blur_model import PHOTOGRAPH_BLUR
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.registry import parts_of
-from sfdfd.training.loop_position import Place, place_in
+from sfdfd.training.loop_position import LoopPosition, loop_position_of
 from sfdfd.training.module import CONFIG_KEY, DepthFromDefocus
 from sfdfd.training.wandb_artifacts import PREFIX, downloaded
 
@@ -32,17 +32,17 @@ __all__ = [
     "PHOTOGRAPH_OPTICS",
     "PRETRAINED",
     "UNWINDOWED",
-    "checked_place",
+    "checked_loop_position",
     "checkpoint_identity",
     "checkpoint_path",
     "load_checkpoint",
     "load_model",
     "load_run",
-    "own_camera",
+    "load_weights",
+    "model_camera",
     "photograph_optics",
     "resumable",
     "save_weights",
-    "start_from",
 ]
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "weights" / "pretrained.ckpt"
@@ -98,7 +98,7 @@ def save_weights(path: Path, weights: Mapping[str, torch.Tensor], config: Mappin
         'PlaneSweepNet'
     """
     halved = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
-    with written_aside(path) as part:
+    with atomic_write(path) as part:
         torch.save({"state_dict": halved, CONFIG_KEY: config}, part)
 
 
@@ -188,7 +188,7 @@ def load_run(
         known = {key: value for key, value in (preferred or {}).items() if _knows(nodes["renderer"], key)}
         nodes["renderer"] = {**nodes["renderer"], **known, **(optics_overrides or {})}
     parts = {role: _built(node, role, where) for role, node in nodes.items()}
-    module = DepthFromDefocus(**parts, camera=own_camera(config), run_config=config)
+    module = DepthFromDefocus(**parts, camera=model_camera(config), run_config=config)
     module.load_state_dict(content["state_dict"])
     return module.eval()
 
@@ -208,7 +208,7 @@ def _check_fit(shapes: Mapping[str, torch.Size], weights: Mapping[str, torch.Ten
         raise InputError(f"{where}: its weights do not fit its network ({next(iter(found))} is not part of it)")
 
 
-def start_from(module: DepthFromDefocus, weights_path: str) -> None:
+def load_weights(module: DepthFromDefocus, weights_path: str) -> None:
     """Give the module the weights of another run.
 
     Raises:
@@ -219,7 +219,7 @@ def start_from(module: DepthFromDefocus, weights_path: str) -> None:
     module.load_state_dict(weights)
 
 
-def resumable(module: DepthFromDefocus, ckpt_path: str | Path) -> Place:
+def resumable(module: DepthFromDefocus, ckpt_path: str | Path) -> LoopPosition:
     """Where a run can be continued from a checkpoint.
 
     Raises:
@@ -230,17 +230,17 @@ def resumable(module: DepthFromDefocus, ckpt_path: str | Path) -> Place:
     if not content.get("optimizer_states") or "loops" not in content:
         raise InputError(f"{where}: it holds weights alone; start a new run from them: weights_path={ckpt_path}")
     _check_same_network(module, content["state_dict"], where)
-    return checked_place(content, where)
+    return checked_loop_position(content, where)
 
 
-def checked_place(content: dict[str, Any], where: str) -> Place:
+def checked_loop_position(content: dict[str, Any], where: str) -> LoopPosition:
     """Where the run of a checkpoint is.
 
     Raises:
         InputError: its loops are not as Lightning writes them.
     """
     try:
-        place = place_in(content)
+        place = loop_position_of(content)
         if all(type(one) is int and one >= 0 for one in place):
             return place
         reason = str(place)
@@ -255,7 +255,7 @@ def _check_same_network(module: DepthFromDefocus, weights: Mapping[str, torch.Te
         raise InputError(f"{where}: these weights are of another network")
 
 
-def own_camera(config: Mapping[str, Any]) -> Camera | None:
+def model_camera(config: Mapping[str, Any]) -> Camera | None:
     """The model's camera (``optics.camera``) for the images as they come (``data.resize``), where it is not the data's;
     None where the stacks' own cameras hold.
 
@@ -292,7 +292,7 @@ def load_model(
 ) -> tuple[DepthFromDefocus | None, Renderer]:
     """The trained module and its renderer, with what the command line says of the optics; without a checkpoint, none and
     the renderer that the command line names (ours where it names none), with ``DEFAULT_OPTICS``. A network that is told the
-    blur (``needs_defocus``) has no renderer of its own: it takes the one that is named, too.
+    blur (``requires_defocus``) has no renderer of its own: it takes the one that is named, too.
 
     Args:
         checkpoint: a path, "pretrained" (the weights that the package carries), or None.
@@ -312,7 +312,7 @@ def load_model(
         module = load_run(checkpoint, said, preferred)
         return module, module.renderer
     module = load_run(checkpoint, {}, preferred)
-    if getattr(module.network, "needs_defocus", False):
+    if getattr(module.network, "requires_defocus", False):
         return module, _named_renderer(optics, said, preferred)
     return load_model(checkpoint, said, preferred)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sfdfd.errors import InputError, checked_whole, shown
+from sfdfd.errors import InputError, checked_whole, short_repr
 
 __all__ = ["checked_precision", "peak_memory_gib", "pick_device", "use_threads"]
 
@@ -50,7 +50,7 @@ def checked_precision(precision: Any) -> str:
             f"not give; use trainer.precision={name.replace('true', 'mixed')} for half-precision convolutions"
         )
     raise InputError(
-        f"trainer.precision: expected {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {shown(precision)}"
+        f"trainer.precision: expected {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {short_repr(precision)}"
     )
 
 

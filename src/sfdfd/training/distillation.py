@@ -16,70 +16,72 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfdfd.networks.interface import NetworkOutput
-from sfdfd.optics.depth import inverse_position
+from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.optics.psf import GaussianPSF
 from sfdfd.plane_sweep.cost_volume import Defocus
-from sfdfd.training.distillation_samples import Exercise, Lesson, Practice
+from sfdfd.training.distillation_samples import BatchPlan, DistillationSample, ReplayBuffer
 from sfdfd.training.module import CONFIG_KEY
 
 __all__ = ["Distillation", "distillation_terms"]
 
-LEAST_SPREAD = 3e-3
+LEAST_STD = 3e-3
 KNOWN = 0.05
 """Mean error of an image that counts as little."""
 JUMP = 0.04
-"""Of the position of inverse depth between neighbours: a silhouette."""
+"""Of the normalized inverse depth between neighbours: a silhouette."""
 EDGE_PX = 8
 EDGE_WEIGHT = 3.0
 """What a pixel within ``EDGE_PX`` of a silhouette counts beyond the others: there a sweep errs most."""
 
 
-def distillation_terms(output: NetworkOutput, lesson: Lesson, weights: dict[str, float]) -> dict[str, Tensor]:
+def distillation_terms(
+    output: NetworkOutput, lesson: DistillationSample, weights: dict[str, float]
+) -> dict[str, Tensor]:
     """What the answer costs, per image (B,), and the weighted sum as "total". In the sum an image's error e of depth counts
     as log(1 + e / ``KNOWN``): what a stack cannot tell shall not drown what it can.
 
-    log_depth and position are mean absolute errors of log depth (relative errors) and of the position of inverse depth,
+    log_depth and inverse_depth_01 are mean absolute errors of log depth (relative errors) and of the normalized inverse depth,
     weighed by how sure the teacher is and more about silhouettes (:func:`near_silhouettes`); aif the AIF's. Where a network
-    has scores, scores is their :func:`cross_entropy`; where it has a spread alone, spread is |error| / s + log s, the
-    negative log-likelihood of a Laplace distribution of the position, which teaches s alone.
+    has scores, scores is their :func:`cross_entropy`; where it has a std alone, std is |error| / s + log s, the
+    negative log-likelihood of a Laplace distribution of the inverse_depth_01, which teaches s alone.
     """
-    depth_m, aif, spread, scores = output
+    depth_m, aif, std, scores = output
     known, image, sure = lesson.answer
     sure = sure * (1 + EDGE_WEIGHT * near_silhouettes(known))
     sure = sure / sure.mean((1, 2), keepdim=True).clamp_min(1e-6) * lesson.answer.weight.mean((1, 2), keepdim=True)
-    position = inverse_position(depth_m, lesson.near_m, lesson.far_m)
+    inverse_depth_01 = normalized_inverse_depth(depth_m, lesson.near_m, lesson.far_m)
     low, high = (1 / end[:, None, None] for end in (lesson.far_m, lesson.near_m))
-    error = (position - known).abs()
+    error = (inverse_depth_01 - known).abs()
     values = {
         "log_depth": (sure * (torch.log(depth_m * (low + known * (high - low)))).abs()).mean((1, 2)),
-        "position": (sure * error).mean((1, 2)),
+        "inverse_depth_01": (sure * error).mean((1, 2)),
         "aif": (aif - image).abs().mean((1, 2, 3)),
     }
     if scores is not None:
         values["scores"] = cross_entropy(scores, known, sure)
-    elif spread is not None:
-        s = spread.clamp_min(LEAST_SPREAD)
-        values["spread"] = (sure * (error.detach() / s + torch.log(s))).mean((1, 2))
+    elif std is not None:
+        s = std.clamp_min(LEAST_STD)
+        values["std"] = (sure * (error.detach() / s + torch.log(s))).mean((1, 2))
     shares = {
-        key: torch.log(1 + value / KNOWN) if key in ("log_depth", "position") else value
+        key: torch.log(1 + value / KNOWN) if key in ("log_depth", "inverse_depth_01") else value
         for key, value in values.items()
     }
     return {**values, "total": sum(weights[key] * value for key, value in shares.items())}
 
 
-def near_silhouettes(position: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-    """1 within ``EDGE_PX`` of a jump of the position between neighbours, else 0."""
-    maps = position[:, None]
+def near_silhouettes(inverse_depth_01: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+    """1 within ``EDGE_PX`` of a jump of the inverse_depth_01 between neighbours, else 0."""
+    maps = inverse_depth_01[:, None]
     jumps = F.max_pool2d(maps, 3, 1, 1) + F.max_pool2d(-maps, 3, 1, 1) > JUMP
     return F.max_pool2d(jumps.float(), 2 * EDGE_PX + 1, 1, EDGE_PX)[:, 0]
 
 
 def cross_entropy(
-    scores: Float[Tensor, "b d y x"], position: Float[Tensor, "b h w"], sure: Float[Tensor, "b h w"]
+    scores: Float[Tensor, "b d y x"], inverse_depth_01: Float[Tensor, "b h w"], sure: Float[Tensor, "b h w"]
 ) -> Float[Tensor, "b"]:
     """Of scores of D positions at half the size: each pixel is shared by the two positions that its own lies between."""
     planes = torch.arange(scores.shape[1], device=scores.device)[:, None, None]
-    shares = (1 - (position[:, None] * (len(planes) - 1) - planes).abs()).clamp_min(0)
+    shares = (1 - (inverse_depth_01[:, None] * (len(planes) - 1) - planes).abs()).clamp_min(0)
     halves = F.avg_pool2d(torch.cat([shares, sure[:, None]], 1), 2, ceil_mode=True, count_include_pad=False)
     logs = torch.log_softmax(scores, 1)
     return -(halves[:, -1] * (halves[:, :-1] * logs).sum(1)).mean((1, 2))
@@ -89,10 +91,10 @@ class Distillation(lightning.LightningModule):
     """Trains a network on lessons.
 
     Args:
-        network: any; one that ``needs_defocus`` is told the blur and the sweep's costs.
+        network: any; one that ``requires_defocus`` is told the blur and the sweep's costs.
         optimizer: called with the parameters.
         weights: of the terms, see :func:`distillation_terms`.
-        practice: makes the lessons of a batch that is an :class:`sfdfd.training.distillation_samples.Exercise`.
+        practice: makes the lessons of a batch that is an :class:`sfdfd.training.distillation_samples.BatchPlan`.
         warmup_steps, final_lr_share: linear warm-up, then a cosine to this share of the learning rate.
         run_config: what the checkpoint says of itself.
     """
@@ -102,7 +104,7 @@ class Distillation(lightning.LightningModule):
         network: torch.nn.Module,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
         weights: dict[str, float],
-        practice: Practice | None = None,
+        practice: ReplayBuffer | None = None,
         warmup_steps: int = 100,
         final_lr_share: float = 0.02,
         run_config: dict[str, Any] | None = None,
@@ -113,9 +115,9 @@ class Distillation(lightning.LightningModule):
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.run_config = run_config or {}
 
-    def terms(self, lesson: Lesson) -> dict[str, Tensor]:
+    def terms(self, lesson: DistillationSample) -> dict[str, Tensor]:
         known: dict[str, Any] = {}
-        if getattr(self.network, "needs_defocus", False):
+        if getattr(self.network, "requires_defocus", False):
             known = {"defocus": Defocus(lesson.ends_px, GaussianPSF()), "costs": lesson.costs}
         output = self.network(
             lesson.images,
@@ -132,13 +134,15 @@ class Distillation(lightning.LightningModule):
         )
         return distillation_terms(output, lesson, self.weights)
 
-    def transfer_batch_to_device(self, batch: Lesson | Exercise, device: torch.device, dataloader_idx: int) -> Lesson:
-        if isinstance(batch, Exercise):
+    def transfer_batch_to_device(
+        self, batch: DistillationSample | BatchPlan, device: torch.device, dataloader_idx: int
+    ) -> DistillationSample:
+        if isinstance(batch, BatchPlan):
             assert self.practice is not None
             return self.practice(batch, device)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def training_step(self, lesson: Lesson, index: int) -> Tensor:
+    def training_step(self, lesson: DistillationSample, index: int) -> Tensor:
         values = {f"train/{key}": value.mean() for key, value in self.terms(lesson).items()}
         self.log_dict(values, batch_size=len(lesson.images))
         return values["train/total"]

@@ -20,31 +20,31 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from sfdfd.networks.plane_sweep import SQUARE_PX, residual_logs, sweep_logs
+from sfdfd.networks.plane_sweep import SQUARE_PX, log_residuals, log_sweep_residuals
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.depth import depth_at, inverse_position
+from sfdfd.optics.depth import depth_from_normalized, normalized_inverse_depth
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.plane_sweep.cost_volume import Defocus, defocus_of, unexplained
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
-    "Answer",
-    "Exercise",
-    "Exercises",
-    "Lesson",
-    "LessonsOf",
-    "Practice",
-    "Setup",
-    "answer_of",
-    "cut_out",
-    "own_lesson",
-    "packed",
+    "BatchPlan",
+    "BatchPlans",
+    "DistillationSample",
+    "ReplayBuffer",
+    "SampleSetup",
+    "StoredSamples",
+    "TeacherPrediction",
+    "collate_samples",
+    "crop_samples",
+    "pack",
     "photographed",
-    "random_lessons",
-    "random_setup",
-    "together",
-    "unpacked",
+    "random_sample_setup",
+    "random_samples",
+    "sample_from_stack",
+    "teacher_prediction",
+    "unpack",
 ]
 
 SLICES = (2, 3, 4, 5, 5, 5, 6, 8, 10, 12)
@@ -52,21 +52,21 @@ SPAN_PX = (1.0, 25.0)
 """By how many pixels of blur radius near and far lie apart."""
 
 
-class Answer(NamedTuple):
+class TeacherPrediction(NamedTuple):
     """What a teacher says of a stack.
 
     Attributes:
-        position: (H,W) of inverse depth between far (0) and near (1).
+        inverse_depth_01: (H,W) of inverse depth between far (0) and near (1).
         aif: (3,H,W) in [0, 1].
         weight: (H,W) in (0, 1], how sure the teacher is: 1 / (1 + (relative standard deviation / 0.1)^2).
     """
 
-    position: Float[Tensor, "h w"]
+    inverse_depth_01: Float[Tensor, "h w"]
     aif: Float[Tensor, "3 h w"]
     weight: Float[Tensor, "h w"]
 
 
-class Lesson(NamedTuple):
+class DistillationSample(NamedTuple):
     """A stack, what a plane sweep leaves unexplained of it, and its answer; in a batch (B,...) each.
 
     Attributes:
@@ -74,9 +74,9 @@ class Lesson(NamedTuple):
         slice_mask: (S,) true for real slices.
         focus_m: (S,) focus distances in metres.
         ends_px: (S,2) signed blur radius at near and far.
-        costs: (2,D,H/2,W/2) of :func:`sfdfd.networks.plane_sweep.sweep_logs`; D is 0 for networks that need none.
+        costs: (2,D,H/2,W/2) of :func:`sfdfd.networks.plane_sweep.log_sweep_residuals`; D is 0 for networks that need none.
         near_m, far_m: () depth range.
-        answer: position, AIF, weight.
+        answer: inverse_depth_01, AIF, weight.
     """
 
     images: Tensor
@@ -86,9 +86,9 @@ class Lesson(NamedTuple):
     costs: Tensor
     near_m: Tensor
     far_m: Tensor
-    answer: Answer
+    answer: TeacherPrediction
 
-    def cropped(self, size: int, generator: np.random.Generator) -> Lesson:
+    def cropped(self, size: int, generator: np.random.Generator) -> DistillationSample:
         """A random square of it, mirrored, turned and its colours exchanged at random: what stays true.
 
         Args:
@@ -105,23 +105,25 @@ class Lesson(NamedTuple):
                 values = values.flip(axis) if flip else values
             return values.transpose(-1, -2) if turned else values
 
-        position, aif, weight = (moved(value) for value in self.answer)
-        images, answer = moved(self.images)[:, colours], Answer(position, aif[colours], weight)
+        inverse_depth_01, aif, weight = (moved(value) for value in self.answer)
+        images, answer = moved(self.images)[:, colours], TeacherPrediction(inverse_depth_01, aif[colours], weight)
         return self._replace(images=images, costs=moved(self.costs, 2), answer=answer)
 
 
-def answer_of(prediction: Prediction, stack: FocalStack) -> Answer:
+def teacher_prediction(prediction: Prediction, stack: FocalStack) -> TeacherPrediction:
     """The teacher's answer to a batch of one, from its depth, AIF and standard deviation."""
     assert prediction.depth_std_m is not None
     doubt = prediction.depth_std_m[0] / prediction.depth_m[0]
-    position = inverse_position(prediction.depth_m, stack.near_m, stack.far_m)[0]
-    return Answer(position.clamp(0, 1), prediction.aif[0].clamp(0, 1), 1 / (1 + (10 * doubt) ** 2))
+    inverse_depth_01 = normalized_inverse_depth(prediction.depth_m, stack.near_m, stack.far_m)[0]
+    return TeacherPrediction(inverse_depth_01.clamp(0, 1), prediction.aif[0].clamp(0, 1), 1 / (1 + (10 * doubt) ** 2))
 
 
-def own_lesson(stack: FocalStack, answer: Answer, renderer: Renderer, planes: int = 32) -> Lesson:
+def sample_from_stack(
+    stack: FocalStack, answer: TeacherPrediction, renderer: Renderer, planes: int = 32
+) -> DistillationSample:
     """The stack that was answered, as it is; ``planes`` 0: without a sweep."""
     defocus, images = defocus_of(stack, renderer), stack.images[0]
-    costs = sweep_logs(images, stack.shown()[0], defocus, planes) if planes else _no_costs(images)
+    costs = log_sweep_residuals(images, stack.coverage()[0], defocus, planes) if planes else _no_costs(images)
     return _lesson(stack, answer, defocus, costs)
 
 
@@ -129,19 +131,19 @@ def _no_costs(images: Tensor) -> Float[Tensor, "2 0 y x"]:
     return images.new_zeros(2, 0, *(-(-n // 2) for n in images.shape[-2:]))
 
 
-def _lesson(stack: FocalStack, answer: Answer, defocus: Defocus, costs: Tensor) -> Lesson:
-    return Lesson(
+def _lesson(stack: FocalStack, answer: TeacherPrediction, defocus: Defocus, costs: Tensor) -> DistillationSample:
+    return DistillationSample(
         stack.images[0], stack.slice_mask[0], stack.focus_distances_m[0], defocus.ends_px[0], costs,
         stack.near_m[0], stack.far_m[0], answer,
     )  # fmt: skip
 
 
-class Setup(NamedTuple):
+class SampleSetup(NamedTuple):
     """A scene and the camera that shall photograph it; on the CPU.
 
     Attributes:
-        answer: what is seen of the scene: its position and AIF.
-        behind: (N,5,H,W) what surfaces in front hide: colours, position and how far it is there, for N surfaces.
+        answer: what is seen of the scene: its inverse_depth_01 and AIF.
+        behind: (N,5,H,W) what surfaces in front hide: colours, inverse_depth_01 and how far it is there, for N surfaces.
         near_m, far_m, camera, focus_m: depth range, camera, (S,) focus distances.
         renderer: the optics.
         moves_px: (S,2) by how many pixels each slice is misaligned, x and y: a pixel shows what lies that far from it.
@@ -150,7 +152,7 @@ class Setup(NamedTuple):
         seed: of the noise.
     """
 
-    answer: Answer
+    answer: TeacherPrediction
     behind: Float[Tensor, "n 5 h w"]
     near_m: float
     far_m: float
@@ -163,7 +165,7 @@ class Setup(NamedTuple):
     seed: int
 
 
-def random_setup(answers: Sequence[Answer], seed: Sequence[int], size: int = 192) -> Setup:
+def random_sample_setup(answers: Sequence[TeacherPrediction], seed: Sequence[int], size: int = 192) -> SampleSetup:
     """A scene of answers before a random camera: depth range, blur, focus distances, optics, noise, alignment.
 
     One answer is the scene's ground; in front of it stand up to five cut-outs of others (rods, ellipses, polygons, blobs),
@@ -186,12 +188,14 @@ def random_setup(answers: Sequence[Answer], seed: Sequence[int], size: int = 192
     moves_px = torch.from_numpy(g.normal(0, 0.8, (len(focus_m), 2))).float() * float(g.random() < 0.2)
     noise_std = float(np.exp(g.uniform(np.log(0.001), np.log(0.015)))) * float(g.random() < 0.5)
     error = float(np.exp(g.normal(0, 0.1))) if g.random() < 0.15 else 1.0
-    return Setup(
+    return SampleSetup(
         scene, behind, near_m, far_m, camera, focus_m, renderer, moves_px, noise_std, error, int(g.integers(2**31))
     )
 
 
-def random_lessons(setups: Sequence[Setup], planes: int = 32, device: torch.device | str = "cpu") -> list[Lesson]:
+def random_samples(
+    setups: Sequence[SampleSetup], planes: int = 32, device: torch.device | str = "cpu"
+) -> list[DistillationSample]:
     """The lessons that setups are, photographed and swept on a device.
 
     Args:
@@ -203,30 +207,35 @@ def random_lessons(setups: Sequence[Setup], planes: int = 32, device: torch.devi
             images = photographed(setup, device)
             camera = replace(setup.camera, f_number=setup.camera.f_number / setup.error)
             stack = FocalStack.single(images, setup.focus_m, camera, setup.near_m, setup.far_m).to(device)
-            answer = Answer(*(value.to(device) for value in setup.answer))
+            answer = TeacherPrediction(*(value.to(device) for value in setup.answer))
             defocus = defocus_of(stack, setup.renderer)
             lessons.append(_lesson(stack, answer, defocus, _no_costs(images)))
             if planes:
-                costs.append(unexplained(images, stack.shown()[0], defocus, 0, planes, window_px=SQUARE_PX))
+                costs.append(unexplained(images, stack.coverage()[0], defocus, 0, planes, window_px=SQUARE_PX))
         if not planes:
             return lessons
-        logs = residual_logs(torch.stack(costs))
+        logs = log_residuals(torch.stack(costs))
     return [lesson._replace(costs=one) for lesson, one in zip(lessons, logs, strict=True)]
 
 
-def photographed(setup: Setup, device: torch.device | str = "cpu") -> Float[Tensor, "s 3 h w"]:
+def photographed(setup: SampleSetup, device: torch.device | str = "cpu") -> Float[Tensor, "s 3 h w"]:
     """Its slices: misaligned, noisy, of 8 bits. Beyond the border the scene goes on as it ends there."""
-    position, aif, _ = (value.to(device) for value in setup.answer)
+    inverse_depth_01, aif, _ = (value.to(device) for value in setup.answer)
     layers = torch.cat(
-        [torch.cat([aif, position[None], torch.ones_like(position)[None]])[None], setup.behind.to(device)]
+        [
+            torch.cat([aif, inverse_depth_01[None], torch.ones_like(inverse_depth_01)[None]])[None],
+            setup.behind.to(device),
+        ]
     )
     ends_px = _ends_px(setup.camera, setup.focus_m, setup.near_m, setup.far_m)
     margin = 0
     if setup.renderer.options["weighting"] == "occlusion":
-        margin = min(int(ends_px.abs().max()) + 2, min(position.shape) - 1)
+        margin = min(int(ends_px.abs().max()) + 2, min(inverse_depth_01.shape) - 1)
     layers = F.pad(layers, (margin,) * 4, mode="replicate")
     near_m, far_m = (torch.tensor([end], device=device) for end in (setup.near_m, setup.far_m))
-    seen, *behind = ((layer[None, :3], depth_at(layer[None, 3], near_m, far_m), layer[None, 4]) for layer in layers)
+    seen, *behind = (
+        (layer[None, :3], depth_from_normalized(layer[None, 3], near_m, far_m), layer[None, 4]) for layer in layers
+    )
     hidden = {"hidden": behind} if behind else {}
     images = setup.renderer(*seen[:2], setup.focus_m.to(device), setup.camera, **hidden)[0]
     images = images[..., margin : images.shape[-2] - margin, margin : images.shape[-1] - margin]
@@ -249,31 +258,31 @@ def _ends_px(camera: Camera, focus_m: Tensor, near_m: float, far_m: float) -> Fl
 
 
 def _scene(
-    answers: Sequence[Answer], size: int, span_px: float, g: np.random.Generator
-) -> tuple[Answer, Float[Tensor, "n 5 h w"]]:
+    answers: Sequence[TeacherPrediction], size: int, span_px: float, g: np.random.Generator
+) -> tuple[TeacherPrediction, Float[Tensor, "n 5 h w"]]:
     """A ground and what stands in front of it; and what that hides. What lies right behind a surface, by less than a level
     of the renderer, is hidden in every slice and left out."""
 
-    def surface() -> Answer:
+    def surface() -> TeacherPrediction:
         return _surface(answers[int(g.integers(len(answers)))], size, g)
 
     scene, behind = _stretched(surface(), g), []
     for _ in range(int(g.choice((0, 1, 2, 3, 5)))):
         front = _in_front_of(scene, surface(), _silhouette(size, g), g)
-        levels = (front.position - scene.position) * span_px / RenderOptions.level_px
-        behind.append(torch.cat([scene.aif, scene.position[None], ((levels - 1) / 2).clamp(0, 1)[None]]))
+        levels = (front.inverse_depth_01 - scene.inverse_depth_01) * span_px / RenderOptions.level_px
+        behind.append(torch.cat([scene.aif, scene.inverse_depth_01[None], ((levels - 1) / 2).clamp(0, 1)[None]]))
         scene = front
     return scene, torch.stack(behind) if behind else torch.zeros(0, 5, size, size)
 
 
-def _surface(answer: Answer, size: int, g: np.random.Generator) -> Answer:
+def _surface(answer: TeacherPrediction, size: int, g: np.random.Generator) -> TeacherPrediction:
     """A random square of an answer at a random scale, in other colours; sometimes faint, sometimes as a plane."""
-    height, width = answer.position.shape
+    height, width = answer.inverse_depth_01.shape
     side = min(round(size * float(np.exp(g.uniform(np.log(0.6), np.log(1.4))))), height, width)
     top, left = (int(g.integers(0, n - side + 1)) for n in (height, width))
-    both = torch.cat([answer.position[None], answer.aif])[None, :, top : top + side, left : left + side].float()
+    both = torch.cat([answer.inverse_depth_01[None], answer.aif])[None, :, top : top + side, left : left + side].float()
     both = F.interpolate(both, (size, size), mode="bilinear", antialias=True)[0]
-    position, aif = both[0], both[1:].clamp(0, 1)
+    inverse_depth_01, aif = both[0], both[1:].clamp(0, 1)
     aif = aif[torch.from_numpy(g.permutation(3))] ** float(np.exp(g.uniform(-0.5, 0.5))) * float(g.uniform(0.6, 1.0))
     if g.random() < 0.3:  # black, and overexposed
         low, high = float(g.uniform(0, 0.3)), float(g.uniform(0.6, 1))
@@ -283,31 +292,35 @@ def _surface(answer: Answer, size: int, g: np.random.Generator) -> Answer:
         aif = mean + (aif - mean) * float(np.exp(g.uniform(np.log(0.03), 0)))
     if g.random() < 0.3:
         y, x = (torch.linspace(-0.5, 0.5, size) * float(g.normal(0, 0.5)) for _ in range(2))
-        position = position.mean() + y[:, None] + x
-    return Answer(position, aif, torch.ones_like(position))
+        inverse_depth_01 = inverse_depth_01.mean() + y[:, None] + x
+    return TeacherPrediction(inverse_depth_01, aif, torch.ones_like(inverse_depth_01))
 
 
-def _stretched(scene: Answer, g: np.random.Generator) -> Answer:
+def _stretched(scene: TeacherPrediction, g: np.random.Generator) -> TeacherPrediction:
     """Its depths stretched over another part of the range."""
-    position = scene.position
-    low, high = float(position.min()), float(position.max())
+    inverse_depth_01 = scene.inverse_depth_01
+    low, high = float(inverse_depth_01.min()), float(inverse_depth_01.max())
     extent = max(high - low, 0.05)
     whole = extent * float(np.exp(g.uniform(0, 1))) if g.random() < 0.8 else max(1.0, extent)
     start = low - float(g.uniform()) * (whole - extent)
-    return scene._replace(position=((position - start) / whole).clamp(0, 1))
+    return scene._replace(inverse_depth_01=((inverse_depth_01 - start) / whole).clamp(0, 1))
 
 
-def _in_front_of(scene: Answer, surface: Answer, inside_px: Float[Tensor, "h w"], g: np.random.Generator) -> Answer:
+def _in_front_of(
+    scene: TeacherPrediction, surface: TeacherPrediction, inside_px: Float[Tensor, "h w"], g: np.random.Generator
+) -> TeacherPrediction:
     """A surface where ``inside_px`` is positive and the scene lies behind it, its edge as wide as a pixel in the AIF."""
-    least = float(scene.position[inside_px > 0].median()) if bool((inside_px > 0).any()) else 0.0
+    least = float(scene.inverse_depth_01[inside_px > 0].median()) if bool((inside_px > 0).any()) else 0.0
     level = least + float(g.uniform()) ** 1.5 * (1 - least)
-    relief = (surface.position - surface.position.mean()) * float(g.uniform(0, 0.6))
-    position = (level + relief).clamp(0, 1)
-    before = position > scene.position
+    relief = (surface.inverse_depth_01 - surface.inverse_depth_01.mean()) * float(g.uniform(0, 0.6))
+    inverse_depth_01 = (level + relief).clamp(0, 1)
+    before = inverse_depth_01 > scene.inverse_depth_01
     share = (inside_px + 0.5).clamp(0, 1) * before
     there = (inside_px > 0) & before
-    return Answer(
-        torch.where(there, position, scene.position), scene.aif + share * (surface.aif - scene.aif), scene.weight
+    return TeacherPrediction(
+        torch.where(there, inverse_depth_01, scene.inverse_depth_01),
+        scene.aif + share * (surface.aif - scene.aif),
+        scene.weight,
     )
 
 
@@ -367,11 +380,11 @@ def _random_renderer(g: np.random.Generator) -> DefocusRenderer:
     return DefocusRenderer(psf=psf, linear_light=linear, weighting="occlusion")
 
 
-class LessonsOf(Dataset):
+class StoredSamples(Dataset):
     """Lessons that lie in a folder, one file each, cut to one size at random; what is random depends on (seed, index).
 
     Args:
-        files: :func:`packed` lessons, as ``torch.save`` writes them.
+        files: :func:`pack` lessons, as ``torch.save`` writes them.
         length: how many an epoch has: file ``index mod len(files)``, another cut each time.
         size: side of the square.
         seed: of the cuts.
@@ -387,16 +400,16 @@ class LessonsOf(Dataset):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> Lesson:
+    def __getitem__(self, index: int) -> DistillationSample:
         place = (self.first + index) % self.length
-        return cut_out(self.lessons[self.order[place]], self.size, np.random.default_rng([self.seed, place]))
+        return crop_samples(self.lessons[self.order[place]], self.size, np.random.default_rng([self.seed, place]))
 
 
-class Exercise(NamedTuple):
+class BatchPlan(NamedTuple):
     """What one step of training learns from.
 
     Attributes:
-        fresh: the lessons that are new, :func:`packed`, by number.
+        fresh: the lessons that are new, :func:`pack`, by number.
         again: numbers of earlier ones.
         seed: of the cuts.
     """
@@ -406,7 +419,7 @@ class Exercise(NamedTuple):
     seed: list[int]
 
 
-class Exercises(Dataset):
+class BatchPlans(Dataset):
     """Self-made stacks, ``fresh`` new ones for each step and others of the last ``memory`` again; step ``i`` depends on
     (seed, i) alone. They are made where they are asked for: by a loader's workers ahead of the training.
 
@@ -423,7 +436,7 @@ class Exercises(Dataset):
 
     def __init__(
         self,
-        answers: Sequence[Answer],
+        answers: Sequence[TeacherPrediction],
         steps: int,
         first: int,
         fresh: int,
@@ -441,7 +454,7 @@ class Exercises(Dataset):
     def __len__(self) -> int:
         return self.steps  # as many as ever, whatever was made already: Lightning counts from where it stopped
 
-    def __getitem__(self, index: int) -> Exercise:
+    def __getitem__(self, index: int) -> BatchPlan:
         step = self.first + index
         new = range(step * self.fresh, (step + 1) * self.fresh)
         g = np.random.default_rng([self.seed, 1, step])
@@ -449,19 +462,19 @@ class Exercises(Dataset):
         fresh = self.lessons(new)
         if get_worker_info():  # what a worker gives lies in memory that processes share
             fresh = {number: {key: value.cpu() for key, value in one.items()} for number, one in fresh.items()}
-        return Exercise(fresh, again, [self.seed, 2, step])
+        return BatchPlan(fresh, again, [self.seed, 2, step])
 
-    def setup(self, number: int) -> Setup:
-        return random_setup(self.answers, (self.seed, 0, number), self.size)
+    def setup(self, number: int) -> SampleSetup:
+        return random_sample_setup(self.answers, (self.seed, 0, number), self.size)
 
     def lessons(self, numbers: Iterable[int]) -> dict[int, dict[str, Tensor]]:
-        """Those of these numbers, packed, on ``device``."""
+        """Those of these numbers, pack, on ``device``."""
         numbers = list(numbers)
-        made = random_lessons([self.setup(number) for number in numbers], self.planes, self.device)
-        return {number: packed(lesson) for number, lesson in zip(numbers, made, strict=True)}
+        made = random_samples([self.setup(number) for number in numbers], self.planes, self.device)
+        return {number: pack(lesson) for number, lesson in zip(numbers, made, strict=True)}
 
 
-class Practice:
+class ReplayBuffer:
     """Makes a batch of an exercise, and keeps the lessons that may come again.
 
     Args:
@@ -469,11 +482,11 @@ class Practice:
         crop: side of the squares that are cut out, even.
     """
 
-    def __init__(self, exercises: Exercises, crop: int) -> None:
+    def __init__(self, exercises: BatchPlans, crop: int) -> None:
         self.exercises, self.crop = exercises, crop
         self.known: dict[int, dict[str, Tensor]] = {}
 
-    def __call__(self, exercise: Exercise, device: torch.device | str) -> Lesson:
+    def __call__(self, exercise: BatchPlan, device: torch.device | str) -> DistillationSample:
         """A batch, on a device."""
         numbers = [*exercise.fresh, *exercise.again]
         self._keep(exercise.fresh, device)
@@ -483,7 +496,7 @@ class Practice:
         for number in [number for number in self.known if number < oldest]:
             del self.known[number]
         generator = np.random.default_rng(exercise.seed)
-        return together([cut_out(self.known[number], self.crop, generator) for number in numbers])
+        return collate_samples([crop_samples(self.known[number], self.crop, generator) for number in numbers])
 
     def _keep(self, lessons: dict[int, dict[str, Tensor]], device: torch.device | str) -> None:
         """Copied: what processes share is dear."""
@@ -491,9 +504,9 @@ class Practice:
             self.known[number] = {key: value.to(device, copy=True) for key, value in lesson.items()}
 
 
-def packed(lesson: Lesson) -> dict[str, Tensor]:
+def pack(lesson: DistillationSample) -> dict[str, Tensor]:
     """Plain tensors at half precision."""
-    position, aif, weight = lesson.answer
+    inverse_depth_01, aif, weight = lesson.answer
     return {
         "images": (lesson.images * 255).round().byte(),
         "focus_m": lesson.focus_m,
@@ -501,39 +514,39 @@ def packed(lesson: Lesson) -> dict[str, Tensor]:
         "costs": lesson.costs.half(),
         "near_m": lesson.near_m,
         "far_m": lesson.far_m,
-        "position": position.half(),
+        "inverse_depth_01": inverse_depth_01.half(),
         "aif": (aif * 255).round().byte(),
         "weight": weight.half(),
     }
 
 
-def unpacked(values: dict[str, Tensor]) -> Lesson:
-    """The lesson of :func:`packed`."""
+def unpack(values: dict[str, Tensor]) -> DistillationSample:
+    """The lesson of :func:`pack`."""
     return _in_floats(_as_packed(values))
 
 
-def cut_out(values: dict[str, Tensor], size: int, generator: np.random.Generator) -> Lesson:
-    """:meth:`Lesson.cropped` of the lesson of :func:`packed`, before it takes up four times the memory."""
+def crop_samples(values: dict[str, Tensor], size: int, generator: np.random.Generator) -> DistillationSample:
+    """:meth:`DistillationSample.cropped` of the lesson of :func:`pack`, before it takes up four times the memory."""
     return _in_floats(_as_packed(values).cropped(size, generator))
 
 
-def _as_packed(values: dict[str, Tensor]) -> Lesson:
+def _as_packed(values: dict[str, Tensor]) -> DistillationSample:
     """In bytes and halves."""
     images = values["images"]
     there = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    answer = Answer(values["position"], values["aif"], values["weight"])
-    return Lesson(
+    answer = TeacherPrediction(values["inverse_depth_01"], values["aif"], values["weight"])
+    return DistillationSample(
         images, there, values["focus_m"], values["ends_px"], values["costs"], values["near_m"], values["far_m"], answer
     )
 
 
-def _in_floats(lesson: Lesson) -> Lesson:
-    position, aif, weight = lesson.answer
-    answer = Answer(position.float(), aif.float() / 255, weight.float())
+def _in_floats(lesson: DistillationSample) -> DistillationSample:
+    inverse_depth_01, aif, weight = lesson.answer
+    answer = TeacherPrediction(inverse_depth_01.float(), aif.float() / 255, weight.float())
     return lesson._replace(images=lesson.images.float() / 255, costs=lesson.costs.float(), answer=answer)
 
 
-def together(lessons: Sequence[Lesson]) -> Lesson:
+def collate_samples(lessons: Sequence[DistillationSample]) -> DistillationSample:
     """A batch of lessons of one size, slices padded with zeros, focus distances with the last."""
     longest = max(len(one.images) for one in lessons)
 
@@ -547,5 +560,5 @@ def together(lessons: Sequence[Lesson]) -> Lesson:
         [torch.cat([one.focus_m, one.focus_m[-1:].expand(longest - len(one.focus_m))]) for one in lessons]
     )
     columns |= {key: torch.stack([getattr(one, key) for one in lessons]) for key in ("costs", "near_m", "far_m")}
-    answer = Answer(*(torch.stack(values) for values in zip(*(one.answer for one in lessons), strict=True)))
-    return Lesson(**columns, answer=answer)
+    answer = TeacherPrediction(*(torch.stack(values) for values in zip(*(one.answer for one in lessons), strict=True)))
+    return DistillationSample(**columns, answer=answer)

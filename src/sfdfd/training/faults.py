@@ -7,7 +7,7 @@ import re
 
 from sfdfd.errors import one_line
 
-__all__ = ["fault_in_words"]
+__all__ = ["describe_fault"]
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 SIGNS = (
@@ -26,7 +26,7 @@ SIGNS = (
 )
 
 
-def fault_in_words(error: BaseException) -> str | None:
+def describe_fault(error: BaseException) -> str | None:
     """One line on what happened and how to go on, where it is one of these faults; else None."""
     again = "continue with ckpt_path=last and the same output_dir"
     if isinstance(error, OSError) and error.errno in DISK:

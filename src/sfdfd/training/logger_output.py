@@ -14,17 +14,17 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sfdfd.training.loggers import lasting
+from sfdfd.training.loggers import fault_tolerant
 
-__all__ = ["tell_alert", "tell_histogram", "tell_model", "tell_pictures", "tell_table"]
+__all__ = ["log_alert", "log_checkpoint", "log_histogram", "log_pictures", "log_table"]
 
 FRAME, WIDEST_PX = "picture", 900
 """The column of a table that holds a picture, and its largest width."""
 
 
 @rank_zero_only
-@lasting()
-def tell_pictures(loggers: Sequence[Any], key: str, picture: np.ndarray, step: int) -> None:
+@fault_tolerant()
+def log_pictures(loggers: Sequence[Any], key: str, picture: np.ndarray, step: int) -> None:
     """One (H,W,3) uint8 picture."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -34,8 +34,8 @@ def tell_pictures(loggers: Sequence[Any], key: str, picture: np.ndarray, step: i
 
 
 @rank_zero_only
-@lasting()
-def tell_histogram(loggers: Sequence[Any], key: str, counts: np.ndarray, edges: np.ndarray, step: int) -> None:
+@fault_tolerant()
+def log_histogram(loggers: Sequence[Any], key: str, counts: np.ndarray, edges: np.ndarray, step: int) -> None:
     """(N,) counts between (N+1,) edges."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -59,8 +59,8 @@ def tell_histogram(loggers: Sequence[Any], key: str, counts: np.ndarray, edges: 
 
 
 @rank_zero_only
-@lasting()
-def tell_table(
+@fault_tolerant()
+def log_table(
     loggers: Sequence[Any], key: str, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Path], step: int
 ) -> None:
     """A table to sort.
@@ -95,8 +95,8 @@ def tell_table(
 
 
 @rank_zero_only
-@lasting()
-def tell_alert(loggers: Sequence[Any], title: str, text: str, step: int) -> None:
+@fault_tolerant()
+def log_alert(loggers: Sequence[Any], title: str, text: str, step: int) -> None:
     """Something that a person who is elsewhere should know; W&B sends it as the user has set there."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -106,8 +106,8 @@ def tell_alert(loggers: Sequence[Any], title: str, text: str, step: int) -> None
 
 
 @rank_zero_only
-@lasting()
-def tell_model(loggers: Sequence[Any], checkpoint: str | Path, facts: Mapping[str, Any]) -> None:
+@fault_tolerant()
+def log_checkpoint(loggers: Sequence[Any], checkpoint: str | Path, facts: Mapping[str, Any]) -> None:
     """The best checkpoint as W&B's artifact ``model-RUN``, version ``best``, where ``logger.wandb.log_model`` asks for it.
 
     Args:

@@ -18,9 +18,9 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from sfdfd.errors import checked_choice, one_line
-from sfdfd.io.files import written_aside
+from sfdfd.io.files import atomic_write
 
-__all__ = ["ContinuedCSVLogger", "LastingWandbLogger", "lasting", "wandb_logger"]
+__all__ = ["FaultTolerantWandbLogger", "ResumableCSVLogger", "fault_tolerant", "wandb_logger"]
 
 CONFIG_FILE = "config.yaml"
 """Where the configuration of an offline run lies, among the run's files."""
@@ -37,7 +37,7 @@ class _WholeTable(ExperimentWriter):
 
     def rewrite(self, rows: list[dict[str, Any]], fieldnames: list[str]) -> None:
         """The whole file anew."""
-        with written_aside(Path(self.metrics_file_path)) as part, part.open("w", newline="") as file:
+        with atomic_write(Path(self.metrics_file_path)) as part, part.open("w", newline="") as file:
             table = csv.DictWriter(file, fieldnames)
             table.writeheader()
             table.writerows(rows)
@@ -46,7 +46,7 @@ class _WholeTable(ExperimentWriter):
         """What is there is the business of the logger."""
 
 
-class ContinuedCSVLogger(CSVLogger):
+class ResumableCSVLogger(CSVLogger):
     """Lightning's CSVLogger, which deletes the ``metrics.csv`` that it finds, unless the run is continued: then the rows of
     the steps that are not repeated stay.
 
@@ -100,12 +100,12 @@ def _is_before(row: dict[str, str], step: int) -> bool:
         return False
 
 
-class LastingWandbLogger(WandbLogger):
+class FaultTolerantWandbLogger(WandbLogger):
     """Lightning's WandbLogger, which never stops a training: where W&B cannot be reached, or fails later, it says so once
     and goes on, offline or without.
 
     Args:
-        keeps_model: whether the best checkpoint becomes an artifact (:func:`sfdfd.training.logger_output.tell_model`).
+        keeps_model: whether the best checkpoint becomes an artifact (:func:`sfdfd.training.logger_output.log_checkpoint`).
         options: those of :class:`lightning.pytorch.loggers.WandbLogger`.
     """
 
@@ -144,7 +144,7 @@ class LastingWandbLogger(WandbLogger):
             self._id = self._wandb_init["id"] = runs[-1].name.rsplit("-", 1)[1]
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        with lasting():
+        with fault_tolerant():
             super().log_metrics(metrics, step)
 
     @rank_zero_only
@@ -153,7 +153,7 @@ class LastingWandbLogger(WandbLogger):
 
         W&B's own file of an offline run is written seconds later, and nothing of it is there where the run is killed before.
         """
-        with lasting():
+        with fault_tolerant():
             super().log_hyperparams(params)
             if self._wandb_init["mode"] == "offline":
                 self._write_config()
@@ -162,20 +162,20 @@ class LastingWandbLogger(WandbLogger):
         """Write ``files/config.yaml`` in W&B's own form, ``KEY: {value: VALUE}``."""
         folder = Path(str(self.experiment.dir))
         values = {str(key): {"value": value} for key, value in dict(self.experiment.config).items()}
-        with written_aside(folder / CONFIG_FILE) as part:
+        with atomic_write(folder / CONFIG_FILE) as part:
             part.write_text(yaml.safe_dump(values, sort_keys=True, allow_unicode=True), encoding="utf-8")
 
     def save(self) -> None:
-        with lasting():
+        with fault_tolerant():
             super().save()
 
     def finalize(self, status: str) -> None:
-        with lasting():
+        with fault_tolerant():
             super().finalize(status)
 
 
 @contextmanager
-def lasting() -> Iterator[None]:
+def fault_tolerant() -> Iterator[None]:
     """What fails inside is said, and stops nothing."""
     try:
         yield
@@ -187,7 +187,7 @@ def _warn(error: BaseException, what_then: str) -> None:
     rank_zero_warn(f"W&B: {one_line(error) or type(error).__name__}; {what_then}", category=UserWarning)
 
 
-def wandb_logger(save_dir: str, mode: str = "auto", log_model: bool = True, **options: Any) -> LastingWandbLogger:
+def wandb_logger(save_dir: str, mode: str = "auto", log_model: bool = True, **options: Any) -> FaultTolerantWandbLogger:
     """A W&B logger that needs no account, no network and no line of code.
 
     Args:
@@ -202,7 +202,7 @@ def wandb_logger(save_dir: str, mode: str = "auto", log_model: bool = True, **op
     else:
         checked_choice(mode, "mode (logger.wandb.mode)", ("online", "offline", "disabled", "auto"))
     Path(save_dir).mkdir(parents=True, exist_ok=True)
-    return LastingWandbLogger(
+    return FaultTolerantWandbLogger(
         save_dir=save_dir, mode=mode, offline=mode == "offline", keeps_model=bool(log_model), **options
     )
 

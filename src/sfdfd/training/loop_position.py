@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["Place", "place_in", "settle_place"]
+__all__ = ["LoopPosition", "loop_position_of", "repair_loop_position"]
 
 
-class Place(NamedTuple):
+class LoopPosition(NamedTuple):
     """Where a run is.
 
     Attributes:
@@ -21,24 +21,24 @@ class Place(NamedTuple):
     batches: int
 
 
-def place_in(checkpoint: dict[str, Any]) -> Place:
+def loop_position_of(checkpoint: dict[str, Any]) -> LoopPosition:
     """Where the run was, whatever moment of Lightning's loops the checkpoint was written at."""
     loop = checkpoint["loops"]["fit_loop"]
     batch, epoch = loop["epoch_loop.batch_progress"], loop["epoch_progress"]["current"]["ready"] - 1
     done = batch["current"]["processed"]
     if batch["is_last_batch"] and batch["current"]["ready"] == done:  # else the mark is of the batch to come
         epoch, done = epoch + 1, 0
-    return Place(int(checkpoint["global_step"]), epoch, done)
+    return LoopPosition(int(checkpoint["global_step"]), epoch, done)
 
 
-def settle_place(checkpoint: dict[str, Any]) -> None:
+def repair_loop_position(checkpoint: dict[str, Any]) -> None:
     """Rewrite the loops' counters as Lightning expects them from a checkpoint written right after a batch in the middle of
     an epoch: then it goes on with the next batch, repeats no validation, skips none, and counts steps on.
 
     Lightning 2.6 tells eleven moments apart by these counters, and continues some of them with a batch or a validation too
     many or too few.
     """
-    place, loop = place_in(checkpoint), checkpoint["loops"]["fit_loop"]
+    place, loop = loop_position_of(checkpoint), checkpoint["loops"]["fit_loop"]
     total = loop["epoch_loop.batch_progress"]["total"]["processed"]
 
     def counted(done: int, completed: int) -> dict[str, int]:

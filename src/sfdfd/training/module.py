@@ -15,18 +15,18 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from sfdfd.datasets.sampling import chances_of
+from sfdfd.datasets.sampling import uniforms_for
 from sfdfd.errors import InputError, checked_whole, one_line
-from sfdfd.io.files import written_aside
+from sfdfd.io.files import atomic_write
 from sfdfd.measures.metrics import depth_metrics
-from sfdfd.networks.interface import NetworkOutput, answer_of, rendered
+from sfdfd.networks.interface import NetworkOutput, estimate, rendered
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training.device import checked_precision
 from sfdfd.training.fsdp import clip_sharded
-from sfdfd.training.logger_output import tell_alert
-from sfdfd.training.loop_position import settle_place
+from sfdfd.training.logger_output import log_alert
+from sfdfd.training.loop_position import repair_loop_position
 
 __all__ = ["CONFIG_KEY", "DepthFromDefocus", "NotFiniteError", "depth_spread"]
 
@@ -141,18 +141,18 @@ class DepthFromDefocus(lightning.LightningModule):
         Raises:
             NotFiniteError: the network's depth is no number somewhere.
         """
-        stack = stack.seen_by(self.camera).in_full_precision()
+        stack = stack.with_camera(self.camera).in_full_precision()
         given = self._sparser(stack) if self.training and self.left_out else stack
-        return rendered(answer_of(self.network, self.renderer, given, self._finite_output), self.renderer, stack)
+        return rendered(estimate(self.network, self.renderer, given, self._finite_output), self.renderer, stack)
 
     def _sparser(self, stack: FocalStack) -> FocalStack:
         """Draw the slices that the network sees of each sample in training, from that sample's real slices.
 
         A sample with n real slices keeps n - ``left_out`` of them, at least ``LEAST_SEEN`` (all, where it has no more).
-        Which ones depends on its draw alone, not on the batch. Samples that keep fewer than others are padded.
+        Which ones depends on its random_key alone, not on the batch. Samples that keep fewer than others are padded.
         """
         real = stack.slice_mask.cpu()
-        chances = chances_of(stack.draw, len(stack), "left out", real.shape[1]).masked_fill(~real, torch.inf)
+        chances = uniforms_for(stack.random_key, len(stack), "left out", real.shape[1]).masked_fill(~real, torch.inf)
         available = real.sum(1)
         kept = torch.maximum(available - self.left_out, available.clamp_max(LEAST_SEEN))
         drawn = chances.argsort(1)[:, : int(kept.max())]
@@ -220,11 +220,11 @@ class DepthFromDefocus(lightning.LightningModule):
         path = Path(self.trainer.default_root_dir) / f"nonfinite_{step}.pt"
         weights = self.trainer.strategy.lightning_module_state_dict()  # all processes gather it where it is sharded
         if self.trainer.is_global_zero:
-            with written_aside(path) as part:
+            with atomic_write(path) as part:
                 kept = {key: value for key, value in vars(stack).items() if isinstance(value, (Tensor, tuple))}
                 kept["camera"] = tuple(one.as_dict() for one in stack.camera)
                 torch.save({"batch": kept, "loss": losses, "state_dict": weights}, part)
-        tell_alert(self.trainer.loggers, "the loss is not finite", f"step {step}; the batch lies in {path}", step)
+        log_alert(self.trainer.loggers, "the loss is not finite", f"step {step}; the batch lies in {path}", step)
         raise InputError(
             f"step {step}: the loss is not finite ({', '.join(stack.name)}); the batch lies in {path}; a lower optimizer.lr "
             "usually mends it, module.skip_nonfinite=N leaves so many steps out"
@@ -319,7 +319,7 @@ class DepthFromDefocus(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "loops" in checkpoint:
-            settle_place(checkpoint)
+            repair_loop_position(checkpoint)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.run_config

@@ -17,11 +17,11 @@ from torchmetrics import MeanMetric
 from sfdfd.measures.diagnosis import textured_share
 from sfdfd.measures.metrics import depth_metrics
 from sfdfd.networks.classical import classical_network, constant_network
-from sfdfd.networks.interface import Network, output_of
+from sfdfd.networks.interface import Network, run_network
 from sfdfd.stack import FocalStack
 from sfdfd.training.device import peak_memory_gib
 from sfdfd.training.fsdp import gradient_norm
-from sfdfd.training.logger_output import tell_histogram
+from sfdfd.training.logger_output import log_histogram
 
 __all__ = ["StepMonitor", "ValidationMonitor"]
 
@@ -180,7 +180,7 @@ class ValidationMonitor(lightning.Callback):
             self._add("health/no_signal_share", 1 - textured_share(part))
             if part.depth_m is not None and module.log_truth_metrics:
                 for name, network in self._beside.items():
-                    depth_m = output_of(network, part.without_truth()).depth_m
+                    depth_m = run_network(network, part.without_truth()).depth_m
                     measured = depth_metrics(depth_m, part.depth_m, cast(Tensor, part.valid))
                     for key in ("abs_rel", "rmse"):
                         self._add(f"truth/{name}_{key}", measured[key])
@@ -202,7 +202,7 @@ class ValidationMonitor(lightning.Callback):
         }
         values = {key: value for key, value in {**blur, **self._known}.items() if math.isfinite(value)}
         module.log_dict(values, rank_zero_only=False, sync_dist=False)
-        tell_histogram(trainer.loggers, "health/blur_radius_px", counts, edges, trainer.global_step)
+        log_histogram(trainer.loggers, "health/blur_radius_px", counts, edges, trainer.global_step)
 
 
 def _quantile(counts: np.ndarray, edges: np.ndarray, share: float) -> float:

@@ -13,8 +13,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.trainer.connectors import checkpoint_connector
 
 from sfdfd.errors import InputError, one_line
-from sfdfd.io.files import written_aside
-from sfdfd.training.checkpoints import checked_place, load_checkpoint
+from sfdfd.io.files import atomic_write
+from sfdfd.training.checkpoints import checked_loop_position, load_checkpoint
 
 __all__ = ["WholeCheckpoints", "newest_checkpoint", "restoring_fault"]
 
@@ -27,7 +27,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
         try:
             content = load_checkpoint(path, "ckpt_path")
             if content.get("optimizer_states") and "loops" in content:
-                place = checked_place(content, f"ckpt_path={path}")
+                place = checked_loop_position(content, f"ckpt_path={path}")
                 found.append((place.step, path.name == "last.ckpt", path))
         except InputError as error:
             broken.append(str(error))
@@ -50,7 +50,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in _left_behind(path):
             left.unlink(missing_ok=True)
-        with written_aside(path) as part:
+        with atomic_write(path) as part:
             try:
                 with part.open("wb") as file:
                     torch.save(checkpoint, file)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sfdfd.errors import InputError, shown
+from sfdfd.errors import InputError, short_repr
 
 __all__ = ["LOOPBACK", "AllowedHosts", "is_loopback", "split_authority"]
 
@@ -133,7 +133,7 @@ def _public(entry: Any) -> tuple[str, int | None]:
     parsed = None if match is None else split_authority(match[2])
     if match is None or parsed is None:
         raise InputError(
-            f"allowed_hosts: expected names such as photos.example.org or photos.example.org:8443, got {shown(entry)}"
+            f"allowed_hosts: expected names such as photos.example.org or photos.example.org:8443, got {short_repr(entry)}"
         )
     port = DEFAULT_PORTS[match[1]] if match[1] and parsed[1] is None else parsed[1]
     return parsed[0], port

@@ -90,13 +90,13 @@ def _in_words(function: Callable[..., Any]) -> Callable[..., Any]:
     """What the user can mend is shown as one line."""
 
     @functools.wraps(function)
-    def shown(*arguments: Any) -> Any:
+    def wrapped(*arguments: Any) -> Any:
         try:
             return function(*arguments)
         except InputError as error:
             raise gr.Error(str(error), duration=None, print_exception=False) from None
 
-    return shown
+    return wrapped
 
 
 class _Handlers:

@@ -7,7 +7,7 @@ from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.scenes.raytraced.patches import cast_rays
 from sfdfd.scenes.raytraced.random_scenes import KINDS, random_scene
-from sfdfd.scenes.raytraced.surface_textures import FLAT, OBJECT, Texture
+from sfdfd.scenes.raytraced.surface_textures import FLAT, OBJECT, SurfaceTexture
 
 DSLR, PHONE = Camera(0.05, 1.2, 0.0009), Camera(0.00681, 1.85, 2.45e-4)  # at 40x30 pixels
 HEIGHT, WIDTH = 30, 40
@@ -32,7 +32,7 @@ def test_scenes_fill_their_range_and_repeat(camera, near_m, far_m):
 
 @pytest.mark.parametrize("kind", sorted({*OBJECT, *FLAT}))
 def test_textures_are_light_and_continue_across_patches(kind):
-    texture = Texture.random(np.random.default_rng(5), (kind,), 0.01)
+    texture = SurfaceTexture.random(np.random.default_rng(5), (kind,), 0.01)
     whole = texture.bake(np.arange(64) * 0.01, np.arange(48) * 0.01, 0.01)
     assert whole.shape == (48, 64, 3) and np.isfinite(whole).all() and whole.min() >= 0.01 and whole.max() <= 0.95
     if kind in ("plain", "marble", "speckle", "wood", "bricks", "tiles", "fabric"):

@@ -13,10 +13,10 @@ from sfdfd.datasets.raytraced_making import Making
 from sfdfd.datasets.stack_folders import read_stack
 from sfdfd.errors import InputError
 from sfdfd.io.images import to_float
-from sfdfd.measures.regions import border, near_jumps
+from sfdfd.measures.regions import border, near_depth_edges
 from sfdfd.optics import DefocusRenderer
 from sfdfd.optics.camera import Camera
-from sfdfd.scenes.raytraced.camera_setups import Setup
+from sfdfd.scenes.raytraced.camera_setups import CameraSetup
 from sfdfd.scenes.raytraced.patches import Patch, SceneDescription, cast_rays
 from sfdfd.scenes.raytraced.random_scenes import random_scene
 
@@ -171,7 +171,7 @@ def blur_factor(folder, truth_depth, truth_aif, slices):
     depth_m = torch.from_numpy(np.load(folder / truth_depth))[None].float()
     aif = to_float(iio.imread(folder / truth_aif)[..., :3])[None]
     renderer = DefocusRenderer(weighting="source", psf="disc", linear_light=True, sigma_scale=0.5)
-    smooth = ~(near_jumps(depth_m, 16) | border(*depth_m.shape[-2:], 12)[None])[0]
+    smooth = ~(near_depth_edges(depth_m, 16) | border(*depth_m.shape[-2:], 12)[None])[0]
     stack, errors, factors = stack.with_slices(slices), [], (0.9, 1.0, 1.1)
     for factor in factors:
         camera = replace(stack.camera[0], f_number=stack.camera[0].f_number / factor)
@@ -188,7 +188,7 @@ def test_the_convention_is_that_of_another_generator(real_data, tmp_path):
     """The stacks of $SFDFD_REAL_DATA were traced by others: the same fit finds the same radius there and here."""
     pytest.importorskip("mitsuba")
     theirs = blur_factor(real_data / "raytraced" / "dslr_004", "truth_depth_m.npy", "truth_aif.png", [1, 4])
-    setup = Setup.of("dslr", 160)
+    setup = CameraSetup.of("dslr", 160)
     lengths = {"train": 0, "val": 0, "test": 1}
     Making((setup,), 120, 160, lengths, 0, ["tabletop"], 64, "scalar_rgb").write(tmp_path / "x", {}, lambda *_: None)
     ours = blur_factor(tmp_path / "x" / "dslr_test_0000", "truth/depth_m.npy", "truth/aif.png", [1, 4])

@@ -24,7 +24,7 @@ from sfdfd.datasets.sources.base import (
 from sfdfd.errors import InputError, checked_number, one_line
 from sfdfd.io.archives import opened
 from sfdfd.io.downloads import RemoteFile
-from sfdfd.io.files import Report, written_aside
+from sfdfd.io.files import Report, atomic_write
 from sfdfd.io.images import natural_key, read_photograph
 
 __all__ = ["SUBMISSION_SHAPE", "ZEDD", "write_submission"]
@@ -66,7 +66,7 @@ def read_focus(path: Path) -> dict[str, float]:
 
 def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
     """``{val,test}/SCENE/focus_stack/img_run_K_motor_XXXX_aperture_FN.jpg`` with ``gt/K.txt`` (and ``gt/depth.npy``, val
-    only) and ``metadata.txt``. Slices of f/2.8; the AIF is the f/16 picture of the middle run."""
+    only) and ``metadata.txt``. LazySlices of f/2.8; the AIF is the f/16 picture of the middle run."""
     source = only(paths, "the folder or archive of ZEDD")
     with opened(paths, folder / SCRATCH, report) as folders:
         listed = found_under(folders, "metadata.txt", "ZEDD's focus distances", source)
@@ -161,7 +161,7 @@ def write_submission(path: Path, depths_m: Sequence[np.ndarray]) -> None:
     for index, depth in enumerate(depths_m):
         if depth.ndim != 2 or not (np.abs(depth) <= np.finfo(np.float32).max).all():
             raise InputError(f"depth map {index + 1} of the submission is not finite everywhere, or not H x W")
-    with written_aside(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomic_write(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         for index, depth in enumerate(depths_m):
             depth = cv2.resize(depth.astype(np.float32), SUBMISSION_SHAPE[::-1], interpolation=cv2.INTER_LINEAR)
             with archive.open(f"zedd_output_{index + 1:04d}.npy", "w") as file:

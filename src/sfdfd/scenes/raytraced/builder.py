@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sfdfd.scenes.raytraced.patches import View, box, flat_grid, lathe, resample, rotation, round_thing
-from sfdfd.scenes.raytraced.surface_textures import OBJECT, Texture
+from sfdfd.scenes.raytraced.surface_textures import OBJECT, SurfaceTexture
 
 __all__ = ["Builder"]
 
@@ -24,18 +24,20 @@ class Builder:
     near_m: float
     far_m: float
     world: Array = field(default_factory=lambda: np.eye(3))
-    faces: list[tuple[Array, Texture, int]] = field(default_factory=list)
+    faces: list[tuple[Array, SurfaceTexture, int]] = field(default_factory=list)
     balls: list[tuple[Array, float]] = field(default_factory=list)  # of the objects, for their shadows
 
-    def texture(self, kinds: tuple[str, ...], depth_m: float) -> Texture:
-        return Texture.random(self.rng, kinds, self.view.pixel * depth_m)
+    def texture(self, kinds: tuple[str, ...], depth_m: float) -> SurfaceTexture:
+        return SurfaceTexture.random(self.rng, kinds, self.view.pixel * depth_m)
 
-    def add(self, grids: list[Array], texture: Texture, centre: Array, turn: Array, radius_m: float = 0.0) -> None:
+    def add(
+        self, grids: list[Array], texture: SurfaceTexture, centre: Array, turn: Array, radius_m: float = 0.0
+    ) -> None:
         """An object: its grids, turned and moved to ``centre`` (camera frame); radius of its shadow's ball."""
         self.faces += [(grid @ turn.T + centre, texture, len(self.balls)) for grid in grids]
         self.balls.append((np.asarray(centre, float), radius_m))
 
-    def wall(self, grids: list[Array], texture: Texture, turn: Array) -> None:
+    def wall(self, grids: list[Array], texture: SurfaceTexture, turn: Array) -> None:
         """An open surface, lit on the side that faces the lens."""
         for grid in grids:
             grid = grid @ turn.T
@@ -43,7 +45,7 @@ class Builder:
             facing = normal @ grid.mean((0, 1)) > 0
             self.faces.append((grid if facing else grid[:, ::-1], texture, -1))
 
-    def plane(self, axis: int, offset: float, far: float, texture: Texture, yaw: Array) -> None:
+    def plane(self, axis: int, offset: float, far: float, texture: SurfaceTexture, yaw: Array) -> None:
         """Floor (axis 1) or side wall (axis 0) at ``offset``, in bands along z whose texels suit their distance."""
         tan = self.view.tan[axis] + np.tan(0.75)  # generous: whatever pitch and yaw bring into view
         edge, other = 0.5 * abs(offset) / tan, 1 - axis
@@ -59,7 +61,7 @@ class Builder:
             grids.append(flat_grid(origin, along, up, 3, 25) if axis == 1 else flat_grid(origin, up, along, 25, 3))
         self.wall(grids, texture, self.world @ yaw)
 
-    def backdrop(self, depth_m: float, turn: Array, texture: Texture, bumps_m: float = 0.0) -> None:
+    def backdrop(self, depth_m: float, turn: Array, texture: SurfaceTexture, bumps_m: float = 0.0) -> None:
         """A wall (or a bumpy cloth) across the whole view through (0, 0, depth)."""
         half = 2.2 * depth_m * self.view.tan * (1 + abs(turn[2, :2]))
         rows, columns = (40, 50) if bumps_m else (5, 5)

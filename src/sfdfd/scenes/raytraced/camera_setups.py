@@ -13,13 +13,13 @@ from sfdfd.io.depth_range import depth_range_m
 from sfdfd.io.stack_yaml import CAMERA_KEYS, PLAUSIBLE, checked_keys
 from sfdfd.optics.camera import Camera
 
-__all__ = ["PRESETS", "Setup"]
+__all__ = ["PRESETS", "CameraSetup"]
 
 SETUP_KEYS = ("name", "camera", "focus_distances_m", "near_m", "far_m")
 
 
 @dataclass(frozen=True)
-class Preset:
+class CameraPreset:
     """A camera on the market; its pixels are as wide as the image makes them.
 
     Attributes:
@@ -36,13 +36,13 @@ class Preset:
 
 
 PRESETS = {
-    "dslr": Preset(0.05, 1.2, 0.036, (0.8, 1.15, 1.8, 3.0, 6.0), 0.6, 8.0),
-    "phone": Preset(0.00681, 1.85, 0.0098, (0.1, 0.14, 0.22, 0.4, 1.0), 0.08, 1.5),
+    "dslr": CameraPreset(0.05, 1.2, 0.036, (0.8, 1.15, 1.8, 3.0, 6.0), 0.6, 8.0),
+    "phone": CameraPreset(0.00681, 1.85, 0.0098, (0.1, 0.14, 0.22, 0.4, 1.0), 0.08, 1.5),
 }
 
 
 @dataclass(frozen=True)
-class Setup:
+class CameraSetup:
     """A camera and how it is used.
 
     Attributes:
@@ -59,7 +59,9 @@ class Setup:
     far_m: float
 
     @classmethod
-    def of(cls, given: Mapping[str, Any] | str, width: int, slices: int | None = None, where: str = "data") -> Setup:
+    def of(
+        cls, given: Mapping[str, Any] | str, width: int, slices: int | None = None, where: str = "data"
+    ) -> CameraSetup:
         """What was given, completed.
 
         Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sfdfd.scenes.raytraced.patches import Patch, View, resample
-from sfdfd.scenes.raytraced.surface_textures import Texture
+from sfdfd.scenes.raytraced.surface_textures import SurfaceTexture
 
 __all__ = ["Light", "baked", "exposed", "texels"]
 
@@ -67,7 +67,7 @@ def texels(grid: Array, view: View) -> tuple[int, int]:
     return rows, columns
 
 
-def baked(grid: Array, texture: Texture, owner: int, light: Light, texels: tuple[int, int]) -> Patch:
+def baked(grid: Array, texture: SurfaceTexture, owner: int, light: Light, texels: tuple[int, int]) -> Patch:
     """Give a grid its radiance: reflectance times light."""
     rows, columns = texels
     fine = texture.oversampling

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.colors import hsv_to_rgb
 
-__all__ = ["FLAT", "GROUND", "OBJECT", "Texture", "linear_weights", "srgb_to_linear"]
+__all__ = ["FLAT", "GROUND", "OBJECT", "SurfaceTexture", "linear_weights", "srgb_to_linear"]
 
 Array = np.ndarray
 _PERIOD = 64
@@ -75,7 +75,7 @@ def _line(where: Array, width: float) -> Array:
 
 
 @dataclass(frozen=True)
-class Texture:
+class SurfaceTexture:
     """A texture: reflectance as a function of two coordinates on the surface.
 
     Args:
@@ -95,7 +95,7 @@ class Texture:
     salt: int
 
     @classmethod
-    def random(cls, rng: np.random.Generator, kinds: tuple[str, ...], pixel_m: float) -> Texture:
+    def random(cls, rng: np.random.Generator, kinds: tuple[str, ...], pixel_m: float) -> SurfaceTexture:
         """A texture for a surface on which a pixel measures about ``pixel_m``."""
         hue = (
             rng.random()
