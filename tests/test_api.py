@@ -21,7 +21,7 @@ NAMES = [name for text in PAGES.values() for name in re.findall(r"^::: (\S+)$", 
 WITHOUT_EXAMPLE = {
     # protocols and records that others' examples show, and what needs files
     "sfdfd.optics.render.Renderer", "sfdfd.optics.options.RenderOptions", "sfdfd.optics.psf.PSF",
-    "sfdfd.refinement.refiner.Refinement", "sfdfd.refinement.energy.Priors", "sfdfd.refinement.lens.Lens",
+    "sfdfd.refinement.refiner.Refinement", "sfdfd.refinement.settings.RefinementSettings", "sfdfd.refinement.lens.Lens",
     "sfdfd.measures.diagnosis.Diagnosis", "sfdfd.datasets.datamodule.FocalStackDataModule",
     "sfdfd.datasets.synthetic.ProceduralDataModule", "sfdfd.datasets.sources.base.DataSource",
 }  # fmt: skip

@@ -17,9 +17,11 @@ from sfdfd.photographs.align import align_clipped, estimate_alignment
 from sfdfd.photographs.capture import Capture
 from sfdfd.photographs.lookup import example_photographs
 from sfdfd.plane_sweep.cost_volume import Defocus, defocus_of, restored, unexplained
-from sfdfd.refinement.energy import Energy, Priors
+from sfdfd.refinement.data_term import DataTerm
+from sfdfd.refinement.energy import Energy
 from sfdfd.refinement.lens import Lens
 from sfdfd.refinement.refiner import Refiner
+from sfdfd.refinement.settings import RefinementSettings
 from sfdfd.scenes.procedural import make_scene
 from sfdfd.stack import FocalStack
 from sfdfd.training.checkpoints import load_model
@@ -123,12 +125,14 @@ def test_brighter_than_clipped_leaves_nothing_at_any_size():
     clipped = torch.zeros(3, 3, 20, 28, dtype=torch.bool)
     clipped[1, :, 4:6, 6:8] = True
     stack = stack_of(clipped)
-    problem = Energy(Priors(), stack, MODEL)
-    problem.render = lambda *_: stack.images + 0.2
-    unknown = problem.unknowns(torch.full((1, 20, 28), 2.0), stack.images[:, 0], Lens((), 1, 3, like=stack.images))
-    residual = problem.residual(*unknown)
+    energy = Energy.at_full_size(stack, MODEL, RefinementSettings())
+    variables = energy.variables(torch.full((1, 20, 28), 2.0), stack.images[:, 0], Lens((), 1, like=stack.images))
+    term = DataTerm(energy.level)
+    term.model.render = lambda *_: stack.images + 0.2
+    residual = term.residual(variables)
     assert (residual[0, 1, :, 4:6, 6:8] == 0).all() and torch.allclose(residual[0, 0], torch.tensor(0.2))
-    assert problem.halved().saturated[0, 1, :, 2, 3].all() and int(problem.halved().saturated.sum()) == 3
+    saturated = energy.halved().level.stack.saturated()
+    assert saturated[0, 1, :, 2, 3].all() and int(saturated.sum()) == 3
 
 
 def test_lamps_get_back_what_they_lost():

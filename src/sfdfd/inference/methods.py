@@ -20,8 +20,9 @@ from sfdfd.optics.render import Renderer
 from sfdfd.plane_sweep.cost_volume import LARGE_PX
 from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, fuse_sharpest_slices
 from sfdfd.refinement.confidence import confidence_of, depth_std_m
-from sfdfd.refinement.energy import LEAST_SAID, enlarged_to
+from sfdfd.refinement.data_term import MIN_SLICE_WEIGHT
 from sfdfd.refinement.refiner import Refinement, Refiner
+from sfdfd.refinement.variables import resize_to
 from sfdfd.stack import FocalStack, Method, Prediction, renderer_for
 
 __all__ = ["NetworkMethod", "ReducedMethod", "RefinedMethod", "SweepMethod", "baselines", "with_confidence"]
@@ -156,7 +157,7 @@ class ReducedMethod:
         found = self.method.answer(stack.resized(math.floor(height * factor), math.floor(width * factor)))
 
         def enlarged(values: Tensor) -> Tensor:
-            return enlarged_to(values[:, None], stack.images[:, 0])[:, 0]
+            return resize_to(values[:, None], stack.images[:, 0])[:, 0]
 
         depth_m = 1 / enlarged(1 / found.depth_m)
         std = None if found.std is None else enlarged(found.std)
@@ -207,7 +208,7 @@ class RefinedMethod:
             )
             if refinement.explained is None:
                 return prediction, refinement
-            share = ((refinement.explained - LEAST_SAID) / (1 - LEAST_SAID)).square()
+            share = ((refinement.explained - MIN_SLICE_WEIGHT) / (1 - MIN_SLICE_WEIGHT)).square()
             return replace(prediction, aif=add_residual_detail(stack, prediction, share)), refinement
 
     def _begun(self, stack: FocalStack) -> tuple[Tensor, Tensor, Tensor | None]:

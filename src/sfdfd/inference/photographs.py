@@ -531,13 +531,6 @@ def _refinement_lines(refinement: Refinement | None) -> Iterator[str]:
         )
     if "shape" in lens:
         yield f"lens: the PSF is {lens['shape']:.2f} +- {std['shape']:.2g} of the way from a disc to a Gaussian"
-    if "softness" in lens:
-        kind = "blurred even in focus" if lens["softness"] > 0 else "sharpened"
-        yield f"lens: slices are {kind} ({lens['softness']:+.3f} +- {std['softness']:.2g} px^2)"
-    if "curvature" in lens:
-        yield (
-            f"lens: the surface of focus bends by {lens['curvature']:+.3f} +- {std['curvature']:.2g} of the depth range"
-        )
 
 
 def _refinement_facts(refinement: Refinement | None) -> dict[str, Any] | None:

@@ -1,62 +1,45 @@
-"""How sure what was fitted of the lens is: by how much parts of the image disagree about it."""
+"""Standard errors of fitted lens parameters, from how much parts of the image disagree."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
+from sfdfd.refinement.data_term import DataTerm
 from sfdfd.refinement.energy import Energy
-from sfdfd.refinement.lens import Lens
+from sfdfd.refinement.variables import Variables
 
 __all__ = ["lens_std"]
 
 TILES = 3
-STEPS = {"k": 0.02, "shape": 0.1, "softness": 0.02, "curvature": 0.02, "shift": 0.1, "exposure": 0.005}
-"""For second differences, in the units of the values; of the scale in "shift", as many pixels at the border."""
-PER_SLICE = ("shift", "exposure")
+STEPS = {"k": 0.02, "shape": 0.1}
+"""Steps of the second differences, in the units of ``Lens.values``."""
 
 
 @torch.no_grad()
-def lens_std(
-    problem: Energy,
-    inverse_depth_01: Float[Tensor, "b h w"],
-    aif: Float[Tensor, "b 3 h w"],
-    lens: Lens,
-    hidden: Tensor | None,
-) -> dict[str, Tensor]:
-    """Standard errors of what was fitted, shaped as ``lens.values``, with depth and AIF as they are.
+def lens_std(energy: Energy, variables: Variables) -> dict[str, Tensor]:
+    """Return the standard errors (B,) of the fitted lens parameters, depth and AIF held fixed.
 
-    The image is cut into 3 x 3 tiles. With g_i and h_i the slope and the curvature of a tile's misfit along a value, the
-    standard error is that of an estimate whose samples are the tiles (the sandwich of Huber, 1967):
-    sqrt(n / (n - 1) sum_i (g_i + h_i d)^2) / sum_i h_i, d = -sum g / sum h. It holds what the model does not explain, which
-    a likelihood's curvature alone would not. Infinite where the misfit does not say.
+    The image is cut into 3 x 3 tiles. With g_i and h_i the first and second derivative of a tile's data term, the standard
+    error is that of an estimate whose samples are the tiles (the sandwich estimator of Huber, 1967):
+    sqrt(n / (n - 1) sum_i (g_i + h_i d)^2) / sum_i h_i, d = -sum g / sum h. Unlike a likelihood's curvature alone, it includes
+    what the model does not explain. It is infinite where the data term has no minimum.
     """
-    if not lens.fitted:
-        return {}
+    data_term = DataTerm(energy.level)
 
-    def tiles(values: Lens) -> Tensor:
-        return F.adaptive_avg_pool2d(problem.misfit(inverse_depth_01, aif, values, hidden), TILES).flatten(2)
+    def tile_costs(name: str, step: float) -> Tensor:
+        lens = variables.lens.clone()
+        lens.values[name] += step
+        return F.adaptive_avg_pool2d(data_term.per_pixel(variables._replace(lens=lens)), TILES).flatten(2)
 
-    found, at = {}, tiles(lens)
-    for name in lens.fitted:
-        value = lens.values[name]
-        components = range(3) if name in PER_SLICE else [slice(None)]
-        std = torch.full_like(value, torch.inf)
-        for component in components:
-            step = STEPS[name] * (2 / aif.shape[-1] if (name, component) == ("shift", 2) else 1.0)
-            before, after = lens.clone(), lens.clone()
-            before.values[name][..., component] -= step
-            after.values[name][..., component] += step
-            low, high = tiles(before), tiles(after)
-            slope, bend = (high - low) / (2 * step), (high - 2 * at + low) / step**2
-            if name not in PER_SLICE:
-                slope, bend = slope.mean(1, keepdim=True), bend.mean(1, keepdim=True)
-            total = bend.sum(-1, keepdim=True)
-            rest = slope - bend * slope.sum(-1, keepdim=True) / total
-            error = (TILES**2 / (TILES**2 - 1) * rest.square().sum(-1)).sqrt() / total[..., 0]
-            error = torch.where(total[..., 0] > 0, error, torch.inf)
-            std[..., component] = error if name in PER_SLICE else error[:, 0]
-        found[name] = std
-    return found
+    errors = {}
+    for name in variables.lens.fitted:
+        step = STEPS[name]
+        low, middle, high = (tile_costs(name, offset) for offset in (-step, 0.0, step))
+        slope, bend = ((high - low) / (2 * step)).mean(1), ((high - 2 * middle + low) / step**2).mean(1)
+        total = bend.sum(-1, keepdim=True)
+        rest = slope - bend * slope.sum(-1, keepdim=True) / total
+        error = (TILES**2 / (TILES**2 - 1) * rest.square().sum(-1)).sqrt() / total[..., 0]
+        errors[name] = torch.where(total[..., 0] > 0, error, torch.inf)
+    return errors

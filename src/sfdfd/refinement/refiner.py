@@ -1,10 +1,8 @@
-"""Refinement of one scene: depth and all-in-focus image by gradient descent through the renderer.
+"""Refine one scene: optimize depth and all-in-focus image by gradient descent through the renderer.
 
-The network's teacher, applied to one stack until the time is up: predict -> render -> compare, with a start (a plane sweep's
-or a network's) in the place of the prediction. Minimised is :class:`sfdfd.refinement.energy.Energy`. The inverse_depth_01 of inverse
-depth is a sum of images of 1, 1/2, ... 1/32 of the size and Adam moves all of them, so that plain regions move as a whole.
-Coarse to fine: much of the way is gone on images of half the size, where a step costs a quarter, if the blur is wide enough
-to be seen there (docs/refinement.md).
+Refinement starts from a plane sweep's or a network's answer and minimizes :class:`sfdfd.refinement.energy.Energy` until the
+time or the steps are used. It works from coarse to fine: a step at half the size costs a quarter, and it helps where the
+blur is wide enough to be seen there. :mod:`sfdfd.refinement.schedule` decides which size runs when.
 """
 
 from __future__ import annotations
@@ -21,45 +19,43 @@ from torch import Tensor
 
 from sfdfd.errors import InputError, checked_number, checked_whole
 from sfdfd.optics.render import Renderer
-from sfdfd.refinement.energy import Energy, Priors, differentiable_renderer, enlarged_to, priors_for, start_of
-from sfdfd.refinement.lens import Lens, check_fitted
+from sfdfd.refinement.energy import Energy, default_terms, differentiable_renderer
+from sfdfd.refinement.lens import Lens, checked_lens_parameters
 from sfdfd.refinement.lens_uncertainty import lens_std
+from sfdfd.refinement.pyramid import ImagePyramid, SlopePyramids
+from sfdfd.refinement.schedule import WARMUP_STEPS, Budget, Schedule, warmup
+from sfdfd.refinement.settings import RefinementSettings, settings_for
+from sfdfd.refinement.start_term import start_from_depth
+from sfdfd.refinement.variables import Stage, TermBuilder, Variables
 from sfdfd.stack import FocalStack, full_precision
 
 __all__ = ["DEFAULT_SECONDS", "Refinement", "Refiner"]
 
 DEFAULT_SECONDS = 10.0
-"""Time for the refinement of photographs unless told otherwise: in Python, of the command and on the page."""
-LEAST_SHARE = 1 / 3
-"""Of the seconds, for the descent itself, however long the start took."""
-LEAST_STEPS, STEP_RATIO = 10, 5.0
-"""The full size is begun where it can take so many steps, each this many times as long as one at half of its size."""
-TRIED_STEPS = 3
-"""So many steps of a coarser level say how fast it is."""
-WARMING_STEPS = 8
-"""So many steps of a level until geometry moves at its full rate: Adam's first steps have the length of the rate whatever
-the slope, over all levels of the pyramid at once, and a short refinement spent its time on making that good."""
-BENT_EVERY = 8
-"""Steps after which the curvature of the surface of focus takes over what most of the scene bends by."""
+"""Time to refine photographs unless given: in Python, of the command and on the page."""
+SMALLEST_SIDES_PX = (96, 320)
+"""Shorter sides from which half the size, and a quarter, are used."""
+Progress = Callable[[float, int, float], None]
+"""Called with (share of the time or steps used, step, energy); it may raise KeyboardInterrupt to stop."""
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """What :class:`Refiner` found.
+    """The result of :class:`Refiner`.
 
     Attributes:
         depth_m: (B,H,W) depth in metres, within near and far.
         aif: (B,3,H,W) all-in-focus image in [0, 1].
-        blur_factor: (B,) factor on the stack's blur radii; 1 unless it was asked for.
-        lens: what was fitted of the lens.
-        lens_std: standard errors, in the form of ``lens.as_dict()`` (:mod:`sfdfd.refinement.lens_uncertainty`).
-        rendered: (B,S,3,H,W) the stack as the model has it, with lens and second layer; None where nothing was done.
-        explained: (B,) how much the slices say of the scene in the mean, from 1/2 to 1 where the model explained them, see
-            :meth:`sfdfd.refinement.energy.Energy.weigh`; None where nothing was done.
+        blur_factor: (B,) factor on the stack's blur radii; 1 unless it was fitted.
         objective_start, objective: energy of the start and of the result, never larger; comparable within one scene.
         steps: gradient steps taken.
         seconds: wall-clock time.
-        interrupted: stopped by the user (Ctrl-C); the result is the best until then.
+        interrupted: whether the user stopped it (Ctrl-C); the result is the best until then.
+        lens: fitted lens parameters.
+        lens_std: standard errors in the form of ``lens.as_dict()`` (:mod:`sfdfd.refinement.lens_uncertainty`).
+        rendered: (B,S,3,H,W) stack of the result, with lens and hidden surface; None where nothing was done.
+        explained: (B,) mean weight of the slices before normalization, from 1/2 to 1 where the start explains them
+            (:func:`sfdfd.refinement.data_term.slice_weights`); None where nothing was done.
     """
 
     depth_m: Tensor
@@ -77,13 +73,14 @@ class Refinement:
 
 
 class Refiner:
-    """Optimises depth and AIF of a stack through the renderer.
+    """Optimize depth and AIF of a stack through the renderer.
 
     Args:
-        seconds: time to spend, in seconds, with that of the start where it is known; 0 does nothing.
-        steps: number of gradient steps; where given, they end the refinement instead of the seconds.
-        fit: what of the lens is fitted as well, see :mod:`sfdfd.refinement.lens`.
-        priors: those of :class:`Priors` that shall not be what goes with the renderer, by name.
+        seconds: time to spend, that of the start included where it is known; 0 does nothing.
+        steps: number of gradient steps; where given, they end the refinement and the seconds do not.
+        fit: lens parameters that are fitted too, see :mod:`sfdfd.refinement.lens`.
+        terms: builds the energy's terms, see :func:`sfdfd.refinement.energy.default_terms`.
+        settings: fields of :class:`RefinementSettings` that differ from those that suit the renderer.
 
     Raises:
         InputError: a value is wrong.
@@ -100,22 +97,27 @@ class Refiner:
     """
 
     def __init__(
-        self, seconds: float = 20.0, steps: int | None = None, fit: Collection[str] = (), **priors: Any
+        self,
+        seconds: float = 20.0,
+        steps: int | None = None,
+        fit: Collection[str] = (),
+        terms: TermBuilder = default_terms,
+        **settings: Any,
     ) -> None:
         self.seconds = checked_number(seconds, "seconds (refine.seconds)", least=0)
         self.steps = None if steps is None else checked_whole(steps, "steps (refine.steps)", 0)
-        unknown = set(priors) - {field.name for field in fields(Priors)}
+        unknown = set(settings) - {field.name for field in fields(RefinementSettings)}
         if unknown:
             raise InputError(f"refine: no such option: {', '.join(sorted(unknown))} (refine.{min(unknown)})")
-        self.priors, self.fit = priors, check_fitted(fit or ())
+        self.settings, self.fit, self.terms = settings, checked_lens_parameters(fit or ()), terms
         self.watch: Callable[[Tensor], None] | None = None
-        """Called after each step, before ``progress``, with (B,h,w) inverse depth so far: 1 at near, 0 at far."""
+        """Called after each step, before ``progress``, with (B,h,w) normalized inverse depth: 1 at near, 0 at far."""
 
     @property
     def enabled(self) -> bool:
         return self.steps > 0 if self.steps is not None else self.seconds > 0
 
-    @torch.inference_mode(False)  # whatever the caller is in: the descent needs gradients
+    @torch.inference_mode(False)  # the descent needs gradients, whatever mode the caller is in
     def __call__(
         self,
         stack: FocalStack,
@@ -126,292 +128,284 @@ class Refiner:
         fit_blur: bool = False,
         spent_s: float = 0.0,
         depth_std_m: Float[Tensor, "b h w"] | None = None,
-        progress: Callable[[float, int, float], None] | None = None,
+        progress: Progress | None = None,
     ) -> Refinement:
         """Refine from a start.
 
         Args:
-            stack: the images, and what of them is covered; truth is not looked at.
-            renderer: the model's optics; it needs a gradient.
-            depth_m: (B,H,W) the depth to start from, in metres.
-            aif: (B,3,H,W) the AIF to start from.
-            fit_blur: find a factor on all blur radii as well, one per sample (an unknown camera).
-            spent_s: seconds that the start took of the time.
-            depth_std_m: (B,H,W) the start's own standard deviation: where it was sure, the result stays near it.
-            progress: called with (share of the time or steps gone, step, energy); it may raise KeyboardInterrupt.
+            stack: the images and their coverage; truth is not used.
+            renderer: the model's optics; it must be differentiable.
+            depth_m: (B,H,W) start in metres.
+            aif: (B,3,H,W) start.
+            fit_blur: also fit a factor on all blur radii, one per sample (an unknown camera).
+            spent_s: seconds of the time that the start took.
+            depth_std_m: (B,H,W) standard deviation of the start; where it is small, the result stays near the start.
+            progress: see :data:`Progress`.
         """
-        stack = replace(stack, **{key: _for_autograd(value) for key, value in vars(stack).items()})
-        stack, depth_m, aif = (
-            stack.in_full_precision(),
-            full_precision(_for_autograd(depth_m)),
-            full_precision(_for_autograd(aif)),
-        )
-        depth_std_m = _for_autograd(depth_std_m)
+        stack = replace(stack, **{key: _for_autograd(value) for key, value in vars(stack).items()}).in_full_precision()
+        depth_m, aif = (full_precision(_for_autograd(value)) for value in (depth_m, aif))
         if not self.enabled:
             return Refinement(depth_m, aif, torch.ones_like(stack.near_m), math.nan, math.nan, 0, 0.0)
-        priors = priors_for(renderer, self.priors)
-        start = None if depth_std_m is None else start_of(stack, depth_m, depth_std_m)
-        problem = Energy(priors, stack.without_truth(), differentiable_renderer(renderer), start)
-        fitted = {*self.fit, "k"} if fit_blur else self.fit
-        unknown = problem.unknowns(depth_m, aif, Lens(fitted, *stack.images.shape[:2], like=aif))
-        last = sum(priors.coarse_share > 0 and min(aif.shape[-2:]) >= smallest for smallest in (96, 320))
-        begun_s = time.monotonic()
-        problem.weigh(*unknown)
-        wide_px = float(stack.blur_radii_at_range_px().abs().max())
-        narrow = sum(wide_px < priors.coarse_px * 2**size for size in range(1, last + 1))
-        clock = _Clock(self.seconds, self.steps, spent_s + time.monotonic() - begun_s, priors, last, narrow)
-        levels = [problem]
-        for _ in range(last):
-            levels.insert(0, levels[0].halved())
-        best, variables, hidden, slopes, interrupted = _Best(), unknown, None, None, False
+        settings = settings_for(renderer, self.settings)
+        start = None if depth_std_m is None else start_from_depth(stack, depth_m, _for_autograd(depth_std_m))
+        energy = Energy.at_full_size(
+            stack.without_truth(), differentiable_renderer(renderer), settings, start, self.terms
+        )
+        lens = Lens({*self.fit, "k"} if fit_blur else self.fit, len(stack), like=aif)
+        variables, begun_s = energy.variables(depth_m, aif, lens), time.monotonic()
+        energy = energy.with_slice_weights(variables)
+        budget = Budget(self.seconds, self.steps, spent_s + time.monotonic() - begun_s)
+        descent = _Descent(_levels(energy), variables, depth_m, budget, self._reporter(budget, progress))
+        descent.run()
+        return descent.result()
 
-        def told(share: float, inverse_depth_01: Tensor, energy: float) -> None:
+    def _reporter(self, budget: Budget, progress: Progress | None) -> Callable[[float, Tensor, float], None]:
+        def report(share: float, inverse_depth_01: Tensor, energy: float) -> None:
             if self.watch is not None:
                 self.watch(inverse_depth_01)
             if progress is not None:
-                progress(share, clock.steps, energy)
+                progress(share, budget.steps, energy)
 
-        drafts = priors.draft_share > 0 and "level_px" in renderer.options
-        try:
-            told(0.0, unknown[0], math.nan)
-        except KeyboardInterrupt:
-            interrupted = True
-        for number, level in enumerate(levels):
-            if number > 0 and (interrupted or clock.gone() >= 1 or clock.ends_with(number - 1)):
-                break
-            if clock.passes(number) and not interrupted:
-                continue
-            if number <= clock.first:
-                variables, slopes = unknown if level is problem else level.reduced(depth_m, aif, unknown[2]), None
-            else:
-                variables = level.detailed(variables, levels[number - 1])
-            reached, hold = number, 1.0
-            clock.begin_level()
-            pyramid = _Pyramid(variables[0], priors.pyramid)
-            image, lens = variables[1].clone().requires_grad_(), variables[2].clone()
-            groups = [{"params": pyramid.images, "rate": priors.lr_depth}]
-            colours = [image]
-            hidden = (
-                level.hidden_colours(variables[0], image.detach()) if level is problem and priors.hidden_px else None
-            )
-            if hidden is not None:
-                colours.append(hidden.requires_grad_())
-            groups.extend(lens.groups())
-            slanted = _Slopes(slopes, variables[0], priors.pyramid) if priors.bending else None
-            if slanted is not None:
-                groups.append({"params": slanted.images, "rate": priors.lr_slopes})
-            groups = [group | {"warming": WARMING_STEPS} for group in groups]
-            groups.append({"params": colours, "rate": priors.lr_aif, "warming": 1})
-            optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
-            try:
-                while not interrupted and (local := clock.level_gone(number, share := clock.gone())) < 1:
-                    final = clock.ends_with(number)
-                    level.drafts = drafts and level is problem and clock.drafts(local)
-                    floor = 0.04 if final else 0.2
-                    for group in optimizer.param_groups:
-                        group["lr"] = group["rate"] * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * local)))
-                        group["lr"] *= min(1.0, (clock.level_steps + 1) / group["warming"])
-                    optimizer.zero_grad(set_to_none=True)
-                    with torch.enable_grad():
-                        inverse_depth_01 = pyramid.inverse_depth_01()
-                        ease = max(0.0, 1 - local / 0.8) if number == clock.first and not final else 0.0
-                        hold = 1 - local if final and level is problem else 1.0
-                        slopes = None if slanted is None else slanted.values()
-                        energy = level.energy(inverse_depth_01, image, lens, ease, hidden, hold, slopes)
-                        energy.sum().backward()
-                    if level is problem and not level.drafts:
-                        best.offer(energy.detach(), (inverse_depth_01.detach(), image.detach(), lens))
-                    optimizer.step()
-                    pyramid.into_range()
-                    lens.into_range()
-                    if clock.steps % BENT_EVERY == 0:
-                        pyramid.move_to(lens.bent(pyramid.inverse_depth_01().detach()))
-                    clock.step()
-                    told(share, inverse_depth_01.detach(), float(energy.detach().mean()))
-            except KeyboardInterrupt:
-                interrupted = True
-            level.drafts = False
-            variables = (pyramid.inverse_depth_01().detach(), image.detach(), lens.clone())
-            slopes = None if slanted is None else slanted.values().detach()
-        # images too large for the time stay at half the size, and where somebody waits
-        level = levels[max(reached, last - 1)] if interrupted or clock.ends_with(reached) else problem
-        with torch.no_grad():
-            if level is not levels[reached]:
-                variables = level.detailed(variables, levels[reached])
-                slopes = None if slopes is None else _Slopes(slopes, variables[0], 1).values()
-            best.offer(level.energy(*variables, hidden=hidden, hold=hold, slopes=slopes), variables)
-            begun = unknown if level is problem else level.reduced(depth_m, aif, unknown[2])
-            first = level.energy(*begun)
-            worse = best.offer(first, begun)
-            assert best.energy is not None
-            energy, (inverse_depth_01, image, lens) = best.energy, best.variables
-            if level is not problem:
-                inverse_depth_01, image, lens = problem.detailed(best.variables, level)
-                inverse_depth_01, image = chosen(worse, unknown[0], inverse_depth_01), chosen(worse, unknown[1], image)
-            shown = problem.render(inverse_depth_01, image, lens, hidden)
-            errors = lens_std(level, *best.variables, hidden)
-            std = lens.with_errors(errors, problem.stack.images.shape[-1] / level.stack.images.shape[-1])
-        return Refinement(
-            depth_m=problem.depth_m(inverse_depth_01),
-            aif=image.clamp(0, 1),
-            blur_factor=lens.blur_factor,
-            objective_start=float(first.mean()),
-            objective=float(energy.mean()),
-            steps=clock.steps,
-            seconds=clock.seconds,
-            interrupted=interrupted,
-            lens=lens,
-            lens_std=std,
-            rendered=shown,
-            explained=problem.explained,
-        )
+        return report
 
 
 def _for_autograd(value: Any) -> Any:
-    """A copy of a tensor that was made in inference mode, which autograd does not take; anything else as it is."""
+    """Return a copy of a tensor made in inference mode, which autograd rejects; anything else unchanged."""
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
-class _Clock:
-    """How much of the time, or of the steps, is gone, and which level they are spent on.
+def _levels(energy: Energy) -> list[Energy]:
+    """Return the energies from the coarsest size to the full size."""
+    height, width = energy.level.stack.images.shape[-2:]
+    count = sum(min(height, width) >= side for side in SMALLEST_SIDES_PX) if energy.level.settings.coarse_share else 0
+    levels = [energy]
+    for _ in range(count):
+        levels.insert(0, levels[0].halved())
+    return levels
 
-    The ``narrow`` coarsest of the ``last`` levels before the full size are left out. ``coarse_share`` goes to the others,
-    in equal parts, but not more than ``coarse_steps`` on each. Of seconds, the full size is not begun where it could not
-    take ``LEAST_STEPS`` (as the fastest of the first at the coarsest level says: a slow one may be another program's
-    doing): half the size is the last then, a quarter has all of the share before it. (A quarter as the last is too little:
-    there the answer gets worse than a sweep at full size.)
+
+class _Descent:
+    """One refinement: the levels from coarse to fine, and the best answer so far.
+
+    Args:
+        levels: energies from the coarsest size to the full size.
+        start: the start at full size.
+        start_depth_m: its depth in metres.
+        budget: time or steps.
+        report: called with (share used, inverse depth, mean energy) after each step.
     """
 
     def __init__(
-        self, seconds: float, steps: int | None, spent_s: float, priors: Priors, last: int, narrow: int = 0
+        self,
+        levels: list[Energy],
+        start: Variables,
+        start_depth_m: Tensor,
+        budget: Budget,
+        report: Callable[[float, Tensor, float], None],
     ) -> None:
-        self.all_steps, self.spent_s, self.last, self.priors = steps, spent_s, last, priors
-        self.budget_s = max(seconds - spent_s, LEAST_SHARE * seconds)
-        self.steps, self.begun_s, self.ending, self.narrow = 0, time.monotonic(), last, narrow
-        self.begin_level()
+        self.levels, self.start, self.start_depth_m = levels, start, start_depth_m
+        self.budget, self.report = budget, report
+        full, settings = len(levels) - 1, levels[-1].level.settings
+        largest_px = float(levels[-1].level.stack.blur_radii_at_range_px().abs().max())
+        skipped = sum(largest_px < settings.coarse_min_blur_px * 2**size for size in range(1, full + 1))
+        seconds = None if budget.max_steps is not None else budget.descent_s
+        self.schedule = Schedule(settings, full, skipped, seconds)
+        self.reached, self.start_trust = 0, 1.0
+        self.variables = self._start_at(0)
+        self.best, self.interrupted = _Best(), False
 
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.begun_s + self.spent_s
+    def run(self) -> None:
+        """Run the levels until the budget is used or the user interrupts."""
+        try:
+            self.report(0.0, self.start.inverse_depth_01, math.nan)
+            for number in range(len(self.levels)):
+                if number > 0 and (self.budget.used() >= 1 or self.schedule.ends_with(number - 1)):
+                    break
+                if not self.schedule.skips(number):
+                    self._run_level(number)
+        except KeyboardInterrupt:
+            self.interrupted = True
 
-    @property
-    def first(self) -> int:
-        """The first level that is more than tried."""
-        return min(self.narrow, self.ending)
+    def _run_level(self, number: int) -> None:
+        optimized = _OptimizedLevel(self.levels[number], self._level_start(number), number == self.schedule.full)
+        self.reached, self.start_trust = number, 1.0
+        self.budget.begin_level()
+        try:
+            while (share := self._level_share(number)) < 1:
+                self._step(optimized, number, share)
+        finally:
+            self.variables = optimized.snapshot()
 
-    def gone(self) -> float:
-        if self.all_steps is not None:
-            return self.steps / self.all_steps
-        return (time.monotonic() - self.begun_s) / self.budget_s
+    def _level_start(self, number: int) -> Variables:
+        """Return where a level starts: at the start itself, or at the coarser level's solution."""
+        level = self.levels[number]
+        if number > self.schedule.first:
+            return level.detailed(self.variables, self.levels[number - 1])._replace(slopes=self.variables.slopes)
+        return self._start_at(number)
 
-    def passes(self, number: int) -> bool:
-        """Whether a level is left out, and not even needed to see how fast it is."""
-        return number < self.first and not (number == 0 and self.all_steps is None)
+    def _start_at(self, number: int) -> Variables:
+        """Return the start at the size of a level."""
+        if number == self.schedule.full:
+            return self.start
+        return self.levels[number].reduced(self.start_depth_m, self.start.aif, self.start.lens)
 
-    def begin_level(self) -> None:
-        self._before_s, self._fastest_s = time.monotonic(), math.inf
-        self._level_begun, self.level_steps = self.gone(), 0
+    def _level_share(self, number: int) -> float:
+        self.used = self.budget.used()
+        self.schedule = self.schedule.after_trial(number, self.budget.progress, self.used)
+        return self.schedule.level_share(number, self.budget.progress, self.used)
+
+    def _step(self, optimized: _OptimizedLevel, number: int, share: float) -> None:
+        """Take one step of gradient descent."""
+        has_draft = self.levels[number].level.renderer.has_draft
+        stage = self.schedule.stage(number, share, self.budget.progress, has_draft)
+        self.start_trust = stage.start_trust
+        optimized.set_learning_rates(self.schedule.decay(number, share), self.budget.progress.steps)
+        variables, energy = optimized.backward(stage)
+        if number == self.schedule.full and not stage.draft:
+            self.best.offer(energy, variables)
+        optimized.step()
+        self.budget.count_step()
+        self.report(self.used, variables.inverse_depth_01, float(energy.mean()))
+
+    @torch.no_grad()
+    def result(self) -> Refinement:
+        """Return the best answer at full size.
+
+        Images too large for the time end at half the size, and so does an interrupted refinement. Their answer is judged
+        there and then enlarged.
+        """
+        full, schedule = self.levels[-1], self.schedule
+        early_end = self.interrupted or schedule.ends_with(self.reached)
+        number = max(self.reached, schedule.full - 1) if early_end else schedule.full
+        level, variables = self.levels[number], self.variables
+        if number != self.reached:
+            variables = self._enlarged(variables, level)
+        self.best.offer(level(variables, Stage(start_trust=self.start_trust)), variables)
+        start = self._start_at(number)
+        start_energy = level(start)
+        start_wins = self.best.offer(start_energy, start)
+        best = self.best.variables
+        answer = best
+        if level is not full:
+            answer = full.detailed(best, level)
+            answer = Variables(
+                select_samples(start_wins, self.start.inverse_depth_01, answer.inverse_depth_01),
+                select_samples(start_wins, self.start.aif, answer.aif),
+                answer.lens,
+            )
+        hidden = self.variables.hidden_colours
+        lens_errors = lens_std(level, best._replace(hidden_colours=hidden))
+        return Refinement(
+            depth_m=full.model.depth_m(answer.inverse_depth_01),
+            aif=answer.aif.clamp(0, 1),
+            blur_factor=answer.lens.blur_factor,
+            objective_start=float(start_energy.mean()),
+            objective=float(self.best.energy.mean()),
+            steps=self.budget.steps,
+            seconds=self.budget.seconds,
+            interrupted=self.interrupted,
+            lens=answer.lens,
+            lens_std=answer.lens.errors_as_dict(lens_errors),
+            rendered=full.model.render(answer._replace(hidden_colours=hidden)),
+            explained=full.level.explained,
+        )
+
+    def _enlarged(self, variables: Variables, level: Energy) -> Variables:
+        """Bring the solution of the level that was reached to a finer one."""
+        finer = level.detailed(variables, self.levels[self.reached])
+        if variables.slopes is None:
+            return finer
+        return finer._replace(slopes=SlopePyramids(variables.slopes, finer.inverse_depth_01, 1).values())
+
+
+class _OptimizedLevel:
+    """The optimizer of one level and the tensors it moves.
+
+    Args:
+        energy: of the level.
+        start: where it begins.
+        with_hidden: whether the hidden surface is optimized too.
+    """
+
+    def __init__(self, energy: Energy, start: Variables, with_hidden: bool) -> None:
+        self.energy, settings = energy, energy.level.settings
+        levels = settings.pyramid_levels
+        self.depth = ImagePyramid(start.inverse_depth_01, levels)
+        self.aif, self.lens = start.aif.clone().requires_grad_(), start.lens.clone()
+        self.hidden: Tensor | None = None
+        if with_hidden:
+            self.hidden = energy.model.initial_hidden_colours(start.inverse_depth_01, self.aif.detach())
+        self.slopes: SlopePyramids | None = None
+        groups: list[dict[str, Any]] = [{"params": self.depth.images, "rate": settings.lr_depth}]
+        groups.extend(self.lens.parameter_groups())
+        if settings.bending:
+            self.slopes = SlopePyramids(start.slopes, start.inverse_depth_01, levels)
+            groups.append({"params": self.slopes.images, "rate": settings.lr_slopes})
+        groups = [group | {"warmup_steps": WARMUP_STEPS} for group in groups]
+        colours = [self.aif] if self.hidden is None else [self.aif, self.hidden.requires_grad_()]
+        groups.append({"params": colours, "rate": settings.lr_aif, "warmup_steps": 1})
+        self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.98))
+
+    def set_learning_rates(self, decay: float, level_steps: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * decay * warmup(level_steps, group["warmup_steps"])
+
+    def backward(self, stage: Stage) -> tuple[Variables, Tensor]:
+        """Compute energy and gradients; return the variables, detached, and the energy (B,)."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            slopes = None if self.slopes is None else self.slopes.values()
+            variables = Variables(self.depth.values(), self.aif, self.lens, slopes, self.hidden)
+            energy = self.energy(variables, stage)
+            energy.sum().backward()
+        detached = Variables(variables.inverse_depth_01.detach(), self.aif.detach(), self.lens)
+        return detached, energy.detach()
 
     def step(self) -> None:
-        self.steps += 1
-        self.level_steps += 1
-        now = time.monotonic()
-        self._fastest_s = min(self._fastest_s, now - self._before_s)
-        self._before_s = now
+        self.optimizer.step()
+        self.depth.clamp_()
+        self.lens.clamp_()
 
-    def ends_with(self, number: int) -> bool:
-        return self.ending <= number
-
-    def level_gone(self, number: int, gone: float) -> float:
-        """How much of a level is gone, 1 where it ends, when ``gone`` of the whole is; what a coarser one has taken so far
-        says whether the full size is worth it."""
-        coarse_steps = self.priors.coarse_steps
-        if self.all_steps is None and number < self.last == self.ending and self.level_steps == TRIED_STEPS:
-            sizes = [STEP_RATIO**finer * self._fastest_s for finer in range(self.last - number + 1)]
-            coarse_s = coarse_steps * sum(sizes[max(self.first - number, 0) : -1])
-            capped = self._level_begun + coarse_s / self.budget_s
-            left_s = (1 - max(min(self.priors.coarse_share, capped), gone)) * self.budget_s
-            if left_s < LEAST_STEPS * sizes[-1]:
-                self.ending = self.last - 1
-        if number < self.first:
-            return self.level_steps / TRIED_STEPS
-        if self.ends_with(number):
-            return (gone - self._level_begun) / (1 - self._level_begun) if gone < 1 else 1.0
-        until = self.priors.coarse_share * (number + 1 - self.first) / (self.ending - self.first)
-        local = (gone - self._level_begun) / (until - self._level_begun) if gone < until else 1.0
-        if self.all_steps is None and self.level_steps < TRIED_STEPS and gone < 1:
-            local = min(local, self.level_steps / TRIED_STEPS)
-        return max(local, self.level_steps / max(coarse_steps, 1))
-
-    def drafts(self, local: float) -> bool:
-        """Whether the full size, so much of which is gone, renders drafts."""
-        return local < self.priors.draft_share and self.level_steps < self.priors.draft_steps
+    def snapshot(self) -> Variables:
+        """Return detached copies of the variables."""
+        return Variables(
+            self.depth.values().detach(),
+            self.aif.detach(),
+            self.lens.clone(),
+            None if self.slopes is None else self.slopes.values().detach(),
+            self.hidden,
+        )
 
 
-def chosen(wins: Bool[Tensor, "b"], new: Tensor, old: Tensor) -> Tensor:
-    """Sample by sample, ``new`` where it wins."""
+def select_samples(wins: Bool[Tensor, "b"], new: Tensor, old: Tensor) -> Tensor:
+    """Return ``new`` for the samples where it wins, ``old`` for the others."""
     return torch.where(wins.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
 
 class _Best:
-    """Sample by sample, whichever answer had the smallest energy."""
+    """The answer of the smallest energy so far, for each sample of the batch."""
+
+    energy: Tensor
+    variables: Variables
 
     def __init__(self) -> None:
-        self.energy: Tensor | None = None
+        self.is_empty = True
 
-    def offer(self, energy: Tensor, variables: tuple[Tensor, Tensor, Lens]) -> Bool[Tensor, "b"]:
-        """Which samples this answer is the best of so far."""
-        inverse_depth_01, image, lens = variables
-        if self.energy is None:
-            self.energy, self.variables = energy, (inverse_depth_01.clone(), image.clone(), lens.clone())
+    def offer(self, energy: Tensor, variables: Variables) -> Bool[Tensor, "b"]:
+        """Take an answer for the samples where it is better; return which these are."""
+        inverse_depth_01, aif, lens = variables[:3]
+        if self.is_empty:
+            self.is_empty, self.energy = False, energy
+            self.variables = Variables(inverse_depth_01.clone(), aif.clone(), lens.clone())
             return torch.ones_like(energy, dtype=torch.bool)
         wins = energy <= self.energy
-        kept = self.variables[2]
-        kept.values = {key: chosen(wins, lens.values[key].detach(), old) for key, old in kept.values.items()}
+        best = self.variables
+        for name, value in best.lens.values.items():
+            best.lens.values[name] = select_samples(wins, lens.values[name].detach(), value)
         self.energy = torch.where(wins, energy, self.energy)
-        self.variables = chosen(wins, inverse_depth_01, self.variables[0]), chosen(wins, image, self.variables[1]), kept
+        self.variables = Variables(
+            select_samples(wins, inverse_depth_01, best.inverse_depth_01),
+            select_samples(wins, aif, best.aif),
+            best.lens,
+        )
         return wins
-
-
-class _Slopes:
-    """Slopes (B,2,H,W) of a inverse_depth_01, from those at another size (0 where there are none), as pyramids."""
-
-    def __init__(self, before: Tensor | None, inverse_depth_01: Float[Tensor, "b h w"], count: int) -> None:
-        if before is None:
-            start = inverse_depth_01.new_zeros(inverse_depth_01.shape[0], 2, *inverse_depth_01.shape[1:])
-        else:
-            start = enlarged_to(before.detach(), inverse_depth_01[:, None]) * (
-                before.shape[-1] / inverse_depth_01.shape[-1]
-            )
-        self.pyramids = [_Pyramid(start[:, direction], count) for direction in (0, 1)]
-        self.images = [image for pyramid in self.pyramids for image in pyramid.images]
-
-    def values(self) -> Tensor:
-        return torch.stack([pyramid.inverse_depth_01() for pyramid in self.pyramids], 1)
-
-
-class _Pyramid:
-    """Position (B,H,W) as a sum of images, each of half the size of the one before."""
-
-    def __init__(self, inverse_depth_01: Float[Tensor, "b h w"], count: int) -> None:
-        height, width = inverse_depth_01.shape[-2:]
-        sizes = [(-(-height // 2**k), -(-width // 2**k)) for k in range(1, count)]
-        rest = [inverse_depth_01.new_zeros(inverse_depth_01.shape[0], 1, *size).requires_grad_() for size in sizes]
-        self.images = [inverse_depth_01[:, None].clone().requires_grad_(), *rest]
-
-    def inverse_depth_01(self) -> Tensor:
-        total = self.images[0]
-        for image in self.images[1:]:
-            total = total + enlarged_to(image, total)
-        return total[:, 0]
-
-    @torch.no_grad()
-    def into_range(self) -> None:
-        """The finest level takes back what leaves [0, 1]."""
-        inverse_depth_01 = self.inverse_depth_01()
-        self.images[0] += (inverse_depth_01.clamp(0, 1) - inverse_depth_01)[:, None]
-
-    @torch.no_grad()
-    def move_to(self, inverse_depth_01: Tensor) -> None:
-        """The finest level takes the difference."""
-        self.images[0] += (inverse_depth_01 - self.inverse_depth_01())[:, None]
