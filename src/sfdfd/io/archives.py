@@ -223,7 +223,7 @@ def opened(paths: Sequence[Path], scratch: Path, report: Report = lambda done, t
                 raise InputError(f"source={path}: no such file or folder")
             for archive in archives:
                 with _opened_files(archive) as files:
-                    if is_folder and any(_is_unpacked_in(place, files) for place in (path, path / _stem(archive))):
+                    if is_folder and any(_is_unpacked_in(target, files) for target in (path, path / _stem(archive))):
                         continue
                     folders.append(scratch / str(len(folders)) / _stem(archive))
                     _unpack(archive, files, folders[-1], report)

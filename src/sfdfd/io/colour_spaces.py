@@ -24,12 +24,12 @@ from sfdfd.errors import InputError
 from sfdfd.io.exif import PhotoFacts
 
 __all__ = [
-    "ASSUMED",
+    "ASSUMED_SRGB",
     "ColourSpace",
-    "chromaticities_space",
     "cmyk_to_srgb",
-    "coded_space",
     "colour_space",
+    "space_from_chromaticities",
+    "space_from_code_points",
     "srgb_profile",
     "to_srgb",
 ]
@@ -83,7 +83,7 @@ class ColourSpace:
         return self.curves is None and self.profile is None
 
 
-ASSUMED = ColourSpace("sRGB", "assumed: the file does not say")
+ASSUMED_SRGB = ColourSpace("sRGB", "assumed: the file does not say")
 
 
 def colour_space(icc: bytes | None, exif: Mapping[int, Any], gray: bool = False) -> ColourSpace:
@@ -102,10 +102,10 @@ def colour_space(icc: bytes | None, exif: Mapping[int, Any], gray: bool = False)
     # cameras mark Adobe RGB so, without a profile
     if space == 2 or (space != 1 and index.strip("\0 ") == "R03"):
         return _of_primaries("Adobe RGB (1998)", "EXIF", D65, ADOBE_PRIMARIES, ADOBE_GAMMA)
-    return ColourSpace("sRGB", "EXIF") if space == 1 else ASSUMED
+    return ColourSpace("sRGB", "EXIF") if space == 1 else ASSUMED_SRGB
 
 
-def coded_space(primaries: int, transfer: int) -> ColourSpace:
+def space_from_code_points(primaries: int, transfer: int) -> ColourSpace:
     """Return the colour space of ITU-T H.273's code points (nclx in HEIC and AVIF, cICP in PNG).
 
     Raises:
@@ -118,12 +118,12 @@ def coded_space(primaries: int, transfer: int) -> ColourSpace:
     name, chromaticities = CODED_PRIMARIES.get(primaries, ("sRGB", SRGB_PRIMARIES))
     gamma = CODED_GAMMAS.get(transfer)
     if gamma is None and chromaticities == SRGB_PRIMARIES:
-        return ASSUMED if transfer != 13 else ColourSpace("sRGB", "the file's code points")
+        return ASSUMED_SRGB if transfer != 13 else ColourSpace("sRGB", "the file's code points")
     name = name if gamma is None else f"{name} with gamma {gamma:g}"
     return _of_primaries(name, "the file's code points", D65, chromaticities, gamma)
 
 
-def chromaticities_space(gamma: float | None, chromaticity: tuple[float, ...] | None) -> ColourSpace:
+def space_from_chromaticities(gamma: float | None, chromaticity: tuple[float, ...] | None) -> ColourSpace:
     """Return the colour space of PNG's gAMA and cHRM chunks.
 
     Args:

@@ -13,8 +13,8 @@ from pathlib import Path
 from sfdfd.errors import InputError
 from sfdfd.io.files import readable
 from sfdfd.io.formats.heic import HEIC_SUFFIXES
-from sfdfd.io.formats.raw import RAW_SUFFIXES, raw_is_readable
-from sfdfd.io.formats.tiff import TIFF_SUFFIXES, tiff_slices
+from sfdfd.io.formats.raw import RAW_SUFFIXES, rawpy_is_installed
+from sfdfd.io.formats.tiff import TIFF_SUFFIXES, count_tiff_slices
 from sfdfd.io.images import list_images
 
 __all__ = ["has_pages", "other_formats", "without_identical", "without_twins"]
@@ -100,7 +100,7 @@ def has_pages(file: Path) -> bool:
     if file.suffix.lower() not in TIFF_SUFFIXES:
         return False
     try:
-        return tiff_slices(file) > 1
+        return count_tiff_slices(file) > 1
     except InputError:  # reported when it is read
         return False
 
@@ -117,7 +117,7 @@ def _format(file: Path) -> int:
 def _can_be_read(rank: int) -> bool:
     """Return whether the package for a format is installed."""
     if rank < len(FORMATS) and FORMATS[rank] is RAW_SUFFIXES:
-        return raw_is_readable()
+        return rawpy_is_installed()
     if rank < len(FORMATS) and FORMATS[rank] is HEIC_SUFFIXES:
         return importlib.util.find_spec("pillow_heif") is not None
     return True

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from sfdfd.io.pixel_pitch import pixel_pitch, positive
 
-__all__ = ["PhotoFacts", "all_tags", "photo_facts", "positive", "taken_at"]
+__all__ = ["PhotoFacts", "all_exif_tags", "exif_capture_time", "photo_facts", "positive"]
 
 Tag = ExifTags.Base
 
@@ -47,7 +47,7 @@ class PhotoFacts:
     outside_srgb: float = 0.0
 
 
-def all_tags(exif: Image.Exif) -> dict[int, Any]:
+def all_exif_tags(exif: Image.Exif) -> dict[int, Any]:
     """Return the tags of the image, Exif and interoperability directories by number; the last ones as a mapping, too."""
     tags = exif.get_ifd(ExifTags.IFD.Exif)
     try:
@@ -78,7 +78,7 @@ def photo_facts(exif: Mapping[int, Any], size: tuple[int, int]) -> PhotoFacts:
     )
 
 
-def taken_at(exif: Mapping[int, Any]) -> datetime | None:
+def exif_capture_time(exif: Mapping[int, Any]) -> datetime | None:
     """Return when a photograph was taken, with fractions of a second if EXIF has them; None if it is unknown."""
     try:
         moment = datetime.strptime(str(exif[Tag.DateTimeOriginal]).strip("\0 "), "%Y:%m:%d %H:%M:%S")

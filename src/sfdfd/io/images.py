@@ -21,10 +21,10 @@ from torch import Tensor
 from sfdfd.errors import InputError, checked_whole, one_line
 from sfdfd.io.colour_spaces import ColourSpace, cmyk_to_srgb, colour_space, to_srgb
 from sfdfd.io.embedded_metadata import encoded_png
-from sfdfd.io.exif import PhotoFacts, all_tags, photo_facts, taken_at
-from sfdfd.io.formats.common import USUAL_SUFFIXES, Decoded, read_usual
+from sfdfd.io.exif import PhotoFacts, all_exif_tags, exif_capture_time, photo_facts
+from sfdfd.io.formats.common import COMMON_SUFFIXES, Decoded, read_common
 from sfdfd.io.formats.heic import HEIC_SUFFIXES, is_heic, read_heic
-from sfdfd.io.formats.maker_notes import exif_of
+from sfdfd.io.formats.maker_notes import read_exif
 from sfdfd.io.formats.raw import RAW_SUFFIXES, read_raw
 from sfdfd.io.formats.tiff import TIFF_SUFFIXES, is_tiff, read_tiff
 
@@ -44,9 +44,9 @@ __all__ = [
     "write_image",
 ]
 
-IMAGE_SUFFIXES = (*USUAL_SUFFIXES, *TIFF_SUFFIXES, *HEIC_SUFFIXES, *RAW_SUFFIXES)
+IMAGE_SUFFIXES = (*COMMON_SUFFIXES, *TIFF_SUFFIXES, *HEIC_SUFFIXES, *RAW_SUFFIXES)
 LARGEST_PIXELS = 120e6
-"""Of one photograph. The largest common sensors have 61 (full frame) and 102 million."""
+"""Largest photograph that is read. The largest common sensors have 61 (full frame) and 102 million."""
 # our one-line errors replace OpenCV's log messages; OpenCV moved the switch between versions 4 and 5
 (getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel)(0)
 
@@ -127,13 +127,13 @@ def _decode(data: bytes, path: Path, check_size: Callable[[int, int], None], pag
         return Decoded(array, tags, ColourSpace("camera RAW", "developed to sRGB"), upright=True), orientation
     if is_heic(data):
         array, exif, space = read_heic(data, path, check_size)
-        decoded = Decoded(array, all_tags(exif), space, upright=True)
+        decoded = Decoded(array, all_exif_tags(exif), space, upright=True)
         if not any(box in data[: 1 << 16] for box in (b"irot", b"imir")):
             return decoded, 1  # libheif rotates by these boxes, whatever EXIF says
     elif is_tiff(data):
         decoded = _decode_tiff(path, check_size, page)
     else:
-        decoded = read_usual(data, path, check_size)
+        decoded = read_common(data, path, check_size)
     orientation = decoded.exif.get(ExifTags.Base.Orientation, 1)
     return decoded, orientation if orientation in _INVERSE else 1
 
@@ -158,12 +158,12 @@ def _rotated(array: np.ndarray, orientation: int) -> np.ndarray:
 def moment_of(path: Path) -> datetime | None:
     """Return when a photograph was taken (EXIF) without reading its pixels; None if that is unknown."""
     if path.suffix.lower() in (*RAW_SUFFIXES, *HEIC_SUFFIXES):
-        return taken_at(exif_of(path))
+        return exif_capture_time(read_exif(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                return taken_at(image.getexif().get_ifd(ExifTags.IFD.Exif))
+                return exif_capture_time(image.getexif().get_ifd(ExifTags.IFD.Exif))
     except Exception:  # Pillow raises anything on broken files
         return None
 

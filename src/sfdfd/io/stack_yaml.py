@@ -12,7 +12,7 @@ import yaml
 
 from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole, short_repr
 from sfdfd.io.duplicate_shots import has_pages, without_twins
-from sfdfd.io.formats.tiff import TIFF_SUFFIXES, tiff_slices
+from sfdfd.io.formats.tiff import TIFF_SUFFIXES, count_tiff_slices
 from sfdfd.io.formats.video import VIDEO_SUFFIXES
 from sfdfd.io.images import list_images
 from sfdfd.io.text_files import UNITS_M, decoded
@@ -52,7 +52,7 @@ class Description:
         optics: values of :data:`OPTICS_KEYS` in ``stack.yaml``.
         video: the video, if the slices are frames of one.
         frames: indices of the frames if they are listed; else ``len(files)`` frames are picked.
-        apart: the video or TIFF is one of several stacks in its folder, so the folder's text files do not describe it.
+        shares_folder: the video or TIFF is one of several stacks in its folder, so the folder's text files do not describe it.
         principal_point_px: (x, y) where the optical axis meets the stored images, from the outer corner of the first pixel;
             None for the centre.
         pages: the TIFF, if the slices are its pages; ``files`` are then names made up for them.
@@ -74,7 +74,7 @@ class Description:
     optics: dict[str, Any]
     video: Path | None = None
     frames: tuple[int, ...] | None = None
-    apart: bool = False
+    shares_folder: bool = False
     principal_point_px: tuple[float, float] | None = None
     pages: Path | None = None
     notes: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class Description:
 
     def beside(self, name: str) -> Path | None:
         """Return the path of a text file that would describe the stack, or None; the file need not exist."""
-        return None if self.apart else self.folder / name
+        return None if self.shares_folder else self.folder / name
 
     @property
     def unit_in_words(self) -> str:
@@ -133,10 +133,10 @@ class Description:
             InputError: a key or a value is wrong, or a slice is missing.
         """
         folder, video, pages = _folder_and_file(folder)
-        apart = (video is not None and _videos(folder) != [video]) or (
+        shares_folder = (video is not None and _videos(folder) != [video]) or (
             pages is not None and list_images(folder) != [pages]
         )
-        settings = _Settings.load(folder / "stack.yaml", overrides, skip_file=apart)
+        settings = _Settings.load(folder / "stack.yaml", overrides, skip_file=shares_folder)
         slices = _SliceFiles.find(folder, video, pages, settings)
         number = len(slices.files)
         unit_m, dioptres = settings.unit()
@@ -157,7 +157,7 @@ class Description:
             optics=_optics(settings.content.get("optics"), settings.path),
             video=slices.video,
             frames=slices.frames,
-            apart=apart,
+            shares_folder=shares_folder,
             principal_point_px=_principal_point(settings.content.get("principal_point_px"), settings.path),
             pages=slices.pages,
             notes=slices.notes,
@@ -334,7 +334,7 @@ def _only_tiff_with_pages(folder: Path) -> Path | None:
     paged = [file for file in files if has_pages(file)]
     if paged and len(files) > 1:
         raise InputError(
-            f"{folder}: {paged[0].name} holds {tiff_slices(paged[0])} pages, which are a stack of their own, and is one of "
+            f"{folder}: {paged[0].name} holds {count_tiff_slices(paged[0])} pages, which are a stack of their own, and is one of "
             f"{len(files)} pictures; name it (stack={paged[0]}), or predict every stack (stacks={folder})"
         )
     return paged[0] if paged else None
@@ -342,7 +342,7 @@ def _only_tiff_with_pages(folder: Path) -> Path | None:
 
 def _page_names(pages: Path) -> list[Path]:
     """Return names for the pages of a TIFF, counted from 1."""
-    number = tiff_slices(pages)
+    number = count_tiff_slices(pages)
     if number < 2:
         raise InputError(
             f"stack={pages}: one page is no stack; give the folder with the slices, or a TIFF of several pages"

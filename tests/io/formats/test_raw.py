@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sfdfd.errors import InputError
-from sfdfd.io.formats.raw import with_srgb_curve
+from sfdfd.io.formats.raw import apply_srgb_curve
 from sfdfd.io.images import read_photograph
 from sfdfd.io.stack_yaml import Description
 from tests.io.formats.encoders import linear, write_dng
@@ -21,7 +21,7 @@ CAMERA = [(37386, "2I", 1, (681, 100)), (33437, "2I", 1, (185, 100)), (37382, "2
 
 def test_srgb_curve_is_inverted_by_the_renderer():
     steps = np.arange(65536, dtype=np.uint16)
-    assert np.abs(linear(with_srgb_curve(steps) / 65535) - steps / 65535).max() < 2e-5
+    assert np.abs(linear(apply_srgb_curve(steps) / 65535) - steps / 65535).max() < 2e-5
 
 
 def test_a_dng_is_developed_to_the_sensors_light(tmp_path):

@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from sfdfd.errors import InputError
-from sfdfd.io.formats.tiff import tiff_slices
+from sfdfd.io.formats.tiff import count_tiff_slices
 from sfdfd.io.images import read_photograph
 
 RNG = np.random.default_rng(0)
@@ -159,7 +159,7 @@ PAGES = {
 def test_pages_are_slices(tmp_path, kind):
     data, expected = PAGES[kind]
     (tmp_path / "a.tif").write_bytes(data)
-    assert tiff_slices(tmp_path / "a.tif") == len(expected)
+    assert count_tiff_slices(tmp_path / "a.tif") == len(expected)
     for index, image in enumerate(expected):
         read = read_photograph(tmp_path / "a.tif", page=index)[0]
         np.testing.assert_array_equal(read, in_rgb(image) if image.ndim == 2 else image)
@@ -170,7 +170,7 @@ def test_previews_are_not_slices(tmp_path, flagged):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(RGB, photometric="rgb", metadata=None)
         file.write(RGB[::3, ::3], photometric="rgb", subfiletype=flagged, metadata=None)
-    assert tiff_slices(tmp_path / "a.tif") == 1
+    assert count_tiff_slices(tmp_path / "a.tif") == 1
     np.testing.assert_array_equal(read_photograph(tmp_path / "a.tif")[0], RGB)
 
 

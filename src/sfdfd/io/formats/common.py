@@ -21,12 +21,18 @@ import numpy as np
 from PIL import Image
 
 from sfdfd.errors import InputError, one_line
-from sfdfd.io.colour_spaces import ColourSpace, chromaticities_space, cmyk_to_srgb, coded_space, colour_space
-from sfdfd.io.exif import all_tags
+from sfdfd.io.colour_spaces import (
+    ColourSpace,
+    cmyk_to_srgb,
+    colour_space,
+    space_from_chromaticities,
+    space_from_code_points,
+)
+from sfdfd.io.exif import all_exif_tags
 
-__all__ = ["USUAL_SUFFIXES", "Decoded", "read_usual"]
+__all__ = ["COMMON_SUFFIXES", "Decoded", "read_common"]
 
-USUAL_SUFFIXES = (
+COMMON_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".avif", ".jp2", ".j2k", ".jpx", ".pgm", ".ppm", ".pnm"
 )  # fmt: skip
 PNG, JP2, J2K = b"\x89PNG\r\n\x1a\n", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"
@@ -51,7 +57,7 @@ class Decoded:
     upright: bool = False
 
 
-def read_usual(data: bytes, path: Path, check_size: Callable[[int, int], None]) -> Decoded:
+def read_common(data: bytes, path: Path, check_size: Callable[[int, int], None]) -> Decoded:
     """Decode an image file at its stored bit depth.
 
     Args:
@@ -70,13 +76,13 @@ def read_usual(data: bytes, path: Path, check_size: Callable[[int, int], None]) 
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and raises if it cannot read it
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(image.width, image.height)
-                exif = all_tags(image.getexif())
+                exif = all_exif_tags(image.getexif())
                 bits = _bits(data)
                 if bits > 8:
                     pixels = _deep(data, bits)
                 else:
                     image.load()
-                    exif = {**exif, **all_tags(image.getexif())}  # PNG may store it after the pixels
+                    exif = {**exif, **all_exif_tags(image.getexif())}  # PNG may store it after the pixels
                     pixels = _eight_bits(image, path)
                 icc = image.info.get("icc_profile") or _profile_of_jp2(data)
                 space = _space(data, path, image, icc, exif, gray=pixels.ndim == 2)
@@ -110,7 +116,7 @@ def _space(
     points = _code_points(data)
     if points is not None:
         try:
-            coded = coded_space(*points)
+            coded = space_from_code_points(*points)
         except InputError as error:  # HDR is refused even if there is a profile
             raise InputError(f"{path}: {error}") from None
         if not icc and points[0] != 2:
@@ -119,7 +125,7 @@ def _space(
         return ColourSpace("sRGB", "PNG's sRGB chunk")
     if not icc and data.startswith(PNG) and ("gamma" in image.info or "chromaticity" in image.info):
         gamma = image.info.get("gamma")
-        return chromaticities_space(1 / gamma if gamma else None, image.info.get("chromaticity"))
+        return space_from_chromaticities(1 / gamma if gamma else None, image.info.get("chromaticity"))
     return colour_space(icc, exif, gray)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from sfdfd.errors import InputError, one_line
-from sfdfd.io.colour_spaces import ColourSpace, coded_space, colour_space
+from sfdfd.io.colour_spaces import ColourSpace, colour_space, space_from_code_points
 
 __all__ = ["HEIC_SUFFIXES", "is_heic", "read_heic"]
 
@@ -64,7 +64,9 @@ def _space(primary: Any, path: Path) -> ColourSpace:
     """Return the colour space of the profile, else of the code points; HDR code points are refused either way."""
     points, icc = primary.info.get("nclx_profile") or {}, primary.info.get("icc_profile")
     try:
-        coded = coded_space(int(points.get("color_primaries", 2)), int(points.get("transfer_characteristics", 2)))
+        coded = space_from_code_points(
+            int(points.get("color_primaries", 2)), int(points.get("transfer_characteristics", 2))
+        )
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return colour_space(icc, {}) if icc else coded

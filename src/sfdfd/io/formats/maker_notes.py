@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sfdfd.io.exif import positive
 
-__all__ = ["MakerDistance", "exif_of", "maker_distances", "reader_of_maker_notes"]
+__all__ = ["MakerDistance", "maker_distances", "read_exif", "reader_of_maker_notes"]
 
 EXIFTOOL_TIMEOUT_S = 60
 EXIFTOOL_TAGS = ("FocusDistanceLower", "FocusDistanceUpper", "FocusDistance", "FocusDistance2", "ManualFocusDistance")
@@ -58,7 +58,7 @@ def _exifread(path: Path, details: bool) -> Mapping[str, Any]:
         return {}
 
 
-def exif_of(path: Path) -> dict[int, Any]:
+def read_exif(path: Path) -> dict[int, Any]:
     """Return EXIF by tag number (RAW, DNG and HEIC, too); empty if exifread is missing."""
     tags = {}
     for name, tag in _exifread(path, details=False).items():

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from sfdfd.errors import InputError, one_line
-from sfdfd.io.formats.maker_notes import exif_of
+from sfdfd.io.formats.maker_notes import read_exif
 
-__all__ = ["RAW_SUFFIXES", "raw_is_readable", "read_raw", "with_srgb_curve"]
+__all__ = ["RAW_SUFFIXES", "apply_srgb_curve", "rawpy_is_installed", "read_raw"]
 
 RAW_SUFFIXES = (
     ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".iiq", ".3fr"
@@ -24,12 +24,12 @@ RAW_SUFFIXES = (
 INSTALL = "pip install 'sfdfd[photo]'"
 
 
-def raw_is_readable() -> bool:
+def rawpy_is_installed() -> bool:
     """Return whether rawpy is installed."""
     return importlib.util.find_spec("rawpy") is not None
 
 
-def with_srgb_curve(light: np.ndarray) -> np.ndarray:
+def apply_srgb_curve(light: np.ndarray) -> np.ndarray:
     """Convert linear light to sRGB, both uint16, by a table: the inverse of the renderer's ``linear_light`` curve."""
     steps = np.arange(65536) / 65535
     codes = np.where(steps <= 0.0031308, 12.92 * steps, 1.055 * np.maximum(steps, 0.0031308) ** (1 / 2.4) - 0.055)
@@ -73,4 +73,4 @@ def read_raw(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.nda
         reason = one_line(error.args[0] if error.args and isinstance(error.args[0], Exception) else error)
         reason = reason.strip("'").removeprefix("b'")
         raise InputError(f"{path}: not a readable RAW file ({reason})") from None
-    return with_srgb_curve(light), exif_of(path), orientation
+    return apply_srgb_curve(light), read_exif(path), orientation

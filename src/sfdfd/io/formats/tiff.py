@@ -15,9 +15,9 @@ import tifffile
 from PIL import Image
 
 from sfdfd.errors import InputError, one_line
-from sfdfd.io.exif import all_tags
+from sfdfd.io.exif import all_exif_tags
 
-__all__ = ["TIFF_SUFFIXES", "DecodedTiff", "is_tiff", "read_tiff", "tiff_slices"]
+__all__ = ["TIFF_SUFFIXES", "DecodedTiff", "count_tiff_slices", "is_tiff", "read_tiff"]
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -56,7 +56,7 @@ def is_tiff(head: bytes) -> bool:
     return head[:4] in MAGIC
 
 
-def tiff_slices(path: Path) -> int:
+def count_tiff_slices(path: Path) -> int:
     """Return how many slices a TIFF holds: 1 if it is a photograph.
 
     Raises:
@@ -253,12 +253,12 @@ def _exif(path: Path) -> dict[int, Any]:
     """Read EXIF with Pillow, even if Pillow cannot read the pixels; empty if there is none."""
     try:
         with Image.open(path, formats=("TIFF",)) as image:
-            return all_tags(image.getexif())
+            return all_exif_tags(image.getexif())
     except Exception:  # Pillow raises anything on images that it does not know
         exif = Image.Exif()
         try:
             with path.open("rb") as file:
                 exif.load_from_fp(file)
-                return all_tags(exif)
+                return all_exif_tags(exif)
         except Exception:
             return {}
