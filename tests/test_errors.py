@@ -1,14 +1,14 @@
-"""What errors say of values."""
+"""Values in error messages."""
 
 import pytest
 
-from sfdfd.errors import InputError, checked_number
+from sfdfd.errors import InputError, checked_number, short_repr
 
 
-def test_long_and_deep_values_are_cut():
+def test_long_and_deep_values_are_cut_in_messages():
     nested = [1]
     for _ in range(60):
-        nested = [nested] * 9  # as YAML's aliases make it: small in memory, endless in words
+        nested = [nested] * 9  # as YAML aliases do: small in memory, endless when printed
     assert (
         len(short_repr(nested)) < 220
         and len(short_repr("long" * 1000)) < 220

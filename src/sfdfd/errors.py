@@ -1,4 +1,4 @@
-"""The one exception that means "what you gave cannot be used", and the checks that raise it.
+"""The exception for unusable input, and the checks that raise it.
 
 Commands print it as one line and exit with code 2.
 """
@@ -27,7 +27,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class InputError(ValueError):
-    """Bad input from the user; the message says what was expected, what came, and the key or file that mends it.
+    """Bad input from the user; the message names the key or file, what was expected and what was given.
 
     Examples:
         >>> from sfdfd import Camera
@@ -42,25 +42,27 @@ class InputError(ValueError):
         super().__init__(message)
 
 
-class _Short(reprlib.Repr):
+class _ShortRepr(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
-        return repr(x) if abs(x) < 10**40 else "a whole number of more than 40 digits"  # Python refuses to write some
+        return (
+            repr(x) if abs(x) < 10**40 else "a whole number of more than 40 digits"
+        )  # Python refuses to print very long ones
 
 
-_SHORT = _Short()
+_SHORT = _ShortRepr()
 _SHORT.maxstring = _SHORT.maxother = 120
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 8
 _SHORT.maxlevel = 3
 
 
 def short_repr(value: Any) -> str:
-    """A value as an error shows it: as Python writes it, what is long or deep cut (aliases in YAML may nest without end)."""
+    """Return a repr for messages, with long or deep values cut (aliases in YAML may nest without end)."""
     text = _SHORT.repr(value)
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def checked_keywords(function: Function) -> Function:
-    """Decorate a function so that an unknown keyword raises an :class:`InputError` that names the right ones."""
+    """Decorate a function so that an unknown keyword raises an :class:`InputError` that lists the valid ones."""
     known = [
         name
         for name, parameter in inspect.signature(function).parameters.items()
@@ -83,47 +85,47 @@ def checked_keywords(function: Function) -> Function:
 def checked_number(
     value: Any, where: str, *, least: float | None = None, most: float = math.inf, infinite: bool = False
 ) -> float:
-    """``value`` as a float: positive, or from ``least`` to ``most``; finite unless ``infinite``; no bool and no NaN.
+    """Return ``value`` as a float: positive, or from ``least`` to ``most``; finite unless ``infinite``; no bool, no NaN.
 
     Raises:
-        InputError: anything else; ``where`` names the key or file.
+        InputError: for any other value; ``where`` names the key or file.
     """
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    low = number > 0 if least is None else number >= least
-    if not (low and number <= most) or (math.isinf(number) and not infinite):
-        wanted = "a positive number" if least is None else f"a number of {least:g} or more"
-        wanted += "" if math.isinf(most) else f", {most:g} at most"
-        raise InputError(f"{where}: expected {wanted}, got {short_repr(value)}")
+    high_enough = number > 0 if least is None else number >= least
+    if not (high_enough and number <= most) or (math.isinf(number) and not infinite):
+        expected = "a positive number" if least is None else f"a number of {least:g} or more"
+        expected += "" if math.isinf(most) else f", {most:g} at most"
+        raise InputError(f"{where}: expected {expected}, got {short_repr(value)}")
     return number
 
 
 def checked_whole(value: Any, where: str, least: int, most: int | None = None) -> int:
-    """``value`` if it is a whole number from ``least`` to ``most``.
+    """Return ``value`` if it is a whole number from ``least`` to ``most``.
 
     Raises:
-        InputError: anything else; ``where`` names the key or file.
+        InputError: for any other value; ``where`` names the key or file.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
-        wanted = f"a whole number of {least} or more" if most is None else f"a whole number from {least} to {most}"
-        raise InputError(f"{where}: expected {wanted}, got {short_repr(value)}")
+        expected = f"a whole number of {least} or more" if most is None else f"a whole number from {least} to {most}"
+        raise InputError(f"{where}: expected {expected}, got {short_repr(value)}")
     return value
 
 
 def checked_choice(value: Any, where: str, options: Sequence[Any]) -> Any:
-    """``value`` if it is one of the options (``True`` and 1 are not the same).
+    """Return ``value`` if it is one of the options (``True`` and 1 differ).
 
     Raises:
-        InputError: anything else; ``where`` names the key or file.
+        InputError: for any other value; ``where`` names the key or file.
     """
     if not any(value is option or (type(value) is type(option) and value == option) for option in options):
-        words = [str(option).lower() if isinstance(option, bool) else str(option) for option in options]
-        raise InputError(f"{where}: expected {', '.join(words[:-1])} or {words[-1]}, got {short_repr(value)}")
+        names = [str(option).lower() if isinstance(option, bool) else str(option) for option in options]
+        raise InputError(f"{where}: expected {', '.join(names[:-1])} or {names[-1]}, got {short_repr(value)}")
     return value
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
+    """Return the message of an exception in one line."""
     return " ".join(str(error).split()) or type(error).__name__

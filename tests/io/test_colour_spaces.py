@@ -6,6 +6,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from sfdfd.errors import InputError
 from sfdfd.io import colour_spaces as colour
 from sfdfd.io.images import read_photograph
 
@@ -35,10 +36,10 @@ def to_xyz(white, primaries):
 
 def matrix_to_srgb(white, primaries):
     """With Bradford's adaptation from one white to the other."""
-    (given, from_white), (target, to_white) = to_xyz(white, primaries), to_xyz(D65, SRGB)
+    (source, from_white), (target, to_white) = to_xyz(white, primaries), to_xyz(D65, SRGB)
     cones = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
     adapted = np.linalg.inv(cones) @ np.diag((cones @ to_white) / (cones @ from_white)) @ cones
-    return np.linalg.inv(target) @ adapted @ given
+    return np.linalg.inv(target) @ adapted @ source
 
 
 SPACES = {
@@ -79,8 +80,8 @@ def write(path, codes, profile):
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize(("name", "top"), [("a.png", 255), ("a.tif", 255), ("deep.tif", 65535), ("float.tif", 1)])
 @pytest.mark.parametrize("values", [PALE, WIDE, 0.02 * PALE], ids=["pale", "wide", "dark"])
-def test_converted_by_its_profile(tmp_path, space, name, top, values):
-    """To half a code of 8 bits, and to 16 bits' precision where the file has it."""
+def test_conversion_by_profile_matches_reference(tmp_path, space, name, top, values):
+    """Exact to half an 8-bit code, or to 16-bit precision if the file has it."""
     codes = {1: values.astype(np.float32), 255: (values * 255).round().astype(np.uint8),
              65535: (values * 65535).round().astype(np.uint16)}[top]  # fmt: skip
     write(tmp_path / name, codes, profile_of(space))
@@ -93,8 +94,8 @@ def test_converted_by_its_profile(tmp_path, space, name, top, values):
     assert facts.outside_srgb == pytest.approx(1 - inside.mean(), abs=0.1) if values is WIDE else True
 
 
-def test_light_is_the_files_own(tmp_path):
-    """Decoding what was read as sRGB gives the light that the file's curve meant: grey of gamma 1.8 is c ** 1.8."""
+def test_decoding_as_srgb_gives_the_light_of_the_files_curve(tmp_path):
+    """With gamma 1.8, grey c decodes to light c ** 1.8."""
     ramp = np.repeat(np.linspace(0, 65535, 64).round().astype(np.uint16)[None, :, None], 3, 2).repeat(16, 0)
     write(tmp_path / "a.tif", ramp, profile_of("ProPhoto"))
     light = light_of(read_photograph(tmp_path / "a.tif")[0] / 65535)
@@ -103,7 +104,7 @@ def test_light_is_the_files_own(tmp_path):
 
 @pytest.mark.parametrize("gamma", [1.0, 1.8, 2.2])
 @pytest.mark.parametrize(("top", "kind"), [(255, np.uint8), (65535, np.uint16)])
-def test_grey_profiles(tmp_path, gamma, top, kind):
+def test_grey_profiles_are_applied(tmp_path, gamma, top, kind):
     ramp = np.linspace(0, top, 64).round().astype(kind)[None].repeat(16, 0)
     tifffile.imwrite(tmp_path / "a.tif", ramp, iccprofile=imagecodecs.cms_profile("gray", gamma=gamma))
     image = read_photograph(tmp_path / "a.tif")[0]
@@ -111,7 +112,7 @@ def test_grey_profiles(tmp_path, gamma, top, kind):
     assert np.abs(image / top - wanted).max() <= 0.55 / 255 if top == 255 else 2e-4
 
 
-def test_jpeg_of_a_phone(tmp_path):
+def test_display_p3_jpeg_is_converted(tmp_path):
     flat = np.full((16, 16, 3), (200, 120, 60), np.uint8)
     Image.fromarray(flat).save(tmp_path / "a.jpg", quality=100, subsampling=0, icc_profile=profile_of("Display P3"))
     image, facts = read_photograph(tmp_path / "a.jpg")
@@ -121,7 +122,7 @@ def test_jpeg_of_a_phone(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
-def test_other_formats_carry_profiles(tmp_path, kind):
+def test_profiles_in_webp_and_avif_are_applied(tmp_path, kind):
     flat = np.full((32, 32, 3), (200, 120, 60), np.uint8)
     path = tmp_path / f"a.{kind.lower()}"
     Image.fromarray(flat).save(path, kind, quality=100, icc_profile=profile_of("Adobe RGB"))
@@ -129,7 +130,7 @@ def test_other_formats_carry_profiles(tmp_path, kind):
     assert error.max() <= 4 / 255 < np.abs(flat / 255 - expected("Adobe RGB", flat / 255)[0]).max()
 
 
-def test_heic_carries_a_profile(tmp_path):
+def test_profile_in_heic_is_applied(tmp_path):
     pillow_heif = pytest.importorskip("pillow_heif")
     flat = np.full((64, 64, 3), (200, 120, 60), np.uint8)
     file = pillow_heif.from_bytes(mode="RGB", size=(64, 64), data=flat.tobytes())
@@ -141,8 +142,8 @@ def test_heic_carries_a_profile(tmp_path):
     assert np.abs(image / 255 - expected("Display P3", flat / 255)[0]).max() <= 2 / 255
 
 
-def test_srgb_stays_as_it_is(tmp_path):
-    """Whatever an sRGB profile is called: no code changes."""
+def test_srgb_is_not_changed(tmp_path):
+    """No value changes, whatever name the sRGB profile has."""
     codes = RNG.integers(0, 256, (32, 40, 3), dtype=np.uint8)
     for index, profile in enumerate((None, colour.srgb_profile(), imagecodecs.cms_profile("srgb"), b"broken")):
         write(tmp_path / f"{index}.png", codes, profile)
@@ -151,7 +152,7 @@ def test_srgb_stays_as_it_is(tmp_path):
     assert "broken" in facts.colour_source
 
 
-def test_adobe_rgb_that_cameras_name_in_exif_alone(tmp_path):
+def test_adobe_rgb_named_only_in_exif_is_converted(tmp_path):
     codes = (PALE * 255).round().astype(np.uint8)
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0xA001] = 65535
@@ -168,7 +169,7 @@ def test_adobe_rgb_that_cameras_name_in_exif_alone(tmp_path):
     ({b"cICP": bytes([12, 13, 0, 1])}, "Display P3"), ({b"cICP": bytes([1, 13, 0, 1])}, None),
     ({b"sRGB": b"\0", b"gAMA": (100000).to_bytes(4, "big")}, None),
 ])  # fmt: skip
-def test_png_says_it_in_chunks(tmp_path, chunks, space):
+def test_colour_chunks_of_png_are_read(tmp_path, chunks, space):
     from PIL import PngImagePlugin
 
     codes, info = (PALE * 255).round().astype(np.uint8), PngImagePlugin.PngInfo()
@@ -180,19 +181,16 @@ def test_png_says_it_in_chunks(tmp_path, chunks, space):
     assert np.abs(image / 255 - wanted).max() <= 0.53 / 255
 
 
-def test_cmyk_by_its_profile_is_lightness_of_ink(tmp_path):
-    """Without a profile it says no colours, and is refused."""
-    from sfdfd.errors import InputError
-
+def test_cmyk_without_profile_is_refused(tmp_path):
     Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / "a.jpg")
     with pytest.raises(InputError, match=r"a\.jpg: CMYK without a colour profile"):
         read_photograph(tmp_path / "a.jpg")
 
 
-def test_a_profile_of_tables_goes_the_exact_way():
-    """As if the profile had tables: curves and matrix are not used, and the answer is the same."""
+def test_a_profile_with_tables_is_converted_by_littlecms():
+    """Without curves and matrix, as for a profile with tables, the result is the same."""
     codes = (PALE * 65535).round().astype(np.uint16)
     space = colour.colour_space(profile_of("Adobe RGB"), {})
     tables = colour.ColourSpace("tables", "embedded profile", profile=profile_of("Adobe RGB"))
-    one, other = colour.to_srgb(codes, space)[0], colour.to_srgb(codes, tables)[0]
-    assert np.abs(one.astype(int) - other).max() <= 2 and not np.array_equal(one, codes)
+    by_curves, by_library = colour.to_srgb(codes, space)[0], colour.to_srgb(codes, tables)[0]
+    assert np.abs(by_curves.astype(int) - by_library).max() <= 2 and not np.array_equal(by_curves, codes)

@@ -1,4 +1,4 @@
-"""What written pictures say of themselves: sRGB, and the camera as it fits their pixels."""
+"""Written images carry the sRGB colour space and EXIF that fits their pixels."""
 
 import numpy as np
 import pytest
@@ -17,23 +17,27 @@ from sfdfd.report.portrait import write_portrait
 
 Tag = ExifTags.Base
 WIDTH, HEIGHT, FOCAL_MM, EQUIVALENT_MM = 120, 80, 6.5, 28
-PITCH_M = 1e-3 * FOCAL_MM * np.hypot(36, 24) / EQUIVALENT_MM / np.hypot(WIDTH, HEIGHT)  # a sensor that can be
+PITCH_M = 1e-3 * FOCAL_MM * np.hypot(36, 24) / EQUIVALENT_MM / np.hypot(WIDTH, HEIGHT)  # a plausible sensor
 
 
 def photograph_exif(orientation, *, pitch=True):
     exif = Image.Exif()
     exif[Tag.Make], exif[Tag.Model], exif[Tag.Orientation] = "Maker", "Model 3", orientation
-    about = exif.get_ifd(ExifTags.IFD.Exif)
-    about[Tag.FocalLength], about[Tag.FNumber], about[Tag.FocalLengthIn35mmFilm] = FOCAL_MM, 1.8, EQUIVALENT_MM
-    about[Tag.DateTimeOriginal], about[Tag.ExposureTime] = "2026:05:01 12:00:00", 0.01
-    about[Tag.ExifImageWidth], about[Tag.ExifImageHeight] = WIDTH, HEIGHT
+    directory = exif.get_ifd(ExifTags.IFD.Exif)
+    directory[Tag.FocalLength], directory[Tag.FNumber], directory[Tag.FocalLengthIn35mmFilm] = (
+        FOCAL_MM,
+        1.8,
+        EQUIVALENT_MM,
+    )
+    directory[Tag.DateTimeOriginal], directory[Tag.ExposureTime] = "2026:05:01 12:00:00", 0.01
+    directory[Tag.ExifImageWidth], directory[Tag.ExifImageHeight] = WIDTH, HEIGHT
     if pitch:
-        about[Tag.FocalPlaneXResolution], about[Tag.FocalPlaneResolutionUnit] = 0.01 / PITCH_M, 3
+        directory[Tag.FocalPlaneXResolution], directory[Tag.FocalPlaneResolutionUnit] = 0.01 / PITCH_M, 3
     exif.get_ifd(ExifTags.IFD.GPSInfo)[1] = "N"
     return exif
 
 
-@pytest.fixture(params=[(1, True), (6, True), (6, False)], ids=["as it lies", "turned", "turned, no pitch"])
+@pytest.fixture(params=[(1, True), (6, True), (6, False)], ids=["upright", "rotated", "rotated, no pitch"])
 def capture(tmp_path, request):
     orientation, pitch = request.param
     rng = np.random.default_rng(0)
@@ -43,27 +47,27 @@ def capture(tmp_path, request):
         Image.fromarray(image - np.uint8(index) * (image > 3)).save(
             tmp_path / f"{index}.png", exif=photograph_exif(orientation, pitch=pitch)
         )
-    said = {"focus_distances_m": [0.5, 1.0, 2.0], "crop": [8, 4, 12, 16]}
-    photographs = read_photographs(tmp_path, said)
+    settings = {"focus_distances_m": [0.5, 1.0, 2.0], "crop": [8, 4, 12, 16]}
+    photographs = read_photographs(tmp_path, settings)
     assert len(photographs.facts) == 3
     return Capture.of(photographs, DefocusRenderer(method="fast"), align_mode=False, calibrate=False), pitch
 
 
 def check(path, capture, pitch):
-    """The camera of what was written, read as any program reads it, is that of the pixels that are there."""
+    """Check that EXIF, read as any program reads it, describes the written pixels."""
     with Image.open(path) as image:
         exif, size = image.getexif(), image.size
-        about = dict(exif.get_ifd(ExifTags.IFD.Exif))
+        directory = dict(exif.get_ifd(ExifTags.IFD.Exif))
     assert size == capture.photographs.size[::-1] and Tag.Orientation not in exif and ExifTags.IFD.GPSInfo not in exif
     assert (exif[Tag.Make], exif[Tag.Model]) == ("Maker", "Model 3")
-    assert about[Tag.FocalLength] == pytest.approx(FOCAL_MM) and about[Tag.FNumber] == pytest.approx(1.8)
-    assert about[Tag.DateTimeOriginal] == "2026:05:01 12:00:00" and about[Tag.ColorSpace] == 1
-    assert (about[Tag.ExifImageWidth], about[Tag.ExifImageHeight]) == size
-    wanted = EQUIVALENT_MM * np.hypot(WIDTH, HEIGHT) / np.hypot(*size)  # a part of the sensor shows less
+    assert directory[Tag.FocalLength] == pytest.approx(FOCAL_MM) and directory[Tag.FNumber] == pytest.approx(1.8)
+    assert directory[Tag.DateTimeOriginal] == "2026:05:01 12:00:00" and directory[Tag.ColorSpace] == 1
+    assert (directory[Tag.ExifImageWidth], directory[Tag.ExifImageHeight]) == size
+    equivalent = EQUIVALENT_MM * np.hypot(WIDTH, HEIGHT) / np.hypot(*size)  # a part of the sensor shows less
     if pitch:
-        assert about[Tag.FocalPlaneXResolution] == pytest.approx(0.01 / PITCH_M, rel=1e-5)
-        wanted = FOCAL_MM * np.hypot(36, 24) / (1000 * PITCH_M * np.hypot(*size))
-    assert about[Tag.FocalLengthIn35mmFilm] == round(wanted)
+        assert directory[Tag.FocalPlaneXResolution] == pytest.approx(0.01 / PITCH_M, rel=1e-5)
+        equivalent = FOCAL_MM * np.hypot(36, 24) / (1000 * PITCH_M * np.hypot(*size))
+    assert directory[Tag.FocalLengthIn35mmFilm] == round(equivalent)
     facts = read_photograph(path)[1]
     assert (facts.colour_space, facts.focal_length_m) == ("sRGB", pytest.approx(FOCAL_MM / 1000))
     assert "assumed" not in facts.colour_source
@@ -72,7 +76,7 @@ def check(path, capture, pitch):
     )
 
 
-def test_the_all_in_focus_image_and_the_portrait(tmp_path, capture):
+def test_all_in_focus_image_and_portrait_carry_camera_exif(tmp_path, capture):
     capture, pitch = capture
     height, width = capture.photographs.size
     write_image(tmp_path / "aif.png", torch.rand(3, height, width), capture.exif)
@@ -84,7 +88,7 @@ def test_the_all_in_focus_image_and_the_portrait(tmp_path, capture):
         assert image.info["icc_profile"]
 
 
-def test_the_aligned_slices(tmp_path, capture):
+def test_aligned_slices_carry_camera_exif(tmp_path, capture):
     capture, pitch = capture
     folder = write_aligned(tmp_path / "out", capture)
     for path, image in zip(sorted(folder.glob("*.png")), capture.photographs.images, strict=True):
@@ -93,14 +97,14 @@ def test_the_aligned_slices(tmp_path, capture):
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_png_keeps_its_pixels(tmp_path, kind):
+def test_encoded_png_is_lossless(tmp_path, kind):
     image = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (20, 30, 3)).astype(kind)
     (tmp_path / "a.png").write_bytes(encoded_png(image, carried_exif(None, (20, 30))))
     read, facts = read_photograph(tmp_path / "a.png")
     assert np.array_equal(read, image) and facts.colour_source == "PNG's sRGB chunk"
 
 
-def test_float_slices_say_it_too(tmp_path):
+def test_float_tiff_carries_srgb_profile_and_exif(tmp_path):
     image = np.random.default_rng(0).random((20, 30, 3), dtype=np.float32)
     Image.new("RGB", (30, 20)).save(tmp_path / "p.png", exif=photograph_exif(1))
     facts = read_photograph(tmp_path / "p.png")[1]
@@ -118,7 +122,7 @@ def test_float_slices_say_it_too(tmp_path):
         ][1] == pytest.approx(FOCAL_MM)
 
 
-def test_odd_exif_does_not_stop_the_writing(tmp_path):
+def test_invalid_exif_values_are_skipped(tmp_path):
     """Tags of wrong types, texts that are none, numbers that cannot be."""
     odd = {Tag.Make: b"A\0\xffB\n", Tag.Model: 5, Tag.FNumber: "f/8", Tag.FocalLength: float("nan"),
            Tag.ISOSpeedRatings: (100, 200), Tag.DateTimeOriginal: "写真", Tag.FocalLengthIn35mmFilm: 1e30}  # fmt: skip

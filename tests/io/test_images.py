@@ -1,4 +1,4 @@
-"""Image files: formats, rotation, EXIF."""
+"""Image files: bit depth, orientation, EXIF, broken files."""
 
 import struct
 import zlib
@@ -28,16 +28,12 @@ def test_grey_alpha_and_16_bit_images(tmp_path, array, expected):
 
 
 RNG = np.random.default_rng(0)
-
-
 DEEP = RNG.integers(0, 65535, (20, 30, 3), dtype=np.uint16)
-
-
 FLAT = (DEEP >> 8).astype(np.uint8)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_sixteen_bits_survive(tmp_path, name):
+def test_16_bits_are_kept(tmp_path, name):
     path = tmp_path / name
     cv2.imwrite(str(path), DEEP[..., ::-1])
     assert np.array_equal(read_photograph(path)[0], DEEP)
@@ -59,8 +55,8 @@ UPRIGHT = {
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["a.png", "a.tif", "deep.tif"])
-def test_rotation_is_undone(tmp_path, orientation, kind):
-    """The eight orientations of EXIF's tag 274, against array operations."""
+def test_exif_orientation_is_applied(tmp_path, orientation, kind):
+    """Compare the eight values of EXIF tag 274 with array operations."""
     exif = Image.Exif()
     exif[274] = orientation
     stored = DEEP[..., 0] if kind.startswith("deep") else FLAT
@@ -93,50 +89,50 @@ FOCAL, NUMBER, EQUIVALENT, DISTANCE, RESOLUTION, UNIT = "x920A", "x829D", "xA405
 WIDTH, HEIGHT = "xA002", "xA003"
 
 
-def test_the_sensors_resolution_gives_the_pitch(tmp_path):
-    """2,000 pixels per cm of a sensor of 36 mm: 7,200 pixels, of which the 30 stored ones were made."""
+def test_pixel_pitch_follows_from_sensor_resolution(tmp_path):
+    """2,000 pixels per cm on a 36 mm sensor are 7,200 pixels, resized to the 30 stored ones."""
     save_with_exif(tmp_path / "a.jpg", **{FOCAL: 50.0, RESOLUTION: 2000.0, UNIT: 3, WIDTH: 7200})
     assert read_photograph(tmp_path / "a.jpg")[1].pixel_pitch_m == pytest.approx(0.036 / 30)
 
 
-def test_numbers_sort_by_value(tmp_path):
+def test_list_images_sorts_numbers_by_value(tmp_path):
     for name in ("a10.png", "a2.png", "a1.png", ".a0.png"):
         (tmp_path / name).touch()
     assert [path.name for path in list_images(tmp_path)] == ["a1.png", "a2.png", "a10.png"]
 
 
-def test_float_tiff_is_read_as_it_is(tmp_path):
+def test_float_tiff_is_read_exactly(tmp_path):
     values = RNG.random((20, 30, 3), dtype=np.float32)
     cv2.imwrite(str(tmp_path / "a.tif"), values[..., ::-1])
     np.testing.assert_array_equal(read_photograph(tmp_path / "a.tif")[0], values)
 
 
 @pytest.mark.parametrize("name", ["a.bmp", "a.webp", "a.ppm", "a.jp2", "a.png"])
-def test_other_formats_are_exact(tmp_path, name):
+def test_lossless_formats_are_read_exactly(tmp_path, name):
     options = {"a.webp": {"lossless": True}, "a.jp2": {"irreversible": False}}
     Image.fromarray(FLAT).save(tmp_path / name, **options.get(name, {}))
     assert np.array_equal(read_photograph(tmp_path / name)[0], FLAT)
     assert list_images(tmp_path) == [tmp_path / name]
 
 
-def test_avif(tmp_path):
+def test_avif_is_read(tmp_path):
     smooth = np.linspace(0, 255, 64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8)
     Image.fromarray(smooth).save(tmp_path / "a.avif", quality=95, subsampling="4:4:4")
     assert np.abs(read_photograph(tmp_path / "a.avif")[0].astype(int) - smooth).max() <= 6
 
 
-def test_deep_avif_and_jpeg_2000_keep_their_depth(tmp_path):
+def test_deep_avif_and_jpeg_2000_keep_their_bit_depth(tmp_path):
     ramp = np.repeat(np.linspace(0, 4095, 96).round().astype(np.uint16)[None, :, None], 3, 2).repeat(64, 0)
     (tmp_path / "a.jp2").write_bytes(imagecodecs.jpeg2k_encode(ramp, level=0, bitspersample=12))
-    wanted = (ramp / 4095 * 65535).round()
-    assert np.array_equal(read_photograph(tmp_path / "a.jp2")[0], wanted)
+    expected = (ramp / 4095 * 65535).round()
+    assert np.array_equal(read_photograph(tmp_path / "a.jp2")[0], expected)
     (tmp_path / "a.avif").write_bytes(imagecodecs.avif_encode(ramp >> 2, bitspersample=10, level=95))
     read = read_photograph(tmp_path / "a.avif")[0]
     assert read.dtype == np.uint16 and np.abs(read - (ramp >> 2) / 1023 * 65535).max() < 300
 
 
 @pytest.mark.parametrize(("kind", "white"), [(5, 255), (5, 1023), (6, 65535), (6, 100), (2, 4095), (3, 255)])
-def test_netpbm_of_every_depth(tmp_path, kind, white):
+def test_netpbm_of_every_bit_depth(tmp_path, kind, white):
     channels, top = (3 if kind in (3, 6) else 1), (255 if white < 256 else 65535)
     values = RNG.integers(0, white + 1, (20, 30, channels))
     body = (
@@ -153,8 +149,8 @@ def test_netpbm_of_every_depth(tmp_path, kind, white):
         read_photograph(tmp_path / "a.pnm")
 
 
-def claim(path, width, height):
-    """Let a picture of (20, 30) pixels claim another size."""
+def write_claimed_size(path, width, height):
+    """Write another size into the headerer of an image of (20, 30) pixels."""
     if path.suffix == ".ppm":
         path.write_bytes(b"P6 %d %d 255\n" % (width, height))
     elif path.suffix == ".tif":
@@ -163,24 +159,24 @@ def claim(path, width, height):
             file.pages[0].tags["ImageLength"].overwrite(height)
     elif path.suffix == ".png":
         data = path.read_bytes()
-        head = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
-        path.write_bytes(data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:])
+        header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+        path.write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])
     else:
         data = path.read_bytes()
-        place = data.index(b"\xff\xc0") + 5
-        path.write_bytes(data[:place] + struct.pack(">HH", height, width) + data[place + 4 :])
+        offset = data.index(b"\xff\xc0") + 5
+        path.write_bytes(data[:offset] + struct.pack(">HH", height, width) + data[offset + 4 :])
 
 
 @pytest.mark.parametrize(
     ("width", "height", "passes"), [(9504, 6336, True), (11648, 8736, True), (20000, 10000, False)]
 )
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.ppm"])
-def test_the_largest_photographs(tmp_path, name, width, height, passes):
-    """61 and 102 megapixels pass the check of the size (here the pixels are missing then); of 200 the line says the cure."""
+def test_size_limit_admits_100_megapixel_photographs(tmp_path, name, width, height, passes):
+    """61 and 102 megapixels pass the size check (then the pixels are missing); for 200 the error tells how to resize."""
     Image.fromarray(FLAT).save(tmp_path / name)
-    claim(tmp_path / name, width, height)
+    write_claimed_size(tmp_path / name, width, height)
     try:
-        words = str(read_photograph(tmp_path / name)[1])  # a truncated JPEG may be filled up
+        message = str(read_photograph(tmp_path / name)[1])  # a truncated JPEG may be filled up
     except InputError as error:
-        words = str(error)
-    assert ("200 megapixels" in words and "-resize" in words and "\n" not in words) is not passes
+        message = str(error)
+    assert ("200 megapixels" in message and "-resize" in message and "\n" not in message) is not passes

@@ -1,4 +1,4 @@
-"""The pixel pitch that EXIF means: of photographs as cameras write them, and of those that software changed since."""
+"""The pixel pitch of unedited photographs and of those that software has changed."""
 
 import pytest
 from PIL import ExifTags
@@ -17,12 +17,12 @@ def exif(make="", model="", **tags):
         "zoom": Tag.DigitalZoomRatio, "related": Tag.RelatedImageWidth, "related_h": Tag.RelatedImageLength,
         "tiff": Tag.ImageWidth, "tiff_h": Tag.ImageLength, "lens": Tag.LensSpecification,
     }  # fmt: skip
-    found = {int(names[name]): value for name, value in tags.items()}
-    return {**found, int(Tag.Make): make, int(Tag.Model): model}
+    by_number = {int(names[name]): value for name, value in tags.items()}
+    return {**by_number, int(Tag.Make): make, int(Tag.Model): model}
 
 
 CANON, NIKON, REBEL = "Canon", "NIKON CORPORATION", "Canon EOS 300D DIGITAL"
-AS_TAKEN = [
+UNEDITED = [
     (CANON, "Canon EOS 5D Mark II", dict(f=100, N=2.8, res=3849.2118, w=5616, h=3744), (5616, 3744), 6.41),
     (CANON, "Canon EOS 5D", dict(f=50, res=4368000 / 1415, w=4368, h=2912), (4368, 2912), 8.2),
     (CANON, "Canon EOS 6D", dict(f=24, res=5472000 / 1436, w=5472, h=3648), (5472, 3648), 6.55),
@@ -71,23 +71,23 @@ AS_TAKEN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "model", "tags", "size", "expected"), AS_TAKEN)
-def test_photographs_as_cameras_write_them_keep_their_pitch(make, model, tags, size, expected):
-    found = pixel_pitch(exif(make, model, **tags), size)
-    assert 1e6 * found.pitch_m == pytest.approx(expected, rel=0.08)
-    assert (found.origin, found.note) == ("EXIF", None)
+@pytest.mark.parametrize(("make", "model", "tags", "size", "expected"), UNEDITED)
+def test_unedited_photographs_keep_the_pitch_of_exif(make, model, tags, size, expected):
+    pitch = pixel_pitch(exif(make, model, **tags), size)
+    assert 1e6 * pitch.pitch_m == pytest.approx(expected, rel=0.08)
+    assert (pitch.origin, pitch.note) == ("EXIF", None)
 
 
 @pytest.mark.parametrize(
     ("make", "model", "tags", "size", "expected"),
-    [one for one in AS_TAKEN if one[2].get("w") and one[2].get("tiff") is None],
+    [case for case in UNEDITED if case[2].get("w") and case[2].get("tiff") is None],
 )
-def test_turned_by_software_is_the_same_pitch(make, model, tags, size, expected):
-    """EXIF keeps the size as it was, the pixels lie on their side; with and without the height."""
+def test_rotation_by_software_keeps_the_pitch(make, model, tags, size, expected):
+    """EXIF keeps the original size while the pixels are rotated; with and without the height in EXIF."""
     for left_out in ((), ("h",)):
         kept = {name: value for name, value in tags.items() if name not in left_out}
-        found = pixel_pitch(exif(make, model, **kept), size[::-1])
-        assert 1e6 * found.pitch_m == pytest.approx(expected, rel=0.08)
+        pitch = pixel_pitch(exif(make, model, **kept), size[::-1])
+        assert 1e6 * pitch.pitch_m == pytest.approx(expected, rel=0.08)
 
 
 RESIZED = [
@@ -109,10 +109,10 @@ RESIZED = [
 
 
 @pytest.mark.parametrize(("make", "model", "tags", "size", "expected"), RESIZED)
-def test_resized_by_software_that_kept_the_sensors_resolution(make, model, tags, size, expected):
-    found = pixel_pitch(exif(make, model, **tags), size)
-    assert 1e6 * found.pitch_m == pytest.approx(expected, rel=0.04)
-    assert found.origin.startswith("EXIF, corrected: ") and "um, not the" in found.note and "resized" in found.note
+def test_resizing_by_software_is_detected(make, model, tags, size, expected):
+    pitch = pixel_pitch(exif(make, model, **tags), size)
+    assert 1e6 * pitch.pitch_m == pytest.approx(expected, rel=0.04)
+    assert pitch.origin.startswith("EXIF, corrected: ") and "um, not the" in pitch.note and "resized" in pitch.note
 
 
 @pytest.mark.parametrize(("make", "model", "tags", "size", "words"), [
@@ -125,9 +125,9 @@ def test_resized_by_software_that_kept_the_sensors_resolution(make, model, tags,
     ("", "", dict(f=50, f35=28), (6000, 4000), "64.3 mm"), ("", "", dict(f=4.3, f35=4), (4000, 3000), "37.2 mm"),
     ("Apple", "iPhone 8", dict(f=4.0, f35=8), (4000, 3000), "17.3 mm"),
 ])  # fmt: skip
-def test_what_no_sensor_explains_stays_unknown(make, model, tags, size, words):
-    found = pixel_pitch(exif(make, model, **tags), size)
-    assert found.pitch_m is None and words in found.note and "camera.pixel_pitch_m=NUMBER" in found.note
+def test_pitch_is_unknown_if_no_sensor_fits(make, model, tags, size, words):
+    pitch = pixel_pitch(exif(make, model, **tags), size)
+    assert pitch.pitch_m is None and words in pitch.note and "camera.pixel_pitch_m=NUMBER" in pitch.note
 
 
 @pytest.mark.parametrize(("make", "model", "tags", "size", "expected", "words"), [
@@ -149,13 +149,13 @@ def test_what_no_sensor_explains_stays_unknown(make, model, tags, size, words):
     ("", "", dict(f=50, res=4233, w=6000, h=4000), (3200, 4000), 6.0, "cropped"),
     ("", "", dict(f=50, res=4233, w=6000, h=4000), (1920, 1080), 18.75, None),
 ])  # fmt: skip
-def test_zoomed_cropped_and_wrong_equivalents(make, model, tags, size, expected, words):
-    found = pixel_pitch(exif(make, model, **tags), size)
-    assert 1e6 * found.pitch_m == pytest.approx(expected, rel=0.04)
-    assert (found.note is None) == (words is None) and (words is None or words in found.note)
+def test_zoom_crops_and_wrong_equivalents_are_corrected(make, model, tags, size, expected, words):
+    pitch = pixel_pitch(exif(make, model, **tags), size)
+    assert 1e6 * pitch.pitch_m == pytest.approx(expected, rel=0.04)
+    assert (pitch.note is None) == (words is None) and (words is None or words in pitch.note)
 
 
-def test_nothing_said_is_nothing_found_and_nothing_to_note():
+def test_without_usable_tags_there_is_no_pitch_and_no_note():
     for tags in (
         {},
         dict(f=50),
@@ -165,8 +165,8 @@ def test_nothing_said_is_nothing_found_and_nothing_to_note():
         dict(res=5, unit=1),
         dict(res=5, unit="x"),
     ):
-        found = pixel_pitch(exif(**tags), (30, 20))
-        assert found.pitch_m is None and found.note is None
+        pitch = pixel_pitch(exif(**tags), (30, 20))
+        assert pitch.pitch_m is None and pitch.note is None
 
 
 @pytest.mark.parametrize(("make", "model", "width"), [
@@ -177,6 +177,6 @@ def test_nothing_said_is_nothing_found_and_nothing_to_note():
     ("OM Digital Solutions", "OM-1", 17.3), ("RICOH IMAGING COMPANY, LTD.", "PENTAX K-1", 35.9), ("", "", None),
     ("RICOH IMAGING COMPANY, LTD.", "RICOH GR III", 23.6), ("Panasonic", "DC-S5", 35.9), ("ACME", "Box 1", None),
 ])  # fmt: skip
-def test_models_have_their_sensors(make, model, width):
-    found = sensor_of(make, model)
-    assert found is None if width is None else found.width_mm == width
+def test_sensor_of_camera_models(make, model, width):
+    sensor = sensor_of(make, model)
+    assert sensor is None if width is None else sensor.width_mm == width

@@ -1,0 +1,1 @@
+"""Files: images in many formats with EXIF and colour profiles, ``stack.yaml``, archives, downloads and atomic writes."""

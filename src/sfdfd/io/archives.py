@@ -1,8 +1,9 @@
-"""Archives: unpacked whole or not at all, and nowhere but inside their folder."""
+"""Unpack zip and tar files: completely or not at all, and only inside their target folder."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import shutil
 import tarfile
@@ -10,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from sfdfd.errors import InputError, one_line
 from sfdfd.io.files import BLOCK, Report
@@ -19,20 +20,30 @@ __all__ = ["extract", "is_archive", "opened"]
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MOST_MEMBERS = 1_000_000
+REMEDY = "fetch it again, or unpack it by other means and give source=FOLDER"
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A file of an archive: where it goes, its size in bytes, and how its content is read."""
+    """An entry of an archive: its name, its size in bytes, and how its content is read. Links are of the kind "other"."""
 
-    name: PurePosixPath
+    name: str
+    kind: Literal["file", "folder", "other"]
     size: int
-    encrypted: bool
     open: Callable[[], Any]
+    encrypted: bool = False
+
+    @property
+    def path(self) -> PurePosixPath:
+        return PurePosixPath(self.name.replace("\\", "/"))
+
+    def leaves_folder(self) -> bool:
+        path = self.path
+        return path.is_absolute() or ".." in path.parts or bool(path.parts and re.match("[A-Za-z]:", path.parts[0]))
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """A broken header ends a tar file silently in tarfile; here only its end mark does."""
+    """Refuse broken headers: tarfile takes one for the end of the file."""
 
     @classmethod
     def fromtarfile(cls, file: tarfile.TarFile) -> _StrictTarInfo:
@@ -45,169 +56,177 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether it is a zip or tar file, by its content."""
+    """Return whether a file is a zip or tar file, by its content."""
     return path.is_file() and (_is_tar(path) or zipfile.is_zipfile(path))
 
 
 def _is_tar(path: Path) -> bool:
     try:
         return tarfile.is_tarfile(path)
-    except Exception:  # of what only looks like a compressed one, the readers raise whatever they like
+    except Exception:  # files that only look compressed make the readers raise anything
         return False
 
 
-def _inside(name: str, archive: Path) -> PurePosixPath:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or (path.parts and re.match("[A-Za-z]:", path.parts[0])):
-        raise InputError(f"{archive}: its member {name!r} would land outside of the folder; nothing was unpacked")
-    return path
-
-
 @contextlib.contextmanager
-def _members(archive: Path) -> Iterator[list[_Member]]:
-    """The files of an archive; all that goes wrong while they are read is an InputError that names it."""
-    remedy = "fetch it again, or unpack it by other means and give source=FOLDER"
+def _opened_files(archive: Path) -> Iterator[list[_Member]]:
+    """Open an archive and list its files; every error of the readers becomes an InputError that names it."""
     try:
-        # tar first: a zip that lies in a tar file makes that look like a zip
+        # tar first: a tar file that holds a zip looks like a zip
         if _is_tar(archive):
-            with tarfile.open(archive, tarinfo=_StrictTarInfo) as content:
-                entries: list[tarfile.TarInfo] = []
-                for entry in content:
-                    if entry.size < 0 or len(entries) == MOST_MEMBERS:
-                        raise InputError(
-                            f"{archive}: expected at most {MOST_MEMBERS} members of size 0 or more; {remedy}"
-                        )
-                    entries.append(entry)
-                while content.fileobj is not None and content.fileobj.read(
-                    BLOCK
-                ):  # the checksum of a compressed one stands at its end
-                    pass
-                kinds = [True if entry.isfile() else False if entry.isdir() else None for entry in entries]
-                names = _checked_names(archive, [entry.name for entry in entries], kinds)
-                files = [entry for entry in entries if entry.isfile()]
-                yield [
-                    _Member(name, file.size, False, lambda file=file: content.extractfile(file))
-                    for name, file in zip(names, files, strict=True)
-                ]
+            with tarfile.open(archive, tarinfo=_StrictTarInfo) as tar:
+                yield _checked_files(archive, _tar_members(archive, tar))
         elif zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as content:
-                listed = content.infolist()
-                if _entries_said(archive) not in (None, len(listed) % 0x10000):
-                    raise zipfile.BadZipFile(f"only {len(listed)} members can be read")
-                if len(listed) > MOST_MEMBERS:
-                    raise InputError(f"{archive}: expected at most {MOST_MEMBERS} members, got {len(listed)}; {remedy}")
-                names = _checked_names(archive, [one.filename for one in listed], [not one.is_dir() for one in listed])
-                zipped = [one for one in listed if not one.is_dir()]
-                yield [
-                    _Member(name, one.file_size, bool(one.flag_bits & 1), lambda one=one: content.open(one))
-                    for name, one in zip(names, zipped, strict=True)
-                ]
+            with zipfile.ZipFile(archive) as zipped:
+                yield _checked_files(archive, _zip_members(archive, zipped))
         else:
-            raise InputError(f"{archive}: neither a zip nor a tar file, or a broken one; {remedy}")
+            raise InputError(f"{archive}: neither a zip nor a tar file, or a broken one; {REMEDY}")
     except InputError:
         raise
-    except Exception as error:  # the readers raise whatever they like on broken archives
+    except Exception as error:  # the readers raise anything on broken archives
         if isinstance(error, OSError) and error.errno is not None:
             raise InputError(f"{archive}: could not be unpacked ({one_line(error)})") from None
-        raise InputError(f"{archive}: a broken archive, or of an unknown kind ({one_line(error)}); {remedy}") from None
+        raise InputError(f"{archive}: a broken archive, or of an unknown kind ({one_line(error)}); {REMEDY}") from None
 
 
-def _entries_said(archive: Path) -> int | None:
-    """The number of members in a zip file's end record (16 bits), None where a larger one is kept elsewhere (zip64)."""
+def _tar_members(archive: Path, tar: tarfile.TarFile) -> list[_Member]:
+    entries: list[tarfile.TarInfo] = []
+    for entry in tar:
+        if entry.size < 0 or len(entries) == MOST_MEMBERS:
+            raise InputError(f"{archive}: expected at most {MOST_MEMBERS} members of size 0 or more; {REMEDY}")
+        entries.append(entry)
+    while tar.fileobj is not None and tar.fileobj.read(BLOCK):
+        pass  # the checksum of a compressed file is at its end
+    return [
+        _Member(
+            entry.name,
+            "file" if entry.isfile() else "folder" if entry.isdir() else "other",
+            entry.size,
+            functools.partial(tar.extractfile, entry),
+        )
+        for entry in entries
+    ]
+
+
+def _zip_members(archive: Path, zipped: zipfile.ZipFile) -> list[_Member]:
+    entries = zipped.infolist()
+    if _recorded_entries(archive) not in (None, len(entries) % 0x10000):
+        raise zipfile.BadZipFile(f"only {len(entries)} members can be read")
+    if len(entries) > MOST_MEMBERS:
+        raise InputError(f"{archive}: expected at most {MOST_MEMBERS} members, got {len(entries)}; {REMEDY}")
+    return [
+        _Member(
+            entry.filename,
+            "folder" if entry.is_dir() else "file",
+            entry.file_size,
+            functools.partial(zipped.open, entry),
+            encrypted=bool(entry.flag_bits & 1),
+        )
+        for entry in entries
+    ]
+
+
+def _recorded_entries(archive: Path) -> int | None:
+    """Return the number of entries in a zip file's end record (16 bits), or None if zip64 keeps it elsewhere."""
     with archive.open("rb") as file:
         file.seek(max(0, archive.stat().st_size - 0x10000 - 22))
         end = file.read()
-    found = end.rfind(b"PK\x05\x06")
-    said = int.from_bytes(end[found + 10 : found + 12], "little") if found >= 0 else 0xFFFF
-    return None if said == 0xFFFF else said
+    start = end.rfind(b"PK\x05\x06")
+    number = int.from_bytes(end[start + 10 : start + 12], "little") if start >= 0 else 0xFFFF
+    return None if number == 0xFFFF else number
 
 
-def _checked_names(archive: Path, names: Sequence[str], kinds: Sequence[bool | None]) -> list[PurePosixPath]:
-    """Those of files (kind True, False for folders, None for what is passed over), each with a place of its own."""
-    files: dict[PurePosixPath, None] = {}
+def _checked_files(archive: Path, members: Sequence[_Member]) -> list[_Member]:
+    """Return the files among the members, after checking that each has a path of its own inside the folder."""
+    files: dict[PurePosixPath, _Member] = {}
     folders = {PurePosixPath()}
-    for name, kind in zip(names, kinds, strict=True):
-        path = _inside(name, archive)
-        if kind and path in files:
-            raise InputError(f"{archive}: has two members {name!r}; nothing was unpacked")
-        if kind:
-            files[path] = None
-        if kind is not None:
-            folders.update((*path.parents, *([] if kind else [path])))
+    for member in members:
+        path = member.path
+        if member.leaves_folder():
+            raise InputError(
+                f"{archive}: its member {member.name!r} would land outside of the folder; nothing was unpacked"
+            )
+        if member.kind == "file":
+            if path in files:
+                raise InputError(f"{archive}: has two members {member.name!r}; nothing was unpacked")
+            files[path] = member
+        elif member.kind == "folder":
+            folders.add(path)
+        if member.kind != "other":
+            folders.update(path.parents)
     for path in files:
         if path in folders:
             raise InputError(f"{archive}: its member {str(path)!r} is both a file and a folder; nothing was unpacked")
     if not files:
         raise InputError(f"{archive}: an archive without files")
-    return list(files)
+    return list(files.values())
 
 
 def extract(archive: Path, folder: Path, report: Report = lambda done, total: None) -> None:
-    """Unpack a zip or tar file into ``folder``, which is not there yet, and is there afterwards only with all of it.
+    """Unpack a zip or tar file into ``folder``, which must not exist yet and exists afterwards only if complete.
 
-    Plain files and folders only, all of them inside ``folder``; links are passed over.
+    Only plain files and folders inside ``folder`` are written; links are skipped.
 
     Raises:
-        InputError: no archive, a broken or encrypted one, more than there is room for, two members in one place, or a
-            member that would leave the folder.
+        InputError: the file is no archive, broken or encrypted; the disk is too full; two members share a path; or a
+            member would leave the folder.
     """
-    with _members(archive) as members:
-        _unpack(archive, members, folder, report)
+    with _opened_files(archive) as files:
+        _unpack(archive, files, folder, report)
 
 
-def _unpack(archive: Path, members: Sequence[_Member], folder: Path, report: Report) -> None:
-    for member in members:
-        if member.encrypted:
-            raise InputError(f"{archive}: {member.name} is encrypted; unpack it by other means and give source=FOLDER")
+def _unpack(archive: Path, files: Sequence[_Member], folder: Path, report: Report) -> None:
+    for file in files:
+        if file.encrypted:
+            raise InputError(f"{archive}: {file.path} is encrypted; unpack it by other means and give source=FOLDER")
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        needed, free = sum(member.size for member in members), shutil.disk_usage(part).free
+        needed, free = sum(file.size for file in files), shutil.disk_usage(part).free
         if needed > free:
             raise InputError(f"{archive}: holds {needed} bytes, but {folder.parent} has room for {free}; make room")
-        for index, member in enumerate(members):
-            target = part / member.name
+        for index, file in enumerate(files):
+            target = part / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            with member.open() as stream, target.open("xb") as file:
-                shutil.copyfileobj(stream, file, BLOCK)
-            report(index + 1, len(members))
+            with file.open() as source, target.open("xb") as sink:
+                shutil.copyfileobj(source, sink, BLOCK)
+            report(index + 1, len(files))
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _lies_in(folder: Path, members: Iterable[_Member]) -> bool:
-    places = ((folder / member.name, member.size) for member in members)
-    return all(place.is_file() and place.stat().st_size == size for place, size in places)
+def _is_unpacked_in(folder: Path, files: Iterable[_Member]) -> bool:
+    targets = ((folder / file.path, file.size) for file in files)
+    return all(target.is_file() and target.stat().st_size == size for target, size in targets)
 
 
 @contextlib.contextmanager
 def opened(paths: Sequence[Path], scratch: Path, report: Report = lambda done, total: None) -> Iterator[list[Path]]:
-    """Folders and archives as folders: a folder itself, followed by the content of each archive that lies directly in it
-    (told by their names, passed over where it lies unpacked beside the archive or in a folder of the archive's name), and
-    an archive's content in a folder of its name. What is unpacked lies under ``scratch``, which is removed afterwards.
+    """Yield folders for a mix of folders and archives; archives are unpacked under ``scratch``, which is removed afterwards.
+
+    A folder is followed by the content of each archive directly inside it (recognized by name). Such an archive is skipped
+    if it is already unpacked there, beside it or in a folder of its name. An archive becomes a folder of its name.
 
     Raises:
-        InputError: as :func:`extract` does, or a path that is not there.
+        InputError: as :func:`extract` does, or a path does not exist.
     """
     folders: list[Path] = []
     try:
         for path in paths:
             archives: list[Path] = [path]
-            places: tuple[Path, ...] = ()
-            if path.is_dir():
+            is_folder = path.is_dir()
+            if is_folder:
                 folders.append(path)
-                archives, places = _archives_in(path), (path,)
+                archives = _archives_in(path)
             elif not path.is_file():
                 raise InputError(f"source={path}: no such file or folder")
             for archive in archives:
-                with _members(archive) as members:
-                    beside = (*places, *(place / _stem(archive) for place in places))
-                    if any(_lies_in(place, members) for place in beside):
+                with _opened_files(archive) as files:
+                    if is_folder and any(_is_unpacked_in(target, files) for target in (path, path / _stem(archive))):
                         continue
                     folders.append(scratch / str(len(folders)) / _stem(archive))
-                    _unpack(archive, members, folders[-1], report)
+                    _unpack(archive, files, folders[-1], report)
         yield folders
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -215,8 +234,8 @@ def opened(paths: Sequence[Path], scratch: Path, report: Report = lambda done, t
 
 def _archives_in(folder: Path) -> list[Path]:
     try:
-        found = [path for path in sorted(folder.iterdir()) if path.name.lower().endswith(ARCHIVE_SUFFIXES)]
-        return [path for path in found if path.is_file() and not path.name.startswith(".")]
+        named = [path for path in sorted(folder.iterdir()) if path.name.lower().endswith(ARCHIVE_SUFFIXES)]
+        return [path for path in named if path.is_file() and not path.name.startswith(".")]
     except OSError as error:
         raise InputError(f"source={folder}: not readable ({error.strerror})") from None
 

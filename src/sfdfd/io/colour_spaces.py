@@ -1,10 +1,9 @@
-"""Colour spaces of photographs, converted to sRGB when they are read.
+"""Convert photographs from their colour spaces to sRGB.
 
-A profile is read by LittleCMS (imagecodecs). Of a profile that is three curves and a matrix, curves and matrix are taken
-from LittleCMS in floating point and applied here, strip by strip: its own 16-bit shortcut interpolates in a coarse grid,
-which is wrong by up to 10 % near black, and its exact path takes six seconds for twelve megapixels. Other profiles (tables)
-go through the exact path. What comes back carries sRGB's curve, so decoding it as sRGB gives the light that the file's own
-curve meant.
+LittleCMS (imagecodecs) reads the profiles. If a profile consists of three curves and a matrix, these are sampled from LittleCMS
+in floating point and applied here, strip by strip: its own 16-bit shortcut interpolates a coarse grid, which is wrong by up to
+10 % near black, and its exact path takes six seconds for twelve megapixels. Profiles with tables use the exact path.
+The result carries sRGB's curve, so decoding it as sRGB gives the linear light that the file's own curve meant.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from sfdfd.errors import InputError
 from sfdfd.io.exif import PhotoFacts
 
 __all__ = [
-    "ASSUMED",
+    "ASSUMED_SRGB",
     "ColourSpace",
-    "chromaticities_space",
     "cmyk_to_srgb",
-    "coded_space",
     "colour_space",
+    "space_from_chromaticities",
+    "space_from_code_points",
     "srgb_profile",
     "to_srgb",
 ]
@@ -44,20 +43,20 @@ REC2020_PRIMARIES = (0.708, 0.292, 0.170, 0.797, 0.131, 0.046)
 ADOBE_GAMMA = 563 / 256
 CODED_PRIMARIES = {1: ("BT.709", SRGB_PRIMARIES), 9: ("BT.2020", REC2020_PRIMARIES), 12: ("Display P3", P3_PRIMARIES)}
 CODED_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
-"""Of ITU-T H.273's transfer characteristics; the others below 16 are taken for sRGB's curve, as image viewers do."""
+"""Gamma by ITU-T H.273 transfer characteristics; others below 16 are read as sRGB's curve, as image viewers do."""
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
-"""Transfer characteristics whose codes are not those of a photograph."""
+"""Transfer characteristics that are not supported."""
 STEPS = 65536
 STRIP = 256
-"""Rows that are converted at a time."""
+"""Rows converted at a time."""
 RELATIVE, EXACT = 1, 0x0100
 """LittleCMS: relative colorimetric intent; no shortcuts (cmsFLAGS_NOOPTIMIZE)."""
-SAME = 0.4 / 255
+SRGB_TOLERANCE = 0.4 / 255
 """A profile whose colours differ from sRGB's by no more than this is sRGB."""
 CLIPPED_SHARE = 0.001
-"""From this share of clipped pixels on, it is said."""
+"""A larger share of clipped pixels is reported."""
 BELOW, ABOVE = -1 / (255 * 12.92), 1.01
-"""Linear light outside of these bounds is a colour that sRGB does not have, by more than a code of 8 bits."""
+"""Linear light outside these bounds is outside sRGB's gamut by more than one 8-bit code."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +64,11 @@ class ColourSpace:
     """The colour space of a photograph.
 
     Attributes:
-        name: in words, such as "Display P3".
-        source: how it is known, in words.
+        name: for messages, such as "Display P3".
+        source: where it comes from, for messages.
         curves: (3,65536) linear light of each channel's codes, or None.
         matrix: (3,3) from that light to linear sRGB.
-        profile: of a profile that is no curves and matrix, its bytes. Where this and ``curves`` are None, it is sRGB.
+        profile: bytes of a profile with tables. If this and ``curves`` are None, the space is sRGB.
     """
 
     name: str
@@ -80,80 +79,76 @@ class ColourSpace:
 
     @property
     def is_srgb(self) -> bool:
-        """Whether nothing has to be converted."""
+        """Whether no conversion is needed."""
         return self.curves is None and self.profile is None
 
 
-ASSUMED = ColourSpace("sRGB", "assumed: the file does not say")
+ASSUMED_SRGB = ColourSpace("sRGB", "assumed: the file does not say")
 
 
 def colour_space(icc: bytes | None, exif: Mapping[int, Any], gray: bool = False) -> ColourSpace:
-    """Return the colour space that a file's ICC profile names, else the one its EXIF names, else sRGB.
+    """Return the colour space of a file's ICC profile, else of its EXIF, else sRGB.
 
     Args:
-        icc: the profile's bytes, where there is one.
+        icc: the profile's bytes, or None.
         exif: tags by number; those of the interoperability IFD under that IFD's number.
-        gray: whether the picture has one channel, so that a grey profile can be meant.
+        gray: whether the image has one channel, so that a grey profile is valid.
     """
     if icc:
         return _of_profile(bytes(icc), gray)
     space = exif.get(ExifTags.Base.ColorSpace)
     interop = exif.get(ExifTags.IFD.Interop)
     index = str(interop.get(1, "")) if isinstance(interop, Mapping) else ""
-    if space == 2 or (
-        space != 1 and index.strip("\0 ") == "R03"
-    ):  # what cameras write for Adobe RGB, without a profile
+    # cameras mark Adobe RGB so, without a profile
+    if space == 2 or (space != 1 and index.strip("\0 ") == "R03"):
         return _of_primaries("Adobe RGB (1998)", "EXIF", D65, ADOBE_PRIMARIES, ADOBE_GAMMA)
-    return ColourSpace("sRGB", "EXIF") if space == 1 else ASSUMED
+    return ColourSpace("sRGB", "EXIF") if space == 1 else ASSUMED_SRGB
 
 
-def coded_space(primaries: int, transfer: int) -> ColourSpace:
-    """Return the colour space of ITU-T H.273's code points (nclx of HEIC and AVIF, cICP of PNG).
+def space_from_code_points(primaries: int, transfer: int) -> ColourSpace:
+    """Return the colour space of ITU-T H.273's code points (nclx in HEIC and AVIF, cICP in PNG).
 
     Raises:
-        InputError: the transfer characteristics are those of HDR; the message is the end of a sentence about the file.
+        InputError: the transfer characteristics are HDR's; the caller puts the file's name before the message.
     """
     if transfer in HDR_TRANSFERS:
         raise InputError(
             f"its codes are those of HDR ({HDR_TRANSFERS[transfer]}), not of a photograph; export it as JPEG"
         )
-    name, values = CODED_PRIMARIES.get(primaries, ("sRGB", SRGB_PRIMARIES))
+    name, chromaticities = CODED_PRIMARIES.get(primaries, ("sRGB", SRGB_PRIMARIES))
     gamma = CODED_GAMMAS.get(transfer)
-    if gamma is None and values == SRGB_PRIMARIES:
-        return ASSUMED if transfer != 13 else ColourSpace("sRGB", "the file's code points")
-    words = name if gamma is None else f"{name} with gamma {gamma:g}"
-    return _of_primaries(words, "the file's code points", D65, values, gamma)
+    if gamma is None and chromaticities == SRGB_PRIMARIES:
+        return ASSUMED_SRGB if transfer != 13 else ColourSpace("sRGB", "the file's code points")
+    name = name if gamma is None else f"{name} with gamma {gamma:g}"
+    return _of_primaries(name, "the file's code points", D65, chromaticities, gamma)
 
 
-def chromaticities_space(gamma: float | None, chromaticity: tuple[float, ...] | None) -> ColourSpace:
-    """Return the colour space of PNG's gAMA and cHRM.
+def space_from_chromaticities(gamma: float | None, chromaticity: tuple[float, ...] | None) -> ColourSpace:
+    """Return the colour space of PNG's gAMA and cHRM chunks.
 
     Args:
-        gamma: of the decoder (2.2 of a file that says 1/2.2), or None. 2.2 is how programs write sRGB's curve.
+        gamma: of the decoder (2.2 for a file with 1/2.2), or None. Programs write 2.2 for sRGB's curve.
         chromaticity: x and y of white, red, green and blue, or None for sRGB's.
     """
     white, primaries = (D65, SRGB_PRIMARIES) if chromaticity is None else (chromaticity[:2], chromaticity[2:])
-    curve = None if gamma is None or abs(gamma - 2.2) < 0.02 else gamma
-    if (
-        curve is None
-        and max(abs(a - b) for a, b in zip((*white, *primaries), (*D65, *SRGB_PRIMARIES), strict=True)) < 2e-3
-    ):
-        return ColourSpace("sRGB", "the file's gamma and chromaticities")
-    words = "sRGB's curve" if curve is None else f"gamma {curve:.4g}"
-    return _of_primaries(
-        f"RGB with {words}", "the file's gamma and chromaticities", tuple(white), tuple(primaries), curve
-    )
+    gamma = None if gamma is None or abs(gamma - 2.2) < 0.02 else gamma
+    source = "the file's gamma and chromaticities"
+    pairs = zip((*white, *primaries), (*D65, *SRGB_PRIMARIES), strict=True)
+    if gamma is None and max(abs(value - expected) for value, expected in pairs) < 2e-3:
+        return ColourSpace("sRGB", source)
+    curve = "sRGB's curve" if gamma is None else f"gamma {gamma:.4g}"
+    return _of_primaries(f"RGB with {curve}", source, tuple(white), tuple(primaries), gamma)
 
 
 def to_srgb(array: Array, space: ColourSpace) -> tuple[Array, float]:
-    """Convert codes to sRGB's, of the same type.
+    """Convert an image to sRGB without changing its type.
 
     Args:
         array: (H,W,3) uint8, uint16, or float32 in [0, 1].
-        space: theirs.
+        space: the image's colour space.
 
     Returns:
-        The codes, and the share of pixels whose colours sRGB does not have: they are clipped.
+        The sRGB image, and the share of its pixels that are clipped because sRGB lacks their colour.
     """
     if space.is_srgb:
         return array, 0.0
@@ -169,7 +164,7 @@ def to_srgb(array: Array, space: ColourSpace) -> tuple[Array, float]:
 
 
 def cmyk_to_srgb(array: Array, icc: bytes) -> Array:
-    """Convert (H,W,4) uint8 amounts of ink (255 is full) to sRGB by their profile."""
+    """Convert (H,W,4) uint8 amounts of ink (255 is full) to sRGB by its profile."""
     return imagecodecs.cms_transform(
         np.ascontiguousarray(array), icc, srgb_profile(), colorspace="cmyk", outcolorspace="rgb", outdtype=np.uint8,
         intent=RELATIVE,
@@ -178,15 +173,15 @@ def cmyk_to_srgb(array: Array, icc: bytes) -> Array:
 
 @lru_cache(1)
 def srgb_profile() -> bytes:
-    """An sRGB profile to embed; the same bytes every day."""
+    """Return an sRGB profile to embed; its bytes do not depend on the date."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = bytes.fromhex("07d000010001000000000000")  # 1 January 2000 instead of now
-    profile[84:100] = bytes(16)  # a checksum of the whole, which is optional
+    profile[84:100] = bytes(16)  # an optional checksum
     return bytes(profile)
 
 
 def colour_notes(facts: Sequence[PhotoFacts]) -> list[str]:
-    """Say in words which colour spaces came in, where it is not sRGB alone."""
+    """Return messages about colour spaces other than sRGB and about clipped colours."""
     notes = []
     for (name, source), slices in _by_space(facts).items():
         which = "" if slices == len(facts) else f" of {slices} of {len(facts)} slices"
@@ -194,7 +189,7 @@ def colour_notes(facts: Sequence[PhotoFacts]) -> list[str]:
             notes.append(f"colours{which} are taken for sRGB, {source}")
         elif name not in ("sRGB", "camera RAW", ""):
             notes.append(f"colours{which} are {name} ({source}): converted to sRGB, in which everything is written")
-    outside = max((one.outside_srgb for one in facts), default=0.0)
+    outside = max((fact.outside_srgb for fact in facts), default=0.0)
     if outside > CLIPPED_SHARE:
         notes.append(
             f"up to {100 * outside:.2g} % of the pixels of a slice have colours that sRGB lacks: they are clipped"
@@ -203,27 +198,28 @@ def colour_notes(facts: Sequence[PhotoFacts]) -> list[str]:
 
 
 def colour_summary(facts: Sequence[PhotoFacts]) -> dict[str, Any] | None:
-    """Which colour spaces came in and which one is written, for ``prediction.json``; None where nothing is known."""
+    """Return the colour spaces that were read and written, for ``prediction.json``; None if they are unknown."""
     spaces = [
         {"name": name, "source": source, "slices": slices}
         for (name, source), slices in _by_space(facts).items()
         if name
     ]
-    outside = max((one.outside_srgb for one in facts), default=0.0)
+    outside = max((fact.outside_srgb for fact in facts), default=0.0)
     return {"read": spaces, "written": "sRGB", "largest_share_outside_srgb": outside} if spaces else None
 
 
 def _by_space(facts: Sequence[PhotoFacts]) -> dict[tuple[str, str], int]:
-    return dict(Counter((one.colour_space, one.colour_source) for one in facts))
+    return dict(Counter((fact.colour_space, fact.colour_source) for fact in facts))
 
 
 def _srgb_codes(light: Array) -> Array:
-    """Linear light in [0, 1] -> sRGB in [0, 1], float32."""
+    """Apply sRGB's curve to linear light in [0, 1], in float32."""
     codes = cv2.pow(np.ascontiguousarray(light, np.float32).reshape(len(light), -1), 1 / 2.4).reshape(light.shape)
     return np.where(light <= 0.0031308, np.float32(12.92) * light, np.float32(1.055) * codes - np.float32(0.055))
 
 
 def _by_curves(dtype: np.dtype, space: ColourSpace) -> Callable[[Array], Array]:
+    """Return a function from codes to linear sRGB light, by curves and matrix."""
     curves, matrix = space.curves, space.matrix
     assert curves is not None and matrix is not None
 
@@ -240,16 +236,16 @@ def _by_curves(dtype: np.dtype, space: ColourSpace) -> Callable[[Array], Array]:
 
 
 def _by_library(profile: bytes) -> Callable[[Array], Array]:
-    """Of a profile with tables: exact, and slow."""
+    """Return a function from codes to linear sRGB light, by LittleCMS: exact but slow."""
 
     def light_of(codes: Array) -> Array:
         scale = np.float32(np.iinfo(codes.dtype).max if codes.dtype.kind == "u" else 1)
-        return _library(codes.astype(np.float32) / scale, profile, _linear_profile())
+        return _transform(codes.astype(np.float32) / scale, profile, _linear_profile())
 
     return light_of
 
 
-def _library(codes: Array, profile: bytes, target: bytes, kind: str = "rgb") -> Array:
+def _transform(codes: Array, profile: bytes, target: bytes, kind: str = "rgb") -> Array:
     return imagecodecs.cms_transform(
         np.ascontiguousarray(codes, np.float32), profile, target, colorspace=kind, outcolorspace="rgb",
         outdtype=np.float32, intent=RELATIVE, flags=EXACT,
@@ -258,13 +254,13 @@ def _library(codes: Array, profile: bytes, target: bytes, kind: str = "rgb") -> 
 
 @lru_cache(1)
 def _linear_profile() -> bytes:
-    """Linear sRGB."""
+    """Return a profile of linear sRGB."""
     return imagecodecs.cms_profile("rgb", whitepoint=list(D65), primaries=list(SRGB_PRIMARIES), gamma=1.0)
 
 
 @lru_cache(16)
 def _of_profile(icc: bytes, gray: bool) -> ColourSpace:
-    """Of an embedded profile; sRGB, in words, where it cannot be used."""
+    """Return the colour space of an embedded profile, or sRGB if the profile is unusable."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         kind = profile.profile.xcolor_space.strip().lower()
@@ -276,35 +272,36 @@ def _of_profile(icc: bytes, gray: bool) -> ColourSpace:
         if kind != "rgb":
             return ColourSpace("sRGB", f"assumed: its profile, {name}, is for {kind.upper()}")
         return _of_rgb_profile(icc, name)
-    except Exception:  # the binding raises whatever it likes on broken profiles
+    except Exception:  # the binding raises anything on broken profiles
         return ColourSpace("sRGB", "assumed: its colour profile is broken")
 
 
 def _of_rgb_profile(icc: bytes, name: str) -> ColourSpace:
+    """Sample a profile as curves and a matrix, and keep these if they reproduce it."""
     source = "embedded profile"
     probe = np.random.default_rng(0).random((40, 40, 3), dtype=np.float32)
     probe[0] = np.linspace(0, 1, 40, dtype=np.float32)[:, None]
-    light = _library(probe, icc, _linear_profile())
-    if np.abs(_srgb_codes(np.clip(light, 0, 1)) - probe).max() < SAME:
+    light = _transform(probe, icc, _linear_profile())
+    if np.abs(_srgb_codes(np.clip(light, 0, 1)) - probe).max() < SRGB_TOLERANCE:
         return ColourSpace("sRGB", f"{source}, {name}")
     ramps = np.zeros((3, STEPS, 3), np.float32)
     for channel in range(3):
         ramps[channel, :, channel] = np.linspace(0, 1, STEPS)
-    answers = _library(ramps, icc, _linear_profile()).astype(np.float64)
-    black = answers[0, 0]
-    columns = answers[:, -1] - black  # row i: the light of channel i alone, full
-    curves = np.einsum("ijk,ik->ij", answers - black, columns) / (columns**2).sum(-1, keepdims=True)
-    at = (probe * (STEPS - 1)).round().astype(int)
-    modelled = np.stack([curves[i][at[..., i]] for i in range(3)], -1) @ columns
+    ramps_light = _transform(ramps, icc, _linear_profile()).astype(np.float64)
+    black = ramps_light[0, 0]
+    primaries = ramps_light[:, -1] - black  # row i: linear light of channel i at its maximum
+    curves = np.einsum("ijk,ik->ij", ramps_light - black, primaries) / (primaries**2).sum(-1, keepdims=True)
+    indices = (probe * (STEPS - 1)).round().astype(int)
+    modelled = np.stack([curves[i][indices[..., i]] for i in range(3)], -1) @ primaries
     if np.abs(black).max() < 1e-5 and np.abs(modelled - light).max() < 3e-4:
-        return ColourSpace(name, source, curves.astype(np.float32), columns.T)
+        return ColourSpace(name, source, curves.astype(np.float32), primaries.T)
     return ColourSpace(name, source, profile=icc)
 
 
 def _of_gray_profile(icc: bytes, name: str) -> ColourSpace:
     ramp = np.linspace(0, 1, STEPS, dtype=np.float32)[None]
-    light = _library(ramp, icc, _linear_profile(), "gray")[0].mean(-1)
-    if np.abs(_srgb_codes(np.clip(light[None], 0, 1)) - ramp).max() < SAME:
+    light = _transform(ramp, icc, _linear_profile(), "gray")[0].mean(-1)
+    if np.abs(_srgb_codes(np.clip(light[None], 0, 1)) - ramp).max() < SRGB_TOLERANCE:
         return ColourSpace("sRGB", f"embedded profile, {name}")
     return ColourSpace(name, "embedded profile", np.repeat(light[None], 3, 0), np.eye(3))
 
@@ -313,12 +310,12 @@ def _of_gray_profile(icc: bytes, name: str) -> ColourSpace:
 def _of_primaries(
     name: str, source: str, white: tuple[float, ...], primaries: tuple[float, ...], gamma: float | None
 ) -> ColourSpace:
-    """Of white, primaries and a gamma, or sRGB's curve."""
+    """Return the colour space of chromaticities and a gamma (None for sRGB's curve)."""
     try:
         linear = imagecodecs.cms_profile("rgb", whitepoint=list(white), primaries=list(primaries), gamma=1.0)
-        matrix = _library(np.eye(3, dtype=np.float32)[None], linear, _linear_profile())[0].T
+        matrix = _transform(np.eye(3, dtype=np.float32)[None], linear, _linear_profile())[0].T
     except Exception:
-        return ColourSpace("sRGB", "assumed: its chromaticities are none of a camera")
+        return ColourSpace("sRGB", "assumed: its chromaticities are not usable")
     codes = np.linspace(0, 1, STEPS)
     srgb = np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
     curve = srgb if gamma is None else codes**gamma

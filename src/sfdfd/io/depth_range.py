@@ -1,4 +1,4 @@
-"""The depth range of a stack that names none."""
+"""The default depth range of a stack."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ __all__ = ["depth_range_m"]
 def depth_range_m(
     focus_distances_m: Sequence[float], focal_length_m: float, near_m: float | None = None, far_m: float | None = None
 ) -> tuple[float, float]:
-    """The depth range of a stack whose own is not given, from its focus distances in metres.
+    """Complete a stack's depth range (near, far) in metres from its focus distances.
 
-    0.6 of the nearest to 1.7 of the farthest; with a slice at infinity to 4 times the farthest finite one.
+    By default it reaches from 0.6 times the nearest to 1.7 times the farthest distance, or, with a slice at infinity, to 4
+    times the farthest finite one.
+
+    Raises:
+        InputError: near is not below far, or a bound is missing and every focus distance is infinite.
     """
     finite = [value for value in focus_distances_m if math.isfinite(value)]
     if not finite and (near_m is None or far_m is None):

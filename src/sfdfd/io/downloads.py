@@ -1,5 +1,4 @@
-"""Bringing a file from elsewhere: resumable downloads and checksums. Archives are unpacked by
-:mod:`sfdfd.io.archives`; where a data set lies is the matter of :mod:`sfdfd.datasets.folders`."""
+"""Resumable downloads with checksums."""
 
 from __future__ import annotations
 
@@ -25,9 +24,9 @@ class RemoteFile:
     """A file of a data set.
 
     Attributes:
-        name: under which it is stored.
-        url: where it can be had without asking anybody; None where it must be fetched by hand.
-        sha256: of its content, where it is known.
+        name: the name under which it is stored.
+        url: a public link; None if the file must be fetched by hand.
+        sha256: checksum of its content; None if it is unknown.
     """
 
     name: str
@@ -37,30 +36,30 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class _Version:
-    """What tells one version of a remote file from another; None is what the server does not say."""
+    """What distinguishes versions of a remote file; None for what the server does not send."""
 
     etag: str | None = None
     modified: str | None = None
     size: int | None = None
 
     @classmethod
-    def said_by(cls, headers: Message, size: int | None) -> _Version:
+    def from_headers(cls, headers: Message, size: int | None) -> _Version:
         return cls(headers.get("ETag"), headers.get("Last-Modified"), size)
 
     @property
     def validator(self) -> str | None:
-        """For ``If-Range``: the ETag, unless it is a weak one, else the date (RFC 9110, 13.1.5)."""
+        """The value of ``If-Range``: the ETag unless it is weak, else the date (RFC 9110, 13.1.5)."""
         return self.modified if self.etag is None or self.etag.startswith("W/") else self.etag
 
     def differs(self, other: _Version) -> bool:
-        """Whether something that both know is not the same."""
+        """Return whether any field that both have is different."""
         pairs = zip(asdict(self).values(), asdict(other).values(), strict=True)
         return any(mine is not None and theirs is not None and mine != theirs for mine, theirs in pairs)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What is there of a download, with a note of the version it belongs to."""
+    """An unfinished download, with a note of the version that it belongs to."""
 
     path: Path
     note: Path
@@ -73,8 +72,8 @@ class _Part:
         try:
             content = json.loads(self.note.read_text(encoding="utf-8"))
             version = _Version(**content["version"])
-            sound = all(isinstance(said, str | None) for said in (version.etag, version.modified))
-            return version if sound and content["url"] == self.url else _Version()
+            is_valid = isinstance(version.etag, str | None) and isinstance(version.modified, str | None)
+            return version if is_valid and content["url"] == self.url else _Version()
         except (OSError, ValueError, TypeError, KeyError):
             return _Version()
 
@@ -88,13 +87,14 @@ class _Part:
 
 
 def download(file: RemoteFile, target: Path, report: Report, by_hand: str) -> None:
-    """Fetch ``file`` into ``target``, continuing a part that an earlier try left, and check it.
+    """Download ``file`` to ``target``, resume an earlier try, and verify the checksum.
 
-    ``TARGET.part`` is what is there so far, ``TARGET.part.json`` the ETag or date of the version that it belongs to. It is
-    continued where the server confirms that version, or where a checksum will tell; else the download starts afresh.
+    ``TARGET.part`` holds what has arrived, ``TARGET.part.json`` the ETag or date of its version. The download is resumed if
+    the server confirms that version, or if a checksum can decide; otherwise it starts again.
 
     Raises:
-        InputError: it cannot be had, or is not what it should be; says what to fetch by hand, where, and where to put it.
+        InputError: the file is not available or not the expected one; the message says what to fetch by hand (from
+            ``by_hand``) and where to put it.
     """
     remedy = f"fetch {file.name} by hand ({by_hand}) and put it at {target}, or give it as source=PATH"
     if file.url is None:
@@ -102,14 +102,14 @@ def download(file: RemoteFile, target: Path, report: Report, by_hand: str) -> No
     part = _Part(target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.json"), file.url)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        continued = True
-        while continued:
-            continued = _bring(file, part, report)
-            if file.sha256 is None or (found := sha256_of(part.path)) == file.sha256:
+        resumed = True
+        while resumed:
+            resumed = _fill(file, part, report)
+            if file.sha256 is None or (checksum := sha256_of(part.path)) == file.sha256:
                 break
             part.discard()
-            if not continued:
-                raise InputError(f"{file.url}: its checksum is {found}, expected {file.sha256}; {remedy}")
+            if not resumed:
+                raise InputError(f"{file.url}: its checksum is {checksum}, expected {file.sha256}; {remedy}")
         part.path.replace(target)
         part.note.unlink(missing_ok=True)
     except InputError:
@@ -118,48 +118,68 @@ def download(file: RemoteFile, target: Path, report: Report, by_hand: str) -> No
         raise InputError(f"could not download {file.url} ({one_line(error)}); {remedy}") from None
 
 
-def _bring(file: RemoteFile, part: _Part, report: Report) -> bool:
-    """Fill the part; whether it continued what was there."""
-    done, known = part.size(), part.version()
-    if done and (known.validator or file.sha256):
-        wanted = {"Range": f"bytes={done}-", **({"If-Range": known.validator} if known.validator else {})}
-        try:
-            with _ask(part.url, wanted) as response:
-                if response.status != 206:
-                    _receive(response, part, 0, _number(response.headers.get("Content-Length")), report)
-                    return False
-                first, total = _content_range(response.headers)
-                if first == done and not known.differs(_Version.said_by(response.headers, total)):
-                    length = _number(response.headers.get("Content-Length"))
-                    _receive(response, part, done, total or (None if length is None else done + length), report)
-                    return True
-        except urllib.error.HTTPError as error:
-            with error:
-                _, total = _content_range(error.headers)
-                if error.code != 416:
-                    raise
-                # stopped between the last byte and the rename, or a part of something else
-                if file.sha256 is not None:
-                    whole = sha256_of(part.path) == file.sha256
-                else:
-                    whole = total == done and not known.differs(_Version.said_by(error.headers, total))
-                if whole:
-                    return True
+def _fill(file: RemoteFile, part: _Part, report: Report) -> bool:
+    """Download into ``part``; return whether bytes of an earlier try were kept."""
+    version = part.version()
+    if part.size() and (version.validator or file.sha256):
+        kept = _resume(file, part, version, report)
+        if kept is not None:
+            return kept
     part.discard()
-    with _ask(part.url, {}) as response:
+    with _request(part.url, {}) as response:
         if response.status == 206:
-            raise OSError("the server sends a part of the file where all of it was asked for")
-        _receive(response, part, 0, _number(response.headers.get("Content-Length")), report)
+            raise OSError("the server sends a part of the file instead of all of it")
+        _receive_whole(response, part, report)
     return False
 
 
-def _ask(url: str, headers: dict[str, str]) -> Any:
+def _resume(file: RemoteFile, part: _Part, version: _Version, report: Report) -> bool | None:
+    """Request the rest of the file.
+
+    Returns:
+        True if the part was completed, False if the server sent the whole file instead, None if it sent nothing usable.
+    """
+    done = part.size()
+    headers = {"Range": f"bytes={done}-"}
+    if version.validator:
+        headers["If-Range"] = version.validator
+    try:
+        with _request(part.url, headers) as response:
+            if response.status != 206:
+                _receive_whole(response, part, report)
+                return False
+            first, total = _content_range(response.headers)
+            if first != done or version.differs(_Version.from_headers(response.headers, total)):
+                return None
+            length = _integer(response.headers.get("Content-Length"))
+            _receive(response, part, done, total or (None if length is None else done + length), report)
+            return True
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code != 416:
+                raise
+            return True if _is_complete(file, part, version, error.headers) else None
+
+
+def _is_complete(file: RemoteFile, part: _Part, version: _Version, headers: Message) -> bool:
+    """Return whether a part to which the server has nothing to add is the whole file, not a part of something else."""
+    if file.sha256 is not None:
+        return sha256_of(part.path) == file.sha256
+    _, total = _content_range(headers)
+    return total == part.size() and not version.differs(_Version.from_headers(headers, total))
+
+
+def _request(url: str, headers: dict[str, str]) -> Any:
     return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30)
+
+
+def _receive_whole(response: Any, part: _Part, report: Report) -> None:
+    _receive(response, part, 0, _integer(response.headers.get("Content-Length")), report)
 
 
 def _receive(response: Any, part: _Part, done: int, total: int | None, report: Report) -> None:
     if not done:
-        part.start(_Version.said_by(response.headers, total))
+        part.start(_Version.from_headers(response.headers, total))
     with part.path.open("ab" if done else "wb") as stream:
         while block := response.read(BLOCK):
             stream.write(block)
@@ -170,18 +190,18 @@ def _receive(response: Any, part: _Part, done: int, total: int | None, report: R
         raise InputError(f"{part.url}: got {done} of {total} bytes; {remedy}")
 
 
-def _number(text: str | None) -> int | None:
+def _integer(text: str | None) -> int | None:
     return int(text) if text is not None and re.fullmatch("[0-9]{1,18}", text.strip()) else None
 
 
 def _content_range(headers: Message) -> tuple[int | None, int | None]:
-    """First byte and size of the whole, each None where it is not said."""
+    """Return the first byte and the size of the whole file, each None if the header lacks it."""
     match = re.fullmatch(r"bytes\s+(?:(\d+)-\d+|\*)/(\d+|\*)", (headers.get("Content-Range") or "").strip())
-    return (None, None) if match is None else (_number(match[1]), _number(match[2]))
+    return (None, None) if match is None else (_integer(match[1]), _integer(match[2]))
 
 
 def sha256_of(path: Path) -> str:
-    """The checksum of a file, in hexadecimal digits."""
+    """Return the SHA-256 checksum of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(BLOCK):

@@ -1,4 +1,4 @@
-"""What photographs say of themselves in EXIF."""
+"""Facts about a photograph and its camera, from EXIF."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from PIL import ExifTags, Image
 
 from sfdfd.io.pixel_pitch import pixel_pitch, positive
 
-__all__ = ["PhotoFacts", "all_tags", "photo_facts", "positive", "taken_at"]
+__all__ = ["PhotoFacts", "all_exif_tags", "exif_capture_time", "photo_facts", "positive"]
 
 Tag = ExifTags.Base
 
 
 @dataclass(frozen=True)
 class PhotoFacts:
-    """What a photograph says about its camera (EXIF); None where it says nothing.
+    """Facts about a photograph and its camera; None for what EXIF does not say.
 
     Attributes:
         focal_length_m, f_number: of the lens.
-        pixel_pitch_m: of the image as it is stored, see :mod:`sfdfd.io.pixel_pitch`.
+        pixel_pitch_m: of the stored image, see :mod:`sfdfd.io.pixel_pitch`.
         subject_distance_m: the focus distance; inf is possible.
-        maker_note: whether the camera's maker has added notes of its own.
-        pixel_pitch_origin: where the pitch comes from, in words.
-        pixel_pitch_note: a sentence where the plain reading of EXIF was not believed.
-        orientation: EXIF's, 1 to 8, that was applied to the pixels.
+        maker_note: whether EXIF contains a maker note.
+        pixel_pitch_origin, pixel_pitch_note: as in :class:`sfdfd.io.pixel_pitch.PixelPitch`.
+        orientation: the file's EXIF orientation, 1 to 8.
         tags: all of EXIF, by number.
-        colour_space, colour_source: of the file, and how it is known, in words; the pixels are in sRGB.
-        outside_srgb: share of the pixels whose colours sRGB does not have.
+        colour_space, colour_source: name of the file's colour space and where it comes from; the pixels are in sRGB.
+        outside_srgb: share of the pixels whose colours sRGB lacks.
     """
 
     focal_length_m: float | None = None
@@ -48,19 +47,18 @@ class PhotoFacts:
     outside_srgb: float = 0.0
 
 
-def all_tags(exif: Image.Exif) -> dict[int, Any]:
-    """Return the tags of the image, of its Exif part and of the interoperability part, by number; the latter's as a mapping,
-    too."""
+def all_exif_tags(exif: Image.Exif) -> dict[int, Any]:
+    """Return the tags of the image, Exif and interoperability directories by number; the last ones as a mapping, too."""
     tags = exif.get_ifd(ExifTags.IFD.Exif)
     try:
         interoperability = exif.get_ifd(ExifTags.IFD.Interop)
-    except Exception:  # Pillow raises whatever it likes on broken offsets; this part only helps to find the pixel pitch
+    except Exception:  # Pillow raises anything on broken offsets; these tags only help to find the pixel pitch
         interoperability = {}
     return {**interoperability, **exif, **tags, ExifTags.IFD.Interop: dict(interoperability)}
 
 
 def photo_facts(exif: Mapping[int, Any], size: tuple[int, int]) -> PhotoFacts:
-    """EXIF tags by number -> facts; ``size`` is (width, height) of the stored pixels."""
+    """Extract the facts from EXIF tags by number; ``size`` is (width, height) of the stored pixels."""
     focal_mm = positive(exif.get(Tag.FocalLength))
     f_number = positive(exif.get(Tag.FNumber))
     aperture = positive(exif.get(Tag.ApertureValue))
@@ -80,8 +78,8 @@ def photo_facts(exif: Mapping[int, Any], size: tuple[int, int]) -> PhotoFacts:
     )
 
 
-def taken_at(exif: Mapping[int, Any]) -> datetime | None:
-    """When a photograph was taken, to the fraction of a second where EXIF has it; None where it does not say."""
+def exif_capture_time(exif: Mapping[int, Any]) -> datetime | None:
+    """Return when a photograph was taken, with fractions of a second if EXIF has them; None if it is unknown."""
     try:
         moment = datetime.strptime(str(exif[Tag.DateTimeOriginal]).strip("\0 "), "%Y:%m:%d %H:%M:%S")
     except (KeyError, ValueError):

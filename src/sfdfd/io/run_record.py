@@ -1,4 +1,4 @@
-"""What a figure needs beside its config, and what a run logged."""
+"""Record the circumstances of a run (time, sources, versions), and read the metrics that it logged."""
 
 from __future__ import annotations
 
@@ -16,57 +16,57 @@ from typing import Any
 __all__ = ["logged", "run_record"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGES = ("sfdfd", "torch", "lightning", "hydra-core", "omegaconf", "kornia", "torchmetrics", "numpy")
 
 
 def run_record() -> dict[str, Any]:
-    """What a figure needs beside its config: when, where, from which sources, with which versions."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(_PACKAGE), *arguments], capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    if git("rev-parse", "--show-toplevel") != str(_PACKAGE.parents[1]):  # installed: the repository around is not ours
-        sha, changed = None, None
-    else:
-        sha, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
-    versions = {}
-    for package in ("sfdfd", "torch", "lightning", "hydra-core", "omegaconf", "kornia", "torchmetrics", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "unknown"
+    """Return what reproducing a run takes besides its config: time, place, source revision and versions."""
+    is_checkout = _git("rev-parse", "--show-toplevel") == str(_PACKAGE.parents[1])
+    # of an installed package, an enclosing repository is somebody else's
+    changes = _git("status", "--porcelain", "--untracked-files=no") if is_checkout else None
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
         "working_directory": os.getcwd(),
-        "git_sha": sha,
-        "git_dirty": None if changed is None else bool(changed),
+        "git_sha": _git("rev-parse", "HEAD") if is_checkout else None,
+        "git_dirty": None if changes is None else bool(changes),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor_cores": os.cpu_count(),
-        "versions": versions,
+        "versions": {package: _version(package) for package in _PACKAGES},
     }
 
 
+def _git(*arguments: str) -> str | None:
+    """Run git in the package's folder; return its output, or None if it fails."""
+    command = ["git", "-C", str(_PACKAGE), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def logged(run: Path, key: str) -> list[tuple[float, float]]:
-    """(step, value) of a quantity in a run's ``csv/metrics.csv``; none where it was not logged, or there is no log. A
-    line that is broken is left out."""
+    """Return (step, value) of a metric in a run's ``csv/metrics.csv``, without broken lines; empty if there are none."""
     file = run / "csv" / "metrics.csv"
     if not file.is_file():
         return []
     with file.open(newline="", errors="replace") as lines:
-        found = [(_number(one.get("step")), _number(one.get(key))) for one in csv.DictReader(_without_nul(lines))]
-    return [(step, value) for step, value in found if step is not None and math.isfinite(step) and value is not None]
+        points = [(_number(row.get("step")), _number(row.get(key))) for row in csv.DictReader(_without_nul(lines))]
+    return [(step, value) for step, value in points if step is not None and math.isfinite(step) and value is not None]
 
 
 def _without_nul(lines: Iterable[str]) -> Iterator[str]:
-    """Of bytes that were never written, which some versions of :mod:`csv` refuse."""
+    """Drop the zero bytes of unwritten blocks, which some versions of :mod:`csv` refuse."""
     return (line.replace("\0", "") for line in lines)
 
 

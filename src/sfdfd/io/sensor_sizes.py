@@ -1,4 +1,4 @@
-"""Which image sensors exist, and which of them a camera model has."""
+"""Sizes of image sensors, and the sensor of a camera model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LARGE_FORMATS_MM = (13.2, 17.3, 18.7, 20.7, 22.4, 23.6, 26.8, 28.2, 35.9, 43.9, 
 format. Below :data:`SMALL_MM` every width exists."""
 SMALL_MM = 12.6
 TOLERANCE = 0.045
-"""Share by which EXIF's resolution may miss a sensor's width: Canon's is off by up to 4 %."""
+"""Allowed logarithm between a sensor's width and the width by EXIF's resolution: Canon's is off by up to 4 %."""
 SMALLEST_MM = 3.0
 PHONE_MM = (2.2, 13.8)
 COMPACT_MM = (4.3, 24.5)
@@ -24,11 +24,11 @@ class Sensor:
     """The sensor of a camera family.
 
     Attributes:
-        width_mm: its longer side; None where the family has several.
-        crops_mm: what the longer side becomes in the camera's crop modes.
-        range_mm: within which the longer side lies, where ``width_mm`` is None.
+        width_mm: its longer side; None if the family has several.
+        crops_mm: the longer side in the camera's crop modes.
+        range_mm: bounds of the longer side, if ``width_mm`` is None.
         aspect: longer over shorter side.
-        phone: whether it is a phone's: then a photograph may be any part of it.
+        phone: whether it is a phone's, whose photographs may show any part of it.
     """
 
     width_mm: float | None = None
@@ -38,7 +38,7 @@ class Sensor:
     phone: bool = False
 
     def fit(self, width_mm: float, tolerance: float = TOLERANCE) -> int:
-        """Say how well a width fits: 3 the full sensor, 2 a crop mode, 1 within the range, 0 not at all."""
+        """Rate how well a width fits: 3 the full sensor, 2 a crop mode, 1 within the range, 0 not at all."""
         if self.width_mm is None:
             return int(self.range_mm[0] <= width_mm <= self.range_mm[1])
         if _close(width_mm, self.width_mm, tolerance):
@@ -51,8 +51,8 @@ def _close(value: float, expected: float, tolerance: float) -> bool:
 
 
 def is_large_format(width_mm: float, tolerance: float = TOLERANCE) -> bool:
-    """Say whether a sensor of this width, larger than a phone's, exists."""
-    return any(_close(width_mm, known, tolerance) for known in LARGE_FORMATS_MM)
+    """Return whether a large format of this width exists."""
+    return any(_close(width_mm, width, tolerance) for width in LARGE_FORMATS_MM)
 
 
 FULL_FRAME = Sensor(35.9, (23.6, 22.4, 28.5, 30.0))
@@ -95,11 +95,11 @@ FAMILIES = tuple((re.compile(pattern, re.IGNORECASE), sensor) for pattern, senso
     (rf"^({PHONE_MAKERS})\b", PHONE),
     (r"powershot|ixus|ixy|coolpix|finepix|cyber-?shot|lumix|dmc-|casio|kodak|minolta", COMPACT),
 ))  # fmt: skip
-"""Pattern of make and model -> sensor; the first that matches."""
+"""Pattern of make and model -> sensor; the first match counts."""
 
 
 def sensor_of(make: str, model: str) -> Sensor | None:
-    """Return the sensor of a camera by EXIF's make and model; None for a model that is not in the table."""
+    """Return the sensor of a camera by EXIF's make and model; None if the table lacks it."""
     maker = make.split()[0] if make.split() else ""
     name = model if model.lower().startswith(f"{maker} ".lower()) else f"{maker} {model}"
     return next((sensor for pattern, sensor in FAMILIES if pattern.search(name)), None)

@@ -13,7 +13,7 @@ pytest.importorskip("pillow_heif")
 RAMP = np.broadcast_to(np.linspace(0, 255, 96)[None, :, None], (64, 96, 3)).astype(np.uint8)
 
 
-def test_eight_bits_and_exif(tmp_path):
+def test_eight_bits_and_exif_are_read(tmp_path):
     write_heic(tmp_path / "a.heic", RAMP, exif_with(x829D=1.78, x920A=6.81, xA405=24, x9206=0.4))
     image, facts = read_photograph(tmp_path / "a.heic")
     assert image.dtype == np.uint8 and image.shape == RAMP.shape and np.abs(image.astype(int) - RAMP).max() <= 2
@@ -21,7 +21,7 @@ def test_eight_bits_and_exif(tmp_path):
     assert facts.pixel_pitch_m == pytest.approx(np.hypot(36e-3, 24e-3) * 6.81 / 24 / np.hypot(64, 96), rel=1e-6)
 
 
-def test_ten_bits_survive_and_reach_white(tmp_path):
+def test_ten_bits_use_the_full_range(tmp_path):
     deep = np.broadcast_to(np.linspace(0, 65535, 96)[None, :, None], (64, 96, 3)).astype(np.uint16)
     write_heic(tmp_path / "a.heic", deep)
     image, _ = read_photograph(tmp_path / "a.heic")
@@ -29,8 +29,8 @@ def test_ten_bits_survive_and_reach_white(tmp_path):
     assert image.max() == 65535 and image.min() == 0
 
 
-def test_upright_and_known_by_content(tmp_path):
-    """A phone's file that was renamed to .jpg is read all the same."""
+def test_orientation_is_applied_and_format_detected_by_content(tmp_path):
+    """A file renamed to .jpg is read, too."""
     exif = exif_with()
     exif[274] = 6
     write_heic(tmp_path / "a.heic", RAMP, exif)
@@ -48,7 +48,7 @@ def test_broken_files_are_refused_by_name(tmp_path):
             read_photograph(tmp_path / "a.heic")
 
 
-def test_without_pillow_heif_one_line_says_how_to_get_it(tmp_path, monkeypatch):
+def test_without_pillow_heif_the_error_names_the_package(tmp_path, monkeypatch):
     write_heic(tmp_path / "a.heic", RAMP)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(InputError, match=r"needs pillow-heif: pip install 'sfdfd\[photo\]'"):

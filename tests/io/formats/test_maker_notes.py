@@ -1,4 +1,4 @@
-"""Focus distances in makers' notes."""
+"""Focus distances in maker notes."""
 
 import os
 import shutil
@@ -22,20 +22,20 @@ def folder(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("exiftool") is not None, reason="exiftool comes before exifread")
-def test_exifread_gives_canons_distance(folder):
+def test_exifread_reads_canon_distances(folder):
     pytest.importorskip("exifread")
-    found = read_photographs(folder)
-    assert found.focus_distances_m == pytest.approx((0.35, 1.2, np.inf))
-    assert found.sources["focus_distances_m"] == "the maker's notes, by exifread"
+    photographs = read_photographs(folder)
+    assert photographs.focus_distances_m == pytest.approx((0.35, 1.2, np.inf))
+    assert photographs.sources["focus_distances_m"] == "the maker's notes, by exifread"
 
 
-def test_everything_else_comes_first(folder):
+def test_other_sources_take_precedence_over_maker_notes(folder):
     (folder / "dioptres.txt").write_text("4\n2\n1\n")
     assert read_photographs(folder).focus_distances_m == (0.25, 0.5, 1)
 
 
-def test_exiftools_bounds_become_a_distance_and_its_uncertainty(folder, tmp_path, monkeypatch):
-    """By a program of that name which answers as exiftool's manual says: in JSON, metres, "inf"."""
+def test_exiftool_bounds_become_a_distance_and_its_std(folder, tmp_path, monkeypatch):
+    """A stand-in program prints what exiftool's manual describes: JSON, metres, "inf"."""
     pytest.importorskip("exifread")
     program = tmp_path / "bin" / "exiftool"
     program.parent.mkdir()
@@ -45,9 +45,9 @@ def test_exiftools_bounds_become_a_distance_and_its_uncertainty(folder, tmp_path
     )
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    found = read_photographs(folder)
-    assert found.focus_distances_m == pytest.approx((1 / 2.25, 1.5, 8))
-    assert found.focus_std_dpt == pytest.approx((0.5 / 12**0.5, 0, 0.25 / 12**0.5))
-    assert "exiftool" in found.sources["focus_distances_m"]
+    photographs = read_photographs(folder)
+    assert photographs.focus_distances_m == pytest.approx((1 / 2.25, 1.5, 8))
+    assert photographs.focus_std_dpt == pytest.approx((0.5 / 12**0.5, 0, 0.25 / 12**0.5))
+    assert "exiftool" in photographs.sources["focus_distances_m"]
     program.write_text("#!/bin/sh\necho broken\n")
     assert maker_distances([folder / "0.jpg"]) is None

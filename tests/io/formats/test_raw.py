@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sfdfd.errors import InputError
-from sfdfd.io.formats.raw import with_srgb_curve
+from sfdfd.io.formats.raw import apply_srgb_curve
 from sfdfd.io.images import read_photograph
 from sfdfd.io.stack_yaml import Description
 from tests.io.formats.encoders import linear, write_dng
@@ -19,13 +19,13 @@ LIGHT[:, :48], LIGHT[:, 48:] = (0.2, 0.4, 0.1), (0.02, 0.01, 0.05)
 CAMERA = [(37386, "2I", 1, (681, 100)), (33437, "2I", 1, (185, 100)), (37382, "2I", 1, (50, 100)), (41989, "H", 1, 24)]
 
 
-def test_the_curve_is_that_of_the_renderers_linear_light():
+def test_srgb_curve_is_inverted_by_the_renderer():
     steps = np.arange(65536, dtype=np.uint16)
-    assert np.abs(linear(with_srgb_curve(steps) / 65535) - steps / 65535).max() < 2e-5
+    assert np.abs(linear(apply_srgb_curve(steps) / 65535) - steps / 65535).max() < 2e-5
 
 
-def test_a_dng_gives_the_light_that_the_sensor_saw(tmp_path):
-    """White-balanced, in sRGB's primaries, on the sensor's own scale: what was put in, to the rounding of both ends."""
+def test_a_dng_is_developed_to_the_sensors_light(tmp_path):
+    """White-balanced, in sRGB's primaries, at the sensor's scale: equal to the input up to rounding."""
     write_dng(tmp_path / "a.dng", LIGHT, CAMERA)
     image, facts = read_photograph(tmp_path / "a.dng")
     assert image.shape == LIGHT.shape and image.dtype == np.uint16
@@ -36,16 +36,16 @@ def test_a_dng_gives_the_light_that_the_sensor_saw(tmp_path):
     assert facts.pixel_pitch_m == pytest.approx(np.hypot(36e-3, 24e-3) * 6.81 / 24 / np.hypot(64, 96), rel=1e-6)
 
 
-def test_the_scale_does_not_follow_the_picture(tmp_path):
-    """LibRaw's own adapts the white level to the brightest pixel, which differs from slice to slice."""
+def test_brightness_scale_does_not_depend_on_the_image(tmp_path):
+    """LibRaw's default adapts the white level to the brightest pixel, which differs between slices."""
     write_dng(tmp_path / "dark.dng", 0.5 * LIGHT)
     write_dng(tmp_path / "a.dng", LIGHT)
     dark, light = (linear(read_photograph(tmp_path / name)[0][20, 20] / 65535) for name in ("dark.dng", "a.dng"))
     np.testing.assert_allclose(2 * dark, light, atol=5e-4)
 
 
-def test_upright(tmp_path):
-    write_dng(tmp_path / "a.dng", LIGHT, [(274, "H", 1, 6)])  # turned by a quarter to be looked at
+def test_orientation_is_applied(tmp_path):
+    write_dng(tmp_path / "a.dng", LIGHT, [(274, "H", 1, 6)])  # a quarter turn
     image, _ = read_photograph(tmp_path / "a.dng")
     assert image.shape == (96, 64, 3) and image[10, 30, 1] > 5 * image[-10, 30, 1]
 
@@ -57,7 +57,7 @@ def test_broken_files_are_refused_by_name(tmp_path, content):
         read_photograph(tmp_path / "a.dng")
 
 
-def test_a_raw_file_comes_before_the_picture_that_the_camera_made_of_it(tmp_path):
+def test_raw_is_preferred_to_jpeg_of_the_same_shot(tmp_path):
     for index in range(2):
         write_dng(tmp_path / f"{index}.dng", LIGHT)
         Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / f"{index}.jpg")
@@ -65,7 +65,7 @@ def test_a_raw_file_comes_before_the_picture_that_the_camera_made_of_it(tmp_path
     assert [file.name for file in Description.read(tmp_path, None).files] == ["0.dng", "1.dng", "2.jpg"]
 
 
-def test_without_rawpy_one_line_says_how_to_get_it(tmp_path, monkeypatch):
+def test_without_rawpy_the_error_names_the_package(tmp_path, monkeypatch):
     write_dng(tmp_path / "a.dng", LIGHT)
     usual = builtins.__import__
 

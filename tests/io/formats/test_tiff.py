@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from sfdfd.errors import InputError
-from sfdfd.io.formats.tiff import tiff_slices
+from sfdfd.io.formats.tiff import count_tiff_slices
 from sfdfd.io.images import read_photograph
 
 RNG = np.random.default_rng(0)
@@ -20,8 +20,7 @@ TWELVE = DEEP >> 4
 ALPHA = RNG.integers(1, 256, (20, 30, 1), dtype=np.uint8)
 PALETTE = RNG.integers(0, 256, (3, 256), dtype=np.uint16) * 257
 BITS = GRAY > 127
-SMALL = (RGB * (ALPHA / 255.0)).round().astype(np.uint8)
-"""Multiplied by alpha."""
+PREMULTIPLIED = (RGB * (ALPHA / 255.0)).round().astype(np.uint8)
 
 
 def spread(values, bits, top):
@@ -81,7 +80,7 @@ EXACT = {
 
 
 @pytest.mark.parametrize("kind", EXACT)
-def test_exact(tmp_path, kind):
+def test_every_kind_is_read_exactly(tmp_path, kind):
     data, expected = EXACT[kind]
     (tmp_path / "a.tif").write_bytes(data)
     read = read_photograph(tmp_path / "a.tif")[0]
@@ -89,20 +88,20 @@ def test_exact(tmp_path, kind):
     np.testing.assert_array_equal(read, expected)
 
 
-def test_alpha_that_was_multiplied_in_is_divided_out(tmp_path):
-    data = by_tifffile(np.dstack([SMALL, ALPHA]), photometric="rgb", extrasamples=["assocalpha"])
+def test_premultiplied_alpha_is_divided_out(tmp_path):
+    data = by_tifffile(np.dstack([PREMULTIPLIED, ALPHA]), photometric="rgb", extrasamples=["assocalpha"])
     (tmp_path / "a.tif").write_bytes(data)
     error = np.abs(read_photograph(tmp_path / "a.tif")[0].astype(float) - RGB)
     assert (error <= 0.5 + 0.51 * 255 / ALPHA).all()
 
 
-def test_jpeg_within(tmp_path):
+def test_jpeg_compression_is_read(tmp_path):
     smooth = np.linspace(0, 255, 32 * 48 * 3).reshape(32, 48, 3).astype(np.uint8)
     (tmp_path / "a.tif").write_bytes(by_pillow(smooth, compression="jpeg", quality=95))
     assert np.abs(read_photograph(tmp_path / "a.tif")[0].astype(int) - smooth).max() < 12
 
 
-def test_luma_and_chroma(tmp_path):
+def test_ycbcr_is_converted(tmp_path):
     file = io.BytesIO()
     Image.fromarray(RGB).convert("YCbCr").save(file, "TIFF")
     (tmp_path / "a.tif").write_bytes(file.getvalue())
@@ -127,7 +126,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_refused_in_one_line(tmp_path, kind):
+def test_unsupported_kinds_are_refused_in_one_line(tmp_path, kind):
     data, words = REFUSED[kind]
     (tmp_path / "a.tif").write_bytes(data)
     with pytest.raises(InputError, match=words) as error:
@@ -160,23 +159,23 @@ PAGES = {
 def test_pages_are_slices(tmp_path, kind):
     data, expected = PAGES[kind]
     (tmp_path / "a.tif").write_bytes(data)
-    assert tiff_slices(tmp_path / "a.tif") == len(expected)
+    assert count_tiff_slices(tmp_path / "a.tif") == len(expected)
     for index, image in enumerate(expected):
         read = read_photograph(tmp_path / "a.tif", page=index)[0]
         np.testing.assert_array_equal(read, in_rgb(image) if image.ndim == 2 else image)
 
 
 @pytest.mark.parametrize("flagged", [0, 1])
-def test_a_preview_is_no_slice(tmp_path, flagged):
+def test_previews_are_not_slices(tmp_path, flagged):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(RGB, photometric="rgb", metadata=None)
         file.write(RGB[::3, ::3], photometric="rgb", subfiletype=flagged, metadata=None)
-    assert tiff_slices(tmp_path / "a.tif") == 1
+    assert count_tiff_slices(tmp_path / "a.tif") == 1
     np.testing.assert_array_equal(read_photograph(tmp_path / "a.tif")[0], RGB)
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_exif_of_a_tiff(tmp_path, deep):
+def test_exif_is_read(tmp_path, deep):
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     exif.get_ifd(0x8769)[0x920A] = 50.0

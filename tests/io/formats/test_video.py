@@ -16,7 +16,7 @@ REST, SWEEP = 15, 24
 
 
 def sweep():
-    """Rests, sweeps from left (near) to right (far), rests: each column is sharp when its turn comes."""
+    """Rest, sweep from left (near) to right (far), rest: each column is sharp at one time."""
     frames = []
     for position in [0.0] * REST + np.linspace(0, 1, SWEEP).tolist() + [1.0] * REST:
         blurred = [cv2.GaussianBlur(SCENE, (0, 0), 0.3 + 6 * abs(position - place)) for place in np.linspace(0, 1, 8)]
@@ -35,23 +35,23 @@ def numbers(photographs):
     return [int(file.stem.rsplit("_", 1)[1]) for file in photographs.files]
 
 
-def test_frames_are_picked_over_the_sweep_and_not_where_it_rests(video):
-    found = read_photographs(video, {"frames": 6})
-    chosen = numbers(found)
+def test_frames_are_picked_from_the_moving_part_of_the_sweep(video):
+    photographs = read_photographs(video, {"frames": 6})
+    chosen = numbers(photographs)
     assert chosen == sorted(set(chosen)) and len(chosen) == 6
     assert chosen[0] <= REST + 1 and chosen[-1] >= REST + SWEEP - 2
-    steps = np.diff(np.clip(chosen, REST, REST + SWEEP - 1))  # a frame of the rest is its end
+    steps = np.diff(np.clip(chosen, REST, REST + SWEEP - 1))  # all resting frames are equal
     assert steps.max() <= 1.5 * SWEEP / 5 and steps.min() >= 0.5 * SWEEP / 5
     assert sum(REST < index < REST + SWEEP for index in chosen) >= 4
-    assert "6 of 54 frames were picked by sharpness" in found.notes[0]
-    first = found.images[0].astype(int)
+    assert "6 of 54 frames were picked by sharpness" in photographs.notes[0]
+    first = photographs.images[0].astype(int)
     assert np.abs(first - sweep()[chosen[0]]).mean() < 6  # 4:2:0
 
 
-def test_named_frames_and_distances(video):
-    """The folder of one video is that video, and its text files count."""
-    found = read_photographs(video.parent, {"frames": [15, 27, 38], "focus_distances_m": [0.3, 0.6, 2]})
-    assert numbers(found) == [15, 27, 38] and found.focus_distances_m == (0.3, 0.6, 2)
+def test_listed_frames_and_text_files_are_used(video):
+    """A folder with one video stands for it, and its text files are read."""
+    photographs = read_photographs(video.parent, {"frames": [15, 27, 38], "focus_distances_m": [0.3, 0.6, 2]})
+    assert numbers(photographs) == [15, 27, 38] and photographs.focus_distances_m == (0.3, 0.6, 2)
     assert len(read_photographs(video, {"focus_distances_m": [0.3, 0.6, 1, 2]}).files) == 4  # as many as distances
     (video.parent / "dioptres.txt").write_text("4\n2\n0\n")
     assert read_photographs(video, {"frames": 3}).focus_distances_m == (0.25, 0.5, np.inf)
@@ -64,7 +64,7 @@ def test_named_frames_and_distances(video):
     ({"frames": [0, 5000]}, "frame 5000 is asked for"), ({"frames": 500}, "the video has 54"), ({"frames": "x"}, "frames"),
     ({"frames": 3, "focus_distances_m": [1, 2]}, "expected 3 focus distances"),
 ])  # fmt: skip
-def test_what_cannot_be_is_refused(video, overrides, message):
+def test_impossible_frames_are_refused(video, overrides, message):
     with pytest.raises(InputError, match=message):
         read_photographs(video, overrides)
 
@@ -84,7 +84,7 @@ def test_broken_and_foreign_files_are_refused_by_name(video, tmp_path):
         read_photographs(tmp_path)
 
 
-def test_without_pyav_one_line_says_how_to_get_it(video, monkeypatch):
+def test_without_pyav_the_error_names_the_package(video, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(InputError, match=r"needs PyAV: pip install 'sfdfd\[photo\]'"):
         read_photographs(video)

@@ -1,1 +1,1 @@
-"""Photographs as cameras and phones write them, beside JPEG, PNG and TIFF; each kind needs a package of its own."""
+"""Readers of image formats, one module each; RAW, HEIC and video need optional packages."""

@@ -1,4 +1,4 @@
-"""HEIC, what phones write by default, by libheif (pillow-heif)."""
+"""Read HEIC, the default format of many phones, by libheif (pillow-heif)."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import numpy as np
 from PIL import Image
 
 from sfdfd.errors import InputError, one_line
-from sfdfd.io.colour_spaces import ColourSpace, coded_space, colour_space
+from sfdfd.io.colour_spaces import ColourSpace, colour_space, space_from_code_points
 
 __all__ = ["HEIC_SUFFIXES", "is_heic", "read_heic"]
 
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-HOW = "pip install 'sfdfd[photo]'"
+INSTALL = "pip install 'sfdfd[photo]'"
 
 
 def is_heic(data: bytes) -> bool:
-    """Whether a file is of this kind, whatever its name (the first bytes of it are enough)."""
+    """Return whether a file with these first bytes is HEIC."""
     return data[4:8] == b"ftyp" and data[8:12] in BRANDS and b"avif" not in data[8:40]
 
 
 def read_heic(
     data: bytes, path: Path, check_size: Callable[[int, int], None]
 ) -> tuple[np.ndarray, Image.Exif, ColourSpace]:
-    """A HEIC file as (H,W,3) uint8, or uint16 where it has more than 8 bits, upright, its EXIF and its colour space.
+    """Read a HEIC file as upright (H,W,3) uint8, or uint16 if it has more than 8 bits, with EXIF and colour space.
 
     Args:
         data: the file's bytes.
         path: for messages.
-        check_size: is told width and height before pixels are read, and raises where they are too many.
+        check_size: called with width and height before pixels are read; raises if they are too large.
 
     Raises:
-        InputError: pillow-heif is not installed, the file is broken, or its codes are those of HDR.
+        InputError: pillow-heif is not installed, the file is broken, or it is HDR.
     """
     try:
         import pillow_heif
     except ImportError:
-        raise InputError(f"{path}: reading HEIC needs pillow-heif: {HOW}") from None
+        raise InputError(f"{path}: reading HEIC needs pillow-heif: {INSTALL}") from None
     try:
         file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
         primary = file[file.primary_index]
@@ -53,18 +53,20 @@ def read_heic(
         tags.load(primary.info.get("exif") or b"")
     except InputError:
         raise
-    except Exception as error:  # libheif's binding raises whatever it likes on broken files
+    except Exception as error:  # the binding raises anything on broken files
         raise InputError(f"{path}: not a readable HEIC file ({one_line(error)})") from None
-    if array.dtype == np.uint16 and bits not in (8, 16):  # stored in the upper bits: spread over the whole range
+    if array.dtype == np.uint16 and bits not in (8, 16):  # stored in the upper bits: scaled to the full range
         array = ((array >> (16 - bits)).astype(np.float32) * (65535 / (2**bits - 1))).round().astype(np.uint16)
     return array, tags, space
 
 
 def _space(primary: Any, path: Path) -> ColourSpace:
-    """By its profile, else by its code points, which are believed where they are HDR's."""
+    """Return the colour space of the profile, else of the code points; HDR code points are refused either way."""
     points, icc = primary.info.get("nclx_profile") or {}, primary.info.get("icc_profile")
     try:
-        coded = coded_space(int(points.get("color_primaries", 2)), int(points.get("transfer_characteristics", 2)))
+        coded = space_from_code_points(
+            int(points.get("color_primaries", 2)), int(points.get("transfer_characteristics", 2))
+        )
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return colour_space(icc, {}) if icc else coded

@@ -1,4 +1,4 @@
-"""EXIF of files that Pillow cannot open, and focus distances in makers' own notes, by exifread or exiftool."""
+"""Read EXIF of files that Pillow cannot open, and focus distances in maker notes, by exifread or exiftool."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any, NamedTuple
 
 from sfdfd.io.exif import positive
 
-__all__ = ["MakerDistance", "exif_of", "maker_distances", "reader_of_maker_notes"]
+__all__ = ["MakerDistance", "maker_distances", "read_exif", "reader_of_maker_notes"]
 
-SECONDS = 60
+EXIFTOOL_TIMEOUT_S = 60
 EXIFTOOL_TAGS = ("FocusDistanceLower", "FocusDistanceUpper", "FocusDistance", "FocusDistance2", "ManualFocusDistance")
-"""Canon gives bounds; Nikon, Olympus and others a distance, Sony the second kind; metres all (``-n``)."""
+"""In metres (``-n``). Canon gives bounds; Nikon, Olympus and others FocusDistance; Sony FocusDistance2."""
 GUESSED_TAGS = ("FocusDistance2",)
-"""What exiftool computes from the position of Sony's lenses by a formula that was fitted to one of them."""
+"""Distances that exiftool computes from a Sony lens's position by a formula fitted to one lens."""
 CANON_INFINITE_M = 655.345
-"""Beyond this Canon's 16 bits of centimetres are full, which means infinity."""
+"""Above this, Canon's 16 bits of centimetres are saturated, which means infinity."""
 EXIFREAD_TAGS = {
     "MakerNote SubjectDistance": 0.01,
     "MakerNote ManualFocusDistance": 1.0,
     "MakerNote Object Distance": 0.001,
 }
-"""What exifread calls the distances of Canon, Nikon and Casio, and their units in metres."""
+"""exifread's names for the distances of Canon, Nikon and Casio, and their units in metres."""
 
 
 class MakerDistance(NamedTuple):
-    """What a maker's note says of a focus distance, in metres; inf is possible.
+    """A focus distance in a maker note, in metres; inf is possible.
 
     Attributes:
-        nearest_m, farthest_m: its bounds; one number twice where there are none.
-        guess: whether it is computed by somebody's formula.
+        nearest_m, farthest_m: its bounds; equal if only one distance is given.
+        guess: whether it is computed by an approximate formula.
     """
 
     nearest_m: float
@@ -45,7 +45,7 @@ class MakerDistance(NamedTuple):
 
 
 def _exifread(path: Path, details: bool) -> Mapping[str, Any]:
-    """exifread's tags by its names; nothing where it is not installed or the file is odd."""
+    """Return exifread's tags by its names; none if it is not installed or cannot read the file."""
     try:
         import exifread
     except ImportError:
@@ -54,13 +54,13 @@ def _exifread(path: Path, details: bool) -> Mapping[str, Any]:
     try:
         with path.open("rb") as file:
             return exifread.process_file(file, details=details, extract_thumbnail=False)
-    except Exception:  # it raises whatever it likes on broken files; EXIF is a help, not a must
+    except Exception:  # it raises anything on broken files; EXIF is optional
         return {}
 
 
-def exif_of(path: Path) -> dict[int, Any]:
-    """EXIF by tag number (0x829D is the f-number), of any file that exifread reads: RAW, DNG, HEIC; empty without it."""
-    found = {}
+def read_exif(path: Path) -> dict[int, Any]:
+    """Return EXIF by tag number (RAW, DNG and HEIC, too); empty if exifread is missing."""
+    tags = {}
     for name, tag in _exifread(path, details=False).items():
         if name.split(" ")[0] not in ("Image", "EXIF"):
             continue
@@ -68,12 +68,12 @@ def exif_of(path: Path) -> dict[int, Any]:
         if isinstance(value, list):
             value = value[0] if len(value) == 1 else None
         if value is not None:
-            found[tag.tag] = value
-    return found
+            tags[tag.tag] = value
+    return tags
 
 
 def reader_of_maker_notes() -> str | None:
-    """ "exiftool" where that command is there, else "exifread" where that package is, else None."""
+    """Return "exiftool" if that command exists, else "exifread" if that package is installed, else None."""
     if shutil.which("exiftool"):
         return "exiftool"
     try:
@@ -84,13 +84,13 @@ def reader_of_maker_notes() -> str | None:
 
 
 def maker_distances(files: Sequence[Path]) -> list[MakerDistance] | None:
-    """Read the focus distance of each photograph from its maker's notes; None unless every file has one."""
+    """Read each photograph's focus distance from its maker note; None unless every file has one."""
     reader = reader_of_maker_notes()
     if reader is None:
         return None
-    found = _by_exiftool(files) if reader == "exiftool" else [_by_exifread(file) for file in files]
-    known = [one for one in found if one is not None]
-    return known if len(known) == len(found) else None
+    distances = _by_exiftool(files) if reader == "exiftool" else [_by_exifread(file) for file in files]
+    known = [distance for distance in distances if distance is not None]
+    return known if len(known) == len(distances) else None
 
 
 def _by_exifread(path: Path) -> MakerDistance | None:
@@ -114,7 +114,7 @@ def _by_exiftool(files: Sequence[Path]) -> list[MakerDistance | None]:
         *(str(file.absolute()) for file in files),
     ]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=EXIFTOOL_TIMEOUT_S, check=False)
         rows = json.loads(done.stdout.decode("utf-8", "replace") or "[]")
     except (OSError, subprocess.SubprocessError, ValueError):
         return [None] * len(files)
@@ -124,10 +124,11 @@ def _by_exiftool(files: Sequence[Path]) -> list[MakerDistance | None]:
 
 
 def _bounds(row: Mapping[str, Any]) -> MakerDistance | None:
-    known = {tag: value for tag in EXIFTOOL_TAGS if (value := positive(row.get(tag), infinite=True)) is not None}
-    known = {tag: math.inf if value > CANON_INFINITE_M else value for tag, value in known.items()}
-    if "FocusDistanceLower" in known and "FocusDistanceUpper" in known:
-        nearest, farthest = sorted((known["FocusDistanceLower"], known["FocusDistanceUpper"]))
+    distances = {tag: value for tag in EXIFTOOL_TAGS if (value := positive(row.get(tag), infinite=True)) is not None}
+    distances = {tag: math.inf if value > CANON_INFINITE_M else value for tag, value in distances.items()}
+    if "FocusDistanceLower" in distances and "FocusDistanceUpper" in distances:
+        nearest, farthest = sorted((distances["FocusDistanceLower"], distances["FocusDistanceUpper"]))
         return MakerDistance(nearest, farthest)
-    tag, metres = next(iter(known.items()), ("", None))
-    return None if metres is None else MakerDistance(metres, metres, tag in GUESSED_TAGS)
+    for tag, metres in distances.items():
+        return MakerDistance(metres, metres, tag in GUESSED_TAGS)
+    return None

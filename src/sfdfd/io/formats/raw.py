@@ -1,7 +1,7 @@
-"""RAW and DNG: the sensor's own light, by LibRaw (rawpy).
+"""Read RAW and DNG files as the sensor's light, by LibRaw (rawpy).
 
-The best input there is: nothing was sharpened, denoised or toned. What comes back is that light, white-balanced, with the
-curve of sRGB over it, so that ``linear_light=true`` blurs exactly what the sensor measured, and pictures can be looked at.
+RAW is the best input: nothing was sharpened, denoised or tone-mapped. The light is white-balanced and stored with sRGB's curve.
+So ``linear_light=true`` blurs exactly what the sensor measured, and the images can be viewed.
 """
 
 from __future__ import annotations
@@ -14,49 +14,49 @@ from typing import Any
 import numpy as np
 
 from sfdfd.errors import InputError, one_line
-from sfdfd.io.formats.maker_notes import exif_of
+from sfdfd.io.formats.maker_notes import read_exif
 
-__all__ = ["RAW_SUFFIXES", "raw_is_readable", "read_raw", "with_srgb_curve"]
+__all__ = ["RAW_SUFFIXES", "apply_srgb_curve", "rawpy_is_installed", "read_raw"]
 
 RAW_SUFFIXES = (
     ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".iiq", ".3fr"
 )  # fmt: skip
-HOW = "pip install 'sfdfd[photo]'"
+INSTALL = "pip install 'sfdfd[photo]'"
 
 
-def raw_is_readable() -> bool:
-    """Whether rawpy is installed."""
+def rawpy_is_installed() -> bool:
+    """Return whether rawpy is installed."""
     return importlib.util.find_spec("rawpy") is not None
 
 
-def with_srgb_curve(light: np.ndarray) -> np.ndarray:
-    """Linear light as uint16 -> sRGB as uint16, by table; the inverse of what the renderer's ``linear_light`` applies."""
+def apply_srgb_curve(light: np.ndarray) -> np.ndarray:
+    """Convert linear light to sRGB, both uint16, by a table: the inverse of the renderer's ``linear_light`` curve."""
     steps = np.arange(65536) / 65535
     codes = np.where(steps <= 0.0031308, 12.92 * steps, 1.055 * np.maximum(steps, 0.0031308) ** (1 / 2.4) - 0.055)
     return (codes * 65535).round().astype(np.uint16)[light]
 
 
 FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}
-"""LibRaw's rotation -> EXIF's orientation."""
+"""LibRaw's rotation -> EXIF orientation."""
 
 
 def read_raw(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.ndarray, Mapping[int, Any], int]:
-    """A RAW file as (H,W,3) uint16 in sRGB, upright, its EXIF by tag, and the orientation that was applied.
+    """Read a RAW file as upright (H,W,3) uint16 in sRGB, with its EXIF by tag and the applied orientation.
 
-    White balance is the camera's; the scale is the sensor's, the same for every slice (LibRaw's own adapts to the content
-    of each picture); nothing is sharpened, denoised or brightened.
+    White balance is the camera's. Brightness follows the sensor's range and is the same for every slice; LibRaw's default
+    adapts to each image. Nothing is sharpened, denoised or brightened.
 
     Args:
         path: the file.
-        check_size: is told width and height before pixels are read, and raises where they are too many.
+        check_size: called with width and height before pixels are read; raises if they are too large.
 
     Raises:
-        InputError: rawpy is not installed, or the file is broken or of a kind that LibRaw does not know.
+        InputError: rawpy is not installed, or the file is broken or unknown to LibRaw.
     """
     try:
         import rawpy
     except ImportError:
-        raise InputError(f"{path}: reading RAW and DNG needs rawpy: {HOW}") from None
+        raise InputError(f"{path}: reading RAW and DNG needs rawpy: {INSTALL}") from None
     try:
         with rawpy.imread(str(path)) as raw:
             check_size(raw.sizes.width, raw.sizes.height)
@@ -71,7 +71,6 @@ def read_raw(path: Path, check_size: Callable[[int, int], None]) -> tuple[np.nda
             )
     except rawpy.LibRawError as error:
         reason = one_line(error.args[0] if error.args and isinstance(error.args[0], Exception) else error)
-        raise InputError(
-            f"{path}: not a readable RAW file ({reason.strip(chr(39)).removeprefix('b' + chr(39))})"
-        ) from None
-    return with_srgb_curve(light), exif_of(path), orientation
+        reason = reason.strip("'").removeprefix("b'")
+        raise InputError(f"{path}: not a readable RAW file ({reason})") from None
+    return apply_srgb_curve(light), read_exif(path), orientation

@@ -1,4 +1,4 @@
-"""A focal sweep as a video, by FFmpeg (PyAV): frames picked by sharpness over time."""
+"""Read the frames of a video of a focal sweep, by FFmpeg (PyAV)."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["VIDEO_SUFFIXES", "every_frame", "picked_frames"]
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".3gp")
 MOST_FRAMES = 3600
-"""A sweep takes seconds; a longer video is none, and would be read for a long time."""
+"""A sweep takes seconds; a longer video is something else and would take long to read."""
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
-HOW = "pip install 'sfdfd[photo]'"
+INSTALL = "pip install 'sfdfd[photo]'"
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container and its video stream.
+    """Open a video: the container and its video stream.
 
     Raises:
-        InputError: PyAV is not installed, or the file is no video that FFmpeg reads.
+        InputError: PyAV is not installed, or FFmpeg cannot read the file.
     """
     try:
         import av
     except ImportError:
-        raise InputError(f"{path}: reading a video needs PyAV: {HOW}") from None
+        raise InputError(f"{path}: reading a video needs PyAV: {INSTALL}") from None
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
@@ -43,14 +43,14 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def every_frame(path: Path, check_size: Callable[[int, int], None]) -> Iterator[np.ndarray]:
-    """Every frame as (H,W,3) uint8, upright, one after the other.
+    """Yield every frame as upright (H,W,3) uint8.
 
     Args:
         path: the video.
-        check_size: is told width and height before pixels are read, and raises where they are too many.
+        check_size: called with width and height before pixels are read; raises if they are too large.
 
     Raises:
-        InputError: see :func:`_opened`; also where there are more than :data:`MOST_FRAMES`, none, or its codes are HDR's.
+        InputError: PyAV is missing, or the video is unreadable, HDR, empty, or longer than :data:`MOST_FRAMES` frames.
     """
     number = 0
     with _opened(path) as (container, stream):
@@ -64,7 +64,7 @@ def every_frame(path: Path, check_size: Callable[[int, int], None]) -> Iterator[
             if number == MOST_FRAMES:
                 raise InputError(f"{path}: more than {MOST_FRAMES} frames; cut the sweep out of the video")
             number += 1
-            turns = round(getattr(frame, "rotation", 0) / 90) % 4  # against the clock, as a phone noted it
+            turns = round(getattr(frame, "rotation", 0) / 90) % 4  # counterclockwise, as a phone recorded it
             yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
     if not number:
         raise InputError(f"{path}: not a readable video (no frame in it)")
@@ -73,15 +73,15 @@ def every_frame(path: Path, check_size: Callable[[int, int], None]) -> Iterator[
 def picked_frames(
     path: Path, indices: Collection[int], check_size: Callable[[int, int], None]
 ) -> dict[int, np.ndarray]:
-    """The frames of these numbers (the first is 0).
+    """Return the frames with these indices (the first is 0).
 
     Raises:
-        InputError: as :func:`every_frame`; also where the video ends before one of them.
+        InputError: as :func:`every_frame`; or the video ends before one of them.
     """
-    found, number = {}, 0
-    for number, frame in enumerate(every_frame(path, check_size)):
-        if number in indices:
-            found[number] = frame
-        if len(found) == len(set(indices)):
-            return found
-    raise InputError(f"{path}: frame {max(indices)} is asked for (frames), but the last is {number}")
+    picked, index = {}, 0
+    for index, frame in enumerate(every_frame(path, check_size)):
+        if index in indices:
+            picked[index] = frame
+        if len(picked) == len(set(indices)):
+            return picked
+    raise InputError(f"{path}: frame {max(indices)} is asked for (frames), but the last is {index}")
