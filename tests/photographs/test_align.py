@@ -8,7 +8,7 @@ from scipy.ndimage import map_coordinates
 from sfdfd.errors import InputError
 from sfdfd.measures.exposure import equalize_exposure
 from sfdfd.optics import DefocusRenderer
-from sfdfd.photographs.align import align, estimate_alignment
+from sfdfd.photographs.align import align_slices, estimate_alignment
 from sfdfd.scenes.procedural import make_scene
 from sfdfd.scenes.synthesis import StackSynthesis
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
@@ -81,7 +81,7 @@ def test_distortion_that_changes_with_focus_is_found_and_undone(scene):
     blurred = cv2.GaussianBlur(images[1], (0, 0), BENDS[2][3]).astype(int)
 
     def off(alignment):
-        return np.abs(align(images, alignment)[0][2].astype(int) - blurred)[12:-12, 12:-12].mean()
+        return np.abs(align_slices(images, alignment)[0][2].astype(int) - blurred)[12:-12, 12:-12].mean()
 
     assert off(found) < 0.6 * off(plain)
 
@@ -100,7 +100,7 @@ def test_a_photograph_is_drawn_in_bands_as_it_is_whole(scene, monkeypatch):
 
 def test_aligned_slices_agree_and_say_where_they_reach(scene):
     images = [moved(scene, scale, shift) for scale, shift, _, _ in MOTIONS]
-    aligned, covered = align(images, estimate_alignment(images))
+    aligned, covered = align_slices(images, estimate_alignment(images))
     before = np.abs(images[2].astype(int) - images[1]).mean()
     after = np.abs(aligned[2].astype(int) - aligned[1])[covered[2]].mean()
     assert after < 0.15 * before and aligned[0].dtype == np.uint8

@@ -9,8 +9,10 @@ import torch
 from sfdfd.errors import InputError
 from sfdfd.io.images import to_float, working_size
 from sfdfd.optics import DefocusRenderer
+from sfdfd.photographs.align import AlignSettings
 from sfdfd.photographs.blur_scale import BlurScale
-from sfdfd.photographs.capture import Capture, _contradiction, focus_of_places
+from sfdfd.photographs.calibration import contradiction
+from sfdfd.photographs.capture import Capture
 from sfdfd.photographs.left_out import left_out_slices, whole_stack
 from sfdfd.photographs.lookup import example_photographs
 from sfdfd.photographs.read import Photographs
@@ -65,7 +67,7 @@ def test_a_contradiction_names_the_sources_of_what_was_used():
     found = BlurScale(10.0, 0.05, (10.0,))
     for pitch_from, words in (("command line", "from command line mean"), ("EXIF, corrected: turned", "EXIF means")):
         sources = {**dict.fromkeys(CAMERA.as_dict(), "EXIF"), "pixel_pitch_m": pitch_from}
-        (note,) = _contradiction(25.0, found, sources)
+        (note,) = contradiction(25.0, found, sources)
         assert words in note and ("EXIF's was used" in note) == (pitch_from != "command line")
         assert ("give camera.pixel_pitch_m" in note) == (pitch_from != "command line")  # it has been given
 
@@ -98,7 +100,7 @@ def test_slices_left_out_of_a_stack_without_distances_keep_their_places():
     expected = Capture.of(photographs(focus_distances_m=None), RENDERER, calibrate=False).focus_distances_m
     capture = Capture.of(kept, RENDERER, calibrate=False)
     assert capture.focus_distances_m == pytest.approx([expected[i] for i in (0, 3, 4)])
-    assert focus_of_places(aside) == pytest.approx([expected[i] for i in (1, 2)])
+    assert aside.nominal_focus_distances_m == pytest.approx([expected[i] for i in (1, 2)])
     assert [file.name for file in aside.files] == [whole.files[i].name for i in (1, 2)]
     stack = whole_stack(capture, aside, 48)
     np.testing.assert_allclose(stack.focus_distances_m[0], expected, rtol=1e-6)
@@ -127,7 +129,7 @@ def test_wrong_units_and_modes_are_refused():
     with pytest.raises(InputError, match="check the units"):
         Capture.of(photographs(camera=camera), RENDERER)
     with pytest.raises(InputError, match=r"align\.mode"):
-        Capture.of(photographs(), RENDERER, align_mode="perhaps")
+        Capture.of(photographs(), RENDERER, align=AlignSettings(mode="perhaps"))
 
 
 def test_the_working_size_keeps_the_aspect_and_never_enlarges():

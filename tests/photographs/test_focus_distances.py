@@ -9,7 +9,7 @@ from PIL import Image
 
 from sfdfd.errors import InputError
 from sfdfd.io.text_files import numbers_with_units
-from sfdfd.photographs.distance_rounding import centres_m, with_rounding
+from sfdfd.photographs.distance_rounding import spread_equal_distances_m, widen_by_rounding
 from sfdfd.photographs.read import read_photographs
 from tests.io.formats.encoders import write_canon
 from tests.io.test_images import DISTANCE, FLAT, save_with_exif
@@ -159,8 +159,8 @@ def test_whole_centimetres_carry_their_rounding_and_equal_neighbours_are_spread(
     [0.06, 0.06, 0.07], [0.07, 0.06, 0.06], [0.06, 0.07, 0.07, 0.06], [0.05, 0.05, 0.04, 0.04, 0.04], [1.5, 1.5, np.inf],
 ])  # fmt: skip
 def test_spreading_is_monotone_and_stays_inside(told):
-    bounds = with_rounding([(value, value) for value in told])
-    spread = np.array(centres_m(told, bounds))
+    bounds = widen_by_rounding([(value, value) for value in told])
+    spread = np.array(spread_equal_distances_m(told, bounds))
     for value, (near, far) in zip(spread, bounds, strict=True):
         assert near <= value <= far
     assert len(set(spread)) >= len(told) - (
@@ -171,9 +171,9 @@ def test_spreading_is_monotone_and_stays_inside(told):
 
 
 def test_one_distance_shows_no_rounding_and_odd_ones_none():
-    assert with_rounding([(0.4, 0.5), (1.5, 1.5)]) == [(0.4, 0.5), (1.5, 1.5)]
-    assert with_rounding([(0.7112, 0.7112), (1.5, 1.5)]) == [(0.7112, 0.7112), (1.5, 1.5)]
-    assert with_rounding([(0.711, 0.711), (1.5, 1.5)]) == [
+    assert widen_by_rounding([(0.4, 0.5), (1.5, 1.5)]) == [(0.4, 0.5), (1.5, 1.5)]
+    assert widen_by_rounding([(0.7112, 0.7112), (1.5, 1.5)]) == [(0.7112, 0.7112), (1.5, 1.5)]
+    assert widen_by_rounding([(0.711, 0.711), (1.5, 1.5)]) == [
         pytest.approx((0.7105, 0.7115)),
         pytest.approx((1.4995, 1.5005)),
     ]

@@ -27,7 +27,7 @@ def test_what_fits_is_made_once_and_what_does_not_is_never_kept():
 
 def test_chosen_and_mapped_make_only_what_is_asked_for():
     slices, made = counted(5, 1000)
-    picked = slices.chosen([4, 1]).mapped(lambda one: one + 10)
+    picked = slices.select([4, 1]).mapped(lambda one: one + 10)
     assert made == [] and int(picked[1][0, 0]) == 11 and made == [1]
     assert len(picked[:1]) == 1 and made == [1, 4]
 

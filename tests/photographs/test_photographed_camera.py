@@ -6,6 +6,7 @@ from PIL import Image
 
 from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer
+from sfdfd.photographs.align import AlignSettings
 from sfdfd.photographs.alignment_files import write_aligned
 from sfdfd.photographs.capture import Capture
 from sfdfd.photographs.read import read_photographs
@@ -104,5 +105,5 @@ def test_a_crop_that_is_not_symmetric_moves_the_principal_point(tmp_path):
 def test_aligned_slices_written_for_others_keep_the_principal_point(tmp_path):
     stack(tmp_path, *[((60, 40), LENS)] * 2)
     photographs = read_photographs(tmp_path, {"crop": [10, 0, 0, 4]})
-    capture = Capture.of(photographs, DefocusRenderer(), align_mode=False, calibrate=False)
+    capture = Capture.of(photographs, DefocusRenderer(), align=AlignSettings(mode=False), calibrate=False)
     assert read_photographs(write_aligned(tmp_path / "out", capture)).principal_point_px == (20, 20)
