@@ -25,7 +25,7 @@ def moved():
     return replace(whole, images=tuple(images))
 
 
-def test_a_loaded_alignment_is_the_saved_one(moved, tmp_path):
+def test_a_loaded_alignment_equals_the_saved_one(moved, tmp_path):
     first = Capture.of(moved, RENDERER, align=AlignSettings(mode=True))
     save_alignment(tmp_path / "a" / "b.json", first)
     loaded = load_alignment(tmp_path / "a" / "b.json", moved)
@@ -62,7 +62,7 @@ def test_slices_of_one_name_keep_their_own_motions(moved, tmp_path):
             load_alignment(path, alike.with_slices([0, 2]))
 
 
-def test_what_is_wrong_with_a_file_is_said(moved, tmp_path):
+def test_errors_in_an_alignment_file_are_named(moved, tmp_path):
     path = tmp_path / "a.json"
     save_alignment(path, Capture.of(moved, RENDERER, align=AlignSettings(mode=True)))
     good = json.loads(path.read_text())
@@ -80,7 +80,7 @@ def test_what_is_wrong_with_a_file_is_said(moved, tmp_path):
         load_alignment(tmp_path / "none.json", moved)
 
 
-def test_aligned_slices_are_a_stack_that_lies_still(moved, tmp_path):
+def test_written_aligned_slices_are_a_still_stack(moved, tmp_path):
     capture = Capture.of(moved, RENDERER, align=AlignSettings(mode=True))
     folder = write_aligned(tmp_path / "out", capture, {"psf": "disc"})
     again = read_photographs(folder)

@@ -38,7 +38,7 @@ def test_decimal_commas_and_underscores(tmp_path, names, expected):
 
 
 @pytest.mark.parametrize("names", [["0_35m", "1_20m", "2_50m"], ["IMG_3_5m", "IMG_4_7m"], ["0_35m", "1_20m", "2_inf"]])
-def test_what_a_counter_could_explain_is_not_guessed(tmp_path, names):
+def test_names_that_may_hold_counters_are_ambiguous(tmp_path, names):
     """0_35m is 0.35 m, or 35 m of file number 0."""
     files = [tmp_path / f"{name}.jpg" for name in names]
     assert numbers_in_names(files) is None and "ambiguous" in ambiguous_distances(files)

@@ -7,7 +7,7 @@ from sfdfd.errors import InputError
 from sfdfd.photographs.slice_selection import count_to_use, equal_sharpness_steps, sharpness
 
 
-def test_how_many():
+def test_count_to_use():
     assert [count_to_use("auto", n) for n in (5, 12, 50)] == [5, 12, 12]
     assert (count_to_use("all", 50), count_to_use(3, 50)) == (50, 3)
     for wrong in (1, 51, "some", None, True, 2.5):
@@ -23,7 +23,7 @@ def test_blur_lowers_sharpness_and_exposure_does_not():
     np.testing.assert_allclose(sharpness(0.5 * image), sharp, rtol=0.1)
 
 
-def test_steps_of_equal_change():
+def test_slices_are_selected_in_steps_of_equal_change():
     """Twenty slices, of which the scene's depth takes six: these are chosen, and the ends."""
     place = np.linspace(0, 1, 6)
     sharp = [np.exp(-(((np.clip(index - 7, 0, 5) / 5 - place) / 0.2) ** 2)) for index in range(20)]
