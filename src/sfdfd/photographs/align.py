@@ -113,14 +113,13 @@ class Alignment:
         """Build an alignment of images of this (height, width) from its matrices and distortions."""
         height, width = size
         center = np.array([[(width - 1) / 2], [(height - 1) / 2], [1.0]])
-        largest = [max_displacement(matrix, float(k), *size) for matrix, k in zip(matrices, radial, strict=True)]
         return cls(
             reference=reference,
             matrices=matrices,
             radial=radial,
             shift_px=np.stack([displacement(matrix, center)[:, 0] for matrix in matrices]),
             scale=np.array([magnification(matrix) for matrix in matrices]),
-            motion_px=np.array(largest),
+            motion_px=np.array([max_displacement(m, k, *size) for m, k in zip(matrices, radial.tolist(), strict=True)]),
             residual_px=residual_px,
             notes=tuple(notes),
         )

@@ -65,23 +65,22 @@ def load_alignment(path: Path, photographs: Photographs) -> Alignment:
         InputError: it cannot be read, is of other slices or of another size, or holds no motion of a camera.
     """
     label = f"{path} (align.load)"
-    saved = _SavedAlignment.read(path, label)
-    if saved.size != photographs.size:
+    size, reference, by_name = _read_json(path, label)
+    if size != photographs.size:
         raise InputError(
-            f"{label}: of slices of {_pixels(saved.size)} pixels, but these have {_pixels(photographs.size)}; align them "
-            "anew"
+            f"{label}: of slices of {_pixels(size)} pixels, but these have {_pixels(photographs.size)}; align them anew"
         )
-    names = [_name_of(file, saved.motions, label) for file in photographs.files]
+    names = [_name_of(file, by_name, label) for file in photographs.files]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{label}: holds one slice {twice}, but {names.count(twice)} have this name; align anew")
-    motions = [saved.motions[name] for name in names]
+    motions = [by_name[name] for name in names]
     for name, motion in zip(names, motions, strict=True):
-        motion.check(f"for {name}", label)
-    if saved.reference not in names:
-        raise InputError(f"{label}: its reference {saved.reference} is not among the slices; align anew")
+        motion.check(name, label)
+    if reference not in names:
+        raise InputError(f"{label}: its reference {reference} is not among the slices; align anew")
     return Alignment.of(
-        reference=names.index(saved.reference),
+        reference=names.index(reference),
         matrices=np.stack([motion.matrix for motion in motions]),
         radial=np.array([motion.radial for motion in motions]),
         residual_px=np.array([motion.residual_px for motion in motions]),
@@ -100,45 +99,32 @@ class _SavedMotion:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> _SavedMotion:
         residual = row.get("residual_px")
-        return cls(
-            np.asarray(row["matrix"], float),
-            float(row.get("radial", 0.0)),
-            math.nan if residual is None else float(residual),
-        )
+        residual_px = math.nan if residual is None else float(residual)
+        return cls(np.asarray(row["matrix"], float), float(row.get("radial", 0.0)), residual_px)
 
-    def check(self, subject: str, label: str) -> None:
+    def check(self, name: str, label: str) -> None:
+        """Refuse what is no motion of a camera."""
         matrix = self.matrix
         if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not 0.5 < magnification(matrix) < 2:
-            raise InputError(f"{label}: expected a 3 x 3 matrix of a motion {subject}, got {matrix.tolist()}")
+            raise InputError(f"{label}: expected a 3 x 3 matrix of a motion for {name}, got {matrix.tolist()}")
         if not abs(self.radial) < 0.2:
-            raise InputError(f"{label}: expected a distortion of less than 0.2 {subject}, got {self.radial} (radial)")
+            raise InputError(f"{label}: expected a distortion of less than 0.2 for {name}, got {self.radial} (radial)")
 
 
-@dataclass(frozen=True)
-class _SavedAlignment:
-    """The content of an alignment file: (height, width), name of the reference, and motions by name."""
-
-    size: tuple[int, ...]
-    reference: str
-    motions: dict[str, _SavedMotion]
-
-    @classmethod
-    def read(cls, path: Path, label: str) -> _SavedAlignment:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{label}: not readable as JSON ({one_line(error)})") from None
-        try:
-            rows = content["slices"]
-            motions = {str(row["file"]): _SavedMotion.of(row) for row in rows}
-            saved = cls(tuple(content["size"]), str(content["reference"]), motions)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise InputError(
-                f"{label}: expected what align.save writes: size, reference, slices (file, matrix)"
-            ) from None
-        if len(motions) < len(rows):
-            raise InputError(f"{label}: names a slice twice, so its motion is ambiguous; align anew")
-        return saved
+def _read_json(path: Path, label: str) -> tuple[tuple[int, ...], str, dict[str, _SavedMotion]]:
+    """Read (height, width), the name of the reference, and the motions by name."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{label}: not readable as JSON ({one_line(error)})") from None
+    try:
+        size, reference, rows = tuple(content["size"]), str(content["reference"]), content["slices"]
+        motions = {str(row["file"]): _SavedMotion.of(row) for row in rows}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{label}: expected what align.save writes: size, reference, slices (file, matrix)") from None
+    if len(motions) < len(rows):
+        raise InputError(f"{label}: names a slice twice, so its motion is ambiguous; align anew")
+    return size, reference, motions
 
 
 def _unique_names(files: Sequence[Path]) -> list[str]:

@@ -26,18 +26,10 @@ CAMERA_WORDS = {"focal_length_m": "focal length", "f_number": "f-number", "pixel
 
 @dataclass(frozen=True)
 class Calibration:
-    """The camera of a stack.
-
-    Attributes:
-        camera: of the full images; nominal unless ``source`` is "known".
-        source: "known", "estimated" (k from the stack) or "relative" (focus distances are unknown).
-        blur_scale: the estimated k of the full images. For a camera from EXIF it only serves as a check; else it may be
-            None.
-        notes: in words, for the user.
-    """
+    """The camera of a stack; attributes as of :class:`sfdfd.photographs.capture.Capture`."""
 
     camera: Camera
-    source: str
+    camera_source: str
     blur_scale: BlurScale | None
     notes: list[str]
 
@@ -52,10 +44,8 @@ def calibrate_camera(
     """Return the camera: as it is known, checked against the stack if EXIF knows it; else estimated from the stack.
 
     Args:
-        photographs: with what is known of the camera and the focus distances.
-        registered: their slices.
-        renderer: the model's optics.
-        working_px: longer side of the images on which k is estimated.
+        photographs, registered: of one stack.
+        renderer, working_px: optics and longer side in pixels at which k is estimated.
         precise: False takes the k of a plane sweep without optimizing it, and checks nothing.
 
     Raises:

@@ -23,13 +23,7 @@ AGREEMENT = 0.05
 
 @dataclass(frozen=True)
 class CameraValues:
-    """The known values of a camera.
-
-    Attributes:
-        values: focal_length_m, f_number, pixel_pitch_m, each None if unknown.
-        sources: where each known value comes from, in words.
-        notes: for the user.
-    """
+    """Camera values by key (None if unknown), the sources of the known ones in words, and notes for the user."""
 
     values: Mapping[str, float | None]
     sources: Mapping[str, str]

@@ -196,7 +196,7 @@ class Capture:
             aligned=registered.aligned,
             gains=registered.gains,
             camera=calibration.camera,
-            camera_source=calibration.source,
+            camera_source=calibration.camera_source,
             focus_distances_m=photographs.nominal_focus_distances_m,
             near_m=near_m,
             far_m=far_m,

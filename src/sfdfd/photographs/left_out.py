@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sfdfd.io.files import readable
 from sfdfd.io.images import to_float
@@ -87,63 +88,52 @@ def left_out_slices(
         size: height and width of the comparison; None for those of the photographs.
         device: of the renderer.
     """
-    settings = align or AlignSettings()
     height, width = capture.photographs.size
     size = size or (height, width)
     camera = capture.camera.resized(math.sqrt(size[0] * size[1] / (height * width)))
+    per_slice = (left_out.indices, left_out.files, left_out.images, left_out.nominal_focus_distances_m)
     aif, depth_m = prediction.aif[0], prediction.depth_m[0]
-    focus_distances_m = left_out.nominal_focus_distances_m
-    for index, file, image, focus_m in zip(
-        left_out.indices, left_out.files, left_out.images, focus_distances_m, strict=True
-    ):
+    for index, file, image, focus_m in zip(*per_slice, strict=True):
         rendered = render_slice(renderer, aif, depth_m, focus_m, camera, device=device).cpu()
-        slot = _Slot(index, file, focus_m, capture)
-        judged, motion = slot.score(image, rendered, settings, size)
-        facts = slot.facts(judged, motion)
-        yield LeftOut(index, facts["focus_distance_m"], judged, facts)
+        yield _Photograph(index, file, image, focus_m).score(rendered, capture, align or AlignSettings(), size)
 
 
 @dataclass(frozen=True)
-class _Slot:
-    """The place of a left-out slice among the input slices of a capture."""
+class _Photograph:
+    """One left-out photograph."""
 
     index: int
     file: Path
-    focus_m: float
-    capture: Capture
+    image: np.ndarray
+    focus_distance_m: float
 
-    def score(
-        self, image: np.ndarray, rendered: torch.Tensor, settings: AlignSettings, size: tuple[int, int]
-    ) -> tuple[LeftOutScore, dict[str, Any]]:
-        """Return the score of a rendered slice against its photograph, and the motion of the photograph."""
-        nearest, pair = neighbours(self.focus_m, self.capture.focus_distances_m)
-        inputs = {i: self.capture.photographs.images[i] for i in {nearest, *pair}}
-        moved, covered, motion = register_onto(image, inputs[nearest], settings)
-        small = {i: to_float(resize_array(array, size)) for i, array in inputs.items()}
+    def score(self, rendered: Tensor, capture: Capture, align: AlignSettings, size: tuple[int, int]) -> LeftOut:
+        """Register the photograph onto the nearest input slice, and compare the rendered slice with it."""
+        nearest, pair = neighbours(self.focus_distance_m, capture.focus_distances_m)
+        inputs: dict[int, Any] = {i: capture.photographs.images[i] for i in {nearest, *pair}}
+        moved, covered, motion = register_onto(self.image, inputs[nearest], align)
+        inputs = {i: to_float(resize_array(array, size)) for i, array in inputs.items()}
         is_covered = resize_coverage([covered], size)[0] > 0.999
         judged = judge(
             to_float(resize_array(moved, size)),
             rendered,
-            small[nearest],
-            (small[pair[0]], small[pair[1]]),
+            inputs[nearest],
+            (inputs[pair[0]], inputs[pair[1]]),
             None if is_covered.all() else is_covered,
-            exposure=settings.exposure,
+            exposure=align.exposure,
         )
-        return judged, motion
-
-    def facts(self, judged: LeftOutScore, motion: dict[str, Any]) -> dict[str, Any]:
-        files = self.capture.photographs.files
-        nearest, pair = neighbours(self.focus_m, self.capture.focus_distances_m)
-        return {
+        names = [readable(file.name) for file in capture.photographs.files]
+        facts = {
             "index": self.index,
             "file": readable(self.file.name),
-            "focus_distance_m": None if self.capture.relative else self.focus_m,
+            "focus_distance_m": None if capture.relative else self.focus_distance_m,
             **judged.figures.as_dict(),
             **motion,
             "exposure_gains": [round(gain, 4) for gain in judged.gain],
-            "neighbours": [readable(files[i].name) for i in pair],
-            "nearest_slice": readable(files[nearest].name),
+            "neighbours": [names[i] for i in pair],
+            "nearest_slice": names[nearest],
         }
+        return LeftOut(self.index, facts["focus_distance_m"], judged, facts)
 
 
 def whole_stack(

@@ -19,16 +19,7 @@ __all__ = ["RegisteredSlices"]
 
 @dataclass(frozen=True)
 class RegisteredSlices:
-    """Slices on one canvas, of one exposure.
-
-    Attributes:
-        images: (H,W,3) each, of the type of the photographs.
-        covered: (H,W) bool each, the pixels that a slice covers.
-        clipped: (H,W,3) bool each, the values that were clipped in the photograph.
-        alignment: as estimated or given; ``aligned`` says whether it was applied.
-        gains: (S,3) exposure gains that were applied.
-        notes: in words, for the user.
-    """
+    """Slices on one canvas, of one exposure; attributes as of :class:`sfdfd.photographs.capture.Capture`."""
 
     images: Sequence[np.ndarray]
     covered: LazySlices
