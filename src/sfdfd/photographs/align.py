@@ -69,10 +69,6 @@ class AlignSettings:
         if self.mode is False and self.load is not None:
             raise InputError("align.load gives an alignment and align.mode=false wants none; give one of them")
 
-    def applies_to(self, alignment: Alignment) -> bool:
-        """Whether slices of this alignment are to be aligned."""
-        return self.mode is True or (self.mode == "auto" and alignment.has_motion)
-
 
 @dataclass(frozen=True)
 class Alignment:
@@ -128,6 +124,10 @@ class Alignment:
     def has_motion(self) -> bool:
         """Whether a slice moves by more than :data:`MOTION_LIMIT_PX`."""
         return bool(self.motion_px.max() > MOTION_LIMIT_PX)
+
+    def is_applied(self, mode: bool | str) -> bool:
+        """Whether the slices are aligned in a mode of :class:`AlignSettings`."""
+        return mode is True or (mode == "auto" and self.has_motion)
 
     def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """Return plain numbers per slice, for JSON and tables."""

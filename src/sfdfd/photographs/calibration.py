@@ -65,9 +65,8 @@ def calibrate_camera(
     if not (precise and len(photographs.focus_distances_m) > 2 and _has_exif_camera(photographs)):
         return Calibration(camera, "known", None, [])
     blur_scale = estimator.estimate(camera.focal_length_m, steps=24, patches=4)
-    return Calibration(
-        camera, "known", blur_scale, contradiction(camera.blur_scale_px_m, blur_scale, photographs.sources)
-    )
+    notes = contradiction(camera.blur_scale_px_m, blur_scale, photographs.sources)
+    return Calibration(camera, "known", blur_scale, notes)
 
 
 @dataclass(frozen=True)

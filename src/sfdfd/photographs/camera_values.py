@@ -46,13 +46,13 @@ def collect_camera(description: Description, photographs: Sequence[tuple[Path, P
         if key in known:
             continue
         if key == "pixel_pitch_m":
-            found, origin, notes = _agreeing_pitches(photographs)
+            measured, origin, notes = _agreeing_pitches(photographs)
         else:
-            found = [(value, file) for file, facts in photographs if (value := getattr(facts, key))]
+            measured = [(value, file) for file, facts in photographs if (value := getattr(facts, key))]
             origin = "EXIF"
-        if found:
-            _refuse_two_lenses(key, found)
-            _add_if_plausible(known, key, float(np.median([value for value, _ in found])), origin)
+        if measured:
+            _refuse_two_lenses(key, measured)
+            _add_if_plausible(known, key, float(np.median([value for value, _ in measured])), origin)
     if "focal_length_m" not in known and (focal_m := focal_length_in_names(description.files)) is not None:
         _add_if_plausible(known, "focal_length_m", focal_m, "file names")
     values = {key: known[key][0] if key in known else None for key in CAMERA_KEYS}
@@ -65,8 +65,8 @@ def _add_if_plausible(known: dict[str, tuple[float, str]], key: str, value: floa
         known[key] = value, origin
 
 
-def _refuse_two_lenses(key: str, found: Sequence[tuple[float, Path]]) -> None:
-    (least, first), (most, last) = (pick(found, key=lambda pair: pair[0]) for pick in (min, max))
+def _refuse_two_lenses(key: str, measured: Sequence[tuple[float, Path]]) -> None:
+    (least, first), (most, last) = (pick(measured, key=lambda pair: pair[0]) for pick in (min, max))
     if most > (1 + AGREEMENT) * least:
         raise InputError(
             f"EXIF: {key} is {least:g} in {readable(first.name)} and {most:g} in {readable(last.name)}: these are not "

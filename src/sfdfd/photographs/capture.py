@@ -88,11 +88,11 @@ class Capture:
     @property
     def focal_length_px(self) -> tuple[float, str]:
         """Focal length in pixels, and its origin in words."""
-        known = self.photographs.camera
-        focal_m, pitch_m = known["focal_length_m"], known["pixel_pitch_m"]
+        camera = self.photographs.camera
+        focal_m, pitch_m = camera["focal_length_m"], camera["pixel_pitch_m"]
         if focal_m is not None and pitch_m is not None:  # also for a relative stack, whose camera is nominal
             return focal_m / pitch_m, "focal length known"
-        if focal_m is not None and known["f_number"] is not None and not self.relative:
+        if focal_m is not None and camera["f_number"] is not None and not self.relative:
             return self.camera.focal_length_m / self.camera.pixel_pitch_m, "focal length from the estimated blur scale"
         diagonal_px = math.hypot(*self.photographs.size)
         return 28 / math.hypot(36, 24) * diagonal_px, "field of view assumed: 28 mm on 35 mm film"

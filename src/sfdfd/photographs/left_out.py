@@ -56,7 +56,7 @@ def register_onto(
     """
     covered = np.ones(image.shape[:2], bool)
     alignment = estimate_alignment([image, canvas], model=settings.model)  # the second of two is the reference
-    if settings.applies_to(alignment):
+    if alignment.is_applied(settings.mode):
         aligned, reach = align_slices([image, canvas], alignment)
         image, covered = aligned[0], reach[0]
     motion = alignment.as_dict(["photograph", "canvas"])["slices"][0]

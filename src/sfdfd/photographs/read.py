@@ -176,11 +176,11 @@ def read_photographs(
     description = Description.read(Path(folder), overrides)
     parse_holdout(holdout, len(description.files))  # reports wrong numbers before any pixel is read
     count = count_to_use(slices, len(description.files))
-    found = read_slices(description, measure_sharpness=count < len(description.files))
-    description = found.description
-    focus = focus_distances(description, found.facts)
-    selection = _Selection.of(found, None if focus is None else focus.values_m, holdout, count)
-    camera = collect_camera(description, [(description.files[i], found.facts[i]) for i in selection.kept])
+    reading = read_slices(description, measure_sharpness=count < len(description.files))
+    description = reading.description
+    focus = focus_distances(description, reading.facts)
+    selection = _Selection.of(reading, None if focus is None else focus.values_m, holdout, count)
+    camera = collect_camera(description, [(description.files[i], reading.facts[i]) for i in selection.kept])
     sources = {**camera.sources, **description.range_origins}
     if focus is not None:
         sources["focus_distances_m"] = focus.origin + description.unit_in_words
@@ -188,22 +188,22 @@ def read_photographs(
     return Photographs(
         name=_name_of(description),
         files=tuple(description.files),
-        images=found.images,
+        images=reading.images,
         camera=camera.values,
         focus_distances_m=None if focus is None else focus.values_m,
         focus_std_dpt=None if focus is None else focus.std_dpt,
         near_m=description.near_m,
         far_m=description.far_m,
-        **_read_truth(description, found.size, found.part),
+        **_read_truth(description, reading.size, reading.part),
         sources=sources,
-        missing=_remedies(camera, focus, found),
+        missing=_remedies(camera, focus, reading),
         optics=description.optics,
         left_out=selection.left_out,
         unselected=selection.unselected,
-        notes=(*found.notes, *selection.notes(slices), *camera.notes, *(() if focus is None else focus.notes)),
-        principal_point_px=_principal_point_px(description, found.size, found.part),
-        facts=tuple(found.facts),
-        uncropped=found.size,
+        notes=(*reading.notes, *selection.notes(slices), *camera.notes, *(() if focus is None else focus.notes)),
+        principal_point_px=_principal_point_px(description, reading.size, reading.part),
+        facts=tuple(reading.facts),
+        uncropped=reading.size,
     )
 
 
@@ -216,11 +216,11 @@ class _Selection:
     unselected: tuple[int, ...]
 
     @classmethod
-    def of(cls, found: ReadSlices, focus_m: Sequence[float] | None, holdout: Any, count: int) -> _Selection:
-        number = len(found.facts)
+    def of(cls, reading: ReadSlices, focus_m: Sequence[float] | None, holdout: Any, count: int) -> _Selection:
+        number = len(reading.facts)
         left_out = parse_holdout(holdout, number, focus_m)
         candidates = remaining(left_out, number)
-        kept = select_slices(candidates, count, found.sharpness.__getitem__, focus_m)
+        kept = select_slices(candidates, count, reading.sharpness.__getitem__, focus_m)
         return cls(kept, left_out, tuple(index for index in candidates if index not in kept))
 
     def notes(self, slices: Any) -> list[str]:
@@ -243,7 +243,7 @@ def _refuse_focus_inside_focal_length(focus: FocusDistances, camera: CameraValue
         )
 
 
-def _remedies(camera: CameraValues, focus: FocusDistances | None, found: ReadSlices) -> dict[str, str]:
+def _remedies(camera: CameraValues, focus: FocusDistances | None, reading: ReadSlices) -> dict[str, str]:
     """Return how to give each value that is unknown."""
     missing = {
         f"camera.{key}": f"camera.{key}=NUMBER, or camera: {{{key}: NUMBER}} in stack.yaml"
@@ -251,7 +251,7 @@ def _remedies(camera: CameraValues, focus: FocusDistances | None, found: ReadSli
         if value is None
     }
     if focus is None:
-        missing["focus_distances_m"] = focus_distances_remedy(found.description, found.facts)
+        missing["focus_distances_m"] = focus_distances_remedy(reading.description, reading.facts)
     return missing
 
 

@@ -39,7 +39,7 @@ class RegisteredSlices:
         if alignment is None:
             alignment = estimate_alignment(images, photographs.focus_distances_m, settings.model)
         notes = list(alignment.notes)
-        aligned = settings.applies_to(alignment)
+        aligned = alignment.is_applied(settings.mode)
         if aligned:
             clipped = align_clipped(images, alignment)
             images, covered = align_slices(images, alignment)

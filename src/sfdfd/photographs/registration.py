@@ -83,8 +83,8 @@ def register(pairs: Sequence[tuple[Gray, Gray]], model: str) -> list[Motion]:
     half of the pairs is masked in all of them.
     """
     motions = [_register_pair(*pair, model) for pair in pairs]
-    found = [_find_dust(*pair, motion, model) for pair, motion in zip(pairs, motions, strict=True)]
-    masks = [_with_margin(dust) for dust in found if dust is not None]
+    dust_of_pairs = [_find_dust(*pair, motion, model) for pair, motion in zip(pairs, motions, strict=True)]
+    masks = [_with_margin(dust) for dust in dust_of_pairs if dust is not None]
     static = np.sum(masks, 0) >= len(pairs) / 2 if masks else np.zeros(1, bool)
     if not static.any():
         return motions

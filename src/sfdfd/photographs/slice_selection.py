@@ -11,9 +11,9 @@ import numpy as np
 
 from sfdfd.errors import checked_whole
 
-__all__ = ["MANY", "count_to_use", "equal_sharpness_steps", "select_slices", "sharpness"]
+__all__ = ["MAX_SLICES", "count_to_use", "equal_sharpness_steps", "select_slices", "sharpness"]
 
-MANY = 12
+MAX_SLICES = 12
 """Of a stack with more slices than this, so many are used."""
 SHARPNESS_PX = 1280
 """Longer side of the images that sharpness is measured on."""
@@ -24,13 +24,13 @@ def count_to_use(slices: Any, number: int) -> int:
     """Return how many of ``number`` slices are used.
 
     Args:
-        slices: "auto" (at most :data:`MANY`), "all", or how many.
+        slices: "auto" (at most :data:`MAX_SLICES`), "all", or how many.
 
     Raises:
         InputError: it is none of these, or there are not so many.
     """
     if slices == "auto":
-        return min(number, MANY)
+        return min(number, MAX_SLICES)
     if slices == "all":
         return number
     return checked_whole(slices, "slices (or auto, or all)", 2, number)
