@@ -41,13 +41,15 @@ def _of_stack(settings: dict[str, Any]) -> Judged:
     """One's own photographs."""
     from sfdfd.measures.diagnosis import diagnose
     from sfdfd.optics.render import DefocusRenderer
+    from sfdfd.photographs.align import AlignSettings
     from sfdfd.photographs.capture import Capture
     from sfdfd.photographs.lookup import find_photographs
     from sfdfd.training.checkpoints import DEFAULT_OPTICS
 
     sigma_scale = settings["optics"]["sigma_scale"] or DEFAULT_OPTICS["sigma_scale"]
     renderer = DefocusRenderer(sigma_scale=sigma_scale, method="fast")
-    capture = Capture.of(find_photographs(settings["stack"], settings), renderer, exposure=False, calibrate=False)
+    photographs = find_photographs(settings["stack"], settings)
+    capture = Capture.of(photographs, renderer, align=AlignSettings(exposure=False), calibrate=False)
     stack = capture.stack(1024)
     found = diagnose(capture.camera, capture.focus_distances_m, capture.near_m, capture.far_m, sigma_scale, stack)
     print(capture.statement if capture.camera_source == "known" else _rough(capture))

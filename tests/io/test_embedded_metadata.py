@@ -10,6 +10,7 @@ from sfdfd.io.embedded_metadata import carried_exif, encoded_png, write_float_ti
 from sfdfd.io.exif import PhotoFacts
 from sfdfd.io.images import read_photograph, write_image
 from sfdfd.optics import DefocusRenderer
+from sfdfd.photographs.align import AlignSettings
 from sfdfd.photographs.alignment_files import write_aligned
 from sfdfd.photographs.capture import Capture
 from sfdfd.photographs.read import read_photographs
@@ -50,7 +51,8 @@ def capture(tmp_path, request):
     settings = {"focus_distances_m": [0.5, 1.0, 2.0], "crop": [8, 4, 12, 16]}
     photographs = read_photographs(tmp_path, settings)
     assert len(photographs.facts) == 3
-    return Capture.of(photographs, DefocusRenderer(method="fast"), align_mode=False, calibrate=False), pitch
+    renderer = DefocusRenderer(method="fast")
+    return Capture.of(photographs, renderer, align=AlignSettings(mode=False), calibrate=False), pitch
 
 
 def check(path, capture, pitch):

@@ -8,7 +8,7 @@ from scipy.ndimage import map_coordinates
 from sfdfd.errors import InputError
 from sfdfd.measures.exposure import equalize_exposure
 from sfdfd.optics import DefocusRenderer
-from sfdfd.photographs.align import align, estimate_alignment
+from sfdfd.photographs.align import align_slices, estimate_alignment
 from sfdfd.scenes.procedural import make_scene
 from sfdfd.scenes.synthesis import StackSynthesis
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
@@ -81,12 +81,12 @@ def test_distortion_that_changes_with_focus_is_found_and_undone(scene):
     blurred = cv2.GaussianBlur(images[1], (0, 0), BENDS[2][3]).astype(int)
 
     def off(alignment):
-        return np.abs(align(images, alignment)[0][2].astype(int) - blurred)[12:-12, 12:-12].mean()
+        return np.abs(align_slices(images, alignment)[0][2].astype(int) - blurred)[12:-12, 12:-12].mean()
 
     assert off(found) < 0.6 * off(plain)
 
 
-def test_a_photograph_is_drawn_in_bands_as_it_is_whole(scene, monkeypatch):
+def test_resampling_in_bands_equals_resampling_at_once(scene, monkeypatch):
     from sfdfd.photographs import warping as module
 
     matrix = np.array([[1.01, 0, 2.0], [0, 1.01, -1.0], [0, 0, 1]])
@@ -98,16 +98,16 @@ def test_a_photograph_is_drawn_in_bands_as_it_is_whole(scene, monkeypatch):
     assert np.abs(nearly.astype(int) - module.warp(image, matrix)).mean() < 0.3
 
 
-def test_aligned_slices_agree_and_say_where_they_reach(scene):
+def test_aligned_slices_agree_where_they_cover_the_canvas(scene):
     images = [moved(scene, scale, shift) for scale, shift, _, _ in MOTIONS]
-    aligned, covered = align(images, estimate_alignment(images))
+    aligned, covered = align_slices(images, estimate_alignment(images))
     before = np.abs(images[2].astype(int) - images[1]).mean()
     after = np.abs(aligned[2].astype(int) - aligned[1])[covered[2]].mean()
     assert after < 0.15 * before and aligned[0].dtype == np.uint8
     assert covered[1].all() and 0.8 < covered[0].mean() < 1  # the wider slice covers all, the shifted ones do not
 
 
-def test_slices_that_lie_still_stay(scene):
+def test_still_slices_get_no_motion(scene):
     images = [moved(scene, 1, (0, 0), blur) for blur in (0.0, 1.0, 2.5)]
     found = estimate_alignment(images, [1.0, 2.0, 4.0])
     assert found.motion_px.max() < 0.3
@@ -116,7 +116,7 @@ def test_slices_that_lie_still_stay(scene):
     assert found.motion_px.max() == 0 and len(found.notes) == 2  # nothing to hold on to, and it says so
 
 
-def test_blur_that_depends_on_depth_is_no_motion():
+def test_blur_that_depends_on_depth_gives_no_motion():
     """Still slices of a deep scene, blurred by up to 13 px: ECC alone finds a pixel or two."""
     synthesis = StackSynthesis(DefocusRenderer(sigma_scale=1.0), CAMERA, FOCUS_M, 0.5, 10.0)
     for scene in procedural_stacks(3, synthesis, seed=3, height=160, width=200):
@@ -125,7 +125,7 @@ def test_blur_that_depends_on_depth_is_no_motion():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_exposure_is_evened_by_the_gain_that_was_lost(scene, dtype):
+def test_exposure_gains_are_recovered(scene, dtype):
     images = [moved(scene, 1, (0, 0), blur, gain, dtype) for blur, gain in ((0, 1.0), (1.5, 0.8), (2.5, 0.995))]
     evened, gains = equalize_exposure(images, 0, np.ones((3, HEIGHT, WIDTH), bool))
     np.testing.assert_allclose(gains[1], 1.25, rtol=0.01)

@@ -18,7 +18,7 @@ def scene():
 
 
 @pytest.mark.slow
-def test_an_unknown_blur_scale_is_found(scene):
+def test_the_blur_scale_is_estimated_within_five_percent(scene):
     found = estimate_blur_scale(
         scene.images[0], scene.focus_distances_m[0], 0.5, 10.0, RENDERER, focal_length_m=0.05, patches=2, patch_px=48
     )
@@ -28,7 +28,7 @@ def test_an_unknown_blur_scale_is_found(scene):
 
 @pytest.mark.parametrize("known", [{}, {"focal_length_m": 0.05}, {"focal_length_m": 0.05, "f_number": 8.0},
                                    {"focal_length_m": 0.05, "pixel_pitch_m": 1.2e-5}, {"f_number": 4.0}])  # fmt: skip
-def test_a_camera_of_that_blur_scale_agrees_with_what_is_known(known):
+def test_a_camera_of_a_blur_scale_keeps_the_known_values(known):
     camera = camera_for(13.0, 1.0, **known)
     assert camera.blur_scale_px_m == pytest.approx(13.0)
     assert all(getattr(camera, key) == value for key, value in known.items())

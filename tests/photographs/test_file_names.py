@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from sfdfd.photographs.file_names import ambiguous_distances, distances_in_names
+from sfdfd.photographs.file_names import ambiguous_distances, numbers_in_names
+
+
+def assert_distances(numbers, metres, with_unit):
+    assert [number.metres for number in numbers] == pytest.approx(metres)
+    assert any(number.unit is not None for number in numbers) == with_unit
 
 
 @pytest.mark.parametrize(("names", "expected"), [
@@ -15,11 +20,11 @@ from sfdfd.photographs.file_names import ambiguous_distances, distances_in_names
     (["IMG_0001", "IMG_0002"], None), (["v1.5_1", "v1.5_2"], None), (["0.5", "b"], None),
 ])  # fmt: skip
 def test_numbers_in_names(tmp_path, names, expected):
-    found = distances_in_names([tmp_path / f"{name}.jpg" for name in names])
+    found = numbers_in_names([tmp_path / f"{name}.jpg" for name in names])
     if expected is None:
         assert found is None
     else:
-        assert found[0] == pytest.approx(expected[0]) and found[1] == expected[1]
+        assert_distances(found, *expected)
 
 
 @pytest.mark.parametrize(("names", "expected"), [
@@ -29,13 +34,12 @@ def test_numbers_in_names(tmp_path, names, expected):
     (["01_35cm", "02_70cm"], ([0.35, 0.7], True)), (["1_350mm", "2_900mm"], ([0.35, 0.9], True)),
 ])  # fmt: skip
 def test_decimal_commas_and_underscores(tmp_path, names, expected):
-    found = distances_in_names([tmp_path / f"{name}.jpg" for name in names])
-    assert found[0] == pytest.approx(expected[0]) and found[1] == expected[1]
+    assert_distances(numbers_in_names([tmp_path / f"{name}.jpg" for name in names]), *expected)
 
 
 @pytest.mark.parametrize("names", [["0_35m", "1_20m", "2_50m"], ["IMG_3_5m", "IMG_4_7m"], ["0_35m", "1_20m", "2_inf"]])
-def test_what_a_counter_could_explain_is_not_guessed(tmp_path, names):
+def test_names_that_may_hold_counters_are_ambiguous(tmp_path, names):
     """0_35m is 0.35 m, or 35 m of file number 0."""
     files = [tmp_path / f"{name}.jpg" for name in names]
-    assert distances_in_names(files) is None and "ambiguous" in ambiguous_distances(files)
+    assert numbers_in_names(files) is None and "ambiguous" in ambiguous_distances(files)
     assert ambiguous_distances([tmp_path / "0_35m.jpg", tmp_path / "0_50m.jpg"]) is None

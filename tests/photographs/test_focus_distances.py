@@ -9,7 +9,7 @@ from PIL import Image
 
 from sfdfd.errors import InputError
 from sfdfd.io.text_files import numbers_with_units
-from sfdfd.photographs.distance_rounding import centres_m, with_rounding
+from sfdfd.photographs.distance_rounding import spread_equal_distances_m, widen_by_rounding
 from sfdfd.photographs.read import read_photographs
 from tests.io.formats.encoders import write_canon
 from tests.io.test_images import DISTANCE, FLAT, save_with_exif
@@ -33,7 +33,7 @@ def guessed(tmp_path):
     ("focus_distance.txt", "0.5\n1.25\n4\n", "0.41\n1.02\n3.1\n"), ("dioptres.txt", "2\n.8\n.25\n", "2.5\n1.02\n.333\n"),
     ("stack.yaml", "focus_distances_m: [0.5, 1.25, 4]\n", "focus_distances_m: [0.39, 1.02, 3.1]"),
 ])  # fmt: skip
-def test_what_a_person_wrote_beats_what_a_phone_guessed(guessed, file, content, near):
+def test_written_distances_take_precedence_over_exif(guessed, file, content, near):
     folder = guessed("a", "b", "c")
     (folder / file).write_text(content)
     found = read_photographs(folder)
@@ -50,14 +50,14 @@ def test_what_a_person_wrote_beats_what_a_phone_guessed(guessed, file, content, 
 @pytest.mark.parametrize(
     "names", [("0.5m", "1.25m", "4m"), ("2dpt", "0.8_dpt", "0.25 dpt"), ("50_cm", "125 cm", "400cm")]
 )
-def test_units_in_names_beat_exif(guessed, names):
+def test_names_with_units_take_precedence_over_exif(guessed, names):
     found = read_photographs(guessed(*sorted(names), distances=GUESSES))
     assert sorted(found.focus_distances_m) == pytest.approx([0.5, 1.25, 4])
     assert found.sources["focus_distances_m"] == "file names"
     assert any("EXIF subject distance" in note and "file names was used" in note for note in found.notes)
 
 
-def test_decimals_without_a_unit_beat_exif_only_where_it_confirms_them(guessed):
+def test_decimals_in_names_take_precedence_only_if_exif_confirms_them(guessed):
     """``s_1.25`` may be a version or an exposure; near what EXIF guesses for all slices it is a distance."""
     folder = guessed("s_0.45", "s_1.25", "s_2.50")
     found = read_photographs(folder)
@@ -75,7 +75,7 @@ def test_decimals_without_a_unit_beat_exif_only_where_it_confirms_them(guessed):
     assert found.focus_distances_m == pytest.approx((1 / 2.1, 1 / 2.2, 1 / 2.3))
 
 
-def test_two_text_files_that_disagree_are_said_and_a_broken_one_that_is_not_used_is_not(guessed):
+def test_disagreeing_text_files_are_noted_and_unused_broken_ones_ignored(guessed):
     folder = guessed("a", "b", "c")
     (folder / "focus_distance.txt").write_text("0.4\n1\n3\n")
     (folder / "dioptres.txt").write_text("5\n1\n.3333\n")
@@ -88,7 +88,7 @@ def test_two_text_files_that_disagree_are_said_and_a_broken_one_that_is_not_used
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_text_files_of_windows_are_read(guessed, encoding):
+def test_text_files_in_encodings_of_windows_are_read(guessed, encoding):
     folder = guessed("a", "b", "c")
     (folder / "focus_distance.txt").write_bytes("0,5 m\r\n1,25 m\r\n∞\r\n".encode(encoding))
     (folder / "stack.yaml").write_bytes("# Höhe\r\ncamera: {f_number: 4}\r\n".encode(encoding))
@@ -113,7 +113,7 @@ def test_numbers_with_units(text, expected):
     assert numbers_with_units(text, 3) == expected
 
 
-def test_a_unit_a_line_is_that_lines(guessed):
+def test_each_line_may_have_its_own_unit(guessed):
     folder = guessed("a", "b", "c")
     (folder / "focus_distance.txt").write_text("0.5 m\n120 cm\n0.25 dpt\n")
     assert read_photographs(folder).focus_distances_m == pytest.approx((0.5, 1.2, 4))
@@ -130,7 +130,7 @@ def test_a_unit_a_line_is_that_lines(guessed):
     (("1dpt", "2dpt"), None, [0.1, 0.2], (0.1, 0.2)), (("100cm", "50 cm"), None, 2, (0.02, 0.08)),
     (("0.5m", "1m"), None, 0.01, (0.04, 0.01)),
 ])  # fmt: skip
-def test_uncertainties_are_in_the_unit_of_the_distances(tmp_path, names, content, given, expected):
+def test_the_std_has_the_unit_of_the_distances(tmp_path, names, content, given, expected):
     """d(1/F) = dF / F^2 of lengths; of dioptres it is what was said."""
     for name in names:
         Image.fromarray(FLAT).save(tmp_path / f"{name}.png")
@@ -141,7 +141,7 @@ def test_uncertainties_are_in_the_unit_of_the_distances(tmp_path, names, content
     assert [by_name[name] for name in names] == pytest.approx(expected)
 
 
-def test_whole_centimetres_carry_their_rounding_and_equal_neighbours_are_spread(tmp_path):
+def test_rounded_distances_get_a_std_and_equal_neighbours_are_spread(tmp_path):
     pytest.importorskip("exifread")
     told = (6, 6, 6, 7, 7, 9, 65535)
     for index, centimetres in enumerate(told):
@@ -158,9 +158,9 @@ def test_whole_centimetres_carry_their_rounding_and_equal_neighbours_are_spread(
 @pytest.mark.parametrize("told", [
     [0.06, 0.06, 0.07], [0.07, 0.06, 0.06], [0.06, 0.07, 0.07, 0.06], [0.05, 0.05, 0.04, 0.04, 0.04], [1.5, 1.5, np.inf],
 ])  # fmt: skip
-def test_spreading_is_monotone_and_stays_inside(told):
-    bounds = with_rounding([(value, value) for value in told])
-    spread = np.array(centres_m(told, bounds))
+def test_spreading_is_monotone_and_stays_within_the_rounding(told):
+    bounds = widen_by_rounding([(value, value) for value in told])
+    spread = np.array(spread_equal_distances_m(told, bounds))
     for value, (near, far) in zip(spread, bounds, strict=True):
         assert near <= value <= far
     assert len(set(spread)) >= len(told) - (
@@ -170,10 +170,10 @@ def test_spreading_is_monotone_and_stays_inside(told):
     assert turns <= (np.diff(np.sign(np.diff(told))[np.diff(told) != 0]) != 0).sum()
 
 
-def test_one_distance_shows_no_rounding_and_odd_ones_none():
-    assert with_rounding([(0.4, 0.5), (1.5, 1.5)]) == [(0.4, 0.5), (1.5, 1.5)]
-    assert with_rounding([(0.7112, 0.7112), (1.5, 1.5)]) == [(0.7112, 0.7112), (1.5, 1.5)]
-    assert with_rounding([(0.711, 0.711), (1.5, 1.5)]) == [
+def test_rounding_needs_two_multiples_of_a_step():
+    assert widen_by_rounding([(0.4, 0.5), (1.5, 1.5)]) == [(0.4, 0.5), (1.5, 1.5)]
+    assert widen_by_rounding([(0.7112, 0.7112), (1.5, 1.5)]) == [(0.7112, 0.7112), (1.5, 1.5)]
+    assert widen_by_rounding([(0.711, 0.711), (1.5, 1.5)]) == [
         pytest.approx((0.7105, 0.7115)),
         pytest.approx((1.4995, 1.5005)),
     ]
@@ -198,7 +198,7 @@ def exiftool(tmp_path, monkeypatch):
     return answer
 
 
-def test_canons_infinity_by_exiftool_is_infinity(exiftool):
+def test_the_largest_distance_of_canon_is_infinity(exiftool):
     found = exiftool(
         '{"FocusDistanceLower": 0.4, "FocusDistanceUpper": 0.5}', '{"FocusDistanceLower": 4, "FocusDistanceUpper": 655.35}',
         '{"FocusDistanceLower": 655.35, "FocusDistanceUpper": 655.35}',
@@ -207,13 +207,13 @@ def test_canons_infinity_by_exiftool_is_infinity(exiftool):
     assert found.focus_std_dpt == pytest.approx((0.5 / 12**0.5, 0.25 / 12**0.5, 0))
 
 
-def test_canons_equal_bounds_are_spread_within_them(exiftool):
+def test_equal_intervals_of_canon_are_spread(exiftool):
     row = '{"FocusDistanceLower": 0.4, "FocusDistanceUpper": 0.5}'
     found = exiftool(row, row, '{"FocusDistanceLower": 0.5, "FocusDistanceUpper": 0.6}')
     assert 0.4 < found.focus_distances_m[0] < 1 / 2.25 < found.focus_distances_m[1] < 0.5
 
 
-def test_sonys_second_distance_is_carried_as_a_guess(exiftool):
+def test_the_second_distance_of_sony_is_marked_as_a_guess(exiftool):
     found = exiftool('{"FocusDistance2": 0.5}', '{"FocusDistance2": 2.0}', '{"FocusDistance2": "inf"}')
     assert found.focus_distances_m == (0.5, 2.0, np.inf) and "a guess" in found.sources["focus_distances_m"]
     assert found.focus_std_dpt == pytest.approx((0.6, 0.15, 0.1)) and any(
@@ -222,6 +222,6 @@ def test_sonys_second_distance_is_carried_as_a_guess(exiftool):
 
 
 @pytest.mark.parametrize("names", [("DSC_0012_M", "DSC_0013_M"), ("1_m", "2_m")])
-def test_counters_before_an_m_are_no_distances(guessed, names):
+def test_counters_before_m_are_not_distances(guessed, names):
     found = read_photographs(guessed(*names, distances=(1.0, 1.0)))
     assert found.focus_distances_m is None and "focus_distances_m" in found.missing

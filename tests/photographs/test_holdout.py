@@ -10,12 +10,12 @@ from sfdfd.photographs.holdout import parse_holdout, remaining
     (None, 5, ()), (0, 5, ()), ([], 5, ()), ([3, 1], 5, (1, 3)), ([0, 4], 5, (0, 4)),
     (1, 5, (2,)), (2, 5, (1, 3)), (3, 5, (1, 2, 3)), (1, 3, (1,)), (4, 10, (1, 3, 5, 7)),
 ])  # fmt: skip
-def test_indices_are_taken_and_numbers_are_spread(holdout, number, expected):
+def test_holdout_takes_indices_and_spreads_a_count(holdout, number, expected):
     assert parse_holdout(holdout, number) == expected
     assert sorted((*expected, *remaining(expected, number))) == list(range(number))
 
 
-def test_a_number_leaves_the_outermost_in_focus():
+def test_a_count_never_leaves_out_the_first_or_last_in_focus():
     """In the order of focus, which need not be that of the names."""
     assert parse_holdout(2, 4, [2.0, float("inf"), 0.5, 1.0]) == (0, 3)
     for number in range(3, 12):
@@ -29,11 +29,11 @@ def test_a_number_leaves_the_outermost_in_focus():
     (-1, "0 to 3"), (["a"], "'a'"), ("ab", "'ab'"), ([1.5], "1.5"), (True, "True"), ([True], "True"), (1.5, "1.5"),
     ({"a": 1}, "indices"),
 ])  # fmt: skip
-def test_what_cannot_be_kept_aside_is_refused(holdout, message):
+def test_invalid_holdouts_are_refused(holdout, message):
     with pytest.raises(InputError, match=f"^holdout: .*{message}"):
         parse_holdout(holdout, 5)
 
 
-def test_what_is_left_has_two_focus_distances():
+def test_two_focus_distances_must_remain():
     with pytest.raises(InputError, match="focus distance 1 m"):
         parse_holdout([1], 3, [1.0, 2.0, 1.0])

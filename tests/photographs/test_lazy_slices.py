@@ -17,7 +17,7 @@ def counted(number, budget):
     return LazySlices([partial(make, index) for index in range(number)], budget), made
 
 
-def test_what_fits_is_made_once_and_what_does_not_is_never_kept():
+def test_slices_are_kept_only_if_all_fit_into_the_budget():
     for budget, times in ((60, 1), (59, 2)):
         slices, made = counted(3, budget)
         for _ in range(2):
@@ -25,14 +25,14 @@ def test_what_fits_is_made_once_and_what_does_not_is_never_kept():
         assert len(made) == 3 * times and slices.shape == (4, 5) and len(slices) == 3
 
 
-def test_chosen_and_mapped_make_only_what_is_asked_for():
+def test_select_and_mapped_make_only_the_accessed_slices():
     slices, made = counted(5, 1000)
-    picked = slices.chosen([4, 1]).mapped(lambda one: one + 10)
+    picked = slices.select([4, 1]).mapped(lambda one: one + 10)
     assert made == [] and int(picked[1][0, 0]) == 11 and made == [1]
     assert len(picked[:1]) == 1 and made == [1, 4]
 
 
-def test_what_a_kept_slice_was_made_from_is_let_go():
+def test_a_kept_slice_frees_its_sources():
     """A round of aligned slices frees the photographs."""
     slices, _ = counted(2, 1000)
     mapped = slices.mapped(lambda one: one + 1)

@@ -42,7 +42,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_sources_come_in_order(folder):
+def test_the_sources_of_values_have_an_order_of_precedence(folder):
     """Command line, stack.yaml, focus_distance.txt, file names: the first that knows."""
     assert read_photographs(folder).focus_distances_m == (0.5, 1.0, 2.0)
     (folder / "focus_distance.txt").write_text("20\n40\n80\n")
@@ -57,7 +57,7 @@ def test_sources_come_in_order(folder):
     assert read_photographs(folder, {"focus_distances_m": [1, 2, 3]}).sources["focus_distances_m"] == "command line"
 
 
-def test_practically_infinite_is_infinite_and_the_range_follows(folder):
+def test_practically_infinite_distances_become_infinite(folder):
     found = read_photographs(folder, {"focus_distances_m": [0.25, 2.0, 1e5]})
     assert found.focus_distances_m == (0.25, 2.0, np.inf)
     assert depth_range_m(found.focus_distances_m, 0.005) == pytest.approx((0.15, 8.0))
@@ -81,7 +81,7 @@ def test_practically_infinite_is_infinite_and_the_range_follows(folder):
     ({"files": ["s_0.5.png"]}, "two or more"), ({"files": ["none.png", "s_1.0.png"]}, "none.png"),
     ({"crop": [20, 0, 0, 0]}, "crop"), ({"focus_distance_unit_m": 0}, "positive number"),
 ])  # fmt: skip
-def test_what_cannot_be_is_refused(folder, overrides, message):
+def test_invalid_overrides_are_refused(folder, overrides, message):
     with pytest.raises(InputError, match=message):
         read_photographs(folder, overrides)
 
@@ -117,7 +117,7 @@ def test_mixed_sizes_and_lone_images_are_refused(folder):
         read_photographs(folder)
 
 
-def test_photographs_of_two_lenses_are_no_stack(tmp_path):
+def test_photographs_of_two_lenses_are_refused(tmp_path):
     """A phone that switched lenses: refused by the names of the files, unless the user knows better."""
     for index, (focal, number) in enumerate([(6.81, 1.85), (6.9, 1.85), (2.2, 2.4)]):
         save_with_exif(
@@ -131,26 +131,26 @@ def test_photographs_of_two_lenses_are_no_stack(tmp_path):
     assert read_photographs(tmp_path).camera["focal_length_m"] == pytest.approx(0.006855)  # lenses breathe
 
 
-def test_ambiguous_names_leave_the_distances_unknown_and_say_so(tmp_path):
+def test_ambiguous_names_are_explained_in_missing(tmp_path):
     for name in ("0_35m", "1_20m"):
         Image.fromarray(FLAT).save(tmp_path / f"{name}.png")
     found = read_photographs(tmp_path)
     assert found.focus_distances_m is None and "0.35 m, or 35 m of file number 0" in found.missing["focus_distances_m"]
 
 
-def test_a_description_of_comments_alone_says_nothing(folder):
+def test_a_stack_yaml_of_comments_alone_is_empty(folder):
     (folder / "stack.yaml").write_text("# camera: {f_number: 4}\n\n")
     assert read_photographs(folder).focus_distances_m == (0.5, 1.0, 2.0)
 
 
-def test_decimal_commas_in_the_text_file(folder):
+def test_decimal_commas_in_the_text_file_are_read(folder):
     (folder / "focus_distance.txt").write_text("0,5\n1,25\n3\n")
     assert read_photographs(folder).focus_distances_m == (0.5, 1.25, 3.0)
     (folder / "focus_distance.txt").write_text("0.5, 1.25, 3\n")
     assert read_photographs(folder).focus_distances_m == (0.5, 1.25, 3.0)
 
 
-def test_folder_names_that_are_no_text(tmp_path):
+def test_folder_names_may_be_invalid_utf8(tmp_path):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/ca\xff\xfe"))
     folder.mkdir()
     for name in ("0.5m", "2m"):
@@ -158,7 +158,7 @@ def test_folder_names_that_are_no_text(tmp_path):
     read_photographs(folder).name.encode()  # any encoding takes it
 
 
-def test_a_stack_says_how_it_is_blurred(folder):
+def test_optics_are_read_from_stack_yaml(folder):
     (folder / "stack.yaml").write_text("optics: {psf: 'power:4', linear_light: false, sigma_scale: null}\n")
     assert read_photographs(folder).optics == {"psf": "power:4", "linear_light": False}
     assert common_optics(folder) == {"psf": "power:4", "linear_light": False}
@@ -170,13 +170,13 @@ def test_a_stack_says_how_it_is_blurred(folder):
     ("{sigma_scale: 0}", "sigma_scale"),
     ("{weighting: all}", "weighting"), ("disc", "psf, linear_light"), ("{psf: [1]}", "psf"), ("{window_px: 7}", "window_px"),
 ])  # fmt: skip
-def test_wrong_optics_of_a_stack_are_named(folder, optics, message):
+def test_invalid_optics_are_named(folder, optics, message):
     (folder / "stack.yaml").write_text(f"optics: {optics}\n")
     with pytest.raises(InputError, match=rf"stack\.yaml: .*{message}"):
         read_photographs(folder)
 
 
-def test_stacks_that_one_model_serves_agree_about_its_optics(folder):
+def test_stacks_of_one_model_must_agree_about_their_optics(folder):
     for name, psf in (("a", "disc"), ("b", "gaussian")):
         (folder / "many" / name).mkdir(parents=True)
         (folder / "many" / name / "stack.yaml").write_text(f"optics: {{psf: {psf}}}\n")
@@ -204,7 +204,7 @@ def test_dioptres_in_all_their_forms(folder):
     assert read_photographs(folder, {"camera": {"focal_length_m": 0.05}}).camera["focal_length_m"] == 0.05
 
 
-def test_the_uncertainty_of_distances_is_kept_in_dioptres(folder):
+def test_the_std_of_distances_is_converted_to_dioptres(folder):
     """d(1/F) = dF / F^2."""
     found = read_photographs(folder, {"focus_distances_std": 0.02})
     assert found.focus_std_dpt == pytest.approx((0.08, 0.02, 0.005))
@@ -220,7 +220,7 @@ def test_the_uncertainty_of_distances_is_kept_in_dioptres(folder):
     ("1\n2\n", "expected 3 focus distances in dioptres"), ("1\n2\n-1\n", "a number of 0 or more"),
     ("1\n2\nx\n", "a number"), ("1\n1\n1\n", "two different"), ("0\n0\n0\n", "two different"),
 ])  # fmt: skip
-def test_dioptres_that_cannot_be_are_refused(folder, content, message):
+def test_invalid_dioptres_are_refused(folder, content, message):
     (folder / "dioptres.txt").write_text(content)
     with pytest.raises(InputError, match=message):
         read_photographs(folder)
@@ -231,6 +231,6 @@ def test_dioptres_that_cannot_be_are_refused(folder, content, message):
     ({"focus_distances_std": -1}, "a number of 0 or more"), ({"focus_distances_std": [1, 2]}, "one number or 3"),
     ({"focus_distances_std": "x"}, "focus_distances_std"), ({"frames": 3}, "of a video"),
 ])  # fmt: skip
-def test_units_that_cannot_be_are_refused(folder, overrides, message):
+def test_invalid_units_are_refused(folder, overrides, message):
     with pytest.raises(InputError, match=message):
         read_photographs(folder, overrides)

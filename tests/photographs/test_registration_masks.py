@@ -46,7 +46,7 @@ def photographed(seed, shift_px=0.0, spots=0, sky=None, dtype=np.uint8):
 
 
 @pytest.mark.parametrize("seed", [0, 2])
-def test_dust_on_the_sensor_does_not_hold_a_moving_scene(seed):
+def test_a_moving_scene_is_followed_in_spite_of_dust(seed):
     found = estimate_alignment(photographed(seed, shift_px=6.0, spots=40), FOCUS_M)
     truth = [(6.0 * (index - 2), 0) for index in range(len(FOCUS_M))]
     np.testing.assert_allclose(found.shift_px, truth, atol=0.6)  # held back by up to 2.5 px where dust has a say
@@ -54,7 +54,7 @@ def test_dust_on_the_sensor_does_not_hold_a_moving_scene(seed):
 
 
 @pytest.mark.parametrize(("seed", "dtype"), [(0, np.uint8), (0, np.uint16), (2, np.float32), (3, np.uint8)])
-def test_a_clipped_sky_invents_no_motion(seed, dtype):
+def test_a_clipped_sky_gives_no_motion(seed, dtype):
     """Its border lies elsewhere in every slice. The clip level is that of the slices' own type."""
     images = photographed(seed, sky=3.0, dtype=dtype)
     assert clipped_pixels(images[2]).all(-1).mean() > 0.5
@@ -68,17 +68,17 @@ def test_a_scene_that_moves_below_a_clipped_sky_is_followed():
     np.testing.assert_allclose(found.scale, 1, atol=0.003)
 
 
-def test_dust_on_a_scene_that_lies_still_changes_nothing():
+def test_dust_on_a_still_scene_gives_no_motion():
     assert estimate_alignment(photographed(2, spots=40), FOCUS_M).motion_px.max() == 0
 
 
-def test_defocus_of_a_plain_scene_feigns_no_motion():
+def test_defocus_of_a_plain_scene_gives_no_motion():
     """A few strong edges explain most of the decorrelation, and the rest of the picture contradicts them."""
     assert estimate_alignment(photographed(1), FOCUS_M).motion_px.max() == 0
 
 
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1.0)])
-def test_what_is_clipped_is_asked_of_each_type(dtype, white):
+def test_clipped_pixels_depend_on_the_type(dtype, white):
     image = np.full((64, 64, 3), white, dtype)
     image[:, :40] = 0.97 * white if white > 1 else 0.97
     assert clipped_pixels(image)[:, 40:].all() and not clipped_pixels(image)[:, :40].any()
@@ -87,6 +87,6 @@ def test_what_is_clipped_is_asked_of_each_type(dtype, white):
     assert gray_of(image[:, :40], 1.0).usable is None
 
 
-def test_a_stack_that_is_clipped_everywhere_says_so():
+def test_a_stack_that_is_clipped_everywhere_is_noted():
     found = estimate_alignment([np.full((60, 80, 3), 255, np.uint8)] * 3)
     assert found.motion_px.max() == 0 and len(found.notes) == 2 and "clipped" in found.notes[0]

@@ -13,7 +13,7 @@ from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.upsampling import blend_slices
 from sfdfd.measures.exposure import exposure_gains
 from sfdfd.optics import DefocusRenderer
-from sfdfd.photographs.align import align_clipped, estimate_alignment
+from sfdfd.photographs.align import AlignSettings, align_clipped, estimate_alignment
 from sfdfd.photographs.capture import Capture
 from sfdfd.photographs.lookup import example_photographs
 from sfdfd.plane_sweep.cost_volume import Defocus, defocus_of, restored, unexplained
@@ -53,7 +53,7 @@ def photographed(seed: int, exposures: tuple[float, ...] = EXPOSURES):
 
 def captured(images, **options):
     photographs = replace(example_photographs(HEIGHT, WIDTH), images=images, near_m=0.6, far_m=9.0)
-    return Capture.of(photographs, MODEL, align_mode=False, calibrate=False, **options)
+    return Capture.of(photographs, MODEL, align=AlignSettings(mode=False), calibrate=False, **options)
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -81,7 +81,7 @@ def test_what_was_clipped_stays_so_below_white():
         image[:] = np.minimum(image * gain, 255).astype(np.uint8)
         image[10:14, 20:24, 0] = 255
     photographs = replace(example_photographs(40, 48).with_slices([0, 1, 2]), images=tuple(images))
-    capture = Capture.of(photographs, MODEL, align_mode=False, calibrate=False)
+    capture = Capture.of(photographs, MODEL, align=AlignSettings(mode=False), calibrate=False)
     stack = capture.stack()
     assert capture.gains[2] == pytest.approx(0.8, abs=0.01)
     lamp = stack.images[0, 2, 0, 10:14, 20:24]

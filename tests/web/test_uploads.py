@@ -12,7 +12,7 @@ from PIL import Image
 
 from sfdfd.errors import InputError
 from sfdfd.io.images import LARGEST_PIXELS, list_images
-from sfdfd.photographs.file_names import distances_in_names
+from sfdfd.photographs.file_names import numbers_in_names
 from sfdfd.web.uploads import Limits, received, safe_name
 
 LIMITS = Limits(files=4, file_mb=0.5, total_mb=1.0, megapixels=1.0)
@@ -179,8 +179,8 @@ def test_distances_in_names_are_those_that_the_command_finds_in_the_users_folder
         stored = [picture(tmp_path / f"{case}{i}.jpg") for i in range(3)]  # whatever the server calls them
         received(stored, into, LIMITS, names)
         assert list_images(into) == [into / file.name for file in list_images(own)]
-        assert distances_in_names(list_images(into)) == distances_in_names(list_images(own)) is not None
-        assert distances_in_names(files)[1] is True
+        assert numbers_in_names(list_images(into)) == numbers_in_names(list_images(own)) is not None
+        assert any(number.unit for number in numbers_in_names(files))
 
 
 def test_what_cannot_be_stored_is_said_in_one_line(tmp_path):

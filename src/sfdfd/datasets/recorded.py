@@ -13,6 +13,7 @@ from sfdfd.datasets.datamodule import StacksDataModule
 from sfdfd.errors import InputError
 from sfdfd.io.images import USUAL_PX, working_px_for
 from sfdfd.optics.render import Renderer
+from sfdfd.photographs.align import AlignSettings
 from sfdfd.photographs.capture import Capture
 from sfdfd.photographs.left_out import whole_stack
 from sfdfd.photographs.read import read_photographs
@@ -74,11 +75,11 @@ class RecordedDataModule(StacksDataModule):
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
         kept, aside = read_photographs(folder, overrides, self.holdout).parted()
         optics = self.optics.updated(kept.optics)
+        align = AlignSettings(mode=self.align, exposure=self.exposure)
         capture = Capture.of(
             kept,
             optics.applied_to(self.renderer),
-            align_mode=self.align,
-            exposure=self.exposure,
+            align=align,
             working_px=USUAL_PX if self.working_px == "auto" else cast(int, self.working_px),
         )
         if capture.relative and not self.relative:
@@ -90,7 +91,7 @@ class RecordedDataModule(StacksDataModule):
         stack = capture.stack(working_px).with_optics(optics)
         shown = stack.covered
         if len(aside.images):
-            stack = whole_stack(capture, aside, working_px, self.align).with_optics(optics)
+            stack = whole_stack(capture, aside, working_px, align).with_optics(optics)
         if shown is None:
             return stack
         top, bottom, left, right = common_rectangle((shown[0] > 0.999).all(0).numpy())

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfdfd.errors import InputError, checked_choice, checked_keywords
+from sfdfd.errors import InputError, checked_keywords
 from sfdfd.inference.estimator import DefocusEstimator, Solution
 from sfdfd.inference.out_of_range import note_on_out_of_range
 from sfdfd.inference.upsampling import sharpest_slice_index
@@ -27,6 +27,7 @@ from sfdfd.io.stack_yaml import OPTICS_KEYS, STACK_KEYS
 from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
+from sfdfd.photographs.align import AlignSettings
 from sfdfd.photographs.alignment_files import load_alignment, save_alignment, write_aligned
 from sfdfd.photographs.capture import Capture
 from sfdfd.photographs.from_arrays import photographs_from_arrays
@@ -61,45 +62,13 @@ def _silent(line: str) -> None:
 
 
 @dataclass(frozen=True)
-class AlignSettings:
-    """How photographs are registered: the keys under ``align`` of ``python -m sfdfd.predict``.
-
-    Attributes:
-        mode: True, False, or "auto": where slices move by more than half a pixel.
-        model: "radial", "scale_shift", "affine" or "homography".
-        exposure: even out exposure and white balance.
-        save, load: a JSON file to write the alignment to, or to take it from.
-        only: write the aligned slices and end.
-
-    Raises:
-        InputError: ``only`` is no boolean, or ``load`` contradicts ``mode``.
-
-    Examples:
-        >>> AlignSettings(mode=False).exposure
-        True
-    """
-
-    mode: Any = "auto"  # from a command line anything comes; what is wrong is said where it is used
-    model: Any = "radial"
-    exposure: Any = True
-    save: Any = None
-    load: Any = None
-    only: Any = False
-
-    def __post_init__(self) -> None:
-        checked_choice(self.only, "align.only", (True, False))
-        if self.mode is False and self.load is not None:
-            raise InputError("align.load gives an alignment and align.mode=false wants none; give one of them")
-
-
-@dataclass(frozen=True)
 class PhotographSettings:
     """Everything that a prediction of photographs depends on, besides the photographs.
 
     Attributes:
         told: what is known of the stack, by the keys of ``stack.yaml``; None for what the photographs say themselves.
         holdout: slices to keep aside, see :func:`sfdfd.photographs.holdout.parse_holdout`.
-        slices: how many are worked on, see :func:`sfdfd.photographs.slice_selection.wanted_slices`.
+        slices: how many are worked on, see :func:`sfdfd.photographs.slice_selection.count_to_use`.
         checkpoint: what refinement starts from: "pretrained", a path, or None for a plane sweep.
         optics: options of the renderer that are told; None says nothing (``stack.yaml``, then photographs' own).
         refiner: per-scene refinement.
@@ -280,9 +249,7 @@ class PhotographPrediction:
             self._renderer,
             size=size,
             device=prepared.estimator.device,
-            align_mode=align.mode,
-            align_model=align.model,
-            exposure=align.exposure,
+            align=align,
         ):
             say(f"left out {{index}} ({{file}}): {FIGURES}".format(**one.facts))
             yield one
@@ -449,9 +416,7 @@ def prepare_photographs(source: Source, settings: PhotographSettings, say: Say =
     capture = Capture.of(
         kept,
         renderer,
-        align_mode=align.mode,
-        align_model=align.model,
-        exposure=align.exposure,
+        align=align,
         working_px=USUAL_PX if settings.working_px == "auto" else settings.working_px,
         calibrate=not align.only,
         alignment=None if align.load is None else load_alignment(Path(str(align.load)), kept),

@@ -1,1 +1,1 @@
-"""From photographs to a focal stack: alignment, exposure, and the camera where it is not known."""
+"""Turn a folder of photographs into a focal stack: read, select, align and calibrate slices, and score left-out ones."""

@@ -1,15 +1,15 @@
-"""The camera's one missing number, from the stack itself.
+"""Estimate the blur scale k of an unknown camera from a stack.
 
-With known focus distances F the blur radius is ``k |1/F - 1/d| / (1 - f/F)``, k = f^2 / (2 N p) in pixel metres. A camera
-that nobody knows is one number, k. Depth shows as the relation between slices and k as their absolute blur, so the two can
-be told apart from three slices on (two slices know only a product). Patches are solved apart, each with a k of its own:
-their median is the estimate and their spread says how far to trust it.
+With known focus distances F the blur radius is ``k |1/F - 1/d| / (1 - f/F)``, k = f^2 / (2 N p) in pixel metres. So k is all
+that is needed of an unknown camera. Depth determines the ratio of blur between slices, and k its absolute size; three
+slices separate the two (two slices know only a product). Patches are solved separately, each with its own k: their median
+is the estimate, and their spread gives its standard error.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,12 +28,12 @@ __all__ = ["BlurScale", "camera_for", "estimate_blur_scale", "scale_std"]
 
 @dataclass(frozen=True)
 class BlurScale:
-    """k = f^2 / (2 N p) of the images it was estimated on.
+    """The estimated blur scale k = f^2 / (2 N p) of the images it was estimated on.
 
     Attributes:
         value_px_m: the estimate in pixel metres.
         relative_std: its standard error over its value, from the spread of the patches.
-        patches_px_m: the patches' own estimates.
+        patches_px_m: the estimate of each patch.
     """
 
     value_px_m: float
@@ -48,10 +48,10 @@ def camera_for(
     f_number: float | None = None,
     pixel_pitch_m: float | None = None,
 ) -> Camera:
-    """A camera of this k that agrees with whatever is known of it.
+    """Return a camera of this k that agrees with the known values.
 
-    An unknown focal length becomes short against every focus distance (then k is all that matters), other unknowns what
-    k leaves them; where everything is known but k contradicts it, the pixel pitch gives way.
+    An unknown focal length becomes short against every focus distance, so that only k matters. Other unknown values follow
+    from k. If all values are known but contradict k, the pixel pitch is replaced.
     """
     focal = focal_length_m or 1e-3 * nearest_focus_m
     if f_number is None and pixel_pitch_m is not None and focal_length_m is not None:
@@ -61,8 +61,9 @@ def camera_for(
 
 
 def scale_std(focus_distances_m: Sequence[float], std_dpt: Sequence[float] | None) -> float:
-    """Relative standard deviation of k from that of the focus distances alone: k |1/F - 1/d| is what the images show, so k
-    errs as the scale of the 1/F does, the slope of a regression on them.
+    """Return the relative standard deviation of k that follows from that of the focus distances alone.
+
+    The images show k |1/F - 1/d|, so the error of k is that of the scale of 1/F: the slope of a regression on them.
 
     Args:
         focus_distances_m: two or more, in metres.
@@ -71,8 +72,8 @@ def scale_std(focus_distances_m: Sequence[float], std_dpt: Sequence[float] | Non
     if std_dpt is None:
         return 0.0
     inverse = torch.tensor([1 / value for value in focus_distances_m], dtype=torch.float64)
-    away = inverse - inverse.mean()
-    return float((away * torch.tensor(std_dpt, dtype=torch.float64)).norm() / away.square().sum())
+    centred = inverse - inverse.mean()
+    return float((centred * torch.tensor(std_dpt, dtype=torch.float64)).norm() / centred.square().sum())
 
 
 def estimate_blur_scale(
@@ -88,54 +89,62 @@ def estimate_blur_scale(
     patch_px: int = 96,
     steps: int = 160,
 ) -> BlurScale:
-    """Estimate k together with depth and AIF.
+    """Estimate k together with depth and AIF on the patches with the most texture.
 
     Args:
         images: (S,3,H,W) aligned slices.
         focus_distances_m: (S,) in metres.
         near_m, far_m: depth range in metres.
         renderer: the model's optics.
-        focal_length_m: where it is known, the thin lens' factor 1 / (1 - f/F) is exact; else it is taken as 1.
-        covered: (S,H,W) in [0, 1], what of the slices counts; all by default.
+        focal_length_m: if known, the thin lens' factor 1 / (1 - f/F) is exact; else it is taken as 1.
+        covered: (S,H,W) in [0, 1], the weight of each pixel; one by default.
         patches, patch_px: how many patches are solved, and their side (at most half the image's, from 64 pixels up, so
-            that there are enough for a spread); the ones with the most texture are taken.
+            that there are enough to estimate a spread).
         steps: gradient steps of the joint solution.
     """
-    nearest = float(focus_distances_m.min())
+    nearest_m = float(focus_distances_m.min())
     height, width = images.shape[-2:]
     side_y, side_x = (min(patch_px, max(size // 2, 32), size) for size in (height, width))
+    corners = _textured_corners(images, covered, side_y, side_x, patches)
 
     def stack_of(k: float) -> FocalStack:
-        camera = camera_for(k, nearest, focal_length_m)
+        camera = camera_for(k, nearest_m, focal_length_m)
         whole = FocalStack.single(images, focus_distances_m, camera, near_m, far_m, covered=covered)
-        return FocalStack.collate([whole.cropped(y, y + side_y, x, x + side_x) for y, x in chosen])
+        return FocalStack.collate([whole.cropped(y, y + side_y, x, x + side_x) for y, x in corners])
 
-    chosen = _textured(images, covered, side_y, side_x, patches)
     inverse = [1 / near_m, 1 / far_m, *(1 / focus_distances_m).tolist()]
-    spread = max(inverse) - min(inverse)
-    largest = torch.logspace(math.log10(1.0), math.log10(0.3 * min(side_y, side_x)), 12)
-    candidates = [float(px) / spread for px in largest]
-    costs = torch.tensor([mean_sweep_residual(stack_of(k), renderer) for k in candidates])
-    start = candidates[0] * (candidates[1] / candidates[0]) ** float(minimum(costs[:, None, None]))
+    start = _rough_blur_scale(stack_of, renderer, max(inverse) - min(inverse), 0.3 * min(side_y, side_x))
     depth_m, aif, *_ = depth_from_plane_sweep(stack_of(start), renderer)
     solver = Refiner(seconds=0, steps=steps, coarse_share=0.0)
     result = solver(stack_of(start), renderer, depth_m, aif, fit_blur=True)
     values = (start * result.blur_factor).tolist()
     logs = torch.tensor(values, dtype=torch.float64).log()
-    middle = logs.median()
-    spread = 1.4826 * float((logs - middle).abs().median())  # as robust as the median itself
+    median = logs.median()
+    std = 1.4826 * float((logs - median).abs().median())  # as robust as the median itself
     return BlurScale(
-        value_px_m=float(middle.exp()),
-        relative_std=1.2533 * spread / math.sqrt(len(values)) if len(values) > 2 else math.inf,
+        value_px_m=float(median.exp()),
+        relative_std=1.2533 * std / math.sqrt(len(values)) if len(values) > 2 else math.inf,
         patches_px_m=tuple(values),
     )
 
 
-def _textured(
+def _rough_blur_scale(
+    stack_of: Callable[[float], FocalStack], renderer: Renderer, range_dpt: float, largest_px: float
+) -> float:
+    """Return the k of the least plane sweep residual, among those whose largest blur radius is 1 px to ``largest_px``."""
+    radii_px = torch.logspace(math.log10(1.0), math.log10(largest_px), 12)
+    candidates = [float(px) / range_dpt for px in radii_px]
+    costs = torch.tensor([mean_sweep_residual(stack_of(k), renderer) for k in candidates])
+    return candidates[0] * (candidates[1] / candidates[0]) ** float(minimum(costs[:, None, None]))
+
+
+def _textured_corners(
     images: Float[Tensor, "s 3 h w"], covered: Float[Tensor, "s h w"] | None, side_y: int, side_x: int, number: int
 ) -> list[tuple[int, int]]:
-    """Corners of the patches whose sharpness changes most over the slices, without overlap; those that every slice shows
-    come first."""
+    """Return the corners of the patches whose sharpness changes most over the slices, without overlap.
+
+    Patches that every slice covers come first.
+    """
     sharpness = focus_measure(images[None], 9)[0]
     signal = (sharpness.amax(0) - sharpness.amin(0))[None, None]
     height, width = images.shape[-2:]
@@ -144,7 +153,7 @@ def _textured(
 
     def rank(corner: tuple[int, int]) -> tuple[bool, float]:
         part = (..., slice(corner[0], corner[0] + side_y), slice(corner[1], corner[1] + side_x))
-        hidden = covered is not None and bool((covered[part] < 0.999).any())
-        return hidden, -float(signal[part].median())
+        is_uncovered = covered is not None and bool((covered[part] < 0.999).any())
+        return is_uncovered, -float(signal[part].median())
 
     return sorted(((y, x) for y in rows for x in columns), key=rank)[:number]

@@ -1,4 +1,4 @@
-"""Focus distances and the focal length in file names."""
+"""Find focus distances and the focal length in file names."""
 
 from __future__ import annotations
 
@@ -6,64 +6,82 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["ambiguous_distances", "distances_in_names", "focal_length_in_names", "numbers_in_names"]
+__all__ = ["NumberWithUnit", "ambiguous_distances", "focal_length_in_names", "numbers_in_names"]
 
 UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 WITH_UNIT = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)([\s_]?)(mm|cm|m|dpt)(?![a-z])", re.IGNORECASE)
-"""A number, what stands between, and its unit: ``0.5m``, ``50 cm``, ``1.25_dpt``."""
+"""A number, the separator, and its unit: ``0.5m``, ``50 cm``, ``1.25_dpt``."""
 FOCAL_LENGTH = re.compile(r"(?<![a-z])f\s?=?\s?(\d+(?:\.\d+)?)\s?mm(?![a-z])", re.IGNORECASE)
-"""Of ``f50mm``; ``50mm`` alone is a focal length only where it stands in every name beside a distance that varies."""
+"""``f50mm``; ``50mm`` alone is a focal length only if it is in every name together with a distance that varies."""
 DECIMAL = re.compile(r"(?<![\d.])(\d+\.\d+)(?![\d.])")
 UNDERSCORED = re.compile(r"(?<![\d.])(\d+)_(\d+)(?=\s?m(?![a-z]))", re.IGNORECASE)
-"""Of ``0_35m``: 0.35 m, or 35 m of a file with the number 0."""
+"""``0_35m``: 0.35 m, or 35 m of a file with the number 0."""
 INFINITE = re.compile(r"(?<![a-z])inf(inity)?(?![a-z])", re.IGNORECASE)
 COUNTED_INFINITE = re.compile(r"(?<![\d.])(\d+)_inf", re.IGNORECASE)
 
 
+class NumberWithUnit(NamedTuple):
+    """A number in a file name, and its unit in lower case; the unit is None if there is none or the number is inf."""
+
+    number: float
+    unit: str | None
+
+    @property
+    def metres(self) -> float:
+        """The number as a distance in metres; without a unit it is taken for metres."""
+        if self.unit == "dpt":
+            return 1 / self.number if self.number else math.inf
+        return self.number * (1.0 if self.unit is None else UNITS_M[self.unit])
+
+
 def _whole_stems(files: Sequence[Path]) -> list[str]:
-    """The names without suffix; a comma between digits is decimal."""
+    """Return the names without suffix, with decimal commas replaced by points."""
     return [re.sub(r"(?<=\d),(?=\d)", ".", file.stem) for file in files]
 
 
 def _stems(files: Sequence[Path]) -> list[str]:
-    """Those, without the focal length where all of them carry the same."""
+    """Return the names without suffix, and without the focal length if all of them carry the same."""
     stems = _whole_stems(files)
-    return stems if _written_focal_mm(stems) is None else [FOCAL_LENGTH.sub(" ", stem) for stem in stems]
+    return stems if _explicit_focal_mm(stems) is None else [FOCAL_LENGTH.sub(" ", stem) for stem in stems]
 
 
-def _written_focal_mm(stems: Sequence[str]) -> float | None:
-    """Of ``f4.5mm`` in every name; numbers that differ are no lens but where it was focused."""
-    said = {tuple(FOCAL_LENGTH.findall(stem)) for stem in stems}
-    if len(said) != 1 or len(one := said.pop()) != 1:
+def _explicit_focal_mm(stems: Sequence[str]) -> float | None:
+    """Return the focal length of ``f4.5mm`` in every name; numbers that differ are focus distances."""
+    matches = {tuple(FOCAL_LENGTH.findall(stem)) for stem in stems}
+    if len(matches) != 1 or len(numbers := matches.pop()) != 1:
         return None
-    return float(one[0]) or None
+    return float(numbers[0]) or None
 
 
 def focal_length_in_names(files: Sequence[Path]) -> float | None:
-    """The focal length in metres that every file name carries: ``f4.5mm``, or ``50mm`` where another number with a unit
-    varies and so is the distance (``50mm_0.8m.jpg``)."""
+    """Return the focal length in metres that every file name carries, or None.
+
+    It is written ``f4.5mm``, or ``50mm`` if another number with a unit varies, which is then the focus distance
+    (``50mm_0.8m.jpg``).
+    """
     stems = _whole_stems(files)
-    if (written := _written_focal_mm(stems)) is not None:
-        return written / 1000
-    numbers = [WITH_UNIT.findall(stem) for stem in stems]
-    if len({len(found) for found in numbers}) != 1:
+    if (explicit_mm := _explicit_focal_mm(stems)) is not None:
+        return explicit_mm / 1000
+    matches = [WITH_UNIT.findall(stem) for stem in stems]
+    if len({len(numbers) for numbers in matches}) != 1:
         return None
-    columns = list(zip(*numbers, strict=True))
+    columns = list(zip(*matches, strict=True))
     fixed = [column[0] for column in columns if len(set(column)) == 1 and column[0][2].lower() == "mm"]
-    if len(fixed) != 1 or len(columns) < 2 or distances_in_names(files) is None:
+    if len(fixed) != 1 or len(columns) < 2 or numbers_in_names(files) is None:
         return None
     return float(fixed[0][0]) / 1000 or None
 
 
 def _counters_explain(stems: Sequence[str]) -> bool:
-    """Whether the digits before every underscore can be the files' own numbers: all names have them, all differ."""
-    found = [match for stem in stems if (match := UNDERSCORED.search(stem) or COUNTED_INFINITE.search(stem))]
-    return len({int(match[1]) for match in found}) == len(stems)
+    """Whether the digits before every underscore can be file counters: all names have them, and all differ."""
+    matches = [match for stem in stems if (match := UNDERSCORED.search(stem) or COUNTED_INFINITE.search(stem))]
+    return len({int(match[1]) for match in matches}) == len(stems)
 
 
 def ambiguous_distances(files: Sequence[Path]) -> str | None:
-    """A sentence on names that can be read in two ways, or None."""
+    """Return a sentence on names that can be read in two ways, or None."""
     stems = _stems(files)
     example = next((match for stem in stems if (match := UNDERSCORED.search(stem))), None)
     if example is None or not _counters_explain(stems):
@@ -72,26 +90,17 @@ def ambiguous_distances(files: Sequence[Path]) -> str | None:
     return f"the names are ambiguous ({example[0]}m is {whole}.{part} m, or {part} m of file number {whole}): write "
 
 
-def distances_in_names(files: Sequence[Path]) -> tuple[list[float], bool] | None:
-    """Focus distances in file names, and whether they carry their unit (metres then); see :func:`numbers_in_names`."""
-    numbers = numbers_in_names(files)
-    if numbers is None:
-        return None
-    with_unit = any(unit is not None for _, unit in numbers)
-    return [_metres(number, unit) for number, unit in numbers], with_unit
-
-
-def numbers_in_names(files: Sequence[Path]) -> list[tuple[float, str | None]] | None:
+def numbers_in_names(files: Sequence[Path]) -> list[NumberWithUnit] | None:
     """Find the focus distances in file names.
 
     A number counts if it has a unit (``0.5m``, ``0,5m``, ``120 cm``, ``350_mm``; ``1.25dpt`` are dioptres, 0 is infinity) or
-    a decimal point or comma (``image_1_0.35.jpg``), or the name says ``inf``; every file must have one, and
-    they must not all be the same. Plain integers are taken for counters, and so are those of ``DSC_0012_M``, where no
-    number before ``_m`` has a decimal point. ``0_35m`` is 0.35 m unless a counter in
-    front explains the digits before the underscore in every name: then it is ambiguous, and nothing is known.
+    a decimal point or comma (``image_1_0.35.jpg``); ``inf`` in the name counts, too. Every file must have one, and they must
+    not all be the same. Plain integers are taken for counters, and so are those of ``DSC_0012_M``, if no number before
+    ``_m`` has a decimal point. ``0_35m`` is 0.35 m, unless the digits before the underscore can be counters in every name:
+    then the names are ambiguous.
 
     Returns:
-        (number, unit in lower case) of each file, the unit None where it has none or the number is inf; or None.
+        The number of each file, or None.
     """
     stems = _stems(files)
     if any(UNDERSCORED.search(stem) for stem in stems):
@@ -99,36 +108,46 @@ def numbers_in_names(files: Sequence[Path]) -> list[tuple[float, str | None]] | 
             return None
         stems = [UNDERSCORED.sub(r"\1.\2", stem) for stem in stems]
     for pattern in (WITH_UNIT, DECIMAL):
-        found = [[match.groups() for match in pattern.finditer(stem)] for stem in stems]
-        counts = {len(numbers) for numbers in found if numbers}
-        if len(counts) != 1:
-            continue
-        columns = []
-        for column in range(counts.pop()):
-            groups = [numbers[column] if numbers else None for numbers in found]
-            numbers = [_number(one, stem) for one, stem in zip(groups, stems, strict=True)]
-            values = [_metres(*one) for one in numbers]
-            counters = all(one is not None and _may_be_counter(one) for one in groups)
-            if not counters and not any(math.isnan(value) or value <= 0 for value in values) and len(set(values)) > 1:
-                columns.append(numbers)
-        if columns:
-            return columns[-1]
+        columns = [column for column in _columns(pattern, stems) if not _are_counters(column)]
+        candidates = [_numbers(column, stems) for column in columns]
+        distances = [numbers for numbers in candidates if _can_be_distances(numbers)]
+        if distances:
+            return distances[-1]
     return None
 
 
-def _may_be_counter(groups: tuple[str, ...]) -> bool:
-    """Whether a number is a whole one before ``_m``."""
-    return len(groups) > 1 and groups[1] == "_" and groups[2].lower() == "m" and "." not in groups[0]
+Groups = tuple[str, ...] | None
+"""The groups of a match in one name; None without a match."""
 
 
-def _number(groups: tuple[str, ...] | None, stem: str) -> tuple[float, str | None]:
-    """A number and its unit from what a pattern found in a name; NaN where there is none."""
-    if groups is None:
-        return (math.inf if INFINITE.search(stem) else math.nan), None
-    return float(groups[0]), groups[2].lower() if len(groups) > 1 else None
+def _columns(pattern: re.Pattern[str], stems: Sequence[str]) -> list[list[Groups]]:
+    """Return the first match of every name, the second, ...; nothing if the names with matches differ in their number."""
+    rows = [[match.groups() for match in pattern.finditer(stem)] for stem in stems]
+    counts = {len(row) for row in rows if row}
+    if len(counts) != 1:
+        return []
+    return [[row[column] if row else None for row in rows] for column in range(counts.pop())]
 
 
-def _metres(number: float, unit: str | None) -> float:
-    if unit == "dpt":
-        return 1 / number if number else math.inf
-    return number * (1.0 if unit is None else UNITS_M[unit])
+def _are_counters(column: Sequence[Groups]) -> bool:
+    """Whether all names have a whole number before ``_m``."""
+    return all(
+        groups is not None and len(groups) > 1 and (groups[1], groups[2].lower()) == ("_", "m") and "." not in groups[0]
+        for groups in column
+    )
+
+
+def _numbers(column: Sequence[Groups], stems: Sequence[str]) -> list[NumberWithUnit]:
+    """Return the numbers of a column; inf for a name without a match that says so, else NaN."""
+    return [
+        NumberWithUnit(math.inf if INFINITE.search(stem) else math.nan, None)
+        if groups is None
+        else NumberWithUnit(float(groups[0]), groups[2].lower() if len(groups) > 1 else None)
+        for groups, stem in zip(column, stems, strict=True)
+    ]
+
+
+def _can_be_distances(numbers: Sequence[NumberWithUnit]) -> bool:
+    """Whether all are positive and not all are the same."""
+    values = [number.metres for number in numbers]
+    return all(value > 0 for value in values) and len(set(values)) > 1

@@ -1,10 +1,10 @@
-"""Where a stack's focus distances come from: the sources in the order in which they are asked."""
+"""Take the focus distances of a stack from the first source that knows them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sfdfd.errors import InputError, checked_number
@@ -13,31 +13,32 @@ from sfdfd.io.files import readable
 from sfdfd.io.formats.maker_notes import maker_distances, reader_of_maker_notes
 from sfdfd.io.stack_yaml import Description
 from sfdfd.io.text_files import UNITS_M, decoded, numbers_with_units
-from sfdfd.photographs.distance_rounding import centres_m, uniform_std_dpt, with_rounding
+from sfdfd.photographs.distance_rounding import spread_equal_distances_m, uniform_std_dpt, widen_by_rounding
 from sfdfd.photographs.file_names import ambiguous_distances, numbers_in_names
 
-__all__ = ["FocusDistances", "focus_distances", "how_to_give_distances"]
+__all__ = ["FocusDistances", "focus_distances", "focus_distances_remedy"]
 
 NEAREST_M, FARTHEST_M = 1e-3, 100.0
-"""A stack whose focus distances all lie below or beyond these is one in wrong units."""
+"""If all focus distances of a stack lie below or beyond these, their unit is wrong."""
 PRACTICALLY_INFINITE_M = 1000.0
 DISAGREEMENT = 0.05
-"""Share by which two sources may differ before it is said."""
+"""Share by which two sources may differ without a note."""
 CONFIRMED = 0.5
 """Share by which EXIF's distances may miss numbers in names that they confirm to be distances."""
 GUESSED_STD, LEAST_GUESSED_DPT = 0.3, 0.1
-"""Standard deviation of a guessed distance, as a share of its inverse, and in dioptres where it is far."""
+"""Standard deviation of a guessed distance: as a share of its inverse, and at least, in dioptres."""
+EXIF_ORIGIN = "EXIF subject distance"
 
 
 @dataclass(frozen=True)
 class FocusDistances:
-    """Focus distances and what is known of them.
+    """Focus distances and their origin.
 
     Attributes:
-        values_m: one per slice, inf possible.
+        values_m: one per slice in metres, inf possible.
         origin: where they come from, in words.
-        std_dpt: standard deviation of each inverse distance in dioptres (1/m), where something says it.
-        units: what each was written in (:data:`sfdfd.io.text_files.UNITS_M`), None where it has no unit of its own.
+        std_dpt: standard deviation of each inverse distance in dioptres (1/m), if known.
+        units: the unit of each as written (:data:`sfdfd.io.text_files.UNITS_M`), None if it has no unit of its own.
         notes: in words, for the user.
     """
 
@@ -48,184 +49,191 @@ class FocusDistances:
     notes: tuple[str, ...] = ()
 
 
-def _from_description(said: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
-    return None if said.focus is None else FocusDistances(tuple(said.focus[0]), said.focus[1])
+Source = Callable[[Description, Sequence[PhotoFacts]], FocusDistances | None]
 
 
-def _from_text(said: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
-    return _of_file(said, "focus_distance.txt", "focus distances", None)
+def _from_description(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+    return None if description.focus is None else FocusDistances(tuple(description.focus[0]), description.focus[1])
 
 
-def _from_dioptres(said: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
-    return _of_file(said, "dioptres.txt", "focus distances in dioptres", "dpt")
+def _from_text(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+    return _from_file(description, "focus_distance.txt", "focus distances", None)
 
 
-def _of_file(said: Description, name: str, what: str, usual: str | None) -> FocusDistances | None:
-    """Read the distances of a text file, one per slice; ``usual`` is the unit of numbers that have none of their own."""
-    path, number = said.beside(name), len(said.files)
+def _from_dioptres(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+    return _from_file(description, "dioptres.txt", "focus distances in dioptres", "dpt")
+
+
+def _from_file(description: Description, name: str, content: str, default_unit: str | None) -> FocusDistances | None:
+    """Read the distances of a text file, one per slice; numbers without a unit have the default."""
+    path, number = description.beside(name), len(description.files)
     if path is None or not path.is_file():
         return None
     try:
-        found = numbers_with_units(decoded(path), number)
+        written = numbers_with_units(decoded(path), number)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as text ({error})") from None
-    if len(found) != number:
-        raise InputError(f"{path}: expected {number} {what}, one per slice, got {len(found)}")
-    units = [usual if unit is None else unit for _, unit in found]
-    values = [_in_metres(said, word, unit, str(path)) for (word, _), unit in zip(found, units, strict=True)]
+    if len(written) != number:
+        raise InputError(f"{path}: expected {number} {content}, one per slice, got {len(written)}")
+    units = [default_unit if unit is None else unit for _, unit in written]
+    values = [_in_metres(description, text, unit, str(path)) for (text, _), unit in zip(written, units, strict=True)]
     return FocusDistances(tuple(values), str(path), units=tuple(units))
 
 
-def _in_metres(said: Description, number: Any, unit: str | None, where: str) -> float:
-    """Convert a number with its unit; without one it is what the description says."""
+def _in_metres(description: Description, number: Any, unit: str | None, label: str) -> float:
+    """Convert a number to metres by its unit, or by that of the description if it has none."""
     if unit is None:
-        return said.metres(number, where)
+        return description.metres(number, label)
     unit_m = UNITS_M[unit]
     if unit_m is not None:
-        return unit_m * checked_number(number, where, infinite=True)
-    value = checked_number(number, f"{where} (dioptres)", least=0)
+        return unit_m * checked_number(number, label, infinite=True)
+    value = checked_number(number, f"{label} (dioptres)", least=0)
     return 1 / value if value else math.inf
 
 
-def _from_names(said: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
-    """Numbers in names that a person has given a unit, there or by ``focus_unit`` or ``focus_distance_unit_m``."""
-    found = _from_plain_names(said, facts)
-    given = said.dioptres or said.unit_m is not None
-    return found if found is not None and (given or any(found.units or ())) else None
+def _from_names_with_unit(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+    """Read numbers in names that have a unit, or whose unit ``focus_unit`` or ``focus_distance_unit_m`` gives."""
+    distances = _from_names(description, facts)
+    has_unit = description.dioptres or description.unit_m is not None
+    return distances if distances is not None and (has_unit or any(distances.units or ())) else None
 
 
-def _from_plain_names(said: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
-    """Numbers in names, with a unit or without."""
-    numbers = numbers_in_names(said.files)
+def _from_names(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+    """Read numbers in names, with a unit or without."""
+    numbers = numbers_in_names(description.files)
     if numbers is None:
         return None
     values = [
-        math.inf if math.isinf(number) else _in_metres(said, number, unit, "file names") for number, unit in numbers
+        math.inf if math.isinf(number) else _in_metres(description, number, unit, "file names")
+        for number, unit in numbers
     ]
     return FocusDistances(tuple(values), "file names", units=tuple(unit for _, unit in numbers))
 
 
-def _from_confirmed_names(said: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
-    """Decimals in names that have no unit, where EXIF's guesses lie near all of them: then they are distances, and what
-    a person wrote is better than a guess."""
-    plain, guessed = _from_plain_names(said, facts), _from_exif(said, facts)
-    if plain is None or guessed is None:
+def _from_confirmed_names(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+    """Read decimals in names without a unit if EXIF's guesses are close to all of them, which confirms them."""
+    named, guessed = _from_names(description, facts), _from_exif(description, facts)
+    if named is None or guessed is None:
         return None
-    near = all(_apart(one, other) <= CONFIRMED for one, other in zip(plain.values_m, guessed.values_m, strict=True))
-    return plain if near else None
+    confirmed = all(difference <= CONFIRMED for difference in _differences(named, guessed))
+    return named if confirmed else None
 
 
-def _from_exif(said: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
-    subject = [metres for fact in facts if (metres := fact.subject_distance_m) is not None]
-    if not subject or len(subject) < len(facts) or len(set(subject)) == 1:
+def _from_exif(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+    distances = [metres for fact in facts if (metres := fact.subject_distance_m) is not None]
+    if not distances or len(distances) < len(facts) or len(set(distances)) == 1:
         return None
-    return FocusDistances(tuple(subject), "EXIF subject distance")
+    return FocusDistances(tuple(distances), EXIF_ORIGIN)
 
 
-def _from_maker_notes(said: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
-    """Makers round: to bounds, or to whole centimetres. Equal neighbours are spread within what they were rounded to."""
-    if said.video is not None or not any(fact.maker_note for fact in facts):
+def _from_maker_notes(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+    """Read maker notes; equal neighbours are spread within the interval that they were rounded to."""
+    if description.video is not None or not any(fact.maker_note for fact in facts):
         return None
-    found = maker_distances(said.files)
-    if found is None or len(set(found)) == 1:
+    readings = maker_distances(description.files)
+    if readings is None or len(set(readings)) == 1:
         return None
     origin = f"the maker's notes, by {reader_of_maker_notes()}"
-    told = [(one.nearest_m, one.farthest_m) for one in found]
-    values = [near if near == far else 2 / (1 / near + 1 / far) for near, far in told]
-    if any(one.guess for one in found):
+    intervals = [(reading.nearest_m, reading.farthest_m) for reading in readings]
+    values = [near if near == far else 2 / (1 / near + 1 / far) for near, far in intervals]
+    if any(reading.guess for reading in readings):
         std = tuple(max(GUESSED_STD / value, LEAST_GUESSED_DPT) for value in values)
         note = (
             "focus distances are Sony's FocusDistance2, a guess from the position of the lens, uncertain by "
             f"{GUESSED_STD:.0%}; better ones can be written in focus_distance.txt"
         )
         return FocusDistances(tuple(values), f"{origin} (FocusDistance2, a guess)", std, notes=(note,))
-    bounds = with_rounding(told)
-    spread, std = centres_m(values, bounds), uniform_std_dpt(bounds)
-    number = sum(one != other for one, other in zip(spread, values, strict=True))
+    intervals = widen_by_rounding(intervals)
+    spread, std = spread_equal_distances_m(values, intervals), uniform_std_dpt(intervals)
+    changed = sum(after != before for after, before in zip(spread, values, strict=True))
     note = (
-        f"{number} slices have the focus distance of a neighbour because the maker's notes are rounded; they were spread "
+        f"{changed} slices have the focus distance of a neighbour because the maker's notes are rounded; they were spread "
         "within the rounding, in the order of the files"
     )
-    return FocusDistances(spread, origin, std if any(std) else None, notes=(note,) if number else ())
+    return FocusDistances(spread, origin, std if any(std) else None, notes=(note,) if changed else ())
 
 
-SOURCES = (
-    _from_description, _from_text, _from_dioptres, _from_names, _from_confirmed_names, _from_exif, _from_plain_names,
+SOURCES: tuple[Source, ...] = (
+    _from_description, _from_text, _from_dioptres, _from_names_with_unit, _from_confirmed_names, _from_exif, _from_names,
     _from_maker_notes,
 )  # fmt: skip
-"""The first that knows the distances is believed: what a person wrote comes before what a camera guesses."""
-COMPARED = (_from_description, _from_text, _from_dioptres, _from_names, _from_exif)
-"""What contradicts the believed distances is said; numbers without unit may be no distances, and makers round."""
+"""In order of precedence: what a person wrote comes before what a camera guesses."""
+COMPARED: tuple[Source, ...] = (_from_description, _from_text, _from_dioptres, _from_names_with_unit, _from_exif)
+"""Sources whose contradiction is noted. Numbers without unit may be no distances, and makers round."""
 
 
-def focus_distances(said: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
-    """What the first source that knows it says, checked; None where none does.
+def focus_distances(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+    """Return the focus distances of the first source that knows them, checked; None if none does.
 
     Practically infinite distances become inf. Notes name the other sources that disagree.
 
     Raises:
-        InputError: wrong units, or all distances are equal.
+        InputError: the unit is wrong, or all distances are equal.
     """
-    found = next((one for source in SOURCES if (one := source(said, facts)) is not None), None)
-    if found is None:
+    first = next((found for source in SOURCES if (found := source(description, facts)) is not None), None)
+    if first is None:
         return None
-    values = _checked(found.values_m, found.origin)
-    notes = (*found.notes, *_disagreements(found, said, facts))
-    return FocusDistances(values, found.origin, said.std_dpt(values, found.units) or found.std_dpt, found.units, notes)
+    values = _checked(first.values_m, first.origin)
+    notes = (*first.notes, *_disagreements(first, description, facts))
+    std = description.std_dpt(values, first.units) or first.std_dpt
+    return replace(first, values_m=values, std_dpt=std, notes=notes)
 
 
-def _disagreements(found: FocusDistances, said: Description, facts: Sequence[PhotoFacts]) -> list[str]:
-    """Name the other sources that say something else than the one that is believed."""
-    others = COMPARED if found.origin != "EXIF subject distance" else (*COMPARED, _from_plain_names)
+def _disagreements(used: FocusDistances, description: Description, facts: Sequence[PhotoFacts]) -> list[str]:
+    """Return a note for each other source that disagrees with the one that is used."""
+    sources = COMPARED if used.origin != EXIF_ORIGIN else (*COMPARED, _from_names)
     notes: list[str] = []
-    for source in others:
+    for source in sources:
         try:
-            other = source(said, facts)
-        except InputError:  # what is not believed need not be right
+            other = source(description, facts)
+        except InputError:  # errors in a source that is not used do not matter
             continue
-        if other is None or other.origin == found.origin:
+        if other is None or other.origin == used.origin:
             continue
-        apart = [_apart(one, two) for one, two in zip(found.values_m, other.values_m, strict=True)]
-        worst = max(range(len(apart)), key=lambda index: apart[index])
-        if apart[worst] > DISAGREEMENT:
-            number = sum(one > DISAGREEMENT for one in apart)
-            ours, theirs = (_in_words(one.values_m[worst]) for one in (found, other))
+        differences = _differences(used, other)
+        worst = max(range(len(differences)), key=lambda index: differences[index])
+        if differences[worst] > DISAGREEMENT:
+            number = sum(difference > DISAGREEMENT for difference in differences)
+            used_text, other_text = (_in_words(distances.values_m[worst]) for distances in (used, other))
             notes.append(
-                f"focus distances disagree in {number} of {len(apart)} slices: {found.origin} says {ours} for "
-                f"{readable(said.files[worst].name)}, {other.origin} {theirs}; {found.origin} was used"
+                f"focus distances disagree in {number} of {len(differences)} slices: {used.origin} says {used_text} for "
+                f"{readable(description.files[worst].name)}, {other.origin} {other_text}; {used.origin} was used"
             )
     return notes
 
 
-def _apart(one: float, other: float) -> float:
-    """By how much two distances differ, as a share of the smaller; practically infinite ones do not."""
-    one, other = (min(value, PRACTICALLY_INFINITE_M) for value in (one, other))
-    return max(one, other) / min(one, other) - 1
+def _differences(first: FocusDistances, second: FocusDistances) -> list[float]:
+    """Return by how much distances differ, as a share of the smaller; practically infinite ones are equal."""
+    pairs = [
+        [min(value, PRACTICALLY_INFINITE_M) for value in pair]
+        for pair in zip(first.values_m, second.values_m, strict=True)
+    ]
+    return [max(pair) / min(pair) - 1 for pair in pairs]
 
 
 def _in_words(metres: float) -> str:
     return f"{metres:.4g} m" if metres < PRACTICALLY_INFINITE_M else "infinity"
 
 
-def how_to_give_distances(said: Description, facts: Sequence[PhotoFacts]) -> str:
-    """Where focus distances can be written, for whoever has none."""
-    notes = any(fact.maker_note for fact in facts) and reader_of_maker_notes() is None
+def focus_distances_remedy(description: Description, facts: Sequence[PhotoFacts]) -> str:
+    """Return how to give focus distances, for a user whose stack has none."""
+    unread_notes = any(fact.maker_note for fact in facts) and reader_of_maker_notes() is None
     return (
-        (ambiguous_distances(said.files) or "")
+        (ambiguous_distances(description.files) or "")
         + "'focus_distances_m=[0.5,1,2]', stack.yaml, focus_distance.txt or dioptres.txt (one number a line), or file names "
         "such as 0.5m.jpg or 1.25dpt.jpg"
-        + (" (the maker's notes may have them: pip install 'sfdfd[photo]' reads some)" if notes else "")
+        + (" (the maker's notes may have them: pip install 'sfdfd[photo]' reads some)" if unread_notes else "")
     )
 
 
-def _checked(values: Sequence[float], where: str) -> tuple[float, ...]:
-    nearest = min(values)
+def _checked(values_m: Sequence[float], origin: str) -> tuple[float, ...]:
+    nearest = min(values_m)
     if nearest < NEAREST_M or (math.isfinite(nearest) and nearest > FARTHEST_M):
         raise InputError(
-            f"{where}: the nearest focus distance is {nearest:.4g} m; are these metres? Say what one unit is with "
+            f"{origin}: the nearest focus distance is {nearest:.4g} m; are these metres? Say what one unit is with "
             "focus_distance_unit_m (millimetres: 0.001), or focus_unit=dioptre"
         )
-    values = tuple(math.inf if value > PRACTICALLY_INFINITE_M else value for value in values)
-    if len(set(values)) == 1:
-        raise InputError(f"{where}: every focus distance is {values[0]:.6g} m; depth needs two different ones")
-    return values
+    values_m = tuple(math.inf if value > PRACTICALLY_INFINITE_M else value for value in values_m)
+    if len(set(values_m)) == 1:
+        raise InputError(f"{origin}: every focus distance is {values_m[0]:.6g} m; depth needs two different ones")
+    return values_m

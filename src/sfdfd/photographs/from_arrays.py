@@ -1,4 +1,4 @@
-"""Images in memory as photographs."""
+"""Take images in memory as the photographs of a stack."""
 
 from __future__ import annotations
 
@@ -15,68 +15,64 @@ from sfdfd.io.stack_yaml import CAMERA_KEYS, checked_keys
 from sfdfd.optics.camera import Camera
 from sfdfd.photographs.holdout import parse_holdout, remaining
 from sfdfd.photographs.read import Photographs
-from sfdfd.photographs.slice_selection import informative, sharpness, wanted_slices
+from sfdfd.photographs.slice_selection import count_to_use, select_slices, sharpness
 from sfdfd.stack import as_images
 
 __all__ = ["photographs_from_arrays"]
 
-GIVEN = "given in Python"
+ORIGIN = "given in Python"
+KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "holdout", "slices")
 
 
-def photographs_from_arrays(images: Sequence[Any] | Tensor | np.ndarray, told: Mapping[str, Any]) -> Photographs:
+def photographs_from_arrays(images: Sequence[Any] | Tensor | np.ndarray, metadata: Mapping[str, Any]) -> Photographs:
     """Take images in memory as the photographs of one stack.
 
     Args:
         images: (S,H,W,3) or (S,3,H,W), or a list of such without S: uint8, uint16 or floats in [0, 1].
-        told: keys of ``stack.yaml`` (camera, focus_distances_m, near_m, far_m), ``holdout`` and ``slices``.
+        metadata: keys of ``stack.yaml`` (camera, focus_distances_m, near_m, far_m), ``holdout`` and ``slices``.
 
     Raises:
-        InputError: they are no images of one size, or a key says nothing of images in memory.
+        InputError: they are no images of one size, or a key does not apply to images in memory.
     """
-    arrays = [_array(image, index) for index, image in enumerate(images)]
-    if len(arrays) < 2 or len({array.shape for array in arrays}) > 1:
-        shapes = sorted({array.shape[:2] for array in arrays})
-        raise InputError(f"expected two or more images of one size, got {len(arrays)} of (height, width) {shapes}")
-    known = {key: value for key, value in told.items() if value is not None}
-    allowed = ("camera", "focus_distances_m", "near_m", "far_m", "holdout", "slices")
-    checked_keys(known, allowed, "images in memory")
-    focus = _focus_distances(known.get("focus_distances_m"), len(arrays))
-    given = known.get("camera") or {}
-    checked_keys(given, CAMERA_KEYS, "camera")
-    camera = {
-        key: None if given.get(key) is None else checked_number(given[key], f"camera.{key}") for key in CAMERA_KEYS
-    }
-    bounds = {key: None if key not in known else checked_number(known[key], key) for key in ("near_m", "far_m")}
+    arrays = _checked_arrays(images)
+    number = len(arrays)
+    known = {key: value for key, value in metadata.items() if value is not None}
+    checked_keys(known, KEYS, "images in memory")
+    focus = _checked_focus_distances(known.get("focus_distances_m"), number)
+    camera = _checked_camera(known.get("camera") or {})
+    near_m, far_m = (None if key not in known else checked_number(known[key], key) for key in ("near_m", "far_m"))
     if focus is not None and camera["focal_length_m"] is not None:
         Camera(camera["focal_length_m"], 1.0, 1.0).blur_radius_px(1.0, np.asarray(focus))  # inside the focal length?
-    left_out = parse_holdout(known.get("holdout"), len(arrays), focus)
-    rest = remaining(left_out, len(arrays))
-    wanted = min(wanted_slices(known.get("slices", "all"), len(arrays)), len(rest))
-    kept = list(rest)
-    if wanted < len(rest):
-        order = sorted(rest, key=lambda index: 1 / focus[index]) if focus is not None else list(rest)
-        kept = sorted(order[place] for place in informative([sharpness(arrays[index]) for index in order], wanted))
-    found = {key: value for key, value in {**camera, "focus_distances_m": focus, **bounds}.items() if value is not None}
-    missing = {f"camera.{key}": f"camera={{{key!r}: NUMBER}}" for key in CAMERA_KEYS if camera[key] is None}
-    if focus is None:
-        missing["focus_distances_m"] = "focus_distances_m=[0.5, 1.0, 2.0]"
+    left_out = parse_holdout(known.get("holdout"), number, focus)
+    candidates = remaining(left_out, number)
+    count = count_to_use(known.get("slices", "all"), number)
+    kept = select_slices(candidates, count, lambda index: sharpness(arrays[index]), focus)
+    values = {**camera, "focus_distances_m": focus, "near_m": near_m, "far_m": far_m}
     return Photographs(
         name="images",
-        files=tuple(Path(f"image_{index}") for index in range(len(arrays))),
+        files=tuple(Path(f"image_{index}") for index in range(number)),
         images=tuple(arrays),
         camera=camera,
         focus_distances_m=focus,
-        near_m=bounds["near_m"],
-        far_m=bounds["far_m"],
-        sources=dict.fromkeys(found, GIVEN),
-        missing=missing,
+        near_m=near_m,
+        far_m=far_m,
+        sources={key: ORIGIN for key, value in values.items() if value is not None},
+        missing=_remedies(values),
         left_out=left_out,
-        passed_over=tuple(index for index in rest if index not in kept),
+        unselected=tuple(index for index in candidates if index not in kept),
     )
 
 
-def _array(image: Any, index: int) -> np.ndarray:
-    """(H,W,3) uint8, uint16 or float32."""
+def _checked_arrays(images: Sequence[Any] | Tensor | np.ndarray) -> list[np.ndarray]:
+    arrays = [_as_array(image, index) for index, image in enumerate(images)]
+    if len(arrays) < 2 or len({array.shape for array in arrays}) > 1:
+        shapes = sorted({array.shape[:2] for array in arrays})
+        raise InputError(f"expected two or more images of one size, got {len(arrays)} of (height, width) {shapes}")
+    return arrays
+
+
+def _as_array(image: Any, index: int) -> np.ndarray:
+    """Return (H,W,3) uint8, uint16 or float32."""
     codes = image.cpu().numpy() if isinstance(image, Tensor) and not image.is_floating_point() else image
     if isinstance(codes, np.ndarray) and codes.dtype in (np.uint8, np.uint16) and codes.ndim == 3:
         if codes.shape[-1] != 3 and codes.shape[0] == 3:
@@ -86,7 +82,13 @@ def _array(image: Any, index: int) -> np.ndarray:
     return as_images(image, 3, f"image {index}").permute(1, 2, 0).contiguous().numpy()
 
 
-def _focus_distances(values: Any, number: int) -> tuple[float, ...] | None:
+def _checked_camera(camera: Mapping[str, Any]) -> dict[str, float | None]:
+    checked_keys(camera, CAMERA_KEYS, "camera")
+    values = {key: camera.get(key) for key in CAMERA_KEYS}
+    return {key: None if value is None else checked_number(value, f"camera.{key}") for key, value in values.items()}
+
+
+def _checked_focus_distances(values: Any, number: int) -> tuple[float, ...] | None:
     if values is None:
         return None
     focus = tuple(checked_number(float(value), "focus_distances_m", infinite=True) for value in values)
@@ -97,3 +99,11 @@ def _focus_distances(values: Any, number: int) -> tuple[float, ...] | None:
             f"every focus distance is {focus[0]:.6g} m; depth needs two different ones (focus_distances_m)"
         )
     return focus
+
+
+def _remedies(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return how to give each value that is unknown."""
+    missing = {f"camera.{key}": f"camera={{{key!r}: NUMBER}}" for key in CAMERA_KEYS if values[key] is None}
+    if values["focus_distances_m"] is None:
+        missing["focus_distances_m"] = "focus_distances_m=[0.5, 1.0, 2.0]"
+    return missing

@@ -1,4 +1,4 @@
-"""Slices that are made when they are needed: fifty photographs of twelve megapixels do not fit into memory."""
+"""Slices that are made on access, because fifty photographs of twelve megapixels do not fit into memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 __all__ = ["BUDGET_BYTES", "LazySlices"]
 
 BUDGET_BYTES = 1000 * 2**20
-"""Slices that all together need no more than this are kept once made; else none of them is."""
+"""Slices are kept once made if all of them together need no more than this."""
 
 
 class LazySlices(Sequence):
-    """Arrays (or tensors) of one size, each made when it is asked for, and kept where all of them fit into the budget.
+    """Arrays (or tensors) of one size, made on access and kept if all of them fit into the budget.
 
-    All or none: they are read in rounds, one after the other, and of a round that does not fit nothing kept would be there
-    again when it is its turn.
+    Slices are read in rounds, one after the other. If a round does not fit, a cache of some of them would never be hit, so
+    none is kept.
 
     Args:
-        makers: one function each.
+        makers: one function per slice.
         budget_bytes: :data:`BUDGET_BYTES`.
     """
 
@@ -42,22 +42,22 @@ class LazySlices(Sequence):
         self._shape = tuple(value.shape)
         if value.nbytes * len(self) <= self._budget:
             self._made[index] = value
-            self._makers[index] = None  # and with it all that it was made from
+            self._makers[index] = None  # frees the sources of the slice
         return value
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of each of them."""
+        """The shape of each slice."""
         return self[0].shape if self._shape is None else self._shape
 
-    def chosen(self, indices: Sequence[int]) -> LazySlices:
-        """These alone, in this order."""
+    def select(self, indices: Sequence[int]) -> LazySlices:
+        """Return the slices at these indices, in this order."""
         return LazySlices([partial(self.__getitem__, index) for index in indices], self._budget)
 
     def mapped(self, function: Callable[[Any], Any]) -> LazySlices:
-        """A function of each, made when needed."""
-        return LazySlices([partial(_applied, function, self, index) for index in range(len(self))], self._budget)
+        """Return the slices with a function applied to each on access."""
+        return LazySlices([partial(_apply, function, self, index) for index in range(len(self))], self._budget)
 
 
-def _applied(function: Callable[[Any], Any], slices: LazySlices, index: int) -> Any:
+def _apply(function: Callable[[Any], Any], slices: LazySlices, index: int) -> Any:
     return function(slices[index])

@@ -1,10 +1,11 @@
-"""Slices of a captured stack that were kept aside: registered afterwards, and judged."""
+"""Score the left-out slices of a stack of photographs: register each photograph, and compare the rendered slice with it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from sfdfd.io.files import readable
 from sfdfd.io.images import to_float
 from sfdfd.measures.left_out import LeftOutScore, judge, neighbours, render_slice
 from sfdfd.optics.render import Renderer
-from sfdfd.photographs.align import align, estimate_alignment
-from sfdfd.photographs.capture import MOTION_LIMIT_PX, Capture, focus_of_places, reduced
+from sfdfd.photographs.align import AlignSettings, align_slices, estimate_alignment
+from sfdfd.photographs.capture import Capture
 from sfdfd.photographs.read import Photographs
+from sfdfd.photographs.resizing import resize_array, resize_coverage
 from sfdfd.stack import SATURATED, FocalStack, Prediction
 
-__all__ = ["LeftOut", "left_out_slices", "registered_onto", "whole_stack"]
+__all__ = ["LeftOut", "left_out_slices", "register_onto", "whole_stack"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,10 @@ class LeftOut:
     """One left-out slice of a stack of photographs.
 
     Attributes:
-        index: its place in the order of the names (or of ``files``).
-        focus_distance_m: in metres; None where no distance is known.
+        index: its index in the order of the names (or of ``files``).
+        focus_distance_m: in metres; None if unknown.
         judged: pictures and figures.
-        facts: file, motion and gain that were fitted to it, and the figures, as plain values.
+        facts: file, fitted motion and gain, and the figures, as plain values.
     """
 
     index: int
@@ -40,124 +42,131 @@ class LeftOut:
     facts: dict[str, Any]
 
 
-def registered_onto(
-    image: np.ndarray, canvas: np.ndarray, mode: bool | str = "auto", model: str = "radial"
+def register_onto(
+    image: np.ndarray, canvas: np.ndarray, settings: AlignSettings
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """A photograph on the canvas of another picture of the same scene.
+    """Register a photograph onto another picture of the same scene.
 
     Args:
         image, canvas: (H,W,3) uint8, uint16 or float in [0, 1].
-        mode, model: as ``align.mode`` and ``align.model``.
+        settings: mode and model.
 
     Returns:
-        The photograph, (H,W) bool where it shows something, and its shift, scale and motion against the canvas.
+        The photograph, (H,W) bool the pixels that it covers, and its shift, scale and motion against the canvas.
     """
     covered = np.ones(image.shape[:2], bool)
-    alignment = estimate_alignment([image, canvas], model=model)  # the second of two is the reference
-    if mode is True or (mode == "auto" and float(alignment.motion_px.max()) > MOTION_LIMIT_PX):
-        aligned, reach = align([image, canvas], alignment)
+    alignment = estimate_alignment([image, canvas], model=settings.model)  # the second of two is the reference
+    if alignment.is_applied(settings.mode):
+        aligned, reach = align_slices([image, canvas], alignment)
         image, covered = aligned[0], reach[0]
-    moved = alignment.as_dict(["photograph", "canvas"])["slices"][0]
-    return image, covered, {key: moved[key] for key in ("shift_px", "scale", "radial", "motion_px")}
+    motion = alignment.as_dict(["photograph", "canvas"])["slices"][0]
+    return image, covered, {key: motion[key] for key in ("shift_px", "scale", "radial", "motion_px")}
 
 
 def left_out_slices(
     capture: Capture,
-    aside: Photographs,
+    left_out: Photographs,
     prediction: Prediction,
     renderer: Renderer,
     *,
-    align_mode: bool | str = "auto",
-    align_model: str = "radial",
-    exposure: bool = True,
+    align: AlignSettings | None = None,
     size: tuple[int, int] | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[LeftOut]:
-    """Each slice that was kept aside, one after the other: its photograph registered, and rendered.
+    """Yield each left-out slice with its registered photograph, its rendering, and their score.
 
-    Registered onto the input slice nearest in inverse focus distance, as an input would have been, and not onto the
-    rendered slice: what a method has to beat must not depend on the method (the two differ by 0.1 to 0.2 dB in all three
-    figures of a phone's stack, each in favour of what was registered onto).
+    The photograph is registered onto the input slice nearest in inverse focus distance, as an input would have been, and not
+    onto the rendered slice: the figures that a method has to beat must not depend on the method. (The two differ by 0.1 to
+    0.2 dB in all three figures of a phone's stack, each in favour of the picture that was registered onto.)
 
     Args:
         capture: of the other slices.
-        aside: the slices kept aside, as they were photographed.
+        left_out: the left-out slices, as they were photographed.
         prediction: at the size of the photographs, or at ``size`` (a batch of one).
         renderer: the model's optics.
-        size: height and width at which is judged; None for that of the photographs.
-        align_mode, align_model, exposure: as of :meth:`sfdfd.photographs.capture.Capture.of`.
-        device: where is rendered.
+        align: mode, model and exposure; None for the defaults.
+        size: height and width of the comparison; None for those of the photographs.
+        device: of the renderer.
     """
     height, width = capture.photographs.size
     size = size or (height, width)
     camera = capture.camera.resized(math.sqrt(size[0] * size[1] / (height * width)))
-    inputs = capture.photographs.images
-    for place, file, image, focus in zip(
-        aside.places or (), aside.files, aside.images, focus_of_places(aside), strict=True
-    ):
-        rendered = render_slice(renderer, prediction.aif[0], prediction.depth_m[0], focus, camera, device=device).cpu()
-        nearest, pair = neighbours(focus, capture.focus_distances_m)
-        loaded: dict[int, Any] = {one: inputs[one] for one in {nearest, *pair}}
-        moved, covered, motion = registered_onto(image, loaded[nearest], align_mode, align_model)
-        loaded = {one: to_float(reduced(array, size)) for one, array in loaded.items()}
-        first, second = (loaded[one] for one in pair)
-        covered = reduced(covered.astype(np.float32), size) > 0.999
+    per_slice = (left_out.indices, left_out.files, left_out.images, left_out.nominal_focus_distances_m)
+    aif, depth_m = prediction.aif[0], prediction.depth_m[0]
+    for index, file, image, focus_m in zip(*per_slice, strict=True):
+        rendered = render_slice(renderer, aif, depth_m, focus_m, camera, device=device).cpu()
+        yield _Photograph(index, file, image, focus_m).score(rendered, capture, align or AlignSettings(), size)
+
+
+@dataclass(frozen=True)
+class _Photograph:
+    """One left-out photograph."""
+
+    index: int
+    file: Path
+    image: np.ndarray
+    focus_distance_m: float
+
+    def score(self, rendered: Tensor, capture: Capture, align: AlignSettings, size: tuple[int, int]) -> LeftOut:
+        """Register the photograph onto the nearest input slice, and compare the rendered slice with it."""
+        nearest, pair = neighbours(self.focus_distance_m, capture.focus_distances_m)
+        inputs: dict[int, Any] = {i: capture.photographs.images[i] for i in {nearest, *pair}}
+        moved, covered, motion = register_onto(self.image, inputs[nearest], align)
+        inputs = {i: to_float(resize_array(array, size)) for i, array in inputs.items()}
+        is_covered = resize_coverage([covered], size)[0] > 0.999
         judged = judge(
-            to_float(reduced(moved, size)),
+            to_float(resize_array(moved, size)),
             rendered,
-            loaded[nearest],
-            (first, second),
-            _mask(covered),
-            exposure=exposure,
+            inputs[nearest],
+            (inputs[pair[0]], inputs[pair[1]]),
+            None if is_covered.all() else is_covered,
+            exposure=align.exposure,
         )
+        names = [readable(file.name) for file in capture.photographs.files]
         facts = {
-            "index": place,
-            "file": readable(file.name),
-            "focus_distance_m": None if capture.relative else focus,
+            "index": self.index,
+            "file": readable(self.file.name),
+            "focus_distance_m": None if capture.relative else self.focus_distance_m,
             **judged.figures.as_dict(),
             **motion,
             "exposure_gains": [round(gain, 4) for gain in judged.gain],
-            "neighbours": [readable(capture.photographs.files[one].name) for one in pair],
-            "nearest_slice": readable(capture.photographs.files[nearest].name),
+            "neighbours": [names[i] for i in pair],
+            "nearest_slice": names[nearest],
         }
-        yield LeftOut(place, facts["focus_distance_m"], judged, facts)
+        return LeftOut(self.index, facts["focus_distance_m"], judged, facts)
 
 
 def whole_stack(
-    capture: Capture, aside: Photographs, longer_px: int | None = None, align_mode: bool | str = "auto"
+    capture: Capture, left_out: Photographs, longer_px: int | None = None, align: AlignSettings | None = None
 ) -> FocalStack:
-    """The captured stack with the slices that were kept aside put back into their places, for whoever has methods judged
-    (a batch of one): all that the stack knows comes from the others.
+    """Return the captured stack with its left-out slices put back in their order (a batch of one).
 
-    There is no prediction yet, so each is registered onto the input slice nearest in inverse focus distance.
+    It serves the evaluation of methods. Camera and depth range come from the other slices alone. There is no prediction yet,
+    so each left-out slice is registered onto the input slice nearest in inverse focus distance.
 
     Args:
         capture: of the other slices.
-        aside: the slices kept aside, as they were photographed.
+        left_out: the left-out slices, as they were photographed.
         longer_px: as of :meth:`sfdfd.photographs.capture.Capture.stack`.
-        align_mode: as of :meth:`sfdfd.photographs.capture.Capture.of`.
+        align: mode and model; None for the defaults.
     """
     stack = capture.stack(longer_px)
     size = stack.images.shape[-2], stack.images.shape[-1]
-    focus = focus_of_places(aside)
+    focus_m = left_out.nominal_focus_distances_m
     images, covered = [], []
-    for image, distance in zip(aside.images, focus, strict=True):
+    for image, distance in zip(left_out.images, focus_m, strict=True):
         nearest, _ = neighbours(distance, capture.focus_distances_m)
-        moved, reach, _ = registered_onto(image, capture.photographs.images[nearest], align_mode)
-        images.append(to_float(reduced(moved, size)))
-        covered.append(torch.from_numpy(reduced(reach.astype(np.float32), size)))
-    order = torch.tensor((*(capture.photographs.places or ()), *(aside.places or ()))).argsort()
-    judged = torch.stack(images)[None]
-    clipped = torch.cat([stack.saturated(), judged >= SATURATED], 1)[:, order]
+        moved, reach, _ = register_onto(image, capture.photographs.images[nearest], align or AlignSettings())
+        images.append(to_float(resize_array(moved, size)))
+        covered.append(reach)
+    order = torch.tensor((*capture.photographs.indices, *left_out.indices)).argsort()
+    added = torch.stack(images)[None]
+    clipped = torch.cat([stack.saturated(), added >= SATURATED], 1)[:, order]
     return replace(
         stack,
-        images=torch.cat([stack.images, judged], 1)[:, order],
+        images=torch.cat([stack.images, added], 1)[:, order],
         clipped=clipped if bool(clipped.any()) else None,
-        covered=torch.cat([stack.coverage(), torch.stack(covered)[None]], 1)[:, order],
-        focus_distances_m=torch.cat([stack.focus_distances_m, torch.tensor([focus])], 1)[:, order],
+        covered=torch.cat([stack.coverage(), resize_coverage(covered, size)[None]], 1)[:, order],
+        focus_distances_m=torch.cat([stack.focus_distances_m, torch.tensor([focus_m])], 1)[:, order],
         slice_mask=torch.ones(1, len(order), dtype=torch.bool),
     )
-
-
-def _mask(covered: np.ndarray) -> Tensor | None:
-    return None if covered.all() else torch.from_numpy(covered)

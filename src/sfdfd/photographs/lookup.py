@@ -1,9 +1,9 @@
-"""The photographs that ``stack=`` names: a folder, or a stack for whoever has none at hand."""
+"""Find the photographs that ``stack=`` names: a folder, a video, or the built-in example."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ SCENE = (0, 2_000_013)
 
 
 def example_photographs(height: int = 240, width: int = 320) -> Photographs:
-    """A small stack of a procedural scene, as a camera would have saved it: f/8, 50 mm, five slices, a disc in linear light
-    with occlusion, 8 bits.
+    """Return a small stack of a procedural scene, as a camera would have saved it.
+
+    50 mm, f/8, five slices of 8 bits; a disc PSF in linear light with occlusion.
 
     Examples:
         >>> example_photographs(48, 64).as_tensor().shape
@@ -51,56 +52,60 @@ def example_photographs(height: int = 240, width: int = 320) -> Photographs:
     )
 
 
-def find_photographs(stack: Any, said: Mapping[str, Any]) -> Photographs:
-    """The photographs in a folder, or the example.
+def find_photographs(stack: Any, settings: Mapping[str, Any]) -> Photographs:
+    """Read the photographs in a folder, or the example.
 
     Args:
         stack: a folder, a video, or "example".
-        said: what the command line says of the folder's photographs, by the keys of ``stack.yaml``, ``holdout`` and
-            ``slices``; others are passed over.
+        settings: overrides by the keys of ``stack.yaml``, ``holdout`` and ``slices``; other keys are ignored.
 
     Raises:
-        InputError: none is named, or they cannot be read.
+        InputError: ``stack`` is None, or the photographs cannot be read.
     """
     if stack is None:
         raise InputError("give the folder with the slices, or a video: stack=DIR (or stack=example)")
     if str(stack) == "example":
-        return _example_read(said)
-    return _read(Path(str(stack)), said)
+        return _read_example(settings)
+    return _read(Path(str(stack)), settings)
 
 
-def _read(folder: Path, said: Mapping[str, Any]) -> Photographs:
-    overrides = {key: said.get(key) for key in STACK_KEYS}
-    return read_photographs(folder, overrides, said.get("holdout"), said.get("slices", "all"))
+def _read(folder: Path, settings: Mapping[str, Any]) -> Photographs:
+    overrides = {key: settings.get(key) for key in STACK_KEYS}
+    return read_photographs(folder, overrides, settings.get("holdout"), settings.get("slices", "all"))
 
 
-def _example_read(said: Mapping[str, Any]) -> Photographs:
-    """The example from a folder of its own, so that every key means what it means for other folders."""
-    example = example_photographs()
+def _read_example(settings: Mapping[str, Any]) -> Photographs:
+    """Write the example to a temporary folder and read it, so that every key works as it does for other folders."""
     with tempfile.TemporaryDirectory(prefix="sfdfd_") as name:
         folder = Path(name) / "example"
         folder.mkdir()
-        for file, image in zip(example.files, example.images, strict=True):
-            write_image(folder / file.name, to_float(image))
-        described: dict[str, Any] = {
-            "camera": dict(example.camera),
-            "focus_distances_m": list(example.focus_distances_m or ()),
-            "near_m": example.near_m,
-            "far_m": example.far_m,
-            "files": [file.name for file in example.files],
-        }
-        if said.get("files") is not None:  # some of them: their own distances
-            names = [Path(str(file)).name for file in said["files"]]
-            places = [described["files"].index(name) for name in names if name in described["files"]]
-            described["focus_distances_m"] = [described["focus_distances_m"][place] for place in places]
-        (folder / "stack.yaml").write_text(yaml.safe_dump(described))
+        _write_example(folder, settings.get("files"))
         try:
-            read = _read(folder, said)
+            photographs = _read(folder, settings)
         except InputError as error:
-            raise InputError(
-                str(error).replace(f"{folder}/stack.yaml", EXAMPLE).replace(str(folder), EXAMPLE)
-            ) from None
-        images = tuple(read.images)
-    sources = {key: value.replace(str(folder / "stack.yaml"), EXAMPLE) for key, value in read.sources.items()}
-    files = tuple(Path(file.name) for file in read.files)
-    return replace(read, files=files, images=images, sources=sources)
+            message = str(error).replace(f"{folder}/stack.yaml", EXAMPLE).replace(str(folder), EXAMPLE)
+            raise InputError(message) from None
+        images = tuple(photographs.images)  # before the folder is removed
+    sources = {key: value.replace(str(folder / "stack.yaml"), EXAMPLE) for key, value in photographs.sources.items()}
+    files = tuple(Path(file.name) for file in photographs.files)
+    return replace(photographs, files=files, images=images, sources=sources)
+
+
+def _write_example(folder: Path, selected_files: Sequence[Any] | None) -> None:
+    """Write the slices of the example and a ``stack.yaml`` with the focus distances of the selected files."""
+    example = example_photographs()
+    for file, image in zip(example.files, example.images, strict=True):
+        write_image(folder / file.name, to_float(image))
+    distances = {file.name: focus for file, focus in zip(example.files, example.focus_distances_m or (), strict=True)}
+    focus_m = list(distances.values())
+    if selected_files is not None:
+        names = [Path(str(file)).name for file in selected_files]
+        focus_m = [distances[name] for name in names if name in distances]
+    description: dict[str, Any] = {
+        "camera": dict(example.camera),
+        "focus_distances_m": focus_m,
+        "near_m": example.near_m,
+        "far_m": example.far_m,
+        "files": list(distances),
+    }
+    (folder / "stack.yaml").write_text(yaml.safe_dump(description))

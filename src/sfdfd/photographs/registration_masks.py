@@ -1,11 +1,12 @@
-"""Which pixels may say how a slice moved: not the clipped ones, and not those that show the sensor instead of the scene.
+"""Masks of the pixels that registration uses: neither clipped nor covered by dust on the sensor.
 
-A clipped region has no texture, and its border lies where the blur of that slice puts it, so it moves with focus although
-the scene does not. Dust on the sensor stays where it is although the scene moves.
+A clipped region has no texture, and its border moves with the blur of the slice although the scene does not move. Dust on
+the sensor stays in place although the scene moves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -13,22 +14,24 @@ import numpy as np
 
 from sfdfd.measures.exposure import clipped_pixels
 
-__all__ = ["Gray", "both", "explained_tiles", "filled", "gray_of", "resized", "smoothed", "static_pixels"]
+__all__ = ["Gray", "both_usable", "fill", "gray_of", "resize", "smooth", "static_pixels", "tile_votes", "tiles"]
 
 Array = np.ndarray
 CLIP_MARGIN = 1 / 64
-"""Share of the longer side around a clipped region that is left out too: its light was blurred into its surroundings."""
+"""Share of the longer side around a clipped region that is masked too: its light was blurred into its surroundings."""
 CONTRAST_PX = 6.0
-"""Standard deviation of the Gaussian that a local contrast is measured against, at the size motion is estimated on."""
+"""Standard deviation of the Gaussian that local contrast is measured against, at the size motion is estimated on."""
 FILL_PX = 8.0
-"""Standard deviation of the Gaussian that unusable pixels are filled by."""
-FAINT = 0.012
-"""Root mean square of local contrast below which a place has no texture."""
-AGREE, LIKELY = 0.12, 0.5
-"""Share of the local contrast that may differ between two slices where they show the same: by itself, and where the motion
-of the rest of the picture is known and explains it worse."""
-CLEARLY = 0.8
-"""One motion explains a place better than another where it leaves at most this share of the other's difference."""
+"""Standard deviation of the Gaussian that fills unusable pixels."""
+LEAST_CONTRAST = 0.012
+"""RMS local contrast below which a pixel has no texture."""
+STATIC_STRICT, STATIC_LENIENT = 0.12, 0.5
+"""Share of the local contrast by which static pixels of two slices may differ: strictly, and where a motion of the rest of
+the picture is known and explains them worse."""
+STATIC_BETTER = 0.8
+"""A pixel is static only if its difference is below this share of the difference that the motion leaves."""
+TILE_BETTER, TILE_WORSE = 0.9, 1.1
+"""A motion explains a tile better (worse) if the decorrelation falls below (rises above) this share."""
 
 
 class Gray(NamedTuple):
@@ -36,7 +39,7 @@ class Gray(NamedTuple):
 
     Attributes:
         image: (h,w) float32 of about unit range; unusable pixels are filled from their surroundings.
-        usable: (h,w) bool; None where every pixel is usable.
+        usable: (h,w) bool; None if every pixel is usable.
     """
 
     image: Array
@@ -44,7 +47,7 @@ class Gray(NamedTuple):
 
 
 def gray_of(image: Array, factor: float) -> Gray:
-    """Reduce a slice by area without its clipped pixels.
+    """Reduce a slice to gray by area averaging, and mask its clipped pixels.
 
     Args:
         image: (H,W,3) uint8, uint16, or float in [0, 1]; clipped is what reaches the top of its own type.
@@ -62,11 +65,11 @@ def gray_of(image: Array, factor: float) -> Gray:
     side = 2 * max(2, round(CLIP_MARGIN * max(size))) + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     usable = cv2.dilate((share > 0).astype(np.uint8), disc) == 0
-    return filled(gray, usable)
+    return fill(gray, usable)
 
 
-def resized(gray: Gray, size: tuple[int, int]) -> Gray:
-    """Reduced to (width, height) by area; usable is what is so for the most part."""
+def resize(gray: Gray, size: tuple[int, int]) -> Gray:
+    """Reduce to (width, height) by area averaging over usable pixels; most of a usable pixel was usable."""
     if gray.usable is None:
         return Gray(cv2.resize(gray.image, size, interpolation=cv2.INTER_AREA), None)
     weight = gray.usable.astype(np.float32)
@@ -75,8 +78,8 @@ def resized(gray: Gray, size: tuple[int, int]) -> Gray:
     return Gray(np.where(share > 0, image / np.maximum(share, 1e-6), plain), share > 0.5)
 
 
-def filled(image: Array, usable: Array) -> Gray:
-    """A slice whose unusable pixels continue what surrounds them; far from all usable ones they are their mean."""
+def fill(image: Array, usable: Array) -> Gray:
+    """Fill unusable pixels from their surroundings, or with the mean far from all usable ones."""
     if not usable.any():
         return Gray(np.zeros_like(image), usable)
     weight = usable.astype(np.float32)
@@ -86,8 +89,8 @@ def filled(image: Array, usable: Array) -> Gray:
     return Gray(np.where(usable, image, mean + around).astype(np.float32), usable)
 
 
-def smoothed(gray: Gray, sigma: float = 2.0) -> Array:
-    """Blur by a Gaussian over usable pixels only, where there are any near."""
+def smooth(gray: Gray, sigma: float = 2.0) -> Array:
+    """Blur by a Gaussian over usable pixels only, if there are any near."""
     if gray.usable is None:
         return cv2.GaussianBlur(gray.image, (0, 0), sigma)
     weight = gray.usable.astype(np.float32)
@@ -96,69 +99,74 @@ def smoothed(gray: Gray, sigma: float = 2.0) -> Array:
     return np.where(share > 1e-3, total / np.maximum(share, 1e-3), gray.image)
 
 
-def both(first: Array | None, second: Array | None) -> Array | None:
-    """Where two slices are both usable."""
+def both_usable(first: Array | None, second: Array | None) -> Array | None:
+    """Return the intersection of two masks; None stands for a mask that is True everywhere."""
     if first is None or second is None:
         return second if first is None else first
     return first & second
 
 
-def _contrast(gray: Gray) -> Array:
-    """Local contrast: fine structure over local brightness, which exposure does not change."""
-    mean = smoothed(gray, CONTRAST_PX)
-    return (smoothed(gray, 1.0) - mean) / (np.maximum(mean, 0) + 0.02)
+def _local_contrast(gray: Gray) -> Array:
+    """Return fine structure over local brightness, which exposure does not change."""
+    mean = smooth(gray, CONTRAST_PX)
+    return (smooth(gray, 1.0) - mean) / (np.maximum(mean, 0) + 0.02)
 
 
 def _windowed(values: Array) -> Array:
     return cv2.GaussianBlur(values, (0, 0), 3.0)
 
 
-def static_pixels(fixed: Gray, moving: Gray, explained: Gray | None = None, strict: bool = True) -> Array | None:
-    """Where two slices show the same fine structure at the same pixel of the sensor.
+def static_pixels(fixed: Gray, moving: Gray, warped: Gray | None = None, strict: bool = True) -> Array | None:
+    """Return where two slices show the same fine structure at the same pixel of the sensor.
 
     Args:
         fixed, moving: two slices as they were photographed.
-        explained: ``moving`` brought onto ``fixed`` by a motion: only what this motion explains worse is static.
-        strict: ask for ``AGREE`` where a motion is known, too, in place of ``LIKELY``.
+        warped: ``moving`` warped onto ``fixed`` by a motion; only pixels that the motion explains worse are static.
+        strict: use ``STATIC_STRICT`` in place of ``STATIC_LENIENT`` if a motion is known, too.
 
     Returns:
-        (h,w) bool; None where it is most of the texture: then it is the scene that lies still.
+        (h,w) bool; None if it is most of the texture, because then the scene itself did not move.
     """
-    usable = both(fixed.usable, moving.usable)
-    one, other = _contrast(fixed), _contrast(moving)
-    difference, size = _windowed((one - other) ** 2), _windowed(one**2 + other**2) / 2
-    textured = size > FAINT**2
-    static = textured & (difference < (AGREE if strict or explained is None else LIKELY) * size)
-    if explained is not None:
-        static &= difference < CLEARLY * _windowed((one - _contrast(explained)) ** 2)
+    usable = both_usable(fixed.usable, moving.usable)
+    contrast, moving_contrast = _local_contrast(fixed), _local_contrast(moving)
+    difference, power = _windowed((contrast - moving_contrast) ** 2), _windowed(contrast**2 + moving_contrast**2) / 2
+    textured = power > LEAST_CONTRAST**2
+    static = textured & (difference < (STATIC_STRICT if strict or warped is None else STATIC_LENIENT) * power)
+    if warped is not None:
+        static &= difference < STATIC_BETTER * _windowed((contrast - _local_contrast(warped)) ** 2)
     if usable is not None:
         textured, static = textured & usable, static & usable
     return None if static.sum() > 0.5 * max(textured.sum(), 1) else static
 
 
-def explained_tiles(fixed: Gray, moving: Gray, explained: Gray) -> tuple[int, int]:
-    """How many tiles of the textured area a motion explains (better, worse) than none does.
+def tiles(shape: tuple[int, ...], side: int, margin: int = 0) -> Iterator[tuple[slice, slice]]:
+    """Yield rows and columns of the square tiles of an image."""
+    height, width = shape
+    for top in range(margin, height - margin - side + 1, side):
+        for left in range(margin, width - margin - side + 1, side):
+            yield slice(top, top + side), slice(left, left + side)
+
+
+def tile_votes(fixed: Gray, moving: Gray, warped: Gray) -> tuple[int, int]:
+    """Count the textured tiles that a motion explains (better, worse) than no motion.
 
     Blur alone feigns motions that fit the strongest edges and nothing else.
 
     Args:
-        fixed, moving, explained: as of :func:`static_pixels`; without static pixels, where some are known.
+        fixed, moving, warped: as of :func:`static_pixels`, with static pixels masked.
     """
-    usable = both(both(fixed.usable, moving.usable), explained.usable)
+    usable = both_usable(both_usable(fixed.usable, moving.usable), warped.usable)
     side = max(16, min(fixed.image.shape) // 10)
-    images = [smoothed(gray) for gray in (fixed, moving, explained)]
+    images = [smooth(gray) for gray in (fixed, moving, warped)]
     better, worse = 0, 0
-    height, width = fixed.image.shape
-    for top in range(4, height - side - 3, side):
-        for left in range(4, width - side - 3, side):
-            tile = (slice(top, top + side), slice(left, left + side))
-            told = np.ones((side, side), bool) if usable is None else usable[tile]
-            if told.mean() < 0.5:
-                continue
-            target, before, after = (image[tile][told] for image in images)
-            if min(float(target.std()), float(before.std()), float(after.std())) < 0.01:
-                continue
-            left_before, left_after = 1 - np.corrcoef(target, before)[0, 1], 1 - np.corrcoef(target, after)[0, 1]
-            better += int(left_after < 0.9 * left_before)
-            worse += int(left_after > 1.1 * left_before)
+    for tile in tiles(fixed.image.shape, side, margin=4):
+        mask = np.ones((side, side), bool) if usable is None else usable[tile]
+        if mask.mean() < 0.5:
+            continue
+        target, before, after = (image[tile][mask] for image in images)
+        if min(float(target.std()), float(before.std()), float(after.std())) < 0.01:
+            continue
+        before_error, after_error = 1 - np.corrcoef(target, before)[0, 1], 1 - np.corrcoef(target, after)[0, 1]
+        better += int(after_error < TILE_BETTER * before_error)
+        worse += int(after_error > TILE_WORSE * before_error)
     return better, worse

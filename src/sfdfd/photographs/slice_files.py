@@ -1,4 +1,4 @@
-"""The slices that a description names: read once for what they say of themselves, and again when their pixels are needed."""
+"""Read the slices that a description names: once for their metadata, and again when their pixels are needed."""
 
 from __future__ import annotations
 
@@ -19,121 +19,66 @@ from sfdfd.io.formats.video import every_frame, picked_frames
 from sfdfd.io.images import LARGEST_PIXELS, read_photograph
 from sfdfd.io.stack_yaml import Description
 from sfdfd.photographs.lazy_slices import LazySlices
-from sfdfd.photographs.slice_selection import informative, sharpness
+from sfdfd.photographs.slice_selection import equal_sharpness_steps, sharpness
 
 __all__ = ["ReadSlices", "read_slices", "refuse_identical"]
 
 LEAST_PX = 16
-FEW_PX = 2
+ROUNDING_PX = 2
 """Slices whose sizes differ by no more are cropped: programs round differently."""
 
 
 @dataclass(frozen=True)
 class ReadSlices:
-    """What was read.
+    """The slices of a stack after reading.
 
     Attributes:
-        said: the description; of a video with the frames' names as files.
+        description: with the files that were read; of a video, with the frames' names as files.
         images: (H,W,3) each, cropped.
         facts: EXIF of each.
-        size, part: height and width before the crop, and the rows and columns that it leaves.
-        sharp: of each, as of :func:`sfdfd.photographs.slice_selection.sharpness`; empty where nobody asked.
+        size, part: height and width before the crop, and the rows and columns that it keeps.
+        sharpness: :func:`sfdfd.photographs.slice_selection.sharpness` of each; empty if not measured.
         notes: in words.
     """
 
-    said: Description
+    description: Description
     images: LazySlices
     facts: list[PhotoFacts]
     size: tuple[int, int]
     part: tuple[slice, slice]
-    sharp: list[np.ndarray] = field(default_factory=list)
+    sharpness: list[np.ndarray] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def read_slices(said: Description, judged: bool = False) -> ReadSlices:
-    """Read every slice once: all upright alike and of one size.
-
-    Args:
-        said: which they are.
-        judged: measure how sharp each is.
+def read_slices(description: Description, measure_sharpness: bool = False) -> ReadSlices:
+    """Read every slice once, all in one orientation and of one size.
 
     Raises:
-        InputError: one of them cannot be read or is of another size, or they are too small.
+        InputError: a slice cannot be read or is of another size, or they are too small.
     """
-    notes = list(said.notes)
-    if said.video is not None:
-        said, arrays, note = _of_video(said)
+    notes = list(description.notes)
+    if description.video is not None:
+        description, first, note = _read_video(description)
         notes.append(note)
-        first = _read_all([partial(_itself, array) for array in arrays])
     else:
-        said = _distinct(said, notes) if said.pages is None else said
-        said, first = _with_fallback(said, notes)
-        first = _turned_alike(said, first, notes)
+        description = _without_identical_files(description, notes) if description.pages is None else description
+        description, first = _read_or_other_format(description, notes)
+        first = _in_one_orientation(description, first, notes)
         notes += colour_notes(first.facts)
-    whole, (height, width) = _of_one_size(said, first, notes)
+    whole, (height, width) = _in_one_size(description, first, notes)
     if min(height, width) < LEAST_PX:
-        raise InputError(f"{said.files[0]}: {width} x {height} pixels are too few; 16 x 16 are the least")
-    sharp = [sharpness(image) for image in whole] if judged else []
-    part = said.crop_of(height, width)
-    images = whole if part == (slice(0, height), slice(0, width)) else whole.mapped(partial(_cut, part))
-    return ReadSlices(said, images, first.facts, (height, width), part, sharp, notes)
-
-
-Made = Callable[[], tuple[np.ndarray, PhotoFacts]]
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What a first look at every slice gave.
-
-    Attributes:
-        images: (H,W,3) each.
-        facts, shapes: of each.
-    """
-
-    images: LazySlices
-    facts: list[PhotoFacts]
-    shapes: list[tuple[int, ...]]
-
-
-def _read_all(makers: Sequence[Made]) -> _Reading:
-    """Read each once."""
-    facts: dict[int, PhotoFacts] = {}
-
-    def image(index: int) -> np.ndarray:
-        values, facts[index] = makers[index]()
-        return values
-
-    images = LazySlices([partial(image, index) for index in range(len(makers))])
-    shapes = [image.shape for image in images]
-    return _Reading(images, [facts[index] for index in range(len(makers))], shapes)
-
-
-def _makers(said: Description, orientation: int | None = None) -> list[Made]:
-    if said.pages is not None:
-        return [partial(read_photograph, said.pages, index, orientation) for index in range(len(said.files))]
-    return [partial(read_photograph, file, None, orientation) for file in said.files]
-
-
-def _distinct(said: Description, notes: list[str]) -> Description:
-    """Leave out files that are the same as another, and what was said of them. Where all are the same, they stay: the stack
-    is refused where depth is wanted of it (:func:`refuse_identical`)."""
-    kept, identical = without_identical(said.files)
-    if len(kept) in (1, len(said.files)):
-        return said
-    notes += identical
-    focus, std = (
-        one if one is None or len(one[0]) < len(said.files) else ([one[0][index] for index in kept], one[1])
-        for one in (said.focus, said.std)
-    )
-    return replace(said, files=[said.files[index] for index in kept], focus=focus, std=std)
+        raise InputError(f"{description.files[0]}: {width} x {height} pixels are too few; 16 x 16 are the least")
+    sharp = [sharpness(image) for image in whole] if measure_sharpness else []
+    part = description.crop_of(height, width)
+    images = whole if part == (slice(0, height), slice(0, width)) else whole.mapped(partial(_crop, part))
+    return ReadSlices(description, images, first.facts, (height, width), part, sharp, notes)
 
 
 def refuse_identical(images: Iterable[np.ndarray], files: Sequence[Path]) -> None:
-    """Refuse slices that all show the very same.
+    """Refuse a stack whose slices are all identical.
 
     Raises:
-        InputError: they do.
+        InputError: they are.
     """
     first = None
     for image in images:
@@ -147,52 +92,98 @@ def refuse_identical(images: Iterable[np.ndarray], files: Sequence[Path]) -> Non
     )
 
 
-def _with_fallback(said: Description, notes: list[str]) -> tuple[Description, _Reading]:
-    """Read the slices; where one of them cannot be read and all lie there in another format, those."""
+ReadSlice = Callable[[], tuple[np.ndarray, PhotoFacts]]
+
+
+@dataclass(frozen=True)
+class _FirstReading:
+    """What reading every slice once gave: images (H,W,3), EXIF and shape of each."""
+
+    images: LazySlices
+    facts: list[PhotoFacts]
+    shapes: list[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, readers: Sequence[ReadSlice]) -> _FirstReading:
+        facts: dict[int, PhotoFacts] = {}
+
+        def read(index: int) -> np.ndarray:
+            image, facts[index] = readers[index]()
+            return image
+
+        images = LazySlices([partial(read, index) for index in range(len(readers))])
+        shapes = [image.shape for image in images]
+        return cls(images, [facts[index] for index in range(len(readers))], shapes)
+
+    def reread(self, index: int) -> tuple[np.ndarray, PhotoFacts]:
+        return self.images[index], self.facts[index]
+
+
+def _readers(description: Description, orientation: int | None = None) -> list[ReadSlice]:
+    if description.pages is not None:
+        indices = range(len(description.files))
+        return [partial(read_photograph, description.pages, index, orientation) for index in indices]
+    return [partial(read_photograph, file, None, orientation) for file in description.files]
+
+
+def _without_identical_files(description: Description, notes: list[str]) -> Description:
+    """Drop files that are copies of another, with their distances.
+
+    If all files are copies they stay: :func:`refuse_identical` refuses the stack where depth is wanted of it.
+    """
+    kept, identical = without_identical(description.files)
+    if len(kept) in (1, len(description.files)):
+        return description
+    notes += identical
+    number = len(description.files)
+    focus, std = (
+        listed if listed is None or len(listed[0]) < number else ([listed[0][index] for index in kept], listed[1])
+        for listed in (description.focus, description.std)
+    )
+    return replace(description, files=[description.files[index] for index in kept], focus=focus, std=std)
+
+
+def _read_or_other_format(description: Description, notes: list[str]) -> tuple[Description, _FirstReading]:
+    """Read the slices; if one cannot be read and all of them exist in another format, too, read those."""
     try:
-        return said, _read_all(_makers(said))
+        return description, _FirstReading.of(_readers(description))
     except InputError as error:
-        others = None if said.pages is not None else other_formats(said.files)
+        others = None if description.pages is not None else other_formats(description.files)
         if others is None:
             raise
-        reading = replace(said, files=others)
-        first = _read_all(_makers(reading))
-        suffix = " and ".join(sorted({file.suffix.lower() for file in others}))
-        notes.append(f"the files in {suffix} beside them are read for all slices, because of {one_line(error)}")
-        return reading, first
+        description = replace(description, files=others)
+        first = _FirstReading.of(_readers(description))
+        suffixes = " and ".join(sorted({file.suffix.lower() for file in others}))
+        notes.append(f"the files in {suffixes} beside them are read for all slices, because of {one_line(error)}")
+        return description, first
 
 
-def _turned_alike(said: Description, first: _Reading, notes: list[str]) -> _Reading:
-    """Turn all slices as most of them say: a camera that looks straight down cannot tell which way is up.
+def _in_one_orientation(description: Description, first: _FirstReading, notes: list[str]) -> _FirstReading:
+    """Turn all slices as most of them say, because a camera that looks straight down cannot tell which way is up.
 
-    Where software has turned the pixels of some, their sizes before turning differ, and each is as it says.
+    If their sizes before turning differ, software has turned the pixels of some, and each keeps its own orientation.
     """
-    said_by = [facts.orientation for facts in first.facts]
-    stored = [shape[1::-1] if turn > 4 else shape[:2] for shape, turn in zip(first.shapes, said_by, strict=True)]
-    alike = np.ptp(stored, axis=0).max() <= FEW_PX
-    if len(set(said_by)) == 1 or not alike:
+    orientations = [facts.orientation for facts in first.facts]
+    stored = [shape[1::-1] if turn > 4 else shape[:2] for shape, turn in zip(first.shapes, orientations, strict=True)]
+    if len(set(orientations)) == 1 or np.ptp(stored, axis=0).max() > ROUNDING_PX:
         return first
-    most = Counter(said_by).most_common(1)[0][0]  # the first of those that are equally many
-    others = [index for index, turn in enumerate(said_by) if turn != most]
-    names = ", ".join(f"{readable(said.files[index].name)} ({said_by[index]})" for index in others[:4])
+    usual = Counter(orientations).most_common(1)[0][0]  # the first of those that are equally many
+    others = [index for index, turn in enumerate(orientations) if turn != usual]
+    names = ", ".join(f"{readable(description.files[index].name)} ({orientations[index]})" for index in others[:4])
     names += f" and {len(others) - 4} more" if len(others) > 4 else ""
     notes.append(
-        f"EXIF turns {names} otherwise than the other slices ({most}), as of a camera that looks straight down: all are "
-        f"turned alike, by orientation {most}"
+        f"EXIF turns {names} otherwise than the other slices ({usual}), as of a camera that looks straight down: all are "
+        f"turned alike, by orientation {usual}"
     )
-    again = _makers(said, most)
-    makers: list[Made] = [
-        again[index] if index in others else partial(_known, first, index) for index in range(len(said.files))
-    ]
-    return _read_all(makers)
+    readers = _readers(description, usual)
+    unchanged = [partial(first.reread, index) for index in range(len(readers))]
+    return _FirstReading.of([(readers if index in others else unchanged)[index] for index in range(len(readers))])
 
 
-def _known(first: _Reading, index: int) -> tuple[np.ndarray, PhotoFacts]:
-    return first.images[index], first.facts[index]
-
-
-def _of_one_size(said: Description, first: _Reading, notes: list[str]) -> tuple[LazySlices, tuple[int, int]]:
-    """The slices, cropped about the middle where their sizes differ by a pixel or two, and their common height and width.
+def _in_one_size(
+    description: Description, first: _FirstReading, notes: list[str]
+) -> tuple[LazySlices, tuple[int, int]]:
+    """Return the slices, cropped about the middle if their sizes differ by a pixel or two, and their height and width.
 
     Raises:
         InputError: they differ by more.
@@ -200,51 +191,52 @@ def _of_one_size(said: Description, first: _Reading, notes: list[str]) -> tuple[
     height, width = (min(shape[axis] for shape in first.shapes) for axis in (0, 1))
     if all(shape[:2] == (height, width) for shape in first.shapes):
         return first.images, (height, width)
-    if max(max(shape[0] - height, shape[1] - width) for shape in first.shapes) > FEW_PX:
-        other = next(index for index, one in enumerate(first.shapes) if one[:2] != first.shapes[0][:2])
+    if max(max(shape[0] - height, shape[1] - width) for shape in first.shapes) > ROUNDING_PX:
+        other = next(index for index, shape in enumerate(first.shapes) if shape[:2] != first.shapes[0][:2])
         raise InputError(
-            f"{said.files[other]}: {first.shapes[other][1]} x {first.shapes[other][0]} pixels, but "
-            f"{said.files[0].name} has {first.shapes[0][1]} x {first.shapes[0][0]}; all slices must have one size"
+            f"{description.files[other]}: {first.shapes[other][1]} x {first.shapes[other][0]} pixels, but "
+            f"{description.files[0].name} has {first.shapes[0][1]} x {first.shapes[0][0]}; all slices must have one size"
         )
     sizes = ", ".join(sorted({f"{shape[1]} x {shape[0]}" for shape in first.shapes}))
     notes.append(f"slices have {sizes} pixels: all are cropped about the middle to the common {width} x {height}")
-    return first.images.mapped(partial(_middle, height, width)), (height, width)
+    return first.images.mapped(partial(_crop_middle, height, width)), (height, width)
 
 
-def _middle(height: int, width: int, image: np.ndarray) -> np.ndarray:
+def _crop_middle(height: int, width: int, image: np.ndarray) -> np.ndarray:
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
-def _itself(array: np.ndarray) -> tuple[np.ndarray, PhotoFacts]:
-    return array, PhotoFacts()
-
-
-def _cut(part: tuple[slice, slice], image: np.ndarray) -> np.ndarray:
+def _crop(part: tuple[slice, slice], image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[part])
 
 
-def _of_video(said: Description) -> tuple[Description, list[np.ndarray], str]:
-    """The frames, and what is to be said of their choice."""
-    video, number = said.video, len(said.files)
+def _read_video(description: Description) -> tuple[Description, _FirstReading, str]:
+    """Read frames of a video: those that are named, else frames in equal steps of sharpness; with a note on the choice."""
+    video, number = description.video, len(description.files)
     assert video is not None
-
-    def check_size(width: int, height: int) -> None:
-        if width * height > LARGEST_PIXELS:
-            raise InputError(
-                f"{video}: {width} x {height} pixels ({width * height / 1e6:.0f} megapixels) are more than the "
-                f"{LARGEST_PIXELS / 1e6:.0f} that are read; reduce it: ffmpeg -i {video.name} -vf scale=iw/2:-2 small.mp4"
-            )
-
-    if said.frames is None:
-        sharp = [sharpness(frame) for frame in every_frame(video, check_size)]
+    if description.frames is None:
+        sharp = [sharpness(frame) for frame in every_frame(video, partial(_check_frame_size, video))]
         if len(sharp) < number:
             raise InputError(f"{video}: {number} frames are wanted (frames), and the video has {len(sharp)}")
-        indices: Sequence[int] = informative(sharp, number)
-        words = f"{number} of {len(sharp)} frames were picked by sharpness over time (frames={number})"
+        indices: Sequence[int] = equal_sharpness_steps(sharp, number)
+        choice = f"{number} of {len(sharp)} frames were picked by sharpness over time (frames={number})"
     else:
-        indices, words = said.frames, f"{number} frames were named"
-    found = picked_frames(video, indices, check_size)
+        indices, choice = description.frames, f"{number} frames were named"
+    frames = picked_frames(video, indices, partial(_check_frame_size, video))
     files = [video.with_name(f"{video.stem}_frame_{index:05d}{video.suffix}") for index in indices]
-    note = f"{readable(video.name)}: {words}: {', '.join(str(index) for index in indices)}"
-    return replace(said, files=files), [found[index] for index in indices], note
+    note = f"{readable(video.name)}: {choice}: {', '.join(str(index) for index in indices)}"
+    first = _FirstReading.of([partial(_frame, frames[index]) for index in indices])
+    return replace(description, files=files), first, note
+
+
+def _check_frame_size(video: Path, width: int, height: int) -> None:
+    if width * height > LARGEST_PIXELS:
+        raise InputError(
+            f"{video}: {width} x {height} pixels ({width * height / 1e6:.0f} megapixels) are more than the "
+            f"{LARGEST_PIXELS / 1e6:.0f} that are read; reduce it: ffmpeg -i {video.name} -vf scale=iw/2:-2 small.mp4"
+        )
+
+
+def _frame(image: np.ndarray) -> tuple[np.ndarray, PhotoFacts]:
+    return image, PhotoFacts()

@@ -6,6 +6,7 @@ from PIL import Image
 
 from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer
+from sfdfd.photographs.align import AlignSettings
 from sfdfd.photographs.alignment_files import write_aligned
 from sfdfd.photographs.capture import Capture
 from sfdfd.photographs.read import read_photographs
@@ -32,14 +33,14 @@ def stack(folder, *photographs):
     return read_photographs(folder)
 
 
-def test_photographs_that_software_turned_have_the_pitch_of_the_others(tmp_path):
+def test_photographs_that_software_has_rotated_have_the_right_pitch(tmp_path):
     found = stack(tmp_path, *[((40, 60), {**LENS, WIDTH: 6000, HEIGHT: 4000})] * 3)
     assert found.camera["pixel_pitch_m"] == pytest.approx(0.036 / 60)
     assert found.sources["pixel_pitch_m"].startswith("EXIF, corrected: the image was turned")
     assert sum("900 um" in note and "600 um" in note for note in found.notes) == 1  # once, not for each photograph
 
 
-def test_resized_photographs_of_an_unknown_camera_leave_the_pitch_unknown_and_say_so(tmp_path):
+def test_the_pitch_of_resized_photographs_of_an_unknown_camera_is_unknown(tmp_path):
     found = stack(tmp_path, *[((60, 40), {**LENS, WIDTH: 60, HEIGHT: 40})] * 3)
     assert found.camera == {"focal_length_m": 0.05, "f_number": 1.8, "pixel_pitch_m": None}
     assert "camera.pixel_pitch_m" in found.missing and any("0.36 mm" in note for note in found.notes)
@@ -47,7 +48,7 @@ def test_resized_photographs_of_an_unknown_camera_leave_the_pitch_unknown_and_sa
     assert given.camera["pixel_pitch_m"] == 6e-4 and not given.notes  # EXIF's is nobody's business then
 
 
-def test_resized_photographs_of_a_known_model_have_its_sensor(tmp_path):
+def test_the_pitch_of_resized_photographs_follows_from_a_known_sensor(tmp_path):
     for index in range(3):
         tags = {**LENS, WIDTH: 60, HEIGHT: 40, DISTANCE: 0.5 + index}
         save(tmp_path / f"{index}.jpg", (60, 40), ("Canon", "Canon EOS 6D"), **tags)
@@ -56,7 +57,7 @@ def test_resized_photographs_of_a_known_model_have_its_sensor(tmp_path):
     assert "resized" in found.sources["pixel_pitch_m"] and "Canon EOS 6D" in found.notes[0]
 
 
-def test_the_majority_of_a_folder_is_believed_and_a_tie_is_not(tmp_path):
+def test_the_pitch_of_the_majority_is_used_and_a_tie_is_not(tmp_path):
     """One photograph was resized by a program that says nothing."""
     right, odd = (((60, 40), {FOCAL: 50.0, EQUIVALENT: equivalent}) for equivalent in (50, 100))
     found = stack(tmp_path, right, right, odd)
@@ -71,7 +72,7 @@ def test_the_majority_of_a_folder_is_believed_and_a_tie_is_not(tmp_path):
     assert found.camera["pixel_pitch_m"] == pytest.approx(0.0006) and len(found.notes) == 1
 
 
-def test_cameras_that_wrote_another_size_of_themselves_are_believed(tmp_path):
+def test_the_related_image_size_of_exif_corrects_the_pitch(tmp_path):
     """DCF's RelatedImageWidth, in the interoperability part of EXIF."""
     exif = Image.Exif()
     sub = exif.get_ifd(0x8769)
@@ -84,7 +85,7 @@ def test_cameras_that_wrote_another_size_of_themselves_are_believed(tmp_path):
     assert found.camera["pixel_pitch_m"] == pytest.approx(0.0006) and "RelatedImageWidth" in found.notes[0]
 
 
-def test_a_crop_that_is_not_symmetric_moves_the_principal_point(tmp_path):
+def test_an_asymmetric_crop_moves_the_principal_point(tmp_path):
     stack(tmp_path, *[((60, 40), {})] * 2)
     for crop, expected in (
         ([0, 0, 0, 0], None),
@@ -101,8 +102,8 @@ def test_a_crop_that_is_not_symmetric_moves_the_principal_point(tmp_path):
         read_photographs(tmp_path)
 
 
-def test_aligned_slices_written_for_others_keep_the_principal_point(tmp_path):
+def test_written_aligned_slices_keep_the_principal_point(tmp_path):
     stack(tmp_path, *[((60, 40), LENS)] * 2)
     photographs = read_photographs(tmp_path, {"crop": [10, 0, 0, 4]})
-    capture = Capture.of(photographs, DefocusRenderer(), align_mode=False, calibrate=False)
+    capture = Capture.of(photographs, DefocusRenderer(), align=AlignSettings(mode=False), calibrate=False)
     assert read_photographs(write_aligned(tmp_path / "out", capture)).principal_point_px == (20, 20)

@@ -1,0 +1,107 @@
+"""Collect the camera of a stack from its description, EXIF and file names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sfdfd.errors import InputError
+from sfdfd.io.exif import PhotoFacts
+from sfdfd.io.files import readable
+from sfdfd.io.stack_yaml import CAMERA_KEYS, PLAUSIBLE, Description
+from sfdfd.photographs.file_names import focal_length_in_names
+
+__all__ = ["CameraValues", "collect_camera"]
+
+AGREEMENT = 0.05
+"""Share by which the EXIF of a stack's photographs may differ: lenses breathe, but a stack has one lens."""
+
+
+@dataclass(frozen=True)
+class CameraValues:
+    """Camera values by key (None if unknown), the sources of the known ones in words, and notes for the user."""
+
+    values: Mapping[str, float | None]
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def collect_camera(description: Description, photographs: Sequence[tuple[Path, PhotoFacts]]) -> CameraValues:
+    """Take each value from the description, else from EXIF, else from the file names (focal length only).
+
+    Args:
+        description: of the stack.
+        photographs: the files whose EXIF counts.
+
+    Raises:
+        InputError: the EXIF of the photographs disagree (a phone that switched lenses).
+    """
+    known: dict[str, tuple[float, str]] = dict(description.camera)
+    notes: list[str] = []
+    for key in CAMERA_KEYS:
+        if key in known:
+            continue
+        if key == "pixel_pitch_m":
+            measured, origin, notes = _agreeing_pitches(photographs)
+        else:
+            measured = [(value, file) for file, facts in photographs if (value := getattr(facts, key))]
+            origin = "EXIF"
+        if measured:
+            _refuse_two_lenses(key, measured)
+            _add_if_plausible(known, key, float(np.median([value for value, _ in measured])), origin)
+    if "focal_length_m" not in known and (focal_m := focal_length_in_names(description.files)) is not None:
+        _add_if_plausible(known, "focal_length_m", focal_m, "file names")
+    values = {key: known[key][0] if key in known else None for key in CAMERA_KEYS}
+    return CameraValues(values, {key: origin for key, (_, origin) in known.items()}, tuple(notes))
+
+
+def _add_if_plausible(known: dict[str, tuple[float, str]], key: str, value: float, origin: str) -> None:
+    low, high = PLAUSIBLE[key]
+    if low <= value <= high:
+        known[key] = value, origin
+
+
+def _refuse_two_lenses(key: str, measured: Sequence[tuple[float, Path]]) -> None:
+    (least, first), (most, last) = (pick(measured, key=lambda pair: pair[0]) for pick in (min, max))
+    if most > (1 + AGREEMENT) * least:
+        raise InputError(
+            f"EXIF: {key} is {least:g} in {readable(first.name)} and {most:g} in {readable(last.name)}: these are not "
+            f"photographs of one lens; leave the odd ones out (files), or give camera.{key}=NUMBER"
+        )
+
+
+def _agreeing_pitches(
+    photographs: Sequence[tuple[Path, PhotoFacts]],
+) -> tuple[list[tuple[float, Path]], str, list[str]]:
+    """Return the pixel pitches that EXIF gives and that agree, where they come from, and notes.
+
+    All slices have one size, so slices of one lens have one pitch. The majority of the photographs decides; without a
+    majority no pitch is used.
+    """
+    notes = list(
+        dict.fromkeys(facts.pixel_pitch_note for _, facts in photographs if facts.pixel_pitch_note is not None)
+    )
+    known = [
+        (facts.pixel_pitch_m, file, facts.pixel_pitch_origin) for file, facts in photographs if facts.pixel_pitch_m
+    ]
+    if not known:
+        return [], "EXIF", notes
+    middle = sorted(pitch for pitch, *_ in known)[(len(known) - 1) // 2]
+    near = math.sqrt(1 + AGREEMENT)
+    agreeing = [row for row in known if middle / near <= row[0] <= middle * near]
+    odd = [row for row in known if row not in agreeing]
+    if odd:
+        comparison = (
+            f"EXIF means a pixel pitch of {1e6 * middle:.3g} um in {len(agreeing)} of {len(known)} photographs, "
+            f"{1e6 * odd[0][0]:.3g} um in {readable(odd[0][1].name)}"
+        )
+        if 2 * len(agreeing) <= len(known):
+            remedy = "neither was used (camera.pixel_pitch_m=NUMBER gives it)"
+            return [], "EXIF", [*notes, f"{comparison}: {remedy}"]
+        notes.append(f"{comparison}: the majority's was used")
+    origins = [origin for *_, origin in agreeing]
+    return [(pitch, file) for pitch, file, _ in agreeing], max(set(origins), key=origins.count), notes
