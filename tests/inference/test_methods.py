@@ -13,7 +13,6 @@ from sfdfd.measures.metrics import image_metrics
 from sfdfd.networks import FocusAttentionNet, NetworkOutput, classical_network, constant_network
 from sfdfd.networks.interface import rendered
 from sfdfd.optics import DefocusRenderer
-from sfdfd.photographs.blur_scale import estimate_blur_scale
 from sfdfd.plane_sweep.sweep import fuse_sharpest_slices
 from sfdfd.refinement.confidence import depth_std_m
 from sfdfd.refinement.refiner import Refiner
@@ -110,14 +109,6 @@ def test_what_is_not_covered_counts_neither_in_confidence_nor_in_the_stacks_psnr
     assert figures[0] == pytest.approx(figures[1]) and figures[0] == pytest.approx(figures[2], abs=1.0)
     blind = replace(hidden, covered=None)
     assert image_metrics(prediction, blind).as_dicts()[0]["stack/psnr"] < figures[0] - 10
-
-
-def test_what_is_not_covered_counts_not_in_the_estimate_of_the_camera(stack):
-    hidden, options = half_hidden(stack), {"patches": 2, "patch_px": 48, "steps": 12}
-    arguments = (hidden.focus_distances_m[0], 0.5, 10.0, RENDERER)
-    found = estimate_blur_scale(hidden.images[0], *arguments, covered=hidden.covered[0], **options)
-    other = torch.where(hidden.covered[0][:, None] > 0, hidden.images[0], 0.5)
-    assert estimate_blur_scale(other, *arguments, covered=hidden.covered[0], **options) == found
 
 
 def test_coverage_is_heeded_at_full_size(stack):

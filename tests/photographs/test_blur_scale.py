@@ -2,28 +2,42 @@
 
 import numpy as np
 import pytest
+import torch
 
 from sfdfd.optics import DefocusRenderer
 from sfdfd.photographs.blur_scale import camera_for, estimate_blur_scale, scale_std
-from sfdfd.scenes.synthesis import StackSynthesis
-from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
+from sfdfd.scenes.example_stack import example_stack
 
-RENDERER = DefocusRenderer(sigma_scale=0.5, method="fast")
-
-
-@pytest.fixture(scope="module")
-def scene():
-    synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5, method="exact"), CAMERA, FOCUS_M, 0.5, 10.0)
-    return procedural_stacks(4, synthesis, seed=0, height=96, width=112)[1]
+PHOTOGRAPHS = {"psf": "disc", "weighting": "occlusion", "linear_light": True}
 
 
-@pytest.mark.slow
-def test_the_blur_scale_is_estimated_within_five_percent(scene):
-    found = estimate_blur_scale(
-        scene.images[0], scene.focus_distances_m[0], 0.5, 10.0, RENDERER, focal_length_m=0.05, patches=2, patch_px=48
-    )
-    assert found.value_px_m == pytest.approx(CAMERA.blur_scale_px_m, rel=0.05)
-    assert len(found.patches_px_m) == 2
+@pytest.mark.parametrize(("renderer", "unit_m"), [(PHOTOGRAPHS, 1.0), ({"sigma_scale": 0.5}, 1.0), (PHOTOGRAPHS, 0.37)])
+def test_the_blur_scale_is_estimated_within_eight_percent(renderer, unit_m):
+    """In metres and in another unit of length, as relative stacks have it."""
+    stack = example_stack(0, 144, 192, **renderer)
+    focus = stack.focus_distances_m[0] / unit_m
+    found = estimate_blur_scale(stack.images[0], focus, 0.5 / unit_m, 10.0 / unit_m, DefocusRenderer(**renderer))
+    expected = stack.camera[0].blur_scale_px_m / unit_m
+    assert found.value_px_m == pytest.approx(expected, rel=0.08)
+    assert 0.01 < found.relative_std < 0.1 and len(found.tiles_px_m) > 4
+
+
+def test_a_coarse_estimate_has_no_standard_error():
+    stack = example_stack(0, 96, 128, **PHOTOGRAPHS)
+    arguments = stack.images[0], stack.focus_distances_m[0], 0.5, 10.0, DefocusRenderer(**PHOTOGRAPHS)
+    found = estimate_blur_scale(*arguments, fine=False)
+    assert found.relative_std == np.inf and found.tiles_px_m == ()
+    assert found.value_px_m == pytest.approx(stack.camera[0].blur_scale_px_m, rel=0.35)
+
+
+def test_uncovered_pixels_do_not_count():
+    stack = example_stack(0, 96, 128, **PHOTOGRAPHS)
+    covered = torch.ones_like(stack.images[0, :, 0])
+    covered[:, :, :30] = 0
+    other = torch.where(covered[:, None] > 0, stack.images[0], 0.3)
+    arguments = stack.focus_distances_m[0], 0.5, 10.0, DefocusRenderer(**PHOTOGRAPHS)
+    found, again = (estimate_blur_scale(images, *arguments, covered=covered) for images in (stack.images[0], other))
+    assert again.value_px_m == pytest.approx(found.value_px_m, rel=0.02)
 
 
 @pytest.mark.parametrize("known", [{}, {"focal_length_m": 0.05}, {"focal_length_m": 0.05, "f_number": 8.0},

@@ -2,28 +2,38 @@
 
 With known focus distances F the blur radius is ``k |1/F - 1/d| / (1 - f/F)``, k = f^2 / (2 N p) in pixel metres. So k is all
 that is needed of an unknown camera. Depth determines the ratio of blur between slices, and k its absolute size; three
-slices separate the two (two slices know only a product). Patches are solved separately, each with its own k: their median
-is the estimate, and their spread gives its standard error.
+slices separate the two (two slices know only a product). The estimate is the k whose plane sweep explains the slices best.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sfdfd.networks.classical import focus_measure
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
-from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, mean_sweep_residual, minimum
-from sfdfd.refinement.refiner import Refiner
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, minimum
 from sfdfd.stack import FocalStack
 
 __all__ = ["BlurScale", "camera_for", "estimate_blur_scale", "scale_std"]
+
+COARSE_AREA_PX, FINE_AREA_PX = 96**2, 256**2
+"""Pixels at which the coarse and the fine profile are computed."""
+COARSE_CANDIDATES, FINE_CANDIDATES, FINE_RATIO = 8, 5, 1.15
+RESIDUAL_SCALE = 0.02
+"""Residual (of a range of 1) beyond which a pixel counts less and less."""
+SHARPNESS_BIAS = 0.965
+"""Estimate over true k. The sharpest slice at a pixel is still a little blurred, so a smaller k explains the stack best.
+Measured on four procedural stacks and eight path-traced ones (.92 to .99)."""
+SYSTEMATIC_STD = 0.03
+"""Relative standard deviation of k that the tiles of one image do not show."""
+TILES = (3, 4)
 
 
 @dataclass(frozen=True)
@@ -32,13 +42,13 @@ class BlurScale:
 
     Attributes:
         value_px_m: the estimate in pixel metres.
-        relative_std: its standard error over its value, from the spread of the patches.
-        patches_px_m: the estimate of each patch.
+        relative_std: its standard error over its value, from how much the tiles disagree.
+        tiles_px_m: the estimates of the tiles that have one.
     """
 
     value_px_m: float
     relative_std: float
-    patches_px_m: tuple[float, ...]
+    tiles_px_m: tuple[float, ...]
 
 
 def camera_for(
@@ -85,75 +95,79 @@ def estimate_blur_scale(
     *,
     focal_length_m: float | None = None,
     covered: Float[Tensor, "s h w"] | None = None,
-    patches: int = 8,
-    patch_px: int = 96,
-    steps: int = 160,
+    fine: bool = True,
 ) -> BlurScale:
-    """Estimate k together with depth and AIF on the patches with the most texture.
+    """Estimate k by its profile: for each candidate a plane sweep answers, and the stack rendered from its answer is compared.
+
+    A coarse profile spans all blurs that the image can show; a fine one lies around its minimum. Each tile of the image has a
+    minimum of its own, and their disagreement is the standard error.
 
     Args:
         images: (S,3,H,W) aligned slices.
         focus_distances_m: (S,) in metres.
         near_m, far_m: depth range in metres.
         renderer: the model's optics.
-        focal_length_m: if known, the thin lens' factor 1 / (1 - f/F) is exact; else it is taken as 1.
-        covered: (S,H,W) in [0, 1], the weight of each pixel; one by default.
-        patches, patch_px: how many patches are solved, and their side (at most half the image's, from 64 pixels up, so
-            that there are enough to estimate a spread).
-        steps: gradient steps of the joint solution.
+        focal_length_m: where it is known, the thin lens' factor 1 / (1 - f/F) is exact; else it is taken as 1.
+        covered: (S,H,W) in [0, 1], where each slice counts; everywhere by default.
+        fine: whether the fine profile is computed; without, there is no standard error.
     """
     nearest_m = float(focus_distances_m.min())
     height, width = images.shape[-2:]
-    side_y, side_x = (min(patch_px, max(size // 2, 32), size) for size in (height, width))
-    corners = _textured_corners(images, covered, side_y, side_x, patches)
+    camera = camera_for(1.0, nearest_m, focal_length_m)
+    full = FocalStack.single(images, focus_distances_m, camera, near_m, far_m, covered=covered)
+    draft = renderer.draft()
 
-    def stack_of(k: float) -> FocalStack:
-        camera = camera_for(k, nearest_m, focal_length_m)
-        whole = FocalStack.single(images, focus_distances_m, camera, near_m, far_m, covered=covered)
-        return FocalStack.collate([whole.cropped(y, y + side_y, x, x + side_x) for y, x in corners])
+    def profile(area_px: int, candidates_px_m: Tensor) -> Float[Tensor, "n 3 4"]:
+        """Return the cost of each candidate, in k of the full images, by tiles."""
+        factor = min(1.0, math.sqrt(area_px / (height * width)))
+        stack = full.resized(max(1, round(height * factor)), max(1, round(width * factor)))
+        scale = math.sqrt(math.prod(stack.images.shape[-2:]) / (height * width))
+        return torch.stack([_tile_costs(stack, draft, float(k) * scale, focal_length_m) for k in candidates_px_m])
 
     inverse = [1 / near_m, 1 / far_m, *(1 / focus_distances_m).tolist()]
-    start = _rough_blur_scale(stack_of, renderer, max(inverse) - min(inverse), 0.3 * min(side_y, side_x))
-    depth_m, aif, *_ = depth_from_plane_sweep(stack_of(start), renderer)
-    solver = Refiner(seconds=0, steps=steps, coarse_share=0.0)
-    result = solver(stack_of(start), renderer, depth_m, aif, fit_blur=True)
-    values = (start * result.blur_factor).tolist()
-    logs = torch.tensor(values, dtype=torch.float64).log()
-    median = logs.median()
-    std = 1.4826 * float((logs - median).abs().median())  # as robust as the median itself
+    limits_px = (1.0, 0.3 * min(height, width))  # largest blur radius over the depth range
+    limits = [math.log(px / (max(inverse) - min(inverse))) for px in limits_px]
+    logs = torch.linspace(limits[0], limits[1], COARSE_CANDIDATES)
+    centre = _minimum(logs, profile(COARSE_AREA_PX, logs.exp()).mean((1, 2)))
+    if not fine:
+        return BlurScale(math.exp(centre) / SHARPNESS_BIAS, math.inf, ())
+    for _ in range(3):
+        logs = centre + (torch.arange(FINE_CANDIDATES) - FINE_CANDIDATES // 2) * math.log(FINE_RATIO)
+        costs = profile(FINE_AREA_PX, logs.exp())
+        whole = costs.mean((1, 2))
+        at_end = int(whole.argmin()) in (0, FINE_CANDIDATES - 1)
+        if not at_end:
+            break
+        centre = float(logs[whole.argmin()])
+    tiles = [_minimum(logs, tile) for tile in costs.flatten(1).T if 0 < int(tile.argmin()) < FINE_CANDIDATES - 1]
+    std = math.inf
+    if len(tiles) > 2 and not at_end:
+        values = torch.tensor(tiles, dtype=torch.float64)
+        deviation = 1.4826 * float((values - values.median()).abs().median())
+        std = math.hypot(1.2533 * deviation / math.sqrt(len(tiles)), SYSTEMATIC_STD)
     return BlurScale(
-        value_px_m=float(median.exp()),
-        relative_std=1.2533 * std / math.sqrt(len(values)) if len(values) > 2 else math.inf,
-        patches_px_m=tuple(values),
+        value_px_m=math.exp(_minimum(logs, whole)) / SHARPNESS_BIAS,
+        relative_std=std,
+        tiles_px_m=tuple(math.exp(value) / SHARPNESS_BIAS for value in tiles),
     )
 
 
-def _rough_blur_scale(
-    stack_of: Callable[[float], FocalStack], renderer: Renderer, range_dpt: float, largest_px: float
-) -> float:
-    """Return the k of the least plane sweep residual, among those whose largest blur radius is 1 px to ``largest_px``."""
-    radii_px = torch.logspace(math.log10(1.0), math.log10(largest_px), 12)
-    candidates = [float(px) / range_dpt for px in radii_px]
-    costs = torch.tensor([mean_sweep_residual(stack_of(k), renderer) for k in candidates])
-    return candidates[0] * (candidates[1] / candidates[0]) ** float(minimum(costs[:, None, None]))
+@torch.no_grad()
+def _tile_costs(
+    stack: FocalStack, renderer: Renderer, k_px_m: float, focal_length_m: float | None
+) -> Float[Tensor, "3 4"]:
+    """Return the mean robust residual of each tile, where the camera has this k."""
+    camera = camera_for(k_px_m, float(stack.focus_distances_m.min()), focal_length_m)
+    stack = replace(stack, camera=(camera,))
+    depth_m, aif, *_ = depth_from_plane_sweep(stack, renderer)
+    residual = renderer(aif, depth_m, stack.focus_distances_m, stack.camera) - stack.images
+    residual = torch.where(stack.saturated(), residual.clamp_max(0), residual).abs()
+    weights = stack.coverage()
+    costs = (weights * torch.log1p(residual / RESIDUAL_SCALE).mean(2)).sum(1) / weights.sum(1).clamp_min(1e-6)
+    return F.adaptive_avg_pool2d(costs[:, None], TILES)[0, 0]
 
 
-def _textured_corners(
-    images: Float[Tensor, "s 3 h w"], covered: Float[Tensor, "s h w"] | None, side_y: int, side_x: int, number: int
-) -> list[tuple[int, int]]:
-    """Return the corners of the patches whose sharpness changes most over the slices, without overlap.
-
-    Patches that every slice covers come first.
-    """
-    sharpness = focus_measure(images[None], 9)[0]
-    signal = (sharpness.amax(0) - sharpness.amin(0))[None, None]
-    height, width = images.shape[-2:]
-    rows = torch.linspace(0, height - side_y, max(1, height // side_y)).round().int().tolist()
-    columns = torch.linspace(0, width - side_x, max(1, width // side_x)).round().int().tolist()
-
-    def rank(corner: tuple[int, int]) -> tuple[bool, float]:
-        part = (..., slice(corner[0], corner[0] + side_y), slice(corner[1], corner[1] + side_x))
-        is_uncovered = covered is not None and bool((covered[part] < 0.999).any())
-        return is_uncovered, -float(signal[part].median())
-
-    return sorted(((y, x) for y in rows for x in columns), key=rank)[:number]
+def _minimum(logs: Float[Tensor, "n"], costs: Float[Tensor, "n"]) -> float:
+    """Return where a parabola through the smallest cost and its neighbours has its minimum."""
+    index = minimum(costs[:, None, None])
+    return float(logs[0] + index[0, 0] * (logs[1] - logs[0]))

@@ -19,8 +19,8 @@ from sfdfd.photographs.resizing import resize_array, resize_coverage
 
 __all__ = ["Calibration", "calibrate_camera", "contradiction"]
 
-ROUGH_LOG_STD = 0.25
-"""Error of a rough estimate of k beyond the spread of its patches (docs/refinement.md), as a logarithm."""
+CONTRADICTION = 0.25
+"""Difference of logarithms of k, beyond their errors, from which a camera contradicts its stack."""
 CAMERA_WORDS = {"focal_length_m": "focal length", "f_number": "f-number", "pixel_pitch_m": "pixel pitch"}
 
 
@@ -46,7 +46,7 @@ def calibrate_camera(
     Args:
         photographs, registered: of one stack.
         renderer, working_px: optics and longer side in pixels at which k is estimated.
-        precise: False takes the k of a plane sweep without optimizing it, and checks nothing.
+        precise: False takes the k of a coarse profile, and checks nothing.
 
     Raises:
         InputError: the blur of the known camera is larger than the image.
@@ -54,17 +54,17 @@ def calibrate_camera(
     camera = photographs.known_camera()
     estimator = _BlurScaleEstimator(photographs, registered, renderer, working_px)
     if photographs.focus_distances_m is None:
-        blur_scale = estimator.estimate(None, steps=160 if precise else 0)
+        blur_scale = estimator.estimate(None, precise)
         camera = camera_for(blur_scale.value_px_m, min(photographs.nominal_focus_distances_m))
         return Calibration(camera, "relative", blur_scale, _note_on_two_slices(photographs))
     if camera is None:
-        blur_scale = estimator.estimate(photographs.camera["focal_length_m"], steps=160 if precise else 0)
+        blur_scale = estimator.estimate(photographs.camera["focal_length_m"], precise)
         camera = camera_for(blur_scale.value_px_m, min(photographs.focus_distances_m), **photographs.camera)
         return Calibration(camera, "estimated", blur_scale, _note_on_two_slices(photographs))
     _refuse_impossible_blur(camera, photographs)
     if not (precise and len(photographs.focus_distances_m) > 2 and _has_exif_camera(photographs)):
         return Calibration(camera, "known", None, [])
-    blur_scale = estimator.estimate(camera.focal_length_m, steps=24, patches=4)
+    blur_scale = estimator.estimate(camera.focal_length_m, precise)
     notes = contradiction(camera.blur_scale_px_m, blur_scale, photographs.sources)
     return Calibration(camera, "known", blur_scale, notes)
 
@@ -78,7 +78,7 @@ class _BlurScaleEstimator:
     renderer: Renderer
     working_px: int
 
-    def estimate(self, focal_length_m: float | None, steps: int, patches: int = 8) -> BlurScale:
+    def estimate(self, focal_length_m: float | None, precise: bool) -> BlurScale:
         height, width = self.registered.covered.shape
         size = working_size(height, width, self.working_px)
         focus_m = self.photographs.nominal_focus_distances_m
@@ -89,14 +89,13 @@ class _BlurScaleEstimator:
             self.renderer,
             focal_length_m=focal_length_m,
             covered=resize_coverage(self.registered.covered, size),
-            steps=steps,
-            patches=patches,
+            fine=precise,
         )
         factor = math.sqrt(size[0] * size[1] / (height * width))
         std = math.inf
-        if len(focus_m) > 2 and steps:
+        if len(focus_m) > 2 and precise:
             std = math.hypot(estimate.relative_std, scale_std(focus_m, self.photographs.focus_std_dpt))
-        return BlurScale(estimate.value_px_m / factor, std, tuple(k / factor for k in estimate.patches_px_m))
+        return BlurScale(estimate.value_px_m / factor, std, tuple(k / factor for k in estimate.tiles_px_m))
 
 
 def _note_on_two_slices(photographs: Photographs) -> list[str]:
@@ -129,7 +128,7 @@ def contradiction(known_px_m: float, estimate: BlurScale, sources: Mapping[str, 
         estimate: k of the stack.
         sources: where the values of the camera come from, in words.
     """
-    if not abs(math.log(estimate.value_px_m / known_px_m)) > 2 * estimate.relative_std + ROUGH_LOG_STD:
+    if not abs(math.log(estimate.value_px_m / known_px_m)) > 2 * estimate.relative_std + CONTRADICTION:
         return []
     by_source: dict[str, list[str]] = {}
     for key, words in CAMERA_WORDS.items():

@@ -78,7 +78,7 @@ class Capture:
         if self.camera_source == "estimated":
             assert self.blur_scale is not None
             percent = 100 * self.blur_scale.relative_std
-            trust = f"+- {percent:.2g} % (spread between image patches)" if math.isfinite(percent) else "undetermined"
+            trust = f"+- {percent:.2g} % (disagreement of image tiles)" if math.isfinite(percent) else "undetermined"
             return (
                 "Depth is in metres on the scale of the given focus distances; the camera is not known, so its blur scale "
                 f"was estimated from the stack: k = f^2/(2 N p) = {self.blur_scale.value_px_m:.4g} px m {trust}."
@@ -146,7 +146,7 @@ class Capture:
             "camera_source": self.camera_source,
             "blur_scale_px_m": None if self.relative else self.camera.blur_scale_px_m,
             "blur_scale_relative_std": None if self.blur_scale is None else self.blur_scale.relative_std,
-            "blur_scale_patches_px_m": None if self.blur_scale is None else list(self.blur_scale.patches_px_m),
+            "blur_scale_tiles_px_m": None if self.blur_scale is None else list(self.blur_scale.tiles_px_m),
             "focus_distances_m": None if self.relative else list(self.focus_distances_m),
             "focus_distances_std_dpt": None if self.relative else self.photographs.focus_std_dpt,
             "depth_range_m": None if self.relative else [self.near_m, self.far_m],
