@@ -1,7 +1,6 @@
 """Data modules: splits, masks, memory, loaders."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import imageio.v3 as iio
 import numpy as np
@@ -38,7 +37,7 @@ def test_synthesis_on_the_device_gives_what_the_loader_gives():
     modules = {where: ProceduralDataModule(synthesise_on=where, **common) for where in ("loader", "device")}
     batches = {}
     for where, module in modules.items():
-        module.trainer = SimpleNamespace(training=True)
+        module.trainer = Ranks(1)
         torch.manual_seed(1)
         batches[where] = next(iter(module.train_dataloader()))
     raw = batches["device"]
@@ -47,7 +46,7 @@ def test_synthesis_on_the_device_gives_what_the_loader_gives():
     torch.testing.assert_close(made.images, batches["loader"].images, atol=1e-6, rtol=0)
     assert torch.equal(made.depth_m, batches["loader"].depth_m) and torch.equal(made.valid, batches["loader"].valid)
     noisy = ProceduralDataModule(synthesise_on="device", sensor=SensorModel(read_std=0.02), **common)
-    noisy.trainer = SimpleNamespace(training=True)
+    noisy.trainer = Ranks(1)
     first, again = (noisy.on_after_batch_transfer(raw, 0).images for _ in range(2))
     other = noisy.on_after_batch_transfer(replace(raw, random_key=tuple(one + 1 for one in raw.random_key)), 0).images
     assert torch.equal(first, again) and float((first - other).abs().mean()) > 0.01  # new noise for each random_key

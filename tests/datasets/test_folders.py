@@ -6,26 +6,34 @@ from pathlib import Path
 
 import pytest
 
-from sfdfd.datasets.folders import MANIFEST, aside, check_vacant, continued, finish, half_made, read_manifest
+from sfdfd.datasets.folders import (
+    MANIFEST,
+    atomic_folder,
+    check_vacant,
+    finish_move,
+    read_manifest,
+    resumable_folder,
+    unfinished_options,
+)
 from sfdfd.errors import InputError
 from tests.datasets.sources.helpers import file_contents
 
 
 def test_a_folder_is_whole_or_not_there(tmp_path):
     root = tmp_path / "set"
-    with pytest.raises(RuntimeError), aside(root, {}) as part:
+    with pytest.raises(RuntimeError), atomic_folder(root, {}) as part:
         (part / "half").write_text("x")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
     (tmp_path / ".set.part").mkdir()  # what a killed run leaves
     (tmp_path / ".set.part" / "old").write_text("x")
-    with aside(root, {"data": "x"}) as part:
+    with atomic_folder(root, {"data": "x"}) as part:
         (part / "new").write_text("x")
     assert sorted(path.name for path in root.iterdir()) == [MANIFEST, "new"] and read_manifest(root) == {"data": "x"}
 
 
 def filled(root, record):
-    with aside(root, record) as part:
+    with atomic_folder(root, record) as part:
         (part / "rgb").mkdir()
         (part / "rgb" / "x").write_text("x")
         (part / "z").write_text("z")
@@ -80,14 +88,17 @@ def test_a_disk_that_is_full_at_the_very_end_loses_nothing(tmp_path, monkeypatch
         root.mkdir()
     with monkeypatch.context() as patch:
         fail_to(patch, "write_text", lambda path, *_: MANIFEST in path.name, errno.ENOSPC)
-        with pytest.raises(InputError, match="run the command again"), continued(root, {"data": "x"}, plan) as part:
+        with (
+            pytest.raises(InputError, match="run the command again"),
+            resumable_folder(root, {"data": "x"}, plan) as part,
+        ):
             (part / "scene").write_text("traced for days")
-    assert half_made(root) == plan
+    assert unfinished_options(root) == plan
     with monkeypatch.context() as patch:
         fail_to(patch, "unlink", lambda path, *_: path.name == "plan.json", errno.EIO)
-        with pytest.raises(InputError, match="could not be moved"), continued(root, {"data": "x"}, plan) as part:
+        with pytest.raises(InputError, match="could not be moved"), resumable_folder(root, {"data": "x"}, plan) as part:
             assert (part / "scene").read_text() == "traced for days"
-    finish(root)
+    finish_move(root)
     assert sorted(path.name for path in root.iterdir()) == [MANIFEST, "scene"] and read_manifest(root) == {"data": "x"}
 
 
@@ -106,17 +117,17 @@ def test_a_whole_data_set_that_cannot_be_moved_is_kept_and_finished_by_the_next_
             filled(root, {"data": "x"})
         assert (part / "z").read_text() == "z" and read_manifest(root) is None
         with pytest.raises(InputError, match=r"holds the whole data set"):
-            finish(root)
+            finish_move(root)
     with pytest.raises(InputError, match=rf"{part} holds a whole data set"):
         filled(root, {"data": "again"})
-    finish(root)
+    finish_move(root)
     assert read_manifest(root) == {"data": "x"}
     assert sorted(file_contents(root)) == [MANIFEST, "rgb/x", "z"] and [p.name for p in tmp_path.iterdir()] == ["root"]
 
 
 def test_what_a_killed_run_left_in_a_folder_is_no_obstacle(tmp_path):
     (tmp_path / "root" / ".part" / "rgb").mkdir(parents=True)
-    finish(tmp_path / "root")
+    finish_move(tmp_path / "root")
     check_vacant(tmp_path / "root")
     filled(tmp_path / "root", {})
     assert sorted(p.name for p in (tmp_path / "root").iterdir()) == [MANIFEST, "rgb", "z"]
@@ -136,7 +147,7 @@ def test_a_place_that_cannot_be_written_to_is_said_before_anything_is_done(tmp_p
         ("empty", r"data\.root.*Read-only"),
         ("loop", r"data\.root"),
     ):
-        with pytest.raises(InputError, match=message), aside(tmp_path / root, {}):
+        with pytest.raises(InputError, match=message), atomic_folder(tmp_path / root, {}):
             raise AssertionError("begun")
     assert (tmp_path / "full" / "x").exists() and (tmp_path / "empty").is_dir()
 

@@ -19,7 +19,7 @@ def test_a_module_in_the_folder_of_sources_is_a_data_set(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path)])
     try:
-        assert list(sources.collected()) == [*FIRST, *sorted({*SOURCES, "another"} - {*FIRST})]
+        assert list(sources.discover_sources()) == [*FIRST, *sorted({*SOURCES, "another"} - {*FIRST})]
     finally:
         sys.modules.pop("sfdfd.datasets.sources.another", None)
         vars(sources).pop("another", None)

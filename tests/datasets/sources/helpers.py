@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sfdfd.datasets.folders import aside
+from sfdfd.datasets.folders import atomic_folder
 from sfdfd.datasets.sources import SOURCES
 
 RNG = np.random.default_rng(0)
@@ -23,7 +23,7 @@ def no_progress(done, total):
 
 def converted(name, paths, root):
     record = {"data": name}
-    with aside(root, record) as part:
+    with atomic_folder(root, record) as part:
         record["samples"] = SOURCES[name].convert(paths, part, no_progress)
     return root
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import special
 
-from sfdfd.datasets.raytraced_making import Making
+from sfdfd.datasets.raytraced_generator import RaytracedGenerator
 from sfdfd.datasets.stack_folders import read_stack
 from sfdfd.errors import InputError
 from sfdfd.io.images import to_float
@@ -190,6 +190,7 @@ def test_the_convention_is_that_of_another_generator(real_data, tmp_path):
     theirs = blur_factor(real_data / "raytraced" / "dslr_004", "truth_depth_m.npy", "truth_aif.png", [1, 4])
     setup = CameraSetup.of("dslr", 160)
     lengths = {"train": 0, "val": 0, "test": 1}
-    Making((setup,), 120, 160, lengths, 0, ["tabletop"], 64, "scalar_rgb").write(tmp_path / "x", {}, lambda *_: None)
+    generator = RaytracedGenerator((setup,), 120, 160, lengths, 0, ["tabletop"], 64, "scalar_rgb")
+    generator.write(tmp_path / "x", {}, lambda *_: None)
     ours = blur_factor(tmp_path / "x" / "dslr_test_0000", "truth/depth_m.npy", "truth/aif.png", [1, 4])
     assert theirs == pytest.approx(1, abs=0.04) and ours == pytest.approx(theirs, abs=0.04)

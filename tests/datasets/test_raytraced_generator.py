@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sfdfd.datasets import raytraced_making as making
+from sfdfd.datasets import raytraced_generator
 from sfdfd.datasets.raytraced import RaytracedDataModule
 from sfdfd.datasets.stack_folders import read_stack
 from sfdfd.errors import InputError
@@ -18,7 +18,7 @@ def module(root, **options):
 
 
 def make(root, **options):
-    return module(root, **options).maker.write(root, {"data": "raytraced"}, lambda done, total: None)
+    return module(root, **options).stack_generator().write(root, {"data": "raytraced"}, lambda done, total: None)
 
 
 def contents(folder):
@@ -46,8 +46,8 @@ def test_what_was_interrupted_goes_on_and_other_options_are_refused(mitsuba, tmp
             raise KeyboardInterrupt
         return trace_stack(*arguments, **options)
 
-    trace_stack = making.trace_stack
-    monkeypatch.setattr(making, "trace_stack", counting)
+    trace_stack = raytraced_generator.trace_stack
+    monkeypatch.setattr(raytraced_generator, "trace_stack", counting)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "set")
     assert not (tmp_path / "set").exists()
@@ -114,7 +114,7 @@ def test_what_is_not_given_is_completed():
 )
 def test_what_cannot_be_made_is_refused(options, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        _ = module(tmp_path, **options).maker
+        _ = module(tmp_path, **options).stack_generator()
 
 
 def test_prepare_and_evaluate_from_the_command_line(mitsuba, tmp_path):
