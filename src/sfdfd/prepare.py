@@ -44,12 +44,12 @@ def prepare(config: DictConfig) -> None:
             return lambda done, total: progress.update(task, completed=done, total=total)
 
         record = {"data": name, "run": run_record()}
-        if source is not None:
-            location = None if config.source is None else str(config.source)
-            manifest = convert_source(source, root, location, record, report_of)
-        else:
+        if generator is not None:
             with spreading(config.cluster) as spread:
                 manifest = generate_stacks(generator, root, record, report_of("tracing"), spread)
+        else:
+            location = None if config.source is None else str(config.source)
+            manifest = convert_source(source, root, location, record, report_of)
     print(f"{manifest['samples']} samples of {manifest['title']} in {root}\nlicence: {manifest['licence']}")
     if source is not None:
         print(f"cite: {source.citation}")

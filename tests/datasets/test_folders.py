@@ -19,7 +19,7 @@ from sfdfd.errors import InputError
 from tests.datasets.sources.helpers import file_contents
 
 
-def test_a_folder_is_whole_or_not_there(tmp_path):
+def test_a_folder_is_complete_or_absent(tmp_path):
     root = tmp_path / "set"
     with pytest.raises(RuntimeError), atomic_folder(root, {}) as part:
         (part / "half").write_text("x")
@@ -41,7 +41,7 @@ def filled(root, record):
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["folder", "dangling"])
-def test_a_link_to_a_folder_is_worked_at_its_target(tmp_path, there):
+def test_links_are_followed_to_the_target_folder(tmp_path, there):
     target, root = tmp_path / "disk" / "target", tmp_path / "root"
     if there:
         target.mkdir(parents=True)
@@ -66,7 +66,7 @@ def fail_to(monkeypatch, name, wanted, code):
 
 
 @pytest.mark.parametrize("code", [errno.EXDEV, errno.EBUSY])
-def test_a_mount_point_is_filled_and_its_manifest_comes_last(tmp_path, monkeypatch, code):
+def test_a_mount_point_is_filled_manifest_last(tmp_path, monkeypatch, code):
     root = tmp_path / "root"
     (root / "lost+found").mkdir(parents=True)
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == root)
@@ -81,7 +81,7 @@ def test_a_mount_point_is_filled_and_its_manifest_comes_last(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["in it", "beside it"])
-def test_a_disk_that_is_full_at_the_very_end_loses_nothing(tmp_path, monkeypatch, there):
+def test_a_full_disk_at_the_end_loses_nothing(tmp_path, monkeypatch, there):
     """Of what takes long to make, the next call makes nothing again; a call that is killed after the manifest neither."""
     root, plan = tmp_path / "root", {"samples": 4}
     if there:
@@ -104,9 +104,7 @@ def test_a_disk_that_is_full_at_the_very_end_loses_nothing(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("code", [errno.EXDEV, errno.EBUSY, errno.ENOSPC])
 @pytest.mark.parametrize("there", [True, False], ids=["in it", "beside it"])
-def test_a_whole_data_set_that_cannot_be_moved_is_kept_and_finished_by_the_next_call(
-    tmp_path, monkeypatch, there, code
-):
+def test_a_failed_move_is_finished_by_the_next_call(tmp_path, monkeypatch, there, code):
     root = tmp_path / "root"
     if there:
         root.mkdir()
@@ -125,7 +123,7 @@ def test_a_whole_data_set_that_cannot_be_moved_is_kept_and_finished_by_the_next_
     assert sorted(file_contents(root)) == [MANIFEST, "rgb/x", "z"] and [p.name for p in tmp_path.iterdir()] == ["root"]
 
 
-def test_what_a_killed_run_left_in_a_folder_is_no_obstacle(tmp_path):
+def test_leftovers_of_a_killed_run_are_ignored(tmp_path):
     (tmp_path / "root" / ".part" / "rgb").mkdir(parents=True)
     finish_move(tmp_path / "root")
     check_vacant(tmp_path / "root")
@@ -133,7 +131,7 @@ def test_what_a_killed_run_left_in_a_folder_is_no_obstacle(tmp_path):
     assert sorted(p.name for p in (tmp_path / "root").iterdir()) == [MANIFEST, "rgb", "z"]
 
 
-def test_a_place_that_cannot_be_written_to_is_said_before_anything_is_done(tmp_path, monkeypatch):
+def test_an_unwritable_root_is_refused_before_any_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("x")
@@ -152,7 +150,7 @@ def test_a_place_that_cannot_be_written_to_is_said_before_anything_is_done(tmp_p
     assert (tmp_path / "full" / "x").exists() and (tmp_path / "empty").is_dir()
 
 
-def test_a_manifest_that_is_none_is_said(tmp_path):
+def test_a_broken_manifest_is_reported(tmp_path):
     for content in (b"{", b"\xff\xfe", b"[1]"):
         (tmp_path / MANIFEST).write_bytes(content)
         with pytest.raises(InputError, match=r"manifest\.json.*prepare it again"):

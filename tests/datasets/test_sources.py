@@ -11,7 +11,7 @@ from sfdfd.errors import InputError
 from tests.datasets.sources.helpers import converted
 
 
-def test_a_module_in_the_folder_of_sources_is_a_data_set(tmp_path, monkeypatch):
+def test_a_module_in_the_sources_package_adds_a_data_set(tmp_path, monkeypatch):
     assert list(SOURCES)[: len(FIRST)] == list(FIRST)
     (tmp_path / "another.py").write_text(
         "from dataclasses import replace\nfrom sfdfd.datasets.sources.nyu import NYU\n"
@@ -38,7 +38,7 @@ def test_foreign_sources_are_refused_and_leave_nothing(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
-def test_every_source_says_what_people_need(name):
+def test_every_source_is_described(name):
     source = SOURCES[name]
     for key in ("title", "citation", "licence", "home", "size", "uncertain"):
         assert getattr(source, key), key

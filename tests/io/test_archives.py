@@ -43,7 +43,7 @@ def packed(folder, kind):
 
 
 @pytest.mark.parametrize("kind", ["zip", "bzip2.zip", "lzma.zip", "tar.gz", "tar.bz2", "tar.xz"])
-def test_a_flipped_bit_or_a_cut_never_unpacks_as_if_it_were_whole(tmp_path, kind):
+def test_damaged_archives_never_unpack_wrong_content(tmp_path, kind):
     archive = packed(tmp_path, kind)
     whole = archive.read_bytes()
     extract(archive, tmp_path / "whole")
@@ -65,7 +65,7 @@ def test_a_flipped_bit_or_a_cut_never_unpacks_as_if_it_were_whole(tmp_path, kind
     assert refused > 1.6 * len(range(0, len(whole), 7)) and len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_broken_header_does_not_end_a_tar_file_silently(tmp_path):
+def test_a_broken_tar_header_is_an_error(tmp_path):
     archive = tarred(tmp_path / "a.tar", FILES.items())
     whole = archive.read_bytes()
     second = whole.index(b"c.bin")
@@ -76,7 +76,7 @@ def test_a_broken_header_does_not_end_a_tar_file_silently(tmp_path):
         assert not (tmp_path / "inside").exists()
 
 
-def test_encrypted_and_unknown_archives_say_what_to_do(tmp_path):
+def test_encrypted_and_unknown_archives_are_reported(tmp_path):
     archive = zipped(tmp_path / "a.zip", [("file", b"content")], zipfile.ZIP_STORED)
     whole = archive.read_bytes()
     central = whole.index(b"PK\x01\x02")
@@ -113,21 +113,21 @@ def test_encrypted_and_unknown_archives_say_what_to_do(tmp_path):
     ],
     ids=message_id,
 )
-def test_members_without_a_place_of_their_own_are_refused(tmp_path, write, files, message):
+def test_clashing_members_are_refused(tmp_path, write, files, message):
     archive = write(tmp_path / "a.archive", files)
     with pytest.raises(InputError, match=rf"a\.archive.*{message}"):
         extract(archive, tmp_path / "inside")
     assert list(tmp_path.iterdir()) == [archive]
 
 
-def test_a_zip_in_a_tar_file_is_a_file(tmp_path):
+def test_a_zip_inside_a_tar_stays_packed(tmp_path):
     inner = zipped(tmp_path / "inner.zip", [("file", b"x")])
     archive = tarred(tmp_path / "outer.tar", [("first", b"1"), ("inner.zip", inner.read_bytes())])
     extract(archive, tmp_path / "inside")
     assert sorted(file_contents(tmp_path / "inside")) == ["first", "inner.zip"]
 
 
-def test_archives_of_more_than_there_is_room_for_are_refused(tmp_path, monkeypatch):
+def test_archives_larger_than_the_free_space_are_refused(tmp_path, monkeypatch):
     archive = packed(tmp_path, "zip")
     monkeypatch.setattr("sfdfd.io.archives.MOST_MEMBERS", 2)
     for one in (archive, packed(tmp_path, "tar.gz")):
@@ -140,7 +140,7 @@ def test_archives_of_more_than_there_is_room_for_are_refused(tmp_path, monkeypat
     assert not (tmp_path / "inside").exists()
 
 
-def test_archives_that_lie_in_a_given_folder_are_opened(tmp_path):
+def test_archives_in_a_folder_are_opened(tmp_path):
     folder = tmp_path / "given"
     folder.mkdir()
     (folder / "loose").write_text("x")

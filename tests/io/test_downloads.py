@@ -12,12 +12,12 @@ from sfdfd.io.downloads import RemoteFile, download
 from tests.datasets.sources.helpers import no_progress
 
 
-def test_a_file_without_an_address_has_to_be_fetched_by_hand(tmp_path):
+def test_a_file_without_url_has_to_be_fetched_by_hand(tmp_path):
     with pytest.raises(InputError, match="by hand"):
         download(RemoteFile("x.zip"), tmp_path / "x.zip", no_progress, "somewhere")
 
 
-def test_downloads_are_checked_and_dead_links_say_what_to_do(tmp_path):
+def test_checksums_are_verified_and_dead_links_reported(tmp_path):
     content = bytes(range(256)) * 100
     (tmp_path / "served").write_bytes(content)
     url = (tmp_path / "served").as_uri()
@@ -111,7 +111,7 @@ def test_two_versions_of_a_file_are_never_spliced(server, tmp_path, validator, s
     assert whole_and_nothing_else(tmp_path, handler.content) and handler.conditions[0] == '"one"'
 
 
-def test_a_version_that_only_differs_in_length_is_another_one(server, tmp_path):
+def test_a_different_length_is_a_different_version(server, tmp_path):
     handler, url = server
     handler.honest = False
     interrupted(handler, url, tmp_path)
@@ -120,7 +120,7 @@ def test_a_version_that_only_differs_in_length_is_another_one(server, tmp_path):
     assert whole_and_nothing_else(tmp_path, handler.content)
 
 
-def test_a_part_of_a_version_that_nobody_noted_is_fetched_anew_unless_a_checksum_will_tell(server, tmp_path):
+def test_a_part_of_unknown_version_resumes_only_with_a_checksum(server, tmp_path):
     handler, url = server
     sha256 = hashlib.sha256(handler.content).hexdigest()
     for known, left, asked in (
@@ -146,7 +146,7 @@ def test_a_part_of_a_version_that_nobody_noted_is_fetched_anew_unless_a_checksum
         '{"url": "HERE", "version": {"other": "one"}}',
     ],
 )
-def test_a_note_that_is_broken_or_of_another_address_notes_nothing(server, tmp_path, note):
+def test_broken_notes_and_those_of_other_urls_are_ignored(server, tmp_path, note):
     handler, url = server
     (tmp_path / "got.part").write_bytes(b"other")
     (tmp_path / "got.part.json").write_text(note.replace("HERE", url))
@@ -154,7 +154,7 @@ def test_a_note_that_is_broken_or_of_another_address_notes_nothing(server, tmp_p
     assert whole_and_nothing_else(tmp_path, handler.content) and handler.asked == [None]
 
 
-def test_weak_etags_are_never_sent_and_a_date_stands_in_for_them(server, tmp_path):
+def test_weak_etags_are_replaced_by_the_date(server, tmp_path):
     handler, url = server
     for validators, asked, sent in (
         ({"ETag": 'W/"one"'}, [None], [None]),
@@ -168,7 +168,7 @@ def test_weak_etags_are_never_sent_and_a_date_stands_in_for_them(server, tmp_pat
         (tmp_path / "got").unlink()
 
 
-def test_an_answer_that_starts_elsewhere_is_not_appended(server, tmp_path):
+def test_a_response_with_another_start_is_not_appended(server, tmp_path):
     handler, url = server
     interrupted(handler, url, tmp_path)
     handler.start = 9_000
@@ -192,7 +192,7 @@ def test_a_download_that_stopped_before_its_last_rename_is_finished(server, tmp_
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["checksum", "none"])
-def test_a_part_longer_than_the_file_is_fetched_anew_in_the_same_call(server, tmp_path, known):
+def test_a_part_longer_than_the_file_is_fetched_again(server, tmp_path, known):
     handler, url = server
     interrupted(handler, url, tmp_path)
     with (tmp_path / "got.part").open("ab") as part:
@@ -202,7 +202,7 @@ def test_a_part_longer_than_the_file_is_fetched_anew_in_the_same_call(server, tm
     assert whole_and_nothing_else(tmp_path, handler.content) and handler.asked == ["bytes=30000-", None]
 
 
-def test_a_server_without_ranges_starts_afresh(server, tmp_path):
+def test_without_range_support_the_download_restarts(server, tmp_path):
     handler, url = server
     interrupted(handler, url, tmp_path)
     handler.ranges = False
@@ -211,12 +211,12 @@ def test_a_server_without_ranges_starts_afresh(server, tmp_path):
 
 
 @pytest.mark.parametrize("url", ["http://[broken", "nothing://x/got", "http://a b/got", "no address"])
-def test_unusable_addresses_are_one_line(tmp_path, url):
+def test_unusable_urls_are_reported_in_one_line(tmp_path, url):
     with pytest.raises(InputError, match=r"^could not download [^\n]*fetch got by hand[^\n]*$"):
         download(RemoteFile("got", url), tmp_path / "got", no_progress, "here")
 
 
-def test_a_download_that_has_no_place_says_so(server, tmp_path):
+def test_an_unwritable_target_is_reported(server, tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "got").mkdir()
     for target in (tmp_path / "file" / "got", tmp_path / "got"):

@@ -67,15 +67,9 @@ def _random_scene(rng: np.random.Generator, near_m: float, far_m: float) -> _Sce
     up = np.array([0.0, 1.0, 0.0])
 
     def wall(point: Array, normal: Array, kinds: tuple[str, ...]) -> None:
-        axis = np.cross(up, normal)
-        length = np.linalg.norm(axis)
-        if length < 1e-9:
-            rotation = np.eye(3)
-        else:
-            axis, angle = axis / length, np.arccos(np.clip(normal[1], -1, 1))
-            skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-            rotation = np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
-        scene.add("plane", world @ point, np.ones(3), SolidTexture.random(rng, kinds), world @ rotation)
+        scene.add(
+            "plane", world @ point, np.ones(3), SolidTexture.random(rng, kinds), world @ _rotation_from_up(normal)
+        )
 
     wall(np.array([0.0, floor_y, 0.0]), up, TEXTURED)
     back = yaw @ np.array([0.0, 0.0, 1.0])
@@ -99,6 +93,17 @@ def _random_scene(rng: np.random.Generator, near_m: float, far_m: float) -> _Sce
             axis_rotation(2, rng.uniform(0, np.pi)) @ axis_rotation(1, rng.uniform(0, np.pi)),
         )
     return scene
+
+
+def _rotation_from_up(normal: Array) -> Array:
+    """Return the (3,3) rotation that turns the y axis to a unit normal."""
+    axis = np.cross([0.0, 1.0, 0.0], normal)
+    length = np.linalg.norm(axis)
+    if length < 1e-9:
+        return np.eye(3)
+    axis, angle = axis / length, np.arccos(np.clip(normal[1], -1, 1))
+    skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    return np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
 
 
 def make_scene(
@@ -127,16 +132,30 @@ def make_scene(
     x = (np.arange(columns) + 0.5) / columns * 2 - 1
     y = ((np.arange(rows) + 0.5) / rows * 2 - 1) * height / width
     direction = np.stack(np.broadcast_arrays(half * x[None], half * y[:, None], np.ones((1, 1))), -1).reshape(-1, 3)
-    origin = np.zeros(3)
+    nearest, visible, normal = _first_hits(scene.surfaces, direction, 0.9 * near_m)
+    light = _shaded(scene, direction, nearest, visible, normal) * rng.uniform(0.9, 1.15)
+    blocks = np.clip(light, 0, 1).reshape(height, oversampling, width, oversampling, 3)
+    aif = blocks.mean((1, 3)) ** (1 / 1.3)  # a mild display curve brightens the image
+    middle = oversampling // 2
+    depth = np.clip(np.where(np.isfinite(nearest), nearest, far_m), near_m, far_m)
+    depth = depth.reshape(height, oversampling, width, oversampling)[:, middle, :, middle]
+    return aif.astype(np.float32), depth.astype(np.float32)
 
+
+def _first_hits(surfaces: list[Surface], direction: Array, least_m: float) -> tuple[Array, Array, Array]:
+    """Return, for rays (N,3) with z = 1, depth (N,) (inf without a hit), number of the surface (-1) and normal (N,3)."""
     nearest = np.full(len(direction), np.inf)
     visible = np.full(len(direction), -1)
     normal = np.zeros_like(direction)
-    for number, surface in enumerate(scene.surfaces):
-        t, n = surface.hit(origin, direction)
-        closer = (t < nearest) & (t > 0.9 * near_m)  # the direction's z is 1, so t is depth
-        nearest[closer], visible[closer], normal[closer] = t[closer], number, n[closer]
-    depth = np.clip(np.where(np.isfinite(nearest), nearest, far_m), near_m, far_m)
+    for number, surface in enumerate(surfaces):
+        distance, surface_normal = surface.hit(np.zeros(3), direction)
+        closer = (distance < nearest) & (distance > least_m)
+        nearest[closer], visible[closer], normal[closer] = distance[closer], number, surface_normal[closer]
+    return nearest, visible, normal
+
+
+def _shaded(scene: _Scene, direction: Array, nearest: Array, visible: Array, normal: Array) -> Array:
+    """Return the colour (N,3) of each ray: texture times light."""
     colour = np.full_like(direction, 0.7)
     for number, surface in enumerate(scene.surfaces):
         seen = visible == number
@@ -145,12 +164,7 @@ def make_scene(
             colour[seen] = surface.texture.colour(local)
     facing = np.abs(normal @ scene.light) * 0.6 + 0.4 * np.clip(normal @ scene.light, 0, None)
     shade = scene.ambient + (1 - scene.ambient) * np.where(visible >= 0, facing, 1.0)
-    light = np.clip(colour * shade[:, None] * rng.uniform(0.9, 1.15), 0, 1)
-    blocks = light.reshape(height, oversampling, width, oversampling, 3)
-    aif = blocks.mean((1, 3)) ** (1 / 1.3)  # a mild display curve brightens the image
-    middle = oversampling // 2
-    depth = depth.reshape(height, oversampling, width, oversampling)[:, middle, :, middle]
-    return aif.astype(np.float32), depth.astype(np.float32)
+    return colour * shade[:, None]
 
 
 class ProceduralScenes(Dataset):

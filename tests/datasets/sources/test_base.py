@@ -10,7 +10,7 @@ from tests.conftest import CAMERA
 from tests.datasets.sources.helpers import RNG, image
 
 
-def test_stacks_are_stored_only_if_they_can_be_read_back(tmp_path):
+def test_invalid_stacks_are_refused_before_writing(tmp_path):
     pictures = [image(), image()]
     write_stack(tmp_path, "a", pictures, CAMERA.as_dict(), [1, 2], 0.5, 3)
     for name, changed, message in (
@@ -43,7 +43,7 @@ def test_stacks_are_stored_only_if_they_can_be_read_back(tmp_path):
             write_rgbd(tmp_path, name, image(), depth)
 
 
-def test_pictures_of_16_bits_and_floats_keep_them(tmp_path):
+def test_images_of_16_bits_and_floats_keep_16_bits(tmp_path):
     deep = RNG.integers(0, 65535, (24, 32, 3), dtype=np.uint16)
     write_stack(tmp_path, "a", [deep, deep[::-1]], CAMERA.as_dict(), [1, 2], 0.5, 3, aif=deep)
     write_stack(tmp_path, "b", [(deep / 65535).astype(np.float32)] * 2, CAMERA.as_dict(), [1, 2], 0.5, 3)

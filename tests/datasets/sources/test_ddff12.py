@@ -64,7 +64,7 @@ def test_ddff12(ddff12, tmp_path):
     ],
     ids=message_id,
 )
-def test_ddff12_that_is_not_as_published_is_refused(ddff12, tmp_path, key, change, message):
+def test_malformed_ddff12_is_refused(ddff12, tmp_path, key, change, message):
     source, _ = ddff12
     h5py = pytest.importorskip("h5py")
     with h5py.File(source, "r+") as file:
@@ -76,7 +76,7 @@ def test_ddff12_that_is_not_as_published_is_refused(ddff12, tmp_path, key, chang
         converted("ddff12", [source], tmp_path / "out")
 
 
-def test_hdf5_is_found_in_the_folder_or_archive_that_is_given(ddff12, tmp_path):
+def test_hdf5_is_found_in_folders_and_archives(ddff12, tmp_path):
     source, _ = ddff12
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.write(source, "folder/file.h5")
@@ -93,7 +93,7 @@ def test_hdf5_is_found_in_the_folder_or_archive_that_is_given(ddff12, tmp_path):
         converted("ddff12", [tmp_path / "given"], tmp_path / "out")
 
 
-def test_hdf5_that_breaks_in_the_middle_is_one_line(ddff12, tmp_path):
+def test_hdf5_damaged_in_the_middle_is_reported(ddff12, tmp_path):
     source, _ = ddff12
     h5py = pytest.importorskip("h5py")
     with h5py.File(source, "r+") as file:

@@ -45,7 +45,7 @@ def test_defocusnet(defocusnet, tmp_path):
     assert torch.equal(low.valid, stack.valid & (stack.depth_m <= 0.5)) and not torch.equal(low.valid, stack.valid)
 
 
-def test_defocusnet_takes_the_split_from_folders_that_name_it(tmp_path):
+def test_defocusnet_splits_from_folder_names(tmp_path):
     for split in ("train", "test"):
         for number in (1, 500):
             defocusnet_scene(tmp_path / "fs_6" / split, number)
@@ -59,14 +59,14 @@ def test_defocusnet_takes_the_split_from_folders_that_name_it(tmp_path):
     np.testing.assert_array_equal(iio.imread(root / "test_000001" / "slice_00.png"), first)
 
 
-def test_defocusnet_scenes_of_one_number_are_told_apart_by_their_folders(tmp_path):
+def test_defocusnet_names_of_equal_numbers_include_folders(tmp_path):
     for folder in ("a", "b"):
         defocusnet_scene(tmp_path / "fs_6" / folder, 401)
     root = converted("defocusnet", [tmp_path / "fs_6"], tmp_path / "out")
     assert splits_of(root) == {"train": [], "val": [], "test": ["a_000401", "b_000401"]}
 
 
-def test_defocusnet_passes_over_what_is_no_slice_and_names_a_slice_without_focus(tmp_path):
+def test_defocusnet_skips_other_files_and_refuses_slices_without_focus(tmp_path):
     folder = tmp_path / "fs_6"
     defocusnet_scene(folder, 1)
     (folder / "000001_0aAll.tif").write_text("no slice")

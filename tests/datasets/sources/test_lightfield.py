@@ -26,7 +26,7 @@ def shifted_views(texture, disparity, views=9):
     return np.array(rows)
 
 
-def test_refocusing_makes_the_plane_of_its_disparity_sharp():
+def test_refocusing_sharpens_the_plane_of_its_disparity():
     texture = image(40, 48)
     views = shifted_views(texture, 1)
     sharp = refocused(views, 1.0)
@@ -65,14 +65,14 @@ def lightfield(tmp_path):
     ],
     ids=message_id,
 )
-def test_lightfield_parameters_that_cannot_be_are_named(lightfield, tmp_path, old, new, message):
+def test_impossible_lightfield_parameters_are_reported(lightfield, tmp_path, old, new, message):
     file = lightfield[0] / "parameters.cfg"
     file.write_bytes(file.read_bytes().replace(old, new))
     with pytest.raises(InputError, match=rf"parameters\.cfg.*{message}"):
         converted("lightfield", [tmp_path / "hci"], tmp_path / "out")
 
 
-def test_lightfield_views_have_one_size_and_their_depth_has_it(lightfield, tmp_path):
+def test_lightfield_views_and_depth_need_one_size(lightfield, tmp_path):
     scene, disparity = lightfield
     disparity[0] = -24  # infinitely far
     disparity[1] = np.nan
@@ -100,7 +100,7 @@ def test_lightfield(lightfield, tmp_path):
 
 
 @pytest.mark.slow
-def test_refocused_pictures_become_stacks_whose_optics_nobody_knows(tmp_path):
+def test_refocused_pictures_become_stacks_without_camera(tmp_path):
     for name in ("flower", "street/night"):
         scene = tmp_path / "lytro" / name
         scene.mkdir(parents=True)
@@ -123,7 +123,7 @@ def test_refocused_pictures_become_stacks_whose_optics_nobody_knows(tmp_path):
         converted("lightfield", [tmp_path / "lytro"], tmp_path / "again")
 
 
-def test_folders_of_refocused_pictures_have_names_of_their_own_whatever_else_is_there(tmp_path):
+def test_refocused_stacks_get_unique_names_independent_of_others(tmp_path):
     places = ["a b", "a_b", "a/b", "splits", "plain", "tab\there", "street/.hidden", "street/__MACOSX"]
     for place in places:
         (tmp_path / "lytro" / place).mkdir(parents=True)
@@ -144,7 +144,7 @@ def test_folders_of_refocused_pictures_have_names_of_their_own_whatever_else_is_
 @pytest.mark.parametrize(
     "text", [b"0.2\nnan\n", b"0.2\n-1\n", b"0.2\nfar\n", b"\xff\xfe", b"0.2,0.5,0.7"], ids=message_id
 )
-def test_focus_distances_that_are_none_are_named(tmp_path, text):
+def test_malformed_focus_distances_are_reported(tmp_path, text):
     (tmp_path / "lytro" / "flower").mkdir(parents=True)
     for index in range(2):
         iio.imwrite(tmp_path / "lytro" / "flower" / f"{index}.png", image(16, 16))

@@ -49,7 +49,7 @@ def test_middlebury(tmp_path):
     np.testing.assert_allclose(stack.depth_m[0, 2:].numpy(), expected, atol=6e-5)
 
 
-def test_middlebury_depth_beyond_its_units_is_unknown_and_so_is_what_lies_behind_the_camera(tmp_path):
+def test_middlebury_depth_out_of_range_is_unknown(tmp_path):
     disparity = np.full((24, 32), 100, np.float32)
     disparity[0, :4] = -20, -124.343, -200, np.nan  # 7.36 m, infinitely far, behind, nothing
     middlebury_scene(tmp_path / "set" / "Piano", disparity)
@@ -92,7 +92,7 @@ def test_middlebury_archives_in_one_folder_are_found(tmp_path):
     ],
     ids=message_id,
 )
-def test_float_maps_whose_headers_lie_are_refused(tmp_path, content):
+def test_float_maps_with_wrong_headers_are_refused(tmp_path, content):
     (tmp_path / "disp0.pfm").write_bytes(content)
     with pytest.raises(InputError, match=r"disp0\.pfm: (not a portable float map|\d+ bytes for \d+ x \d+ pixels)"):
         read_pfm(tmp_path / "disp0.pfm")
@@ -110,7 +110,7 @@ def test_float_maps_whose_headers_lie_are_refused(tmp_path, content):
     ],
     ids=message_id,
 )
-def test_middlebury_calibrations_that_are_none_are_named(tmp_path, old, new, message):
+def test_malformed_middlebury_calibrations_are_reported(tmp_path, old, new, message):
     scene = middlebury_scene(tmp_path / "set" / "Piano", np.full((24, 32), 100, np.float32))
     calibration = scene / "calib.txt"
     calibration.write_bytes(calibration.read_bytes().replace(old, new))

@@ -40,7 +40,7 @@ def test_mobile_depth(mobile_depth, tmp_path):
     assert sorted(path.name for path in again.iterdir()) == [MANIFEST, "metals", "splits"]
 
 
-def test_mobile_depth_slices_stand_in_the_order_of_their_numbers(tmp_path):
+def test_mobile_depth_slices_are_sorted_by_number(tmp_path):
     aligned, calibration = tmp_path / "set" / "Aligned" / "bags", tmp_path / "set" / "calibration" / "bags"
     aligned.mkdir(parents=True)
     calibration.mkdir(parents=True)
@@ -54,7 +54,7 @@ def test_mobile_depth_slices_stand_in_the_order_of_their_numbers(tmp_path):
     assert shown == pytest.approx(range(1, 12), abs=0.1)
 
 
-def test_mobile_depth_in_two_archives_in_one_folder_is_found(mobile_depth, tmp_path):
+def test_mobile_depth_in_two_archives_is_found(mobile_depth, tmp_path):
     expected = converted("mobile_depth", [mobile_depth], tmp_path / "expected")
     (tmp_path / "given").mkdir()
     for name, part in (("data2.zip", "Aligned"), ("data3.tar.gz", "calibration")):
@@ -79,13 +79,13 @@ def test_mobile_depth_in_two_archives_in_one_folder_is_found(mobile_depth, tmp_p
     ],
     ids=message_id,
 )
-def test_mobile_depth_calibrations_that_are_none_are_named(mobile_depth, tmp_path, text, message):
+def test_malformed_mobile_depth_calibrations_are_reported(mobile_depth, tmp_path, text, message):
     (mobile_depth / "calibration" / "metal" / "calibrated.txt").write_bytes(text)
     with pytest.raises(InputError, match=rf"calibrated\.txt.*{message}"):
         converted("mobile_depth", [mobile_depth], tmp_path / "out")
 
 
-def test_mobile_depth_scenes_that_are_there_twice_are_named(mobile_depth, tmp_path):
+def test_duplicate_mobile_depth_scenes_are_reported(mobile_depth, tmp_path):
     shutil.copytree(mobile_depth / "Aligned" / "Figure6", mobile_depth / "Aligned" / "Figure7")
     with pytest.raises(InputError, match=r"two folders of metals: .*Figure6.*Figure7"):
         converted("mobile_depth", [mobile_depth], tmp_path / "out")

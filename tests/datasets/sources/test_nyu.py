@@ -31,7 +31,7 @@ def nyu_file(path, **changed):
     return path
 
 
-def test_depth_that_16_bits_cannot_hold_is_unknown_everywhere(tmp_path):
+def test_depth_beyond_16_bits_is_unknown(tmp_path):
     depths = np.full((2, 8, 6), 2.0, np.float32)
     depths[0, :, 0] = (65.535, 65.5354, 65.536, 70, np.inf, np.nan, -1, 0)
     depths[1, 0, 0] = 1e-5
@@ -57,7 +57,7 @@ def test_depth_that_16_bits_cannot_hold_is_unknown_everywhere(tmp_path):
     ],
     ids=message_id,
 )
-def test_nyu_that_is_not_as_published_is_refused(tmp_path, changed):
+def test_malformed_nyu_is_refused(tmp_path, changed):
     if "images/group" in changed:
         h5py = pytest.importorskip("h5py")
         with h5py.File(tmp_path / "labeled.mat", "w") as file:

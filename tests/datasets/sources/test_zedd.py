@@ -68,7 +68,7 @@ def test_zedd_and_its_submission(zedd, tmp_path):
     assert not list(tmp_path.glob("*bad*")) and zipfile.is_zipfile(tmp_path / "s.zip")
 
 
-def test_zedd_scenes_of_one_name_are_told_apart_by_their_split(zedd, tmp_path):
+def test_zedd_names_of_equal_folders_include_the_split(zedd, tmp_path):
     folder, _ = zedd
     for split in ("val", "test"):
         (folder / split / f"{split}_0001").rename(folder / split / "scene 1")
@@ -102,7 +102,7 @@ LISTED = "run_1\t6D3E\t0.82\nrun_2\t4EA8\t1.2\nrun_5\t2371\t3.0\n"
     ],
     ids=message_id,
 )
-def test_zedd_that_is_not_as_published_is_refused(zedd, tmp_path, name, content, message):
+def test_malformed_zedd_is_refused(zedd, tmp_path, name, content, message):
     folder, _ = zedd
     if isinstance(content, np.ndarray):
         np.save(folder / name, content, allow_pickle=True)

@@ -56,39 +56,39 @@ class CameraSetup:
 
     @classmethod
     def of(
-        cls, given: Mapping[str, Any] | str, width: int, slices: int | None = None, where: str = "data"
+        cls, settings: Mapping[str, Any] | str, width: int, slices: int | None = None, key: str = "data"
     ) -> CameraSetup:
         """Complete partial settings.
 
         Args:
-            given: a name in ``PRESETS``, or a mapping of ``name``, ``camera`` (keys as in ``stack.yaml``),
+            settings: a name in ``PRESETS``, or a mapping of ``name``, ``camera`` (keys as in ``stack.yaml``),
                 ``focus_distances_m``, ``near_m`` and ``far_m``; each may be missing or None. Missing camera values come from
                 the preset of that name, or from "dslr"; the pixel pitch from the preset's sensor width.
                 Missing focus distances are spread from 4/3 near to 3/4 far in equal ratios. A missing range follows from
                 the focus distances. If both are missing, they are the preset's.
             width: image width in pixels.
             slices: number of missing focus distances; None: 5.
-            where: config key for messages.
+            key: config key for messages.
 
         Raises:
             InputError: an unknown key or name, or a wrong value.
         """
-        settings = _checked_settings(given, where)
+        settings = _checked_settings(settings, key)
         name = str(settings.get("name") or "")
         preset = PRESETS.get(name, PRESETS["dslr"])
-        camera = _camera(settings.get("camera") or {}, preset, width, where)
-        near_m, far_m, focus = (settings.get(key) for key in ("near_m", "far_m", "focus_distances_m"))
+        camera = _camera(settings.get("camera") or {}, preset, width, key)
+        near_m, far_m, focus = (settings.get(each) for each in ("near_m", "far_m", "focus_distances_m"))
         preset_focus_fits = near_m is None and far_m is None and slices in (None, DEFAULT_SLICES)
         if focus is not None:
-            focus = _checked_focus(focus, camera, where)
+            focus = _checked_focus(focus, camera, key)
             near_m, far_m = depth_range_m(focus, camera.focal_length_m, near_m, far_m)
-        near_m = checked_number(preset.near_m if near_m is None else near_m, f"{where}.near_m")
-        far_m = checked_number(preset.far_m if far_m is None else far_m, f"{where}.far_m")
+        near_m = checked_number(preset.near_m if near_m is None else near_m, f"{key}.near_m")
+        far_m = checked_number(preset.far_m if far_m is None else far_m, f"{key}.far_m")
         if not near_m < far_m:
-            raise InputError(f"expected near_m < far_m, got {near_m:g} and {far_m:g} ({where}.near_m, {where}.far_m)")
+            raise InputError(f"expected near_m < far_m, got {near_m:g} and {far_m:g} ({key}.near_m, {key}.far_m)")
         if focus is None:
             focus = preset.focus_distances_m if preset_focus_fits else _spread_focus(near_m, far_m, slices)
-            focus = _checked_focus(focus, camera, where)
+            focus = _checked_focus(focus, camera, key)
         if slices is not None and len(focus) < slices:
             raise InputError(
                 f"slices: expected {len(focus)} at most, one per focus distance, got {slices} (data.slices)"
@@ -106,21 +106,21 @@ class CameraSetup:
         }
 
 
-def _checked_settings(given: Mapping[str, Any] | str, where: str) -> Mapping[str, Any]:
-    if isinstance(given, str):
-        if given not in PRESETS:
-            raise InputError(f"{where}: expected {' or '.join(PRESETS)}, or camera and focus distances, got {given!r}")
-        return {"name": given}
-    if not isinstance(given, Mapping):
-        raise InputError(f"{where}: expected a mapping of {', '.join(SETUP_KEYS)}, got {given!r}")
-    checked_keys(given, SETUP_KEYS, where)
-    return given
+def _checked_settings(settings: Mapping[str, Any] | str, key: str) -> Mapping[str, Any]:
+    if isinstance(settings, str):
+        if settings not in PRESETS:
+            raise InputError(f"{key}: expected {' or '.join(PRESETS)}, or camera and focus distances, got {settings!r}")
+        return {"name": settings}
+    if not isinstance(settings, Mapping):
+        raise InputError(f"{key}: expected a mapping of {', '.join(SETUP_KEYS)}, got {settings!r}")
+    checked_keys(settings, SETUP_KEYS, key)
+    return settings
 
 
-def _camera(values: Mapping[str, Any], preset: CameraPreset, width: int, where: str) -> Camera:
+def _camera(values: Mapping[str, Any], preset: CameraPreset, width: int, key: str) -> Camera:
     """Complete camera values from a preset."""
-    overrides = {key: value for key, value in values.items() if value is not None}
-    checked_keys(overrides, CAMERA_KEYS, f"{where}.camera")
+    overrides = {name: value for name, value in values.items() if value is not None}
+    checked_keys(overrides, CAMERA_KEYS, f"{key}.camera")
     camera = Camera(
         **{
             "focal_length_m": preset.focal_length_m,
@@ -129,9 +129,9 @@ def _camera(values: Mapping[str, Any], preset: CameraPreset, width: int, where: 
             **overrides,
         }
     )
-    for key, (low, high) in PLAUSIBLE.items():  # stacks of implausible cameras could not be read back
-        if not low <= (value := getattr(camera, key)) <= high:
-            raise InputError(f"{where}.camera.{key}: expected {low:g} to {high:g}, got {value:g}; data.width={width}")
+    for name, (low, high) in PLAUSIBLE.items():  # stacks of implausible cameras could not be read back
+        if not low <= (value := getattr(camera, name)) <= high:
+            raise InputError(f"{key}.camera.{name}: expected {low:g} to {high:g}, got {value:g}; data.width={width}")
     return camera
 
 
@@ -141,8 +141,8 @@ def _spread_focus(near_m: float, far_m: float, slices: int | None) -> list[float
     return [float(f"{value:.3g}") for value in focus]
 
 
-def _checked_focus(focus: Any, camera: Camera, where: str) -> tuple[float, ...]:
-    key = f"{where}.focus_distances_m"
+def _checked_focus(focus: Any, camera: Camera, key: str) -> tuple[float, ...]:
+    key = f"{key}.focus_distances_m"
     if not isinstance(focus, Sequence) or isinstance(focus, str) or len(focus) < 2:
         raise InputError(f"{key}: expected two or more distances in metres, got {focus!r}")
     distances = tuple(checked_number(value, key, infinite=True) for value in focus)
