@@ -48,6 +48,7 @@ def prepare(config: DictConfig) -> None:
             with spreading(config.cluster) as spread:
                 manifest = generate_stacks(generator, root, record, report_of("tracing"), spread)
         else:
+            assert source is not None
             location = None if config.source is None else str(config.source)
             manifest = convert_source(source, root, location, record, report_of)
     print(f"{manifest['samples']} samples of {manifest['title']} in {root}\nlicence: {manifest['licence']}")
