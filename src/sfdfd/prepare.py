@@ -27,7 +27,7 @@ def prepare(config: DictConfig) -> None:
 
     name = HydraConfig.get().runtime.choices["data"]
     source = SOURCES.get(name)
-    generator = None if source is not None else instantiate(config.data).stack_generator()
+    generator = None if source is not None else instantiate(config.data).stack_generator
     if source is None and generator is None:
         raise InputError(f"data={name}: nothing to prepare; data sets that can be: {', '.join(SOURCES)}, raytraced")
     if generator is not None and config.source is not None:

@@ -17,7 +17,7 @@ def module(root, **options):
 
 
 def make(root, **options):
-    return module(root, **options).stack_generator().write(root, {"data": "raytraced"}, lambda done, total: None)
+    return module(root, **options).stack_generator.write(root, {"data": "raytraced"}, lambda done, total: None)
 
 
 def contents(folder):
@@ -98,7 +98,7 @@ def test_each_camera_has_its_own_scenes(mitsuba, tmp_path):
 )
 def test_impossible_options_are_refused(options, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        _ = module(tmp_path, **options).stack_generator()
+        _ = module(tmp_path, **options).stack_generator
 
 
 def test_prepare_and_evaluate_from_the_command_line(mitsuba, tmp_path):

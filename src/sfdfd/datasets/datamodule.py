@@ -112,8 +112,9 @@ class FocalStackDataModule(lightning.LightningDataModule):
             InputError: it does not exist.
         """
 
+    @property
     def stack_generator(self) -> StackGenerator | None:
-        """Return what generates the data set for ``prepare``; None if it is not a generated one."""
+        """What generates the data set for ``prepare``; None if it is not a generated one."""
         return None
 
     def resized(self, camera: Camera) -> Camera:

@@ -49,6 +49,7 @@ class RaytracedDataModule(StacksDataModule):
         self.lengths = {"train": train_length, "val": val_length, "test": test_length}
         self.kinds, self.samples, self.variant = KINDS if kinds is None else kinds, samples, variant
 
+    @property
     def stack_generator(self) -> RaytracedGenerator:
         return RaytracedGenerator(
             self._camera_setups(), *self.size, self.lengths, self.seed, self.kinds, self.samples, self.variant

@@ -22,13 +22,14 @@ from sfdfd.io.downloads import RemoteFile
 from sfdfd.io.files import Report, readable
 
 __all__ = [
-    "SCRATCH", "DataSource", "find_files", "read_numbers", "read_text", "require_files", "single_path", "to_uint8",
+    "SCRATCH", "UNKNOWN_CAMERA", "DataSource", "find_files", "read_numbers", "read_text", "require_files", "single_path", "to_uint8",
     "unique_names", "write_depth", "write_rgbd", "write_splits", "write_stack",
 ]  # fmt: skip
 
 SCRATCH = ".unpacked"
 """In the folder that a converter fills: where archives are unpacked."""
 SPLITS = "splits"
+UNKNOWN_CAMERA = dict.fromkeys(("focal_length_m", "f_number", "pixel_pitch_m"))
 TAKEN_NAME = "{}: two samples have this name; take one of them away from the source"
 LARGEST_UNIT = 65535
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from sfdfd.datasets.sources.base import (
     SCRATCH,
+    UNKNOWN_CAMERA,
     DataSource,
     find_files,
     read_numbers,
@@ -198,8 +199,7 @@ def convert_refocused(folders: Sequence[Path], folder: Path, source: Path, repor
         slices = [read_photograph(file)[0] for file in files]
         if len({image.shape for image in slices}) > 1:
             raise InputError(f"{parent}: its pictures have several sizes; a stack has one")
-        camera = {"focal_length_m": None, "f_number": None, "pixel_pitch_m": None}
-        write_stack(folder, name, slices, camera, focus_m, None, None)
+        write_stack(folder, name, slices, UNKNOWN_CAMERA, focus_m, None, None)
         report(index + 1, len(scenes))
     write_splits(folder, dict.fromkeys(("train", "val", "test"), names))
     return len(names)

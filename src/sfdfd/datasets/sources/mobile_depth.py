@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sfdfd.datasets.sources.base import (
     SCRATCH,
+    UNKNOWN_CAMERA,
     DataSource,
     find_files,
     read_text,
@@ -41,11 +42,10 @@ class _ScenePaths:
     calibration: Path
 
 
-def read_calibration(path: Path) -> tuple[list[float], float]:
-    """Read ``calibrated.txt``: a line per slice with focus distance and aperture, then a line with the focal length.
+def read_calibration(path: Path) -> list[float]:
+    """Read the focus distances of ``calibrated.txt``, in its unit.
 
-    Returns:
-        Focus distances and focal length in the file's unit.
+    It has a line per slice with focus distance and aperture, then a line with the focal length.
 
     Raises:
         InputError: a line is missing, or a distance is 0 or not a number.
@@ -57,11 +57,11 @@ def read_calibration(path: Path) -> tuple[list[float], float]:
         raise InputError(f"{path}: expected numbers ({error})") from None
     if len(rows) < 3:
         raise InputError(f"{path}: expected a line per slice and one with the focal length, got {len(rows)} lines")
-    focus, focal = [row[0] for row in rows[:-1]], rows[-1][0]
+    focus = [row[0] for row in rows[:-1]]
     for value in focus:
         if value == 0 or math.isnan(value):
             raise InputError(f"{path}: expected focus distances other than 0, got {value}")
-    return focus, focal
+    return focus
 
 
 def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
@@ -72,10 +72,9 @@ def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
         for index, (name, scene) in enumerate(zip(names, scenes, strict=True)):
             focus_m = _focus_distances_m(scene)
             finite = [value for value in focus_m if math.isfinite(value)]
-            # the focal length is in pixels of unknown pitch, so the blur scale is unknown and has to be estimated
-            camera = {"focal_length_m": None, "f_number": None, "pixel_pitch_m": None}
             images = [read_photograph(file)[0] for file in scene.slices]
-            write_stack(folder, name, images, camera, focus_m, 0.6 * min(finite), 4 * max(finite))
+            # the focal length is in pixels of unknown pitch, so the blur scale has to be estimated
+            write_stack(folder, name, images, UNKNOWN_CAMERA, focus_m, 0.6 * min(finite), 4 * max(finite))
             report(index + 1, len(scenes))
     write_splits(folder, dict.fromkeys(("train", "val", "test"), names))
     return len(names)
@@ -106,7 +105,7 @@ def _find_scenes(folders: Sequence[Path], source: Path) -> list[_ScenePaths]:
 
 def _focus_distances_m(scene: _ScenePaths) -> list[float]:
     """Return one focus distance in metres per slice, of which at least one is finite."""
-    focus, _ = read_calibration(scene.calibration)
+    focus = read_calibration(scene.calibration)
     if len(focus) != len(scene.slices):
         raise InputError(
             f"{scene.calibration}: {len(focus)} distances for {len(scene.slices)} slices in {scene.slices[0].parent}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sfdfd.scenes.raytraced.patches import Patch, View, resample
-from sfdfd.scenes.raytraced.surface_textures import SurfaceTexture
+from sfdfd.scenes.raytraced.surface_textures import SurfaceTexture, linear_to_srgb
 
 __all__ = ["Light", "bake_patch", "expose", "texture_size"]
 
@@ -99,10 +99,6 @@ def _unit(vector: Array) -> Array:
     return vector / np.linalg.norm(vector)
 
 
-def _srgb_codes(radiance: Array) -> Array:
-    return np.where(radiance <= 0.0031308, 12.92 * radiance, 1.055 * np.maximum(radiance, 1e-9) ** (1 / 2.4) - 0.055)
-
-
 def _tone_curve(radiance: Array) -> Array:
     """Compress highlights as photographs do: linear up to 0.6, then towards 1.03."""
     return np.where(radiance < 0.6, radiance, 0.6 + 0.43 * np.tanh((radiance - 0.6) / 0.43))
@@ -120,5 +116,5 @@ def expose(patches: list[Patch], visible: Array, uv: Array, mean_code: float) ->
     low, high = 1e-3, 1e3
     for _ in range(40):
         middle = np.sqrt(low * high)
-        low, high = (middle, high) if _srgb_codes(_tone_curve(middle * seen)).mean() < mean_code else (low, middle)
+        low, high = (middle, high) if linear_to_srgb(_tone_curve(middle * seen)).mean() < mean_code else (low, middle)
     return tuple(replace(patch, radiance=_tone_curve(low * patch.radiance).astype(np.float32)) for patch in patches)

@@ -13,6 +13,7 @@ import numpy as np
 
 from sfdfd.optics.camera import Camera
 from sfdfd.scenes.raytraced.surface_textures import linear_weights
+from sfdfd.scenes.surfaces import axis_rotation
 
 __all__ = [
     "Patch",
@@ -131,11 +132,7 @@ def rotation(*turns: tuple[int, float]) -> Array:
     """Return the product of rotations (axis, angle in radians)."""
     total = np.eye(3)
     for axis, angle in turns:
-        matrix = np.eye(3)
-        i, j = [(1, 2), (2, 0), (0, 1)][axis]
-        matrix[i, i] = matrix[j, j] = np.cos(angle)
-        matrix[i, j], matrix[j, i] = -np.sin(angle), np.sin(angle)
-        total = total @ matrix
+        total = total @ axis_rotation(axis, angle)
     return total
 
 

@@ -7,24 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.colors import hsv_to_rgb
 
-__all__ = ["FLAT", "GROUND", "OBJECT", "SurfaceTexture", "linear_weights", "srgb_to_linear"]
+__all__ = ["FLAT", "GROUND", "OBJECT", "SurfaceTexture", "linear_to_srgb", "linear_weights", "srgb_to_linear"]
 
 Array = np.ndarray
 _PERIOD = 64
 OBJECT = (
-    "marble",
-    "speckle",
-    "wood",
-    "bricks",
-    "tiles",
-    "fabric",
-    "text",
-    "books",
-    "leaves",
-    "poster",
-    "gradient",
-    "plain",
-)
+    "marble", "speckle", "wood", "bricks", "tiles", "fabric", "text", "books", "leaves", "poster", "gradient", "plain",
+)  # fmt: skip
 GROUND = ("marble", "speckle", "wood", "bricks", "tiles", "fabric", "speckle", "wood", "plain")
 FLAT = ("plain", "plain", "gradient")
 
@@ -33,6 +22,11 @@ def srgb_to_linear(code: Array) -> Array:
     """Convert sRGB codes in [0, 1] to linear light in [0, 1] (IEC 61966-2-1)."""
     code = np.asarray(code)
     return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(linear: Array) -> Array:
+    """Convert linear light, from 0, to sRGB codes."""
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
 
 
 def linear_weights(positions: Array, count: int) -> Array:

@@ -19,6 +19,7 @@ import numpy as np
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.scenes.raytraced.patches import Patch, SceneDescription, cast_rays
+from sfdfd.scenes.raytraced.surface_textures import linear_to_srgb
 
 __all__ = ["best_variant", "blur_aperture_radius_m", "trace_stack"]
 
@@ -180,9 +181,7 @@ def _render(
 
 def _encode(linear: Array) -> Array:
     """Encode linear light as sRGB codes, uint8."""
-    linear = np.clip(linear, 0, 1)
-    codes = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
-    return np.round(255 * codes).astype(np.uint8)
+    return np.round(255 * linear_to_srgb(np.clip(linear, 0, 1))).astype(np.uint8)
 
 
 def trace_stack(
