@@ -1,4 +1,4 @@
-"""Preparing a data set as a user runs it."""
+"""The prepare command."""
 
 import imageio.v3 as iio
 import numpy as np
@@ -30,7 +30,7 @@ def test_prepare_converts_nyu_and_training_reads_it(tmp_path):
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["nyu"]
 
 
-def test_prepare_says_what_is_wrong_and_leaves_nothing(tmp_path):
+def test_prepare_reports_errors_and_leaves_nothing(tmp_path):
     (tmp_path / "broken.mat").write_bytes(b"no HDF5")
     for arguments, message in ((["source=broken.mat"], "not an HDF5 file"), (["source=none.mat"], "no such file"),
                                (["data=procedural"], "nothing to prepare")):  # fmt: skip

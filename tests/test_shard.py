@@ -1,4 +1,4 @@
-"""Shards hold what folders hold, in WebDataset's layout."""
+"""Shards in the WebDataset layout hold the same stacks as folders."""
 
 import gc
 import io
@@ -47,7 +47,7 @@ def shards_folder(stacks_folder, tmp_path_factory):
     return folder
 
 
-def test_a_shard_gives_the_stacks_of_the_folders(stacks_folder, shards_folder):
+def test_shards_return_the_stacks_of_the_folders(stacks_folder, shards_folder):
     folders, shards = StackFolders(stacks_folder), ShardedStacks(shards_below(shards_folder))
     assert [path.name for path in sorted(shards_folder.glob("*.tar"))] == [f"stacks-00000{i}.tar" for i in range(3)]
     assert len(shards) == len(folders) == 7
@@ -61,7 +61,7 @@ def test_a_shard_gives_the_stacks_of_the_folders(stacks_folder, shards_folder):
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # it leaves files open
-def test_webdataset_reads_them(stacks_folder, shards_folder):
+def test_webdataset_reads_shards(stacks_folder, shards_folder):
     """An independent reader of the layout."""
     webdataset = pytest.importorskip("webdataset")
     urls = [str(path) for path in sorted(shards_folder.glob("*.tar"))]
@@ -77,7 +77,7 @@ def test_webdataset_reads_them(stacks_folder, shards_folder):
     gc.collect()
 
 
-def test_training_does_not_see_the_difference(stacks_folder, shards_folder, tmp_path):
+def test_training_on_shards_equals_training_on_folders(stacks_folder, shards_folder, tmp_path):
     small = ["trainer.max_steps=2", "module.augmentation.crop=16", "network.width=8", "network.depth=2", "pictures=0",
              "threads=1", "data.batch_size=2", "callbacks.pictures.samples=1"]  # fmt: skip
     for data, root in (("stacks", stacks_folder), ("shards", shards_folder)):
@@ -86,7 +86,7 @@ def test_training_does_not_see_the_difference(stacks_folder, shards_folder, tmp_
     assert one["depth/abs_rel"] == two["depth/abs_rel"] and one["protocol"]["stacks"] == two["protocol"]["stacks"] == 7
 
 
-def test_packing_again_keeps_what_is_there_and_mends_what_is_broken(stacks_folder, tmp_path):
+def test_packing_again_keeps_shards_and_replaces_missing_ones(stacks_folder, tmp_path):
     call = ["shard", f"stacks='{stacks_folder}'", "per_shard=4", "output_dir=s"]
     inside(*call, cwd=tmp_path)
     first, second = sorted((tmp_path / "s").glob("*.tar"))
@@ -105,7 +105,7 @@ def packed_again(folder, *arguments):
     return written, [list(one.stacks) for one in shards]
 
 
-def test_packing_again_follows_what_was_corrected_and_thrown_out(stacks_folder, tmp_path):
+def test_packing_again_follows_changed_and_removed_sources(stacks_folder, tmp_path):
     """A value of the same length, a truth that is gone, a stack and a split that are gone, another number of stacks."""
     shutil.copytree(stacks_folder, tmp_path / "in")
     (tmp_path / "in" / "splits").mkdir()
@@ -163,7 +163,7 @@ def tar_of(path, name):
         tar.addfile(member, io.BytesIO(b"x"))
 
 
-def test_what_is_no_shard_is_said(stacks_folder, shards_folder, tmp_path):
+def test_malformed_shards_are_reported(stacks_folder, shards_folder, tmp_path):
     for name, words in (("up/a.png", "no member"), ("nothing", "no member"), (".hidden", "no member"),
                         ("s...%2Fup", "is no path below"), ("s.%2Fetc%2Fx", "is no path below")):  # fmt: skip
         tar_of(tmp_path / "bad.tar", name)
@@ -195,7 +195,7 @@ def test_what_is_no_shard_is_said(stacks_folder, shards_folder, tmp_path):
     assert "no such folder" in one_line(done.stderr)
 
 
-def test_a_tar_file_of_something_else_is_passed_over(stacks_folder, tmp_path):
+def test_other_tar_files_are_skipped(stacks_folder, tmp_path):
     shutil.copytree(stacks_folder, tmp_path / "in")
     tar_of(tmp_path / "in" / "backup.tar", "home/me/letters.txt")
     found, passed = stacks_below(tmp_path / "in")

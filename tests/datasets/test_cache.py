@@ -15,7 +15,7 @@ from tests.conftest import CAMERA, FOCUS_M
 RENDERER = DefocusRenderer(sigma_scale=0.5)
 
 
-def test_the_cache_keeps_stacks_and_a_changed_camera_reads_nothing_old(rgbd, tmp_path):
+def test_the_cache_is_keyed_by_the_camera(rgbd, tmp_path):
     def module(camera=CAMERA, **options):
         return RGBDDataModule(
             str(rgbd), renderer=RENDERER, camera=camera, focus_distances_m=FOCUS_M, near_m=0.5, far_m=10.0,

@@ -1,7 +1,6 @@
 """Data modules: splits, masks, memory, loaders."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import imageio.v3 as iio
 import numpy as np
@@ -32,13 +31,13 @@ def test_splits_of_scenes_are_disjoint():
     assert 0.5 < module.constant_baseline_m() < 10.0
 
 
-def test_synthesis_on_the_device_gives_what_the_loader_gives():
+def test_device_and_loader_synthesis_agree():
     common = {"renderer": RENDERER, "camera": CAMERA, "focus_distances_m": FOCUS_M, "near_m": 0.5, "far_m": 10.0,
               "height": 24, "width": 32, "train_length": 4, "val_length": 1, "test_length": 1, "batch_size": 4}  # fmt: skip
     modules = {where: ProceduralDataModule(synthesise_on=where, **common) for where in ("loader", "device")}
     batches = {}
     for where, module in modules.items():
-        module.trainer = SimpleNamespace(training=True)
+        module.trainer = Ranks(1)
         torch.manual_seed(1)
         batches[where] = next(iter(module.train_dataloader()))
     raw = batches["device"]
@@ -47,7 +46,7 @@ def test_synthesis_on_the_device_gives_what_the_loader_gives():
     torch.testing.assert_close(made.images, batches["loader"].images, atol=1e-6, rtol=0)
     assert torch.equal(made.depth_m, batches["loader"].depth_m) and torch.equal(made.valid, batches["loader"].valid)
     noisy = ProceduralDataModule(synthesise_on="device", sensor=SensorModel(read_std=0.02), **common)
-    noisy.trainer = SimpleNamespace(training=True)
+    noisy.trainer = Ranks(1)
     first, again = (noisy.on_after_batch_transfer(raw, 0).images for _ in range(2))
     other = noisy.on_after_batch_transfer(replace(raw, random_key=tuple(one + 1 for one in raw.random_key)), 0).images
     assert torch.equal(first, again) and float((first - other).abs().mean()) > 0.01  # new noise for each random_key
@@ -57,7 +56,7 @@ def test_synthesis_on_the_device_gives_what_the_loader_gives():
         ProceduralDataModule(synthesise_on="gpu", **common)
 
 
-def test_unit_holes_and_memory(rgbd):
+def test_depth_unit_and_holes_with_and_without_memory(rgbd):
     module = rgbd_module(rgbd, depth_unit_m=0.0005, holes=[0, 1000], in_memory=True)
     first, again = module.dataset("train")[1], module.dataset("train")[1]
     assert torch.equal(first.images, again.images) and first.images.dtype == torch.float32
@@ -67,7 +66,7 @@ def test_unit_holes_and_memory(rgbd):
     assert bool(first.valid[0][torch.from_numpy((stored == 1000) | (stored == 0))].logical_not().all())
 
 
-def test_a_range_of_evaluation_masks_truth(rgbd):
+def test_the_evaluation_range_masks_true_depth(rgbd):
     module = rgbd_module(rgbd, far_mask_m=3.0)
     stack, whole = module.dataset("test")[0], rgbd_module(rgbd).dataset("test")[0]
     assert torch.equal(stack.valid, whole.valid & (whole.depth_m <= 3.0)) and torch.equal(stack.images, whole.images)
@@ -76,7 +75,7 @@ def test_a_range_of_evaluation_masks_truth(rgbd):
         rgbd_module(rgbd, far_mask_m=-1.0)
 
 
-def test_prepared_stacks_are_rendered_anew_from_their_truth(tmp_path):
+def test_prepared_stacks_are_rerendered_from_true_depth_and_aif(tmp_path):
     rng = np.random.default_rng(0)
     other = {"focal_length_m": 0.0029, "f_number": 1.0, "pixel_pitch_m": 3.1e-5}
     aif = rng.integers(0, 255, (20, 26, 3), dtype=np.uint8)
@@ -100,7 +99,7 @@ def test_prepared_stacks_are_rendered_anew_from_their_truth(tmp_path):
         RerenderedDataModule(root=str(tmp_path), **options).dataset("all")[3]
 
 
-def test_split_is_in_blocks_or_from_files(rgbd, tmp_path):
+def test_splits_are_blocks_or_come_from_files(rgbd, tmp_path):
     names = [f"{i:04d}" for i in range(40)]
     parts = {split: split_names(names, split) for split in ("train", "val", "test")}
     assert parts["train"] + parts["val"] + parts["test"] == names and len(parts["test"]) == len(parts["val"]) == 4
@@ -135,7 +134,7 @@ class Ranks:
 @pytest.mark.parametrize(
     ("scenes", "ranks", "sizes"), [(2, 2, [1]), (3, 2, [2]), (4, 2, [2]), (9, 2, [2, 2]), (2, 1, [2]), (1, 1, [1])]
 )
-def test_the_last_batch_is_dropped_by_what_one_process_has(scenes, ranks, sizes):
+def test_an_incomplete_last_batch_is_dropped_per_process(scenes, ranks, sizes):
     """Two stacks over two processes at batches of two: each has one, and trains on it."""
     module = ProceduralDataModule(
         renderer=RENDERER, camera=CAMERA, focus_distances_m=FOCUS_M, near_m=0.5, far_m=10.0, height=24, width=32,
@@ -153,7 +152,7 @@ def test_resizing_resizes_every_camera(rgbd):
     assert module.resized(CAMERA) == module.camera
 
 
-def test_the_seed_reaches_the_sensors_noise_and_the_cache(rgbd, tmp_path):
+def test_the_seed_changes_sensor_noise_and_cache_keys(rgbd, tmp_path):
     options = {"sensor": SensorModel(read_std=0.02), "cache": str(tmp_path / "cache"), "in_memory": False}
     stacks = [rgbd_module(rgbd, seed=seed, **options).dataset("all")[3].images for seed in (0, 1, 1)]
     assert not torch.equal(stacks[0], stacks[1]) and torch.equal(stacks[1], stacks[2])
@@ -162,7 +161,7 @@ def test_the_seed_reaches_the_sensors_noise_and_the_cache(rgbd, tmp_path):
     assert quiet[0].path(3) == quiet[1].path(3)  # without noise the seed changes nothing
 
 
-def test_distances_from_the_depth_range_are_judged_as_they_are_used(rgbd, tmp_path):
+def test_diagnose_gets_the_focus_distances_that_are_used(rgbd, tmp_path):
     module = rgbd_module(rgbd, slices_in_depth_range=4)
     _, focus, (near_m, far_m), note = module.optics_to_judge()
     spans = [stack.depth_m[stack.valid] for stack in module.dataset("all")]
@@ -172,7 +171,7 @@ def test_distances_from_the_depth_range_are_judged_as_they_are_used(rgbd, tmp_pa
     assert nowhere[1] == pytest.approx(np.linspace(0.5, 10, 4).tolist())
 
 
-def test_without_training_depth_there_is_no_constant(tmp_path):
+def test_no_constant_baseline_without_training_depth(tmp_path):
     """ZEDD trains on stacks whose truth nobody has."""
     camera = {"focal_length_m": 0.05, "f_number": 2.8, "pixel_pitch_m": 4e-5}
     rng = np.random.default_rng(0)
@@ -185,7 +184,7 @@ def test_without_training_depth_there_is_no_constant(tmp_path):
     assert StacksDataModule(root=str(tmp_path), constant_depth_m=1.5).constant_baseline_m() == 1.5
 
 
-def test_the_baselines_know_of_truth_that_only_some_stacks_have(tmp_path):
+def test_depth_is_found_if_only_some_stacks_have_it(tmp_path):
     camera = {"focal_length_m": 0.05, "f_number": 2.8, "pixel_pitch_m": 4e-5}
     rng = np.random.default_rng(0)
     for index in range(12):
@@ -199,7 +198,7 @@ def test_the_baselines_know_of_truth_that_only_some_stacks_have(tmp_path):
     assert batch.valid.flatten(1).any(1).nonzero().flatten().tolist() == [4, 11]
 
 
-def test_the_constant_is_the_median_of_the_training_split_and_never_of_the_test(rgbd):
+def test_the_constant_baseline_is_the_median_of_the_training_split(rgbd):
     """Twelve images: the first ten train. Of two, or where the split files are the same, nothing but the test is there."""
     medians = [
         np.median(values[values > 0]) for i in range(10) for values in [iio.imread(rgbd / "depth" / f"{i:04d}.png")]

@@ -55,7 +55,7 @@ def test_folders_videos_and_bursts(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_fraction_of_a_second_and_a_photograph_without_time(tmp_path):
+def test_bursts_use_fractions_of_seconds_and_need_all_times(tmp_path):
     photographs(tmp_path, 0, 1, 5)
     files = sorted(tmp_path.iterdir())
     assert [len(part) for _, part in bursts(files, 3)] == [2, 1] and len(bursts(files, 4)) == 1
@@ -63,13 +63,13 @@ def test_a_fraction_of_a_second_and_a_photograph_without_time(tmp_path):
     assert len(bursts(sorted(tmp_path.iterdir()), 3)) == 1
 
 
-def test_nothing_to_be_found_is_said(tmp_path):
+def test_a_folder_without_stacks_is_reported(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match="stacks="):
             stacks_below(folder)
 
 
-def test_no_two_stacks_share_a_folder(tmp_path):
+def test_stacks_get_unique_names(tmp_path):
     """Videos of one stem, a number that is taken, and names that only some file systems tell apart."""
     for name in ("IMG.mov", "IMG.mp4", "IMG_2.mp4", "other.mp4", "index.html.mp4"):
         (tmp_path / name).touch()
@@ -91,7 +91,7 @@ def test_no_two_stacks_share_a_folder(tmp_path):
     assert {name: names_now[name] for name in by_source} == by_source
 
 
-def test_a_stack_depends_on_all_that_describes_it(tmp_path):
+def test_identity_covers_every_file_that_describes_a_stack(tmp_path):
     """On the text beside a video, the slices that stack.yaml takes from elsewhere, and no file manager's leavings."""
     (tmp_path / "v" / "sweep.mp4").parent.mkdir()
     (tmp_path / "v" / "sweep.mp4").touch()

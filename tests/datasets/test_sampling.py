@@ -1,4 +1,4 @@
-"""Order and chance depend on (seed, epoch, sample) and nothing else."""
+"""Deterministic sampling from (seed, epoch, index)."""
 
 import copy
 import pickle
@@ -16,7 +16,7 @@ def batches(length, size, epoch=0, rank=0, ranks=1, seed=1, done=0):
 
 
 @pytest.mark.parametrize(("length", "size", "ranks"), [(20, 2, 2), (23, 2, 3), (9, 1, 4)])
-def test_ranks_together_see_what_one_sees_at_a_larger_batch(length, size, ranks):
+def test_all_ranks_together_see_one_larger_batch(length, size, ranks):
     together = [batches(length, size, 5, rank, ranks) for rank in range(ranks)]
     joined = [list(chain(*parts)) for parts in zip(*together, strict=True)]
     assert joined == batches(length, size * ranks, 5)
@@ -24,14 +24,14 @@ def test_ranks_together_see_what_one_sees_at_a_larger_batch(length, size, ranks)
     assert len(set(seen)) == len(seen) == length // (size * ranks) * size * ranks
 
 
-def test_epochs_are_other_orders_and_other_draws_of_the_same_samples():
+def test_epochs_differ_in_order_and_random_keys():
     first, second, again = batches(8, 2, 0), batches(8, 2, 1), batches(8, 2, 0)
     assert first == again and first != second and first != batches(8, 2, 0, seed=2)
     draws = [dict(chain(*epoch)) for epoch in (first, second)]
     assert draws[0].keys() == draws[1].keys() and not set(draws[0].values()) & set(draws[1].values())
 
 
-def test_an_epoch_goes_on_after_any_of_its_batches_and_the_next_is_whole():
+def test_an_epoch_resumes_after_any_batch():
     whole = batches(9, 2, 3)
     for done in range(5):
         assert batches(9, 2, 3, done=done) == whole[done:]
@@ -43,22 +43,22 @@ def test_an_epoch_goes_on_after_any_of_its_batches_and_the_next_is_whole():
 
 
 @pytest.mark.parametrize(("length", "size", "ranks", "share"), [(2, 2, 2, 1), (3, 2, 2, 2), (1, 8, 2, 1), (3, 8, 1, 3)])
-def test_few_samples_are_one_batch_shared_out(length, size, ranks, share):
+def test_few_samples_are_one_batch_that_ranks_share(length, size, ranks, share):
     parts = [batches(length, size, rank=rank, ranks=ranks) for rank in range(ranks)]
     assert all(len(part) == 1 and len(part[0]) == share for part in parts)
     assert {index for part in parts for index, _ in part[0]} == set(range(length))
 
 
 @pytest.mark.parametrize(("length", "ranks"), [(7, 3), (6, 3), (3, 3)])
-def test_shares_are_everything_once(length, ranks):
+def test_ranks_partition_the_samples(length, ranks):
     assert sorted(i for rank in range(ranks) for i in RankSampler(length, rank, ranks)) == list(range(length))
 
 
-def test_fewer_samples_than_ranks_are_seen_by_all_so_that_a_mean_stays_the_mean():
+def test_every_rank_sees_all_of_fewer_samples_than_ranks():
     assert [list(RankSampler(2, rank, 3)) for rank in range(3)] == [[0, 1]] * 3
 
 
-def test_a_sample_is_an_index_that_travels():
+def test_a_sample_is_an_index_and_survives_pickling():
     sample = Sample(3, 17)
     for other in (pickle.loads(pickle.dumps(sample)), copy.deepcopy(sample)):
         assert other == 3 and ["a", "b", "c", "d"][other] == "d" and other.random_key == 17

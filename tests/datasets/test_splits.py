@@ -1,21 +1,21 @@
-"""Which samples train, validate and test."""
+"""Splits: names of training, validation and test samples."""
 
 import pytest
 
-from sfdfd.datasets.splits import limited, listed_names, names_in
+from sfdfd.datasets.splits import evenly_chosen, listed_names, read_names
 from sfdfd.errors import InputError
 
 
-def test_names_may_hold_spaces(tmp_path):
+def test_names_may_contain_spaces(tmp_path):
     (tmp_path / "splits").mkdir()
     (tmp_path / "splits" / "val.txt").write_text("my stack\n  other one \n\nthird\n")
     assert listed_names(tmp_path, "val") == ["my stack", "other one", "third"]
     assert listed_names(tmp_path, "test") is None and listed_names(tmp_path, "all") is None
     with pytest.raises(InputError, match=r"none\.txt"):
-        names_in(tmp_path / "none.txt")
+        read_names(tmp_path / "none.txt")
 
 
-def test_a_limit_spreads_over_all():
-    assert limited("abcdefghi", 3) == ["a", "e", "i"] and limited("ab", 3) == ["a", "b"]
+def test_limited_names_are_evenly_spread():
+    assert evenly_chosen("abcdefghi", 3) == ["a", "e", "i"] and evenly_chosen("ab", 3) == ["a", "b"]
     with pytest.raises(InputError, match=r"data\.limit"):
-        limited("abc", 0)
+        evenly_chosen("abc", 0)

@@ -1,4 +1,4 @@
-"""Sparse stacks."""
+"""Slice subsets."""
 
 import torch
 
@@ -30,7 +30,7 @@ class Stacks(torch.utils.data.Dataset):
         return [index]
 
 
-def test_sparse_stacks_are_seeded_subsets():
+def test_slice_subsets_are_seeded():
     stack = sized(8, 8, slices=7)
     for choice in ("random", "even"):
         sparse = SliceSubset(Stacks(stack, 9), 3, choice, seed=1)
@@ -46,7 +46,7 @@ def test_sparse_stacks_are_seeded_subsets():
     assert SliceSubset(Stacks(sized(8, 8, slices=2)), 3, "even", 0)[0].images.shape[1] == 2
 
 
-def test_even_choices_are_spread_in_inverse_distance():
+def test_even_slices_are_spread_in_inverse_distance():
     assert evenly_spread(torch.tensor([1.0, 1.5, 2.5, 4.0, 6.0]), 3) == [0, 1, 4]  # 1, .67 of (1, .58, .17)
     assert evenly_spread(torch.tensor([6.0, 4.0, 2.5, 1.5, 1.0]), 2) == [0, 4]
     assert evenly_spread(torch.tensor([1.0, 2.0, float("inf")]), 3) == [0, 1, 2]

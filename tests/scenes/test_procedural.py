@@ -1,4 +1,4 @@
-"""Scenes made from nothing: deterministic, metric, varied."""
+"""Procedural scenes: deterministic, metric, varied."""
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ def synthesis(**options):
 RENDERER = DefocusRenderer(sigma_scale=0.5)
 
 
-def test_scenes_are_the_same_on_any_number_of_workers_and_differ_from_each_other():
+def test_scenes_are_independent_of_workers_and_differ():
     scenes = procedural_stacks(3, synthesis(), seed=5, height=24, width=32)
     loaders = [DataLoader(scenes, collate_fn=FocalStack.collate, num_workers=n) for n in (0, 2)]
     for one, other in zip(*loaders, strict=True):

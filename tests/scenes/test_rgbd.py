@@ -41,7 +41,7 @@ def test_a_border_crop_cuts_image_depth_and_mask_alike(rgbd):
         rgbd_module(rgbd, crop=[-1, 0, 0, 0]).dataset("all")
 
 
-def test_the_eigen_crop_limits_what_counts_and_cuts_nothing(tmp_path):
+def test_the_eigen_crop_masks_depth_and_cuts_nothing(tmp_path):
     for part in ("rgb", "depth"):
         (tmp_path / part).mkdir()
     iio.imwrite(tmp_path / "rgb" / "a.png", np.full((480, 640, 3), 90, np.uint8))
@@ -57,7 +57,7 @@ def test_the_eigen_crop_limits_what_counts_and_cuts_nothing(tmp_path):
         rgbd_module(tmp_path, evaluation_crop="garg").dataset("all")
 
 
-def test_in_painted_depth_counts_only_where_the_raw_one_knows_it(rgbd):
+def test_in_painted_depth_is_valid_only_where_raw_depth_is_known(rgbd):
     (rgbd / "raw_depth").mkdir()
     for path in sorted((rgbd / "depth").iterdir()):
         raw = iio.imread(path)

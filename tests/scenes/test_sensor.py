@@ -1,4 +1,4 @@
-"""What stands between a perfect stack and a photograph."""
+"""Sensor model: noise, exposure and misalignment of slices."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from sfdfd.errors import InputError
 from sfdfd.scenes.sensor import SensorModel
 
 
-def test_sensor_noise_has_the_asked_variance_and_the_default_does_nothing():
+def test_sensor_noise_has_its_variance_and_the_default_does_nothing():
     images = torch.full((2, 3, 64, 64), 0.36)
     assert SensorModel()(images, torch.Generator()) is images
     noisy = SensorModel(read_std=0.01, full_well=900.0)(images, torch.Generator().manual_seed(0))
@@ -17,7 +17,7 @@ def test_sensor_noise_has_the_asked_variance_and_the_default_does_nothing():
     assert lit[0].std() < 1e-6 and lit[0, 0, 0, 0] != lit[1, 0, 0, 0]
 
 
-def test_misalignment_moves_slices_by_the_asked_amount():
+def test_misalignment_moves_slices_by_its_standard_deviation():
     x = torch.linspace(0, 1, 96)[None, None, None].expand(200, 3, 32, 96)
     moved = SensorModel(shift_px=0.5)(x, torch.Generator().manual_seed(0))
     shift = (moved - x)[:, 0, 16, 48] * 95  # the ramp rises by 1/95 a pixel

@@ -29,7 +29,7 @@ def test_synthesis_renders_and_rounds():
     assert torch.equal(rounded.images, (rounded.images * 255).round() / 255)
 
 
-def test_noise_is_seeded_and_of_the_asked_size():
+def test_noise_is_seeded_and_has_its_standard_deviation():
     aif, depth = torch.full((3, 64, 64), 0.5), torch.full((64, 64), 2.0)
     make = synthesis(sensor=SensorModel(read_std=0.02), round_to_8_bits=False)
     one, same, other = (make(Scene(aif, depth, seed=seed)) for seed in (1, 1, 2))
@@ -54,7 +54,7 @@ def test_a_padded_batch_is_rendered_sample_by_sample():
         assert torch.equal(together[index].depth_m, alone.depth_m)
 
 
-def test_focus_distances_from_the_depth_range_are_said_to_leak():
+def test_the_protocol_reports_focus_distances_from_true_depth():
     depth = torch.linspace(1.2, 4.0, 32).expand(24, 32).contiguous()
     known = torch.ones(24, 32, dtype=torch.bool)
     known[:, 0] = False  # an unknown pixel says nothing of the range

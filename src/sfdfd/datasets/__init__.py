@@ -1,1 +1,1 @@
-"""Where focal stacks come from: procedural scenes, RGB-D images rendered into stacks, recorded stacks."""
+"""Data sets of focal stacks for training and evaluation: synthetic, published and recorded ones."""

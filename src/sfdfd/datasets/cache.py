@@ -1,4 +1,4 @@
-"""Stacks on disk, once made: named by everything that they depend on, so that a changed camera never reads an old one."""
+"""Cache of stacks on disk, keyed by everything that a stack depends on."""
 
 from __future__ import annotations
 
@@ -23,29 +23,20 @@ from sfdfd.stack import FocalStack
 __all__ = ["CachedStacks"]
 
 VERSION = 4
-"""Of what is stored and how it is made; a change of synthesis or alignment raises it."""
+"""Version of the stored content; raise it when synthesis or alignment changes."""
 ARRAYS = (
-    "images",
-    "focus_distances_m",
-    "near_m",
-    "far_m",
-    "slice_mask",
-    "depth_m",
-    "aif",
-    "valid",
-    "covered",
-    "clipped",
-)
+    "images", "focus_distances_m", "near_m", "far_m", "slice_mask", "depth_m", "aif", "valid", "covered", "clipped",
+)  # fmt: skip
 
 
 class CachedStacks(Dataset):
-    """A data set whose stacks are kept in a folder as safetensors files, which are mapped, not parsed.
+    """A data set that stores its stacks in a folder as safetensors files, which are memory-mapped.
 
     Args:
-        dataset: has ``identity(index)``: plain values that name the sample and what it is made from.
-        folder: shared by any number of data sets and processes.
+        dataset: its ``identity(index)`` tells what a sample depends on.
+        folder: any number of data sets and processes may share it.
         protocol: everything else that a stack depends on, as plain values.
-        bytes_are_exact: images were rounded to 8 bits, and are stored so.
+        bytes_are_exact: whether images were rounded to 8 bits; they are then stored as bytes.
     """
 
     def __init__(
@@ -62,7 +53,7 @@ class CachedStacks(Dataset):
         return len(self.dataset)
 
     def path(self, index: int) -> Path:
-        """Where the stack is, or will be."""
+        """Return the file of a stack, which may not exist yet."""
         identity = json.dumps(self.dataset.identity(index), default=str)
         key = hashlib.sha256(f"{self.protocol}\n{identity}".encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.safetensors"
@@ -82,7 +73,7 @@ class CachedStacks(Dataset):
         facts = {
             "camera": [camera.as_dict() for camera in stack.camera],
             "name": list(stack.name),
-            "optics": stack.optics and [None if one is None else one.known() for one in stack.optics],
+            "optics": stack.optics and [None if model is None else model.known() for model in stack.optics],
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as part:
@@ -97,6 +88,6 @@ class CachedStacks(Dataset):
             raise InputError(f"{path}: a broken file in the cache ({error}); remove it (data.cache)") from None
         if values["images"].dtype == torch.uint8:
             values["images"] = values["images"].float().div_(255)
-        camera = tuple(Camera(**one) for one in facts["camera"])
-        optics = facts["optics"] and tuple(None if one is None else BlurModel(**one) for one in facts["optics"])
-        return FocalStack(camera=camera, name=tuple(facts["name"]), optics=optics, **values)
+        cameras = tuple(Camera(**camera) for camera in facts["camera"])
+        optics = facts["optics"] and tuple(None if model is None else BlurModel(**model) for model in facts["optics"])
+        return FocalStack(camera=cameras, name=tuple(facts["name"]), optics=optics, **values)

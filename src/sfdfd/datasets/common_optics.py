@@ -1,4 +1,4 @@
-"""What the ``stack.yaml`` files of a folder of stacks, or of shards, say of the optics."""
+"""Common optics of all stacks below a folder, from their ``stack.yaml`` files."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from sfdfd.io.stack_yaml import OPTICS_KEYS, described_optics
 __all__ = ["common_optics"]
 
 
-def common_optics(root: str | Path, told: Collection[str] = ()) -> dict[str, Any]:
-    """Return what all stacks below a folder say of the optics; a renderer that trains on them serves all.
+def common_optics(root: str | Path, overridden: Collection[str] = ()) -> dict[str, Any]:
+    """Return the optics that all stacks below a folder have in common, for a renderer that trains on them.
 
     Args:
-        root: a folder of stacks or of shards; a folder that does not exist says nothing.
-        told: keys that the command line decides.
+        root: a folder of stacks or of shards; a folder that does not exist has no optics.
+        overridden: keys to ignore, because the command line sets them.
 
     Raises:
-        InputError: the stacks do not agree about one of the other keys.
+        InputError: the stacks disagree about one of the other keys.
     """
-    found: dict[str, tuple[Any, str]] = {}
-    for where, described in _described(Path(root)) if Path(root).is_dir() else ():
+    common: dict[str, tuple[Any, str]] = {}
+    for location, optics in _optics_of_stacks(Path(root)) if Path(root).is_dir() else ():
         for key in OPTICS_KEYS:
-            if key in told:
+            if key in overridden:
                 continue
-            value = described.get(key)
-            first, first_where = found.setdefault(key, (value, where))
+            value = optics.get(key)
+            first, first_location = common.setdefault(key, (value, location))
             if first != value:
                 raise InputError(
-                    f"optics.{key} is {first} in {first_where}/stack.yaml and {value} in {where}/stack.yaml, and one model "
-                    f"has one; give optics.{key}=VALUE"
+                    f"optics.{key} is {first} in {first_location}/stack.yaml and {value} in {location}/stack.yaml, and one "
+                    f"model has one; give optics.{key}=VALUE"
                 )
-    return {key: value for key, (value, _) in found.items() if value is not None}
+    return {key: value for key, (value, _) in common.items() if value is not None}
 
 
-def _described(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each stack lies and what it says of its optics."""
+def _optics_of_stacks(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the location and the described optics of each stack."""
     shards = shard_files(root)
     if not shards:
         for folder in stack_folders(root):

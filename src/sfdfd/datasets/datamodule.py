@@ -1,6 +1,6 @@
-"""LightningDataModules: which stacks train, validate and test, in batches of :class:`FocalStack`.
+"""LightningDataModules of :class:`FocalStack` batches: the base class, prepared stacks and shards.
 
-Here what all share, and prepared stacks; :mod:`sfdfd.datasets.synthetic` renders scenes.
+:mod:`sfdfd.datasets.synthetic` has those of rendered scenes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import lightning
 import numpy as np
@@ -19,66 +19,50 @@ from torch.utils.data import DataLoader, Dataset
 
 from sfdfd.datasets.cache import CachedStacks
 from sfdfd.datasets.folders import read_manifest
-from sfdfd.datasets.protocols import IdentifiedDataset, SizedDataset
+from sfdfd.datasets.protocols import IdentifiedDataset, SizedDataset, StackGenerator
 from sfdfd.datasets.sampling import EpochBatches, RankSampler
 from sfdfd.datasets.shards import Shard, ShardedStacks, shards_below
-from sfdfd.datasets.splits import SPLITS, limited, listed_names, split_names
+from sfdfd.datasets.splits import SPLITS, evenly_chosen, listed_names, split_names
 from sfdfd.datasets.stack_folders import StackFolders, read_stack, stack_folders
 from sfdfd.datasets.wrappers import DepthMasked, InMemory, SeededSamples, SkipBroken, SliceSubset
 from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
-from sfdfd.io.files import Report
 from sfdfd.io.stack_yaml import OPTICS_KEYS, checked_keys
 from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
 
-__all__ = ["FocalStackDataModule", "Maker", "StacksDataModule"]
-
-
-class Maker(Protocol):
-    """What ``prepare`` calls for a data set that is made and not brought."""
-
-    title: str
-    licence: str
-
-    def options(self) -> dict[str, Any]:
-        """What it makes, as plain values; None where nobody said."""
-
-    def write(self, root: Path, record: dict[str, Any], report: Report) -> int:
-        """Make it at ``root``; the number of samples."""
+__all__ = ["FocalStackDataModule", "ShardsDataModule", "StacksDataModule"]
 
 
 class FocalStackDataModule(lightning.LightningDataModule):
-    """What all sources share: loaders, seeds, the choice of a split, the constant baseline.
+    """Base of all data modules: loaders, seeds, splits, wrappers, the constant baseline.
 
     Args:
-        batch_size: stacks per training batch; evaluation goes one by one, so that any sizes can stand side by side.
+        batch_size: stacks per training batch; evaluation uses batches of one, since sizes may differ.
         workers: loader processes; 0 loads in the training process.
-        worker_timeout_s: how long to wait for a worker's batch before the run ends in one line.
-        on_error: what a sample does that cannot be read (gone, broken): "raise" ends the run, "skip" takes the next one in
-            training and validation; in tests and evaluation a figure without it would be another figure, so that it raises.
-        seed: of the shuffling and of everything made at random.
-        split: what ``evaluate`` looks at: "all", "train", "val" or "test".
+        worker_timeout_s: seconds to wait for a worker's batch before the run ends with an error.
+        on_error: for samples that cannot be read: "raise" ends the run; "skip" uses the next sample in training and
+            validation. Test and evaluation always raise, since skipping would change the figures.
+        seed: of shuffling and of all random numbers.
+        split: the one that ``evaluate`` uses: "all", "train", "val" or "test".
         in_memory: keep each training and validation stack after its first use (one copy per worker).
-        constant_depth_m: depth of the constant baseline; None takes the training set's median.
-        slices: use only so many slices of each stack (sparse focal stacks); None uses all.
-        slice_choice: which: "random" (anew at each use in training, fixed by seed and index elsewhere) or "even" (spread
-            evenly in inverse focus distance).
-        cache: folder in which each stack is kept once it was made, named by all that it depends on; None for none.
-        near_mask_m, far_mask_m: truth outside of them does not count (a protocol's range of evaluation); None for no bound.
+        constant_depth_m: depth of the constant baseline; None: the training set's median.
+        slices: number of slices to use of each stack (sparse focal stacks); None: all.
+        slice_choice: "random" (new at each use in training, fixed by seed and index elsewhere) or "even" (spread evenly in
+            inverse focus distance).
+        cache: folder in which finished stacks are stored, keyed by all that they depend on; None: no cache.
+        near_mask_m, far_mask_m: true depth outside is not valid (the range of an evaluation protocol); None: no bound.
     """
 
     rounded_to_8_bits = False
     camera: Camera | None = None
-    """The camera of the stacks as they come, where they all have one."""
+    """The camera of the returned stacks, if all have the same."""
     holdout: Any = None
-    """The slices of each stack that are kept aside; see :meth:`keep_aside`."""
+    """The left-out slices of each stack; see :meth:`keep_aside`."""
     resize: float = 1.0
-    """Factor between the images that a configured camera means and the ones that come."""
-    looked_at_for_depth: int = 8
-    """So many stacks of a split are read until one has depth."""
-    maker: Maker | None = None
-    """What makes the stacks, where ``prepare`` has nothing to bring."""
+    """Scale of the returned images, relative to those of the configured camera."""
+    depth_probe_count: int = 8
+    """Number of stacks that :meth:`has_depth` reads at most."""
 
     def __init__(
         self,
@@ -115,43 +99,48 @@ class FocalStackDataModule(lightning.LightningDataModule):
         self.batch_size, self.workers, self.seed, self.split = batch_size, workers, seed, split
         self.in_memory, self.constant_depth_m = in_memory, constant_depth_m
         self._datasets: dict[str, SizedDataset] = {}
-        self._survivors: dict[str, SkipBroken] = {}
+        self._skipping: dict[str, SkipBroken] = {}
 
     def make_dataset(self, split: str) -> SizedDataset:
-        """The data set of "train", "val", "test" or "all", without memory."""
+        """Return the data set of "train", "val", "test" or "all", without wrappers."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """Say at once, and not in the first epoch, that a data set is not there.
+        """Check before the first epoch that the data set exists.
 
         Raises:
-            InputError: so.
+            InputError: it does not exist.
         """
 
+    @property
+    def stack_generator(self) -> StackGenerator | None:
+        """What generates the data set for ``prepare``; None if it is not a generated one."""
+        return None
+
     def resized(self, camera: Camera) -> Camera:
-        """A camera that was configured for the images as they are stored, for the images as they come."""
+        """Convert a camera for stored images to one for the returned images."""
         return camera if self.resize == 1.0 else camera.resized(self.resize)
 
     def keep_aside(self, holdout: Any) -> None:
-        """Keep slices of every stack aside (:func:`sfdfd.photographs.holdout.parse_holdout`); call this before any stack is read.
+        """Leave slices of every stack out (:func:`sfdfd.photographs.holdout.parse_holdout`); call this before reading stacks.
 
         Depth range, motion and an unknown camera are then estimated from the other slices alone.
 
         Raises:
-            InputError: a part of the slices is used, too (``data.slices``).
+            InputError: ``data.slices`` is set, too.
         """
         if holdout is not None and self.slices is not None:
             raise InputError(
-                "holdout: which slices are left out is not said where data.slices chooses some; give one of them"
+                "holdout: slices cannot be left out while data.slices uses a subset of them; give one of the two"
             )
         self.holdout = holdout
 
     def optics_to_judge(self) -> tuple[Camera, list[float], tuple[float, float], str] | None:
-        """Camera, focus distances, depth range in metres, and a note, for ``diagnose``; None where stacks have their own."""
+        """Return camera, focus distances, depth range in metres, and a note, for ``diagnose``; None if stacks have their own."""
         return None
 
     def protocol(self) -> dict[str, Any]:
-        """What a figure on this data needs said beside it, as plain values."""
+        """Return the settings to report beside every figure on this data, as plain values."""
         low, high = self.mask_m
         return {
             **({} if self.slices is None else {"slices": self.slices, "slice_choice": self.slice_choice}),
@@ -159,7 +148,11 @@ class FocalStackDataModule(lightning.LightningDataModule):
         }
 
     def dataset(self, split: str) -> SizedDataset:
-        """The data set of a split, made once; validation and test raise where the split is empty."""
+        """Return the data set of a split, with wrappers; it is created once.
+
+        Raises:
+            InputError: the split is empty.
+        """
         if split not in self._datasets:
             dataset = self.make_dataset(split)
             if len(dataset) == 0:
@@ -167,15 +160,15 @@ class FocalStackDataModule(lightning.LightningDataModule):
             if self.cache is not None:
                 identified = cast(IdentifiedDataset, dataset)
                 dataset = CachedStacks(identified, self.cache, self.protocol(), self.rounded_to_8_bits)
-            self._datasets[split] = self._served(dataset, split, self.rounded_to_8_bits)
+            self._datasets[split] = self._wrapped(dataset, split, self.rounded_to_8_bits)
         return self._datasets[split]
 
-    def _served(self, dataset: SizedDataset, split: str, bytes_are_exact: bool) -> SizedDataset:
-        """Read past what is broken, kept in memory, sparse, masked, as configured; training's with its draws."""
-        learnt_from = split in ("train", "val")  # the others are seen once, and judged
-        if self.on_error == "skip" and learnt_from:
-            dataset = self._survivors[split] = SkipBroken(dataset)
-        if self.in_memory and learnt_from:
+    def _wrapped(self, dataset: SizedDataset, split: str, bytes_are_exact: bool) -> SizedDataset:
+        """Add the configured wrappers."""
+        repeated = split in ("train", "val")  # test samples are read once, and none may be skipped
+        if self.on_error == "skip" and repeated:
+            dataset = self._skipping[split] = SkipBroken(dataset)
+        if self.in_memory and repeated:
             dataset = InMemory(dataset, bytes_are_exact)
         if self.slices is not None:
             seed = None if split == "train" and self.slice_choice == "random" else self.seed
@@ -185,35 +178,34 @@ class FocalStackDataModule(lightning.LightningDataModule):
         return SeededSamples(dataset) if split == "train" else dataset
 
     def skipped(self) -> dict[str, list[int]]:
-        """By split, the samples that could not be read and were skipped (``on_error``)."""
-        return {split: found for split, one in self._survivors.items() if (found := one.skipped)}
+        """Return, by split, the samples that could not be read and were skipped (``on_error``)."""
+        return {split: dataset.skipped for split, dataset in self._skipping.items() if dataset.skipped}
 
     def continue_at(self, epoch: int, batches: int) -> None:
-        """Training goes on in this epoch after so many of its batches, as an uninterrupted one would."""
+        """Start training in this epoch, after a number of its batches, as an uninterrupted run would continue."""
         self._first = (epoch, batches)
 
     def has_depth(self, split: str) -> bool:
-        """Return whether stacks of a split have true depth: some may, others not. A few are looked at, evenly spread."""
+        """Return whether any of a few evenly spread stacks of a split has true depth."""
         dataset = self.dataset(split)
-        indices = (
-            np.linspace(0, len(dataset) - 1, min(len(dataset), self.looked_at_for_depth)).round().astype(int).tolist()
-        )
-        return any(dataset[index].depth_m is not None for index in indices)
+        return any(dataset[i].depth_m is not None for i in _spread_indices(len(dataset), self.depth_probe_count))
 
     def constant_baseline_m(self) -> float | None:
-        """Return the depth of the constant baseline in metres: the given one, or the median of the training set's truth.
-        None where it has none, is empty, or is the test set itself (of one or two samples, or by its split files)."""
+        """Return the depth of the constant baseline in metres: the configured one, or the median of the training set.
+
+        None if the training set has no depth, is empty, or is the test set itself (tiny sets, or by its split files).
+        """
         if self.constant_depth_m is not None:
             return float(self.constant_depth_m)
         return self._median_depth_m
 
     @cached_property
     def _median_depth_m(self) -> float | None:
-        stored = self.make_dataset("train")
-        if len(stored) == 0:  # a set that is there to judge
+        unwrapped = self.make_dataset("train")
+        if len(unwrapped) == 0:  # a data set for evaluation only
             return None
-        indices = np.linspace(0, len(stored) - 1, min(len(stored), 100)).round().astype(int).tolist()
-        if _same_samples(stored, self.make_dataset("test"), indices):
+        indices = _spread_indices(len(unwrapped), 100)
+        if _same_samples(unwrapped, self.make_dataset("test"), indices):
             return None
         train = self.dataset("train")
         medians = []
@@ -235,49 +227,54 @@ class FocalStackDataModule(lightning.LightningDataModule):
         )
 
     def _rank(self) -> tuple[int, int]:
-        """This process's number, and how many there are."""
-        return getattr(self.trainer, "global_rank", 0), getattr(self.trainer, "world_size", 1)
+        """Return this process's number, and the number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _training_loader(self, dataset: SizedDataset) -> DataLoader:
         batches = EpochBatches(len(dataset), self.batch_size, self.seed, *self._rank())
         batches.continue_at(*self._first)
         return self._loader(dataset, batch_sampler=batches)
 
-    def _judging_loader(self, dataset: SizedDataset) -> DataLoader:
+    def _evaluation_loader(self, dataset: SizedDataset) -> DataLoader:
         rank, ranks = self._rank()
-        if len(dataset) % ranks and isinstance(getattr(self.trainer, "strategy", None), FSDPStrategy):
-            rank, ranks = 0, 1  # each forward gathers sharded weights: the processes make equally many, so all make all
+        if len(dataset) % ranks and self.trainer is not None and isinstance(self.trainer.strategy, FSDPStrategy):
+            rank, ranks = 0, 1  # each forward gathers sharded weights, so all processes need equally many samples
         return self._loader(dataset, batch_size=1, sampler=RankSampler(len(dataset), rank, ranks))
 
     def train_dataloader(self) -> DataLoader:
         return self._training_loader(self.dataset("train"))
 
     def val_dataloader(self) -> DataLoader:
-        return self._judging_loader(self.dataset("val"))
+        return self._evaluation_loader(self.dataset("val"))
 
     def test_dataloader(self) -> DataLoader:
-        return self._judging_loader(self.dataset("test"))
+        return self._evaluation_loader(self.dataset("test"))
 
 
-def _same_samples(one: SizedDataset, other: SizedDataset, indices: Sequence[int]) -> bool:
-    """Whether two data sets are made from the same files, as far as they say so."""
-    if not isinstance(one, IdentifiedDataset) or not isinstance(other, IdentifiedDataset) or len(one) != len(other):
+def _spread_indices(length: int, count: int) -> list[int]:
+    """Return at most ``count`` indices, evenly spread."""
+    return np.linspace(0, length - 1, min(length, count)).round().astype(int).tolist()
+
+
+def _same_samples(a: SizedDataset, b: SizedDataset, indices: Sequence[int]) -> bool:
+    """Return whether two data sets read the same files; False if they do not tell."""
+    if not isinstance(a, IdentifiedDataset) or not isinstance(b, IdentifiedDataset) or len(a) != len(b):
         return False
-    return all(one.identity(index) == other.identity(index) for index in indices)
+    return all(a.identity(index) == b.identity(index) for index in indices)
 
 
 class StacksDataModule(FocalStackDataModule):
-    """Prepared stacks: a folder with slices and a ``stack.yaml``, or a folder of such folders; with truth where the
-    ``stack.yaml`` names it. LazySlices are taken as aligned and cameras as known; else see
+    """Prepared stacks: a folder with slices and a ``stack.yaml``, or a folder of such folders; with ground truth if the
+    ``stack.yaml`` names it. Slices have to be aligned and cameras known; otherwise use
     :class:`sfdfd.datasets.recorded.RecordedDataModule`.
 
     Args:
-        root: the folder; ``splits/train.txt`` and so on name the stacks of a split, else
-            :func:`sfdfd.datasets.splits.split_names` does.
+        root: the folder; ``splits/train.txt`` etc. name the stacks of a split, by default
+            :func:`sfdfd.datasets.splits.split_names`.
         camera, focus_distances_m, focus_distance_unit_m, focus_unit, near_m, far_m: override the ``stack.yaml`` files.
-        limit: use only so many stacks of each split, evenly spread.
-        optics: how the slices are blurred where a ``stack.yaml`` does not say it; the stacks carry it.
-        others: :class:`FocalStackDataModule`.
+        limit: largest number of stacks per split, evenly spread.
+        optics: how the slices are blurred, for keys that a ``stack.yaml`` does not set.
+        common: :class:`FocalStackDataModule`.
     """
 
     def __init__(
@@ -307,18 +304,18 @@ class StacksDataModule(FocalStackDataModule):
         }
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
-        """One folder's stack."""
+        """Read the stack of a folder."""
         return read_stack(folder, overrides, self.holdout, self.optics)
 
     def check(self) -> None:
         self.names()
 
     def names(self) -> list[str]:
-        """Of the stacks of all splits, in order."""
+        """Return the names of all stacks, sorted."""
         return [folder.name for folder in stack_folders(self.root)]
 
     def named(self, names: Sequence[str]) -> SizedDataset:
-        """The stacks of these names."""
+        """Return the data set of these stacks."""
         return StackFolders(self.root, self.overrides, names, self.read)
 
     def make_dataset(self, split: str) -> SizedDataset:
@@ -326,7 +323,7 @@ class StacksDataModule(FocalStackDataModule):
         if names is None:
             names = self.names()
             names = names if len(names) < 3 else split_names(names, split)
-        return self.named(limited(names, self.limit))
+        return self.named(evenly_chosen(names, self.limit))
 
     def protocol(self) -> dict[str, Any]:
         manifest = read_manifest(self.root) or {}
@@ -336,14 +333,14 @@ class StacksDataModule(FocalStackDataModule):
             "stacks": len(self.names()),
             "overrides": {key: value for key, value in self.overrides.items() if value is not None},
             "mask": "pixels of known depth within near and far",
-            **({"optics_unless_described": known} if (known := self.optics.known()) else {}),
+            **({"optics_unless_described": optics} if (optics := self.optics.known()) else {}),
             **({} if self.holdout is None else {"holdout": self.holdout}),
             **super().protocol(),
         }
 
 
 class ShardsDataModule(StacksDataModule):
-    """Stacks in shards (:mod:`sfdfd.datasets.shards`): tar files in WebDataset's layout, in place of folders.
+    """Stacks in shards (:mod:`sfdfd.datasets.shards`): tar files in WebDataset's layout.
 
     Args:
         options: those of :class:`StacksDataModule`; ``root`` is the folder of the shards.
@@ -351,7 +348,7 @@ class ShardsDataModule(StacksDataModule):
 
     @cached_property
     def shards(self) -> list[Shard]:
-        """The indices of the shards, read once."""
+        """The shards' indices, read once."""
         return shards_below(self.root)
 
     def names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The stacks below a folder: folders of slices, videos, shards, and bursts by the time that photographs were taken at."""
+"""Find the stacks below a folder: folders of slices, videos, multi-page files, shards, and bursts of photographs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from sfdfd.io.images import list_images, moment_of
 __all__ = ["FoundStack", "bursts", "stacks_below"]
 
 DESCRIPTIONS = ("stack.yaml", "focus_distance.txt", "dioptres.txt")
-"""A folder with one of these is one stack, whenever its slices were taken."""
+"""A folder with one of these files is one stack, whatever the times of its slices."""
 LONGEST_PAUSE = 5.0
-"""In a folder of its own, a pause ends a burst only where it is also longer than this many usual ones."""
+"""Below the root, a pause ends a burst only if it is also longer than this multiple of the median pause."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class FoundStack:
     """A stack below a folder.
 
     Attributes:
-        name: of the folder that receives what becomes of it; slashes are those of the folders.
-        source: the folder, the video, the TIFF whose pages are slices, or the shard.
-        files: the names of its slices in the folder, where it is a burst of several.
-        shard: where ``source`` is one (:mod:`sfdfd.datasets.shards`), of this stack alone.
+        name: of the folder for its results; may contain slashes.
+        source: the folder, the video, the file whose pages are slices, or the shard.
+        files: names of its slices in the folder; None: all.
+        shard: index of this stack only, if ``source`` is a shard (:mod:`sfdfd.datasets.shards`).
     """
 
     name: str
@@ -48,26 +48,26 @@ class FoundStack:
 
     @property
     def sample(self) -> str | None:
-        """Its name in the shard."""
+        """The stack's name in its shard."""
         return None if self.shard is None else next(iter(self.shard.stacks))
 
     def identity(self) -> list[Any]:
-        """What changes when one of the files that the stack is read from does: the slices, their twins in another format,
-        and what lies beside them and describes them."""
+        """Return plain values that change with any file that the stack depends on: its slices, their copies in another
+        format, and the files that describe them."""
         folder = self.source.parent if self.source.is_file() else self.source
         files = [folder / name for name in DESCRIPTIONS]
         if self.source.is_file():
             files.append(self.source)
         else:
             stems = None if self.files is None else {Path(name).stem for name in self.files}
-            files += [p for p in folder.iterdir() if _counts(p) and (stems is None or p.stem in stems)]
+            files += [p for p in folder.iterdir() if _is_relevant(p) and (stems is None or p.stem in stems)]
             files += [folder / name for name in _named_in(folder / "stack.yaml")]
-        known: list[Any] = [file_identity(file) for file in sorted(set(files)) if file.is_file()]
-        return known if self.sample is None else [*known, self.sample]
+        identities: list[Any] = [file_identity(file) for file in sorted(set(files)) if file.is_file()]
+        return identities if self.sample is None else [*identities, self.sample]
 
     @contextmanager
     def opened(self) -> Iterator[Path]:
-        """The folder or video itself; of a shard, the stack as a folder, as long as the block lasts."""
+        """Yield the folder or file; a stack in a shard is unpacked to a temporary folder."""
         if self.shard is None or self.sample is None:
             yield self.source
             return
@@ -75,14 +75,14 @@ class FoundStack:
             yield folder
 
 
-def _counts(path: Path) -> bool:
-    """Whether a file may say something of a stack; what file managers leave does not."""
+def _is_relevant(path: Path) -> bool:
+    """Return whether a file may belong to a stack; hidden files and those of file managers do not."""
     return path.is_file() and not path.name.startswith(".") and path.name.lower() not in ("thumbs.db", "desktop.ini")
 
 
 def _named_in(description: Path) -> list[str]:
-    """The slices that a ``stack.yaml`` lists: they may lie in other folders. None where it cannot be read: reading the
-    stack will say so."""
+    """Return the slices that a ``stack.yaml`` lists, which may be in other folders. An unreadable file lists none; reading
+    the stack will report it."""
     try:
         content = yaml.safe_load(description.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
@@ -94,130 +94,132 @@ def _named_in(description: Path) -> list[str]:
 def stacks_below(
     root: Path, gap_s: float = 10.0, apart_from: Collection[Path] = ()
 ) -> tuple[list[FoundStack], list[str]]:
-    """Every stack in a folder and the folders below it, and what was passed over, in words.
+    """Find every stack in a folder and below; return them, and messages about what was skipped.
 
-    A folder is a stack, unless its photographs (EXIF) were taken in several bursts of two or more: then each is one. The
-    photographs that lie in ``root`` itself are a camera's roll: what stands alone there is passed over.
+    A folder is one stack, unless its photographs (EXIF times) form several bursts of two or more: then each burst is a
+    stack. In ``root`` itself, single photographs are skipped.
 
     Args:
         root: the folder.
-        gap_s: seconds without a photograph that end a burst; below ``root``, where they are also five usual pauses.
-        apart_from: folders that are not entered.
+        gap_s: seconds without a photograph that end a burst; below ``root`` the pause must also be five times the median.
+        apart_from: folders to leave out.
 
     Raises:
-        InputError: no such folder, or no stack in it.
+        InputError: there is no such folder, or no stack in it.
     """
     if not root.is_dir():
         raise InputError(f"stacks={root}: no such folder")
-    found: list[FoundStack] = []
-    passed: list[str] = []
-    seen = {folder.resolve() for folder in apart_from}
-    for folder in _folders(root, seen):
+    stacks: list[FoundStack] = []
+    skipped: list[str] = []
+    for folder in _folders(root, {folder.resolve() for folder in apart_from}):
         name = "" if folder == root else folder.relative_to(root).as_posix()
-        of_folder, not_found = _of_folder(folder, name, root, gap_s)
-        found += of_folder
-        passed += not_found
-    if not found:
+        stacks_here, skipped_here = _in_folder(folder, name, root, gap_s)
+        stacks += stacks_here
+        skipped += skipped_here
+    if not stacks:
         raise InputError(
             f"stacks={root}: no folder with two or more photographs, no burst (two within {gap_s:g} s: burst_gap_s) and no "
             "video in it or below it"
         )
-    return _told_apart(found), passed
+    return _with_unique_names(stacks), skipped
 
 
 def _folders(root: Path, seen: set[Path]) -> list[Path]:
-    """The folder and those below it, each once, by name; hidden ones are passed over, and links are followed."""
+    """Return the folder and all folders below it, each once, sorted; hidden ones are skipped, links are followed."""
     folders = []
-    for place, below, _ in os.walk(root, followlinks=True):
-        resolved = Path(place).resolve()
-        if resolved in seen or (resolved / "prediction.json").is_file():  # what an earlier call left is no stack
+    for path, below, _ in os.walk(root, followlinks=True):
+        resolved = Path(path).resolve()
+        if resolved in seen or (resolved / "prediction.json").is_file():  # results of an earlier call
             below.clear()
             continue
         seen.add(resolved)
         below[:] = sorted(name for name in below if not name.startswith("."))
-        folders.append(Path(place))
+        folders.append(Path(path))
     return folders
 
 
-def _of_folder(folder: Path, name: str, root: Path, gap_s: float) -> tuple[list[FoundStack], list[str]]:
-    """The stacks that lie in a folder itself, and what was passed over, in words."""
-    found, passed = _of_shards(folder, name)
+def _in_folder(folder: Path, name: str, root: Path, gap_s: float) -> tuple[list[FoundStack], list[str]]:
+    """Return the stacks directly in a folder, and messages about what was skipped."""
+    stacks, skipped = _in_shards(folder, name)
     pictures, _ = without_twins(list_images(folder))
-    paged = [file for file in pictures if has_pages(file)]
-    images = [file for file in pictures if file not in paged]
-    videos = sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
-    if len(paged) == 1 and not images:  # with the texts beside it
-        found.append(FoundStack(name or paged[0].stem, folder))
+    with_pages = [file for file in pictures if has_pages(file)]
+    images = [file for file in pictures if file not in with_pages]
+    if len(with_pages) == 1 and not images:  # the whole folder is the stack, with the texts that describe it
+        stacks.append(FoundStack(name or with_pages[0].stem, folder))
     else:
-        found += [FoundStack(_joined(name, file.stem), file) for file in paged]
+        stacks += [FoundStack(_joined(name, file.stem), file) for file in with_pages]
     if not pictures:
-        alone = len(videos) == 1 and bool(name)
-        found += [FoundStack(name if alone else _joined(name, video.stem), video) for video in videos]
+        stacks += _videos_in(folder, name)
     elif images:
-        described = any((folder / one).is_file() for one in DESCRIPTIONS)
-        of_images, singles = (
-            ([FoundStack(name or root.resolve().name, folder)], [])
-            if described
-            else _of_photographs(folder, name, images, root, gap_s)
-        )
-        names = tuple(file.name for file in images)
-        found += [replace(one, files=names) if paged and one.files is None else one for one in of_images]
-        passed += singles
-    return found, passed
+        found, skipped_images = _of_images(folder, name, images, root, gap_s)
+        if with_pages:  # a stack of the folder's images must not take in its multi-page files
+            names = tuple(file.name for file in images)
+            found = [replace(stack, files=names) if stack.files is None else stack for stack in found]
+        stacks += found
+        skipped += skipped_images
+    return stacks, skipped
 
 
-def _of_shards(folder: Path, name: str) -> tuple[list[FoundStack], list[str]]:
-    found, passed = [], []
+def _in_shards(folder: Path, name: str) -> tuple[list[FoundStack], list[str]]:
+    stacks, skipped = [], []
     for path in shard_files(folder):
         try:
             shard = Shard.of(path)
         except InputError as error:  # a tar file of something else
-            passed.append(str(error))
+            skipped.append(str(error))
             continue
-        found += [FoundStack(_joined(name, one), path, shard=shard.only(one)) for one in shard.stacks]
-    return found, passed
+        stacks += [FoundStack(_joined(name, stack), path, shard=shard.restricted_to(stack)) for stack in shard.stacks]
+    return stacks, skipped
 
 
-def _of_photographs(
+def _videos_in(folder: Path, name: str) -> list[FoundStack]:
+    videos = sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
+    named_by_folder = len(videos) == 1 and bool(name)
+    return [FoundStack(name if named_by_folder else _joined(name, video.stem), video) for video in videos]
+
+
+def _of_images(
     folder: Path, name: str, images: list[Path], root: Path, gap_s: float
 ) -> tuple[list[FoundStack], list[str]]:
+    """Return the folder's images as one stack, or as a stack per burst, and messages about single photographs."""
+    whole = [FoundStack(name or root.resolve().name, folder)]
+    if any((folder / description).is_file() for description in DESCRIPTIONS):
+        return whole, []
     parts = bursts(images, gap_s, patient=folder != root)
-    whole = len(parts) == 1
-    if folder != root and any(len(part) < 2 for _, part in parts):
-        whole = True  # the one that was taken later belongs to the folder's stack
-    if whole:
+    has_single = any(len(part) < 2 for _, part in parts)
+    if len(parts) == 1 or (folder != root and has_single):  # a single photograph belongs to its folder's stack
         if len(images) < 2:
             return [], [f"{images[0]}: one photograph is no stack"]
-        return [FoundStack(name or root.resolve().name, folder)], []
-    found = [
-        FoundStack(_joined(name, moment), folder, tuple(file.name for file in part))
-        for moment, part in parts
+        return whole, []
+    stacks = [
+        FoundStack(_joined(name, time), folder, tuple(file.name for file in part))
+        for time, part in parts
         if len(part) > 1
     ]
-    return found, [f"{part[0]}: one photograph is no stack" for _, part in parts if len(part) < 2]
+    return stacks, [f"{part[0]}: one photograph is no stack" for _, part in parts if len(part) < 2]
 
 
 def bursts(files: Sequence[Path], gap_s: float, patient: bool = False) -> list[tuple[str, list[Path]]]:
-    """The bursts in which photographs were taken, in order: (date and time of the first, files by name).
+    """Group photographs into bursts: (date and time of the first, files in their given order), in order of time.
 
-    All are one burst where one of them does not say when it was taken.
+    If one photograph has no time, all are one burst.
 
     Args:
         files: photographs.
         gap_s: seconds without a photograph that end a burst.
-        patient: only where they are five usual pauses, too: whoever focuses by hand takes his time.
+        patient: end a burst only if the pause is also five times the median one: focusing by hand is slow.
     """
-    moments = [(moment, file) for file in files if (moment := moment_of(file)) is not None]
-    if len(moments) < len(files) or len(files) < 2:
+    timed = [(time, file) for file in files if (time := moment_of(file)) is not None]
+    if len(timed) < len(files) or len(files) < 2:
         return [("", list(files))]
-    moments.sort(key=lambda one: (one[0], files.index(one[1])))
-    pauses = [(b - a).total_seconds() for (a, _), (b, _) in pairwise(moments)]
+    timed.sort(key=lambda entry: (entry[0], files.index(entry[1])))
+    pauses = [(b - a).total_seconds() for (a, _), (b, _) in pairwise(timed)]
     limit = max(gap_s, LONGEST_PAUSE * statistics.median_low(pauses)) if patient else gap_s
-    parts = [[moments[0]]]
-    for pause, one in zip(pauses, moments[1:], strict=True):
+    parts = [[timed[0]]]
+    for pause, entry in zip(pauses, timed[1:], strict=True):
         if pause > limit:
             parts.append([])
-        parts[-1].append(one)
+        parts[-1].append(entry)
     return [
         (part[0][0].strftime("%Y-%m-%d_%H-%M-%S"), sorted((file for _, file in part), key=files.index))
         for part in parts
@@ -229,37 +231,40 @@ def _joined(folder: str, name: str) -> str:
 
 
 RESERVED = ("index.html", "index.json")
-"""Files that many predictions share, beside the folders of the stacks."""
+"""Files beside the result folders of many stacks."""
 
 
-def _told_apart(found: list[FoundStack]) -> list[FoundStack]:
-    """Give each stack a folder of its own. Of several that would share one, videos take their file's whole name
-    (``IMG.mov``, ``IMG.mp4``), so that a name does not depend on which others are there; what is left is numbered."""
-    found = [replace(one, name=readable(one.name)) for one in found]
-    shared = Counter(_folded(one.name) for one in found)
-    found = [_with_suffix(one) if shared[_folded(one.name)] > 1 else one for one in found]
-    names = Counter(_folded(one.name) for one in found)
+def _with_unique_names(stacks: list[FoundStack]) -> list[FoundStack]:
+    """Give each stack a result folder of its own.
+
+    Of several stacks with one name, files take their full name (``IMG.mov``, ``IMG.mp4``), so that names do not depend on
+    which other files exist; names that still clash are numbered.
+    """
+    stacks = [replace(stack, name=readable(stack.name)) for stack in stacks]
+    counts = Counter(_folded(stack.name) for stack in stacks)
+    stacks = [_with_suffix(stack) if counts[_folded(stack.name)] > 1 else stack for stack in stacks]
+    names = Counter(_folded(stack.name) for stack in stacks)
     taken = {_folded(name) for name in RESERVED}
-    apart = []
-    for one in found:
-        name, number = one.name, 1
+    unique = []
+    for stack in stacks:
+        name, number = stack.name, 1
         while _folded(name) in taken or (number > 1 and _folded(name) in names):
             number += 1
-            name = f"{one.name}_{number}"
+            name = f"{stack.name}_{number}"
         taken.add(_folded(name))
-        apart.append(replace(one, name=name))
-    return apart
+        unique.append(replace(stack, name=name))
+    return unique
 
 
 def _folded(name: str) -> str:
-    """Two names are one folder where this is the same: some file systems ignore case, and how accents are composed."""
+    """Return a key that is equal for names that some file systems take for one: they ignore case and how accents are
+    composed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _with_suffix(one: FoundStack) -> FoundStack:
-    """Named by the whole name of its video, where it was named by the video and not by a folder."""
-    folder, _, last = one.name.rpartition("/")
-    stem, whole = readable(one.source.stem), readable(one.source.name)
-    if not one.source.is_file() or one.shard is not None or last != stem:
-        return one
-    return replace(one, name=_joined(folder, whole))
+def _with_suffix(stack: FoundStack) -> FoundStack:
+    """Name a stack by the full name of its file, if it was named by the file and not by a folder."""
+    folder, _, last = stack.name.rpartition("/")
+    if not stack.source.is_file() or stack.shard is not None or last != readable(stack.source.stem):
+        return stack
+    return replace(stack, name=_joined(folder, readable(stack.source.name)))

@@ -1,4 +1,4 @@
-"""Where a data set lies: folders that are whole or not there, with a manifest, and halves that can be continued."""
+"""Folders of data sets: complete with a manifest, or absent; interrupted work can be resumed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from typing import Any
 from sfdfd.errors import InputError, one_line
 from sfdfd.io.files import as_json, write_json
 
-__all__ = ["MANIFEST", "agreed", "aside", "check_vacant", "continued", "finish", "half_made", "read_manifest"]
+__all__ = [
+    "MANIFEST", "atomic_folder", "check_vacant", "finish_move", "merged_options", "read_manifest", "resumable_folder",
+    "unfinished_options",
+]  # fmt: skip
 
 MANIFEST = "manifest.json"
-PLAN = "plan.json"
-"""Of a half that takes long: what it is made with."""
+OPTIONS = "plan.json"
+"""In an unfinished data set: the options that it is made with."""
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
-    """What :func:`aside` wrote, or None.
+    """Return the manifest of a complete data set; None if there is none.
 
     Raises:
-        InputError: there is one, but it is not readable.
+        InputError: the manifest is not readable.
     """
     path = root / MANIFEST
     try:
@@ -38,91 +41,99 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     return content
 
 
-def _part_inside(place: Path) -> Path:
-    return place / ".part"
+def _target_of(root: Path) -> Path:
+    """Follow links, so that a data set is built on the disk that will hold it."""
+    return Path(os.path.realpath(root))
 
 
-def _part_of(place: Path) -> Path:
-    return _part_inside(place) if place.is_dir() else place.with_name(f".{place.name}.part")
+def _part_inside(target: Path) -> Path:
+    return target / ".part"
 
 
-def _whole_parts(place: Path) -> list[Path]:
-    parts = [_part_inside(place), *([place.with_name(f".{place.name}.part")] if place.name else [])]
-    return [part for part in parts if os.path.isfile(part / MANIFEST)]
+def _part_of(target: Path) -> Path:
+    """Return the folder to build a data set in: inside an existing target, else beside it."""
+    return _part_inside(target) if target.is_dir() else target.with_name(f".{target.name}.part")
 
 
-def finish(root: Path) -> None:
-    """Move a whole data set to ``root`` that an earlier call wrote but could not move (it was killed, or had no right).
+def _parts_with(target: Path, file: str) -> list[Path]:
+    parts = [_part_inside(target), *([target.with_name(f".{target.name}.part")] if target.name else [])]
+    return [part for part in parts if os.path.isfile(part / file)]
+
+
+def finish_move(root: Path) -> None:
+    """Move a complete data set to ``root`` if an earlier call wrote it but could not move it.
 
     Raises:
-        InputError: it cannot be moved now, either.
+        InputError: moving it fails again.
     """
-    place = Path(os.path.realpath(root))
-    for part in _whole_parts(place):
-        _move(part, place)
+    target = _target_of(root)
+    for part in _parts_with(target, MANIFEST):
+        _move(part, target)
 
 
-def _move(part: Path, place: Path) -> None:
-    """Move what is whole to its place. Its plan goes only now, when the manifest is there."""
+def _move(part: Path, target: Path) -> None:
+    """Move a complete data set to its target. Its options file is removed only now that the manifest exists."""
     try:
-        (part / PLAN).unlink(missing_ok=True)
-        if part.parent == place:
+        (part / OPTIONS).unlink(missing_ok=True)
+        if part.parent == target:
             for child in sorted(part.iterdir(), key=lambda path: path.name == MANIFEST):
-                child.rename(place / child.name)
+                child.rename(target / child.name)
             part.rmdir()
         else:
-            part.rename(place)
+            part.rename(target)
     except OSError as error:
         raise InputError(
-            f"{part} holds the whole data set, but it could not be moved to {place} ({one_line(error)}): run the command "
+            f"{part} holds the whole data set, but it could not be moved to {target} ({one_line(error)}): run the command "
             f"again, or move all of it there by hand, {MANIFEST} last"
         ) from None
 
 
 def check_vacant(root: Path) -> None:
-    """Whether a data set can be put at ``root``: nothing is there, or a folder (a mount point, a link to one) with nothing
-    in it but ``lost+found`` and half of what a killed run left.
+    """Check that a data set can be put at ``root``: it is absent, or a folder (a mount point, a link to one) that holds only
+    ``lost+found`` and what a killed run left.
 
     Raises:
-        InputError: something else is there, or a whole data set that waits to be moved (:func:`finish`).
+        InputError: ``root`` is occupied, or a complete data set waits to be moved there (:func:`finish_move`).
     """
-    place = Path(os.path.realpath(root))
+    target = _target_of(root)
     try:
-        for part in _whole_parts(place):
-            raise InputError(f"{part} holds a whole data set: move all of it to {place}, {MANIFEST} last, or remove it")
-        passed_over = {"lost+found", _part_inside(place).name}
-        if os.path.lexists(place) and not (place.is_dir() and {path.name for path in place.iterdir()} <= passed_over):
+        for part in _parts_with(target, MANIFEST):
+            raise InputError(
+                f"{part} holds a whole data set: move all of it to {target}, {MANIFEST} last, or remove it"
+            )
+        ignored = {"lost+found", _part_inside(target).name}
+        if os.path.lexists(target) and not (target.is_dir() and {path.name for path in target.iterdir()} <= ignored):
             raise InputError(f"{root} exists, but was not made by this command; give another data.root=DIR")
     except OSError as error:
         raise InputError(f"data.root={root}: not readable ({one_line(error)}); give another data.root=DIR") from None
 
 
 @contextlib.contextmanager
-def aside(root: Path, manifest: dict[str, Any]) -> Iterator[Path]:
-    """A folder to write into, which becomes ``root`` when all went well, with ``manifest.json`` as its mark.
+def atomic_folder(root: Path, manifest: dict[str, Any]) -> Iterator[Path]:
+    """Yield a folder to write into, which becomes ``root`` if the block succeeds and is removed if it fails.
 
-    Where nothing is at ``root`` it lies beside it and becomes it in one rename. An empty folder (which may be a mount
-    point; links are followed) stays: the part lies hidden in it, and its content is moved up, ``manifest.json`` last.
-    What the block adds to ``manifest`` is written. A half that a killed run left is removed.
+    ``manifest`` is written last, with what the block adds to it; it marks the data set as complete. If ``root`` is absent,
+    one rename moves the folder there. If it is an empty folder (perhaps a mount point; links are followed), the content is
+    moved into it, ``manifest.json`` last.
 
     Raises:
-        InputError: ``root`` is not vacant (:func:`check_vacant`) or cannot be written to, said before anything is done; or
-            what was written could not be moved to its place: it stays, and the message says where.
+        InputError: ``root`` is not vacant (:func:`check_vacant`) or not writable, before the block runs; or the complete
+            data set could not be moved: it is kept, and the message says where.
     """
     check_vacant(root)
-    place = Path(os.path.realpath(root))
-    part = _part_of(place)
-    shutil.rmtree(part, ignore_errors=True)
-    _make_folder(part, root)
+    target = _target_of(root)
+    part = _part_of(target)
+    _make_empty(part, root)
     try:
         yield part
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    _complete(part, place, manifest)
+    _complete(part, target, manifest)
 
 
-def _make_folder(part: Path, root: Path) -> None:
+def _make_empty(part: Path, root: Path) -> None:
+    shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -131,72 +142,64 @@ def _make_folder(part: Path, root: Path) -> None:
         ) from None
 
 
-def _complete(part: Path, place: Path, manifest: dict[str, Any]) -> None:
+def _complete(part: Path, target: Path, manifest: dict[str, Any]) -> None:
     try:
         write_json(part / MANIFEST, manifest)
     except OSError as error:
-        remedy = (
-            "make room and run the command again: it goes on from there" if (part / PLAN).is_file() else "make room"
-        )
+        resumable = (part / OPTIONS).is_file()
+        remedy = "make room and run the command again: it resumes from there" if resumable else "make room"
         raise InputError(
             f"{part} holds the whole data set, but not its {MANIFEST} ({one_line(error)}); {remedy}"
         ) from None
-    _move(part, place)
+    _move(part, target)
 
 
-def _half(place: Path) -> Path | None:
-    parts = (_part_inside(place), place.with_name(f".{place.name}.part"))
-    return next((part for part in parts if os.path.isfile(part / PLAN)), None)
-
-
-def half_made(root: Path) -> dict[str, Any] | None:
-    """The plan of what an interrupted :func:`continued` left, or None.
+def unfinished_options(root: Path) -> dict[str, Any] | None:
+    """Return the options of an interrupted :func:`resumable_folder`; None if there is none.
 
     Raises:
-        InputError: there is one, but it is not readable.
+        InputError: its options file is not readable.
     """
-    half = _half(Path(os.path.realpath(root)))
-    if half is None:
-        return None
-    try:
-        return dict(json.loads((half / PLAN).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{half / PLAN}: not readable ({one_line(error)}); remove {half}") from None
+    for part in _parts_with(_target_of(root), OPTIONS):
+        try:
+            return dict(json.loads((part / OPTIONS).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{part / OPTIONS}: not readable ({one_line(error)}); remove {part}") from None
+    return None
 
 
-def agreed(plan: Mapping[str, Any], made: Mapping[str, Any] | None, where: Path) -> dict[str, Any]:
-    """The plan, completed by that of what is there; None in a plan agrees with anything.
+def merged_options(options: Mapping[str, Any], existing: Mapping[str, Any] | None, root: Path) -> dict[str, Any]:
+    """Complete options by those of an existing data set; None in ``options`` accepts any value.
 
     Raises:
-        InputError: they differ; names the first key.
+        InputError: they differ; the message names the first key.
     """
-    if made is None:
-        return dict(plan)
-    for key, value in plan.items():
-        there = made.get(key)
-        if value is not None and there != as_json(value):
+    if existing is None:
+        return dict(options)
+    for key, value in options.items():
+        if value is not None and existing.get(key) != as_json(value):
             raise InputError(
-                f"{where}: what is there was made with {key}={there}, not {value}; give the same, or another data.root=DIR"
+                f"{root}: the existing data was made with {key}={existing.get(key)}, not {value}; give the same, or another "
+                "data.root=DIR"
             )
-    return {**made, **{key: value for key, value in plan.items() if value is not None}}
+    return {**existing, **{key: value for key, value in options.items() if value is not None}}
 
 
 @contextlib.contextmanager
-def continued(root: Path, manifest: dict[str, Any], plan: Mapping[str, Any]) -> Iterator[Path]:
-    """:func:`aside` for what takes long to make: where the block ends in an error (or is killed) the half stays, and the
-    next call with the same plan goes on with it.
+def resumable_folder(root: Path, manifest: dict[str, Any], options: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield a folder as :func:`atomic_folder` does, for slow work: if the block fails or is killed, the folder is kept, and
+    the next call with the same options resumes it.
 
     Raises:
-        InputError: as :func:`aside`, or the half was made with another plan.
+        InputError: as :func:`atomic_folder`, or the unfinished data was made with other options.
     """
     check_vacant(root)
-    place = Path(os.path.realpath(root))
-    agreed(plan, half_made(root), root)
-    part = _half(place)
+    target = _target_of(root)
+    merged_options(options, unfinished_options(root), root)
+    part = next(iter(_parts_with(target, OPTIONS)), None)
     if part is None:
-        part = _part_of(place)
-        shutil.rmtree(part, ignore_errors=True)
-        _make_folder(part, root)
-        write_json(part / PLAN, plan)
+        part = _part_of(target)
+        _make_empty(part, root)
+        write_json(part / OPTIONS, options)
     yield part
-    _complete(part, place, manifest)
+    _complete(part, target, manifest)

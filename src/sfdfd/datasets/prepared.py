@@ -1,4 +1,4 @@
-"""The true AIF and depth of prepared stacks as scenes, to be rendered anew."""
+"""Scenes from the true AIF and depth of prepared stacks, for rendering with another camera."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["PreparedScenes"]
 
 
 class PreparedScenes(Dataset):
-    """The truth of prepared stacks; their own slices are not used.
+    """Scenes of prepared stacks' true AIF and depth; their slices are not used.
 
     Args:
         root: a stack folder, or a folder of stack folders, with ``truth`` in each ``stack.yaml``.
-        names: the folders to take, in this order; all by default.
+        names: folders to use, in this order; all by default.
     """
 
     def __init__(self, root: str | Path, names: Sequence[str] | None = None) -> None:
@@ -34,7 +34,7 @@ class PreparedScenes(Dataset):
         return len(self.folders)
 
     def identity(self, index: int) -> list[Any]:
-        """What the scene is made from (its seed is the index)."""
+        """Return what the scene depends on; its seed is the index."""
         return [index, *(file_identity(path) for path in sorted(self.folders[index].rglob("*")) if path.is_file())]
 
     def __getitem__(self, index: int) -> Scene:

@@ -1,4 +1,4 @@
-"""Training on one's own photographs: stacks prepared by :class:`sfdfd.photographs.capture.Capture`, cameras mixed."""
+"""Photographed stacks as training data: :class:`sfdfd.photographs.capture.Capture` prepares them; cameras may differ."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ __all__ = ["RecordedDataModule", "common_rectangle"]
 
 
 def common_rectangle(covered: np.ndarray) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of a rectangle in which every pixel is covered: sides are moved in, each time the one with
-    the largest share of uncovered pixels.
+    """Return (top, bottom, left, right) of a rectangle whose pixels are all covered.
+
+    Its sides move in one by one, each time the side with the largest share of uncovered pixels.
 
     Args:
         covered: (H,W) bool.
@@ -42,21 +43,21 @@ def common_rectangle(covered: np.ndarray) -> tuple[int, int, int, int]:
 
 
 class RecordedDataModule(StacksDataModule):
-    """A folder of stacks as they were photographed: aligned, exposure evened, an unknown blur scale estimated, reduced to a
-    working size, cropped to what every slice shows. Each is made ready once and then kept (``in_memory``, ``cache``).
+    """Photographed stacks: aligned, with even exposure, an unknown blur scale estimated, reduced to a working size, and
+    cropped to what every slice shows. ``in_memory`` and ``cache`` keep prepared stacks.
 
     Args:
-        root: a folder of slices, or of such folders; what each knows of its camera is read as ``predict`` reads it.
-        renderer: the model's optics, for the estimate of an unknown blur scale.
-        align: true, false, or "auto" (where slices move by more than half a pixel).
+        root: a folder of slices, or of such folders; ``predict`` reads their cameras in the same way.
+        renderer: the model's optics, to estimate an unknown blur scale.
+        align: true, false, or "auto" (if slices move by more than half a pixel).
         exposure: even out exposure and white balance.
         working_px: longer side of the images, or "auto" (:func:`sfdfd.io.images.working_px_for`).
-        relative: take stacks without focus distances, too: their depth is a position in the order of the slices, in equal
-            steps of inverse depth, and no metre.
-        others: :class:`sfdfd.datasets.datamodule.StacksDataModule`.
+        relative: accept stacks without focus distances. Slices are then equal steps of inverse depth, and depth is not
+            metric.
+        common: :class:`sfdfd.datasets.datamodule.StacksDataModule`.
     """
 
-    looked_at_for_depth = 1  # photographs have no truth, and aligning them takes seconds
+    depth_probe_count = 1  # photographs have no true depth, and aligning them takes seconds
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class RecordedDataModule(StacksDataModule):
         self.renderer, self.align, self.exposure, self.working_px = renderer, align, exposure, working_px
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
-        kept, aside = read_photographs(folder, overrides, self.holdout).parted()
+        kept, left_out = read_photographs(folder, overrides, self.holdout).parted()
         optics = self.optics.updated(kept.optics)
         align = AlignSettings(mode=self.align, exposure=self.exposure)
         capture = Capture.of(
@@ -89,16 +90,16 @@ class RecordedDataModule(StacksDataModule):
             )
         working_px = working_px_for(self.working_px, capture.largest_blur_px(), max(capture.photographs.size))
         stack = capture.stack(working_px).with_optics(optics)
-        shown = stack.covered
-        if len(aside.images):
-            stack = whole_stack(capture, aside, working_px, align).with_optics(optics)
-        if shown is None:
+        covered = stack.covered
+        if len(left_out.images):
+            stack = whole_stack(capture, left_out, working_px, align).with_optics(optics)
+        if covered is None:
             return stack
-        top, bottom, left, right = common_rectangle((shown[0] > 0.999).all(0).numpy())
+        top, bottom, left, right = common_rectangle((covered[0] > 0.999).all(0).numpy())
         if bottom - top < 16 or right - left < 16:
             raise InputError(f"{folder}: after alignment the slices have almost nothing in common (data.align=false?)")
         stack = stack.cropped(top, bottom, left, right)
-        return stack if len(aside.images) else replace(stack, covered=None)
+        return stack if len(left_out.images) else replace(stack, covered=None)
 
     def protocol(self) -> dict[str, Any]:
         return {
@@ -108,5 +109,5 @@ class RecordedDataModule(StacksDataModule):
             "exposure": self.exposure,
             "working_px": self.working_px,
             "relative": self.relative,
-            "calibration_renderer": dict(getattr(self.renderer, "options", {})),
+            "calibration_renderer": dict(self.renderer.options),
         }

@@ -1,5 +1,4 @@
-"""Which sample comes when, and what is random about it: functions of (seed, epoch, sample), whatever the ranks, the loader's
-workers or the interruptions of a run."""
+"""Deterministic sampling from (seed, epoch, index), independent of ranks, loader workers and interruptions."""
 
 from __future__ import annotations
 
@@ -16,24 +15,24 @@ __all__ = ["EpochBatches", "RankSampler", "Sample", "generator_for", "random_key
 
 
 def random_key_of(*parts: Any) -> int:
-    """A number in [0, 2^63) that depends on every part, the same on every machine."""
+    """Hash all parts to a number in [0, 2^63), the same on every machine."""
     text = "/".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def generator_for(random_key: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """The random numbers of one purpose (crop, slices, noise) for one use of a sample: independent of other purposes."""
+    """Return a generator for one purpose (crop, slices, noise) of one use of a sample, independent of other purposes."""
     return torch.Generator(device).manual_seed(random_key_of(random_key, purpose))
 
 
 def uniforms_for(draws: Sequence[int] | None, samples: int, purpose: str, count: int) -> Tensor:
-    """(samples, count) numbers in [0, 1), a row from each sample's random_key; from torch's own generator where there are none."""
+    """Draw (samples, count) numbers in [0, 1), a row from each sample's random_key; without keys, from torch's generator."""
     draws = draws or torch.randint(2**62, (samples,)).tolist()
     return torch.stack([torch.rand(count, generator=generator_for(random_key, purpose)) for random_key in draws])
 
 
 class Sample(int):
-    """The index of a sample that carries what this use of it draws its random numbers from (``random_key``)."""
+    """The index of a sample together with the ``random_key`` of this use, from which its random numbers are drawn."""
 
     random_key: int
 
@@ -47,38 +46,38 @@ class Sample(int):
 
 
 class EpochBatches(Sampler[list[Sample]]):
-    """The batches of one rank: epoch ``e`` is a permutation that depends on (seed, e) alone, cut into batches of all ranks
-    together, of which each rank takes its part. Two ranks at batch b see what one sees at 2b.
+    """The batches of one rank.
 
-    What does not fill a batch of all ranks is left out, unless nothing else is there: then it is shared, a sample standing
-    twice where the ranks are more than the samples.
+    The order of an epoch depends on (seed, epoch) alone. It is cut into batches of all ranks together, and each rank takes
+    its part: two ranks with batch size b see the samples of one rank with 2b. An incomplete last batch is dropped. If it is
+    the only one, the ranks share it, and samples repeat if there are more ranks than samples.
 
     Args:
         length: number of samples.
         batch_size: of one rank.
         seed: of the order, and of every sample's random_key.
-        rank, ranks: which part of how many.
+        rank, ranks: this process's number, and the number of processes.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
         self.length, self.seed, self.rank = length, seed, rank
-        together = batch_size * ranks
-        self.batches = max(1, length // together)
-        self.share = batch_size if length >= together else math.ceil(length / ranks)
+        joint_size = batch_size * ranks
+        self.batches = max(1, length // joint_size)
+        self.share = batch_size if length >= joint_size else math.ceil(length / ranks)
         self.ranks = ranks
         self.epoch, self.first = 0, (0, 0)
 
     @property
     def sampler(self) -> EpochBatches:
-        """Lightning looks here for whom to tell the epoch."""
+        """Lightning calls ``set_epoch`` of this attribute."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration is of this epoch."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def continue_at(self, epoch: int, batches: int) -> None:
-        """The next iteration is of this epoch, after so many of its batches."""
+        """Start the next iteration in this epoch, after a number of its batches."""
         self.epoch, self.first = epoch, (epoch, batches)
 
     def __len__(self) -> int:
@@ -90,12 +89,12 @@ class EpochBatches(Sampler[list[Sample]]):
         done = self.first[1] if epoch == self.first[0] else 0
         for batch in range(done, self.batches):
             start = (batch * self.ranks + self.rank) * self.share
-            indices = [order[place % self.length] for place in range(start, start + self.share)]
+            indices = [order[i % self.length] for i in range(start, start + self.share)]
             yield [Sample(index, random_key_of(self.seed, epoch, index)) for index in indices]
 
 
 class RankSampler(Sampler[int]):
-    """Every ``ranks``-th sample, each on one rank; with fewer samples than ranks, all of them on each."""
+    """Every ``ranks``-th sample; if there are fewer samples than ranks, every rank gets all samples."""
 
     def __init__(self, length: int, rank: int = 0, ranks: int = 1) -> None:
         self.indices = range(length) if length < ranks else range(rank, length, ranks)

@@ -1,8 +1,8 @@
 """Stacks in shards: tar files in WebDataset's layout, so that a million stacks are a thousand files.
 
-A stack NAME is the members ``NAME.FILE`` of one shard, FILE being the files of its folder (slices, ``stack.yaml``, truth;
-a slash is written ``%2F``, as WebDataset's names have none).
-Any program that knows WebDataset reads them; here a stack is found by its place, so that sampling is that of folders.
+The files of a stack NAME are the members ``NAME.FILE`` of one shard: slices, ``stack.yaml``, truth. A slash in FILE is
+written ``%2F``, since WebDataset's names have none. Any WebDataset reader can read them. Here, stacks are read by index at
+their offset, so that sampling is the same as with folders.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ SUFFIX, SLASH = ".tar", "%2F"
 
 @dataclass(frozen=True)
 class Shard:
-    """An index of one tar file.
+    """The index of one tar file.
 
     Attributes:
         path: the file.
-        stacks: by name, (file, place, size) of each member.
+        stacks: (file, offset, size in bytes) of each member, by stack name.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class Shard:
         """Read the index.
 
         Raises:
-            InputError: no tar file, a compressed one, or members that are no stacks'.
+            InputError: it is not an uncompressed tar file, or its members are not those of stacks.
         """
         stacks: dict[str, list[tuple[str, int, int]]] = {}
         try:
@@ -55,26 +55,26 @@ class Shard:
                     name, _, file = member.name.partition(".")
                     if not member.isreg() or not name or not file or "/" in member.name or "\\" in member.name:
                         raise InputError(f"{path}: {member.name!r} is no member STACK.FILE of a shard of stacks")
-                    stacks.setdefault(name, []).append((_path_in(file, path), member.offset_data, member.size))
+                    stacks.setdefault(name, []).append((_decoded_path(file, path), member.offset_data, member.size))
         except (OSError, tarfile.TarError) as error:
             raise InputError(f"{path}: not a shard, an uncompressed tar file ({one_line(error)})") from None
         return cls(path, {name: tuple(files) for name, files in stacks.items()})
 
     def unpack(self, name: str, folder: Path, files: Collection[str] | None = None) -> Path:
-        """Write a stack, or only these files of it, as a folder below ``folder``; its path.
+        """Write a stack, or some files of it, to ``folder/NAME`` and return that path.
 
         Raises:
-            InputError: there is none of this name, or the file ends before it.
+            InputError: there is no stack of this name, or the file is truncated.
         """
         if name not in self.stacks:
             raise InputError(f"{self.path}: no stack {name!r} in it")
         target = folder / name
         target.mkdir(parents=True)
         with self.path.open("rb") as tar:
-            for file, place, size in self.stacks[name]:
+            for file, offset, size in self.stacks[name]:
                 if files is not None and file not in files:
                     continue
-                tar.seek(place)
+                tar.seek(offset)
                 content = tar.read(size)
                 if len(content) < size:
                     raise InputError(f"{self.path}: it ends before {name}.{file}; pack it again")
@@ -84,25 +84,25 @@ class Shard:
 
     @contextmanager
     def unpacked(self, name: str, files: Collection[str] | None = None) -> Iterator[Path]:
-        """A stack, or only these files of it, as a folder as long as the block lasts."""
+        """Yield a stack, or some files of it, as a temporary folder."""
         with tempfile.TemporaryDirectory(prefix="sfdfd_") as folder:
             yield self.unpack(name, Path(folder), files)
 
-    def only(self, name: str) -> Shard:
-        """The index of one stack alone."""
+    def restricted_to(self, name: str) -> Shard:
+        """Return an index of one stack only."""
         return Shard(self.path, {name: self.stacks[name]})
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """The files in a folder that may be shards, by name."""
+    """Return the files in a folder that may be shards, sorted."""
     return [path for path in sorted(folder.glob(f"*{SUFFIX}")) if not path.name.startswith(".")]
 
 
-def _path_in(name: str, shard: Path) -> str:
-    """The file's path below its stack's folder.
+def _decoded_path(name: str, shard: Path) -> str:
+    """Decode a member's FILE to a path below the stack's folder.
 
     Raises:
-        InputError: it would lie elsewhere.
+        InputError: the path would leave the folder.
     """
     path = name.replace(SLASH, "/").replace("%25", "%")
     if any(part in ("", ".", "..") for part in path.split("/")):
@@ -111,10 +111,10 @@ def _path_in(name: str, shard: Path) -> str:
 
 
 def shards_below(root: Path) -> list[Shard]:
-    """The shards in a folder, by name.
+    """Read the indices of the shards in a folder, sorted by name.
 
     Raises:
-        InputError: there is no such folder, none in it, or two stacks of one name.
+        InputError: there is no such folder, no shard in it, or two stacks have the same name.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder (data.root)")
@@ -133,37 +133,38 @@ def shards_below(root: Path) -> list[Shard]:
 
 
 def _packed_files(folder: Path) -> list[Path]:
-    """The files of a stack that a shard takes, as paths below its folder, in order; hidden ones stay behind."""
-    inside = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
-    return [path for path in inside if not any(part.startswith(".") for part in path.parts)]
+    """Return the files of a stack that go into a shard, as sorted paths below its folder; without hidden ones."""
+    relative = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
+    return [path for path in relative if not any(part.startswith(".") for part in path.parts)]
 
 
 def sources_digest(folders: Sequence[Path]) -> str:
-    """Return a digest of what a shard of these folders is made from: it changes when a stack or a file comes, goes or
-    changes (by size and time of modification), and stays when the folders move as a whole."""
+    """Hash names, sizes and modification times of the files of a shard; moving all folders together does not change it."""
     digest = hashlib.sha256()
     for folder in folders:
-        for inside in _packed_files(folder):
-            _, *facts = file_identity(folder / inside)
-            digest.update(json.dumps([folder.name, inside.as_posix(), *facts]).encode())
+        for path in _packed_files(folder):
+            _, *facts = file_identity(folder / path)
+            digest.update(json.dumps([folder.name, path.as_posix(), *facts]).encode())
     return digest.hexdigest()
 
 
 def write_shard(path: Path, folders: Sequence[Path]) -> int:
-    """Pack stack folders into one shard, whole or not at all; the number of bytes. Names of any length are kept (PAX).
+    """Pack stack folders into one shard, atomically, and return its size in bytes. Names may be long (PAX format).
 
     Raises:
-        InputError: a name that WebDataset would cut.
+        InputError: a name has a dot, at which WebDataset would cut it.
     """
     with atomic_write(path) as part:
         with tarfile.open(part, "w:", format=tarfile.PAX_FORMAT) as tar:
             for folder in folders:
                 if "." in folder.name:
                     raise InputError(f"{folder}: a point in its name; WebDataset cuts names there. Rename the folder")
-                for inside in _packed_files(folder):
-                    file = folder / inside
-                    name = inside.as_posix().replace("%", "%25").replace("/", SLASH)
-                    member = tarfile.TarInfo(f"{folder.name}.{name}")  # no times, no owners: the same bytes again
+                for path_inside in _packed_files(folder):
+                    file = folder / path_inside
+                    name = path_inside.as_posix().replace("%", "%25").replace("/", SLASH)
+                    member = tarfile.TarInfo(
+                        f"{folder.name}.{name}"
+                    )  # without times and owners, so that bytes are reproducible
                     member.size = file.stat().st_size
                     with file.open("rb") as content:
                         tar.addfile(member, content)
@@ -172,12 +173,12 @@ def write_shard(path: Path, folders: Sequence[Path]) -> int:
 
 
 class ShardedStacks(Dataset):
-    """The stacks of shards; each is read where it lies.
+    """The stacks of shards.
 
     Args:
-        shards: of one folder (:func:`shards_below`); reading their indices is most of the work of opening a large set.
-        names: the stacks to take, in this order; all by default.
-        read: makes a stack of a folder.
+        shards: of one folder (:func:`shards_below`).
+        names: stacks to use, in this order; all by default.
+        read: reads a stack from a folder.
     """
 
     def __init__(
@@ -187,22 +188,22 @@ class ShardedStacks(Dataset):
         read: Callable[[Path], FocalStack] = read_stack,
     ) -> None:
         self.read = read
-        places = {name: shard for shard in shards for name in shard.stacks}
-        missing = [name for name in names or [] if name not in places]
+        shard_of = {name: shard for shard in shards for name in shard.stacks}
+        missing = [name for name in names or [] if name not in shard_of]
         if missing:
-            where = shards[0].path.parent
-            raise InputError(f"{where}: the split names {len(missing)} stacks that are in no shard, first {missing[0]}")
-        self.places = [(name, places[name]) for name in (places if names is None else names)]
+            root = shards[0].path.parent
+            raise InputError(f"{root}: the split names {len(missing)} stacks that are in no shard, first {missing[0]}")
+        self.stacks = [(name, shard_of[name]) for name in (shard_of if names is None else names)]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.stacks)
 
     def identity(self, index: int) -> list[Any]:
-        """What the sample is made from: its members of the shard."""
-        name, shard = self.places[index]
+        """Return what the sample depends on: its shard."""
+        name, shard = self.stacks[index]
         return [file_identity(shard.path), name]
 
     def __getitem__(self, index: int) -> FocalStack:
-        name, shard = self.places[index]
+        name, shard = self.stacks[index]
         with shard.unpacked(name) as folder:
             return self.read(folder)

@@ -1,4 +1,4 @@
-"""Which samples train, validate and test."""
+"""Splits: the samples for training, validation and test."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from sfdfd.errors import InputError, checked_whole
 
-__all__ = ["SPLITS", "limited", "listed_names", "names_in", "split_names"]
+__all__ = ["SPLITS", "evenly_chosen", "listed_names", "read_names", "split_names"]
 
 SPLITS = ("train", "val", "test")
 
 
 def split_names(names: Sequence[str], split: str) -> list[str]:
-    """The frames of a split where no file says: in sorted order the last tenth tests, the tenth before validates.
+    """Return the names of a split without a split file: sorted, the last tenth tests, the tenth before it validates.
 
-    Blocks, not a shuffle: neighbours in a sequence show the same room.
+    Splits are blocks, because neighbours in a sequence show the same scene.
     """
     names = sorted(names)
     tenth = max(1, len(names) // 10)
@@ -31,8 +31,8 @@ def split_names(names: Sequence[str], split: str) -> list[str]:
     }[split]
 
 
-def names_in(path: Path) -> list[str]:
-    """The names in a split file, one a line; they may hold spaces.
+def read_names(path: Path) -> list[str]:
+    """Read the names in a split file, one per line; they may contain spaces.
 
     Raises:
         InputError: the file cannot be read.
@@ -44,13 +44,13 @@ def names_in(path: Path) -> list[str]:
 
 
 def listed_names(root: Path, split: str) -> list[str] | None:
-    """The names that ``root/splits/SPLIT.txt`` lists, None where there is no such file (or all are asked for)."""
+    """Read ``root/splits/SPLIT.txt``; None if there is no such file or ``split`` is "all"."""
     path = root / "splits" / f"{split}.txt"
-    return names_in(path) if split != "all" and path.is_file() else None
+    return read_names(path) if split != "all" and path.is_file() else None
 
 
-def limited(names: Sequence[str], limit: int | None) -> list[str]:
-    """At most ``limit`` of the names, evenly spread."""
+def evenly_chosen(names: Sequence[str], limit: int | None) -> list[str]:
+    """Return at most ``limit`` of the names, evenly spread."""
     if limit is None or len(names) <= limit:
         return list(names)
     checked_whole(limit, "limit (data.limit)", 1)

@@ -1,4 +1,4 @@
-"""Prepared stacks: folders of slices whose ``stack.yaml`` knows the camera, and perhaps the truth."""
+"""Prepared stacks: folders of slices with a ``stack.yaml`` that describes the camera, and perhaps ground truth."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def read_stack(
     holdout: Any = None,
     optics: BlurModel | Mapping[str, Any] | None = None,
 ) -> FocalStack:
-    """One recorded stack of aligned slices whose camera and focus distances are known: :func:`read_photographs`, strict.
+    """Read a stack of aligned slices with known camera and focus distances.
 
     Args:
         folder, overrides: as of :func:`read_photographs`.
-        holdout: slices whose focus distances say nothing of the depth range; all are returned.
-        optics: how the slices are blurred where ``stack.yaml`` does not say it (``optics:``).
+        holdout: slices whose focus distances do not count for the depth range; all slices are returned.
+        optics: how the slices are blurred, for keys that ``optics:`` in ``stack.yaml`` does not set.
 
     Returns:
         A batch of one.
 
     Raises:
-        InputError: naming the file or key and what was expected.
+        InputError: a value is missing or wrong; names the file or key.
     """
     photographs = read_photographs(folder, overrides, holdout)
     for key, remedy in photographs.missing.items():
@@ -63,10 +63,10 @@ def read_stack(
 
 
 def stack_folders(root: str | Path) -> list[Path]:
-    """Every stack folder under ``root``, sorted, or ``root`` itself where it holds slices.
+    """Return every stack folder below ``root``, sorted, or ``root`` itself if it holds slices.
 
     Raises:
-        InputError: no such folder, or nothing of the kind in it.
+        InputError: there is no such folder, or no stack in it.
     """
     root = Path(root)
     if not root.is_dir():
@@ -81,29 +81,29 @@ def stack_folders(root: str | Path) -> list[Path]:
 
 
 def folders_named(root: Path, names: Sequence[str] | None) -> list[Path]:
-    """The stack folders of these names, in their order; all where there are none.
+    """Return the stack folders of these names, in their order; all for None.
 
     Raises:
-        InputError: one of them is not there.
+        InputError: one of them does not exist.
     """
     folders = stack_folders(root)
     if names is None:
         return folders
-    there = {folder.name: folder for folder in folders}
-    missing = [name for name in names if name not in there]
+    by_name = {folder.name: folder for folder in folders}
+    missing = [name for name in names if name not in by_name]
     if missing:
         raise InputError(f"{root}: the split names {len(missing)} stacks that are not there, first {missing[0]}")
-    return [there[name] for name in names]
+    return [by_name[name] for name in names]
 
 
 class StackFolders(Dataset):
-    """Every stack folder under ``root`` (or ``root`` itself); see :func:`read_stack`.
+    """The stacks below ``root``, or ``root`` itself.
 
     Args:
         root: a stack folder, or a folder of stack folders.
-        overrides: keys of ``stack.yaml`` that hold for all of them.
-        names: the folders to take, in this order; all by default.
-        read: makes a stack of a folder and the overrides; :func:`read_stack` by default.
+        overrides: keys of ``stack.yaml`` that are replaced in all of them.
+        names: folders to use, in this order; all by default.
+        read: reads a stack from a folder and the overrides.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class StackFolders(Dataset):
         return len(self.folders)
 
     def identity(self, index: int) -> list[Any]:
-        """What the sample is made from: every file of its folder."""
+        """Return what the sample depends on: every file of its folder."""
         return [file_identity(path) for path in sorted(self.folders[index].rglob("*")) if path.is_file()]
 
     def __getitem__(self, index: int) -> FocalStack:

@@ -1,8 +1,8 @@
-"""LightningDataModules of synthetic stacks: each yields scenes (AIF and depth), and one wrapper renders them."""
+"""LightningDataModules of synthetic stacks: each provides scenes (AIF and depth), which a renderer turns into stacks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from sfdfd.datasets.folders import read_manifest
 from sfdfd.datasets.prepared import PreparedScenes
 from sfdfd.datasets.protocols import IdentifiedDataset
 from sfdfd.datasets.sampling import generator_for
-from sfdfd.datasets.splits import limited, listed_names, names_in, split_names
+from sfdfd.datasets.splits import evenly_chosen, listed_names, read_names, split_names
 from sfdfd.datasets.stack_folders import stack_folders
 from sfdfd.datasets.wrappers import RenderedStacks
 from sfdfd.errors import InputError, checked_choice, checked_number
 from sfdfd.optics.camera import Camera
+from sfdfd.optics.render import Renderer
 from sfdfd.scenes.procedural import ProceduralScenes
 from sfdfd.scenes.rgbd import RGBDFolder
 from sfdfd.scenes.sensor import SensorModel
@@ -31,15 +32,15 @@ __all__ = ["ProceduralDataModule", "RGBDDataModule", "RerenderedDataModule", "Sy
 
 
 class SynthesisDataModule(FocalStackDataModule):
-    """Stacks that a renderer makes of scenes.
+    """Stacks rendered from scenes.
 
     Args:
         renderer, camera, focus_distances_m, near_m, far_m, round_to_8_bits, sensor, slices_in_depth_range: as in
             :class:`sfdfd.scenes.synthesis.StackSynthesis`.
-        synthesise_on: "loader" renders each training stack where it is loaded (once, with ``in_memory`` or ``cache``);
-            "device" renders every training batch anew on the device that trains, with new sensor noise each time.
-            Validation and test stacks are always the loader's, and the same each time.
-        resize: factor by which the scenes' images are smaller than those that the camera means.
+        synthesise_on: "loader" renders each training stack when it is loaded (once, with ``in_memory`` or ``cache``);
+            "device" renders every training batch on the training device, with new sensor noise each time. Validation
+            and test stacks are always rendered by the loader, and always the same.
+        resize: scale of the scenes' images, relative to those of the camera.
         common: :class:`FocalStackDataModule`.
     """
 
@@ -47,7 +48,7 @@ class SynthesisDataModule(FocalStackDataModule):
 
     def __init__(
         self,
-        renderer: Callable[..., torch.Tensor],
+        renderer: Renderer,
         camera: Camera,
         focus_distances_m: Sequence[float],
         near_m: float,
@@ -83,7 +84,7 @@ class SynthesisDataModule(FocalStackDataModule):
         )
 
     def scenes(self, split: str) -> IdentifiedDataset:
-        """The scenes of a split; see :class:`sfdfd.scenes.scene.Scene`."""
+        """Return the scenes of a split; see :class:`sfdfd.scenes.scene.Scene`."""
         raise NotImplementedError
 
     def make_dataset(self, split: str) -> IdentifiedDataset:
@@ -93,15 +94,15 @@ class SynthesisDataModule(FocalStackDataModule):
         if self.synthesise_on == "loader":
             return super().train_dataloader()
         dataset = RenderedStacks(self.scenes("train"), self.synthesis, on_device=True)
-        return self._training_loader(self._served(dataset, "train", bytes_are_exact=False))
+        return self._training_loader(self._wrapped(dataset, "train", bytes_are_exact=False))
 
     def on_after_batch_transfer(self, batch: FocalStack, dataloader_idx: int) -> FocalStack:
         if self.synthesise_on == "loader" or self.trainer is None or not self.trainer.training:
             return batch
-        draws = batch.random_key or torch.randint(2**31, (len(batch),)).tolist()
-        generators = [generator_for(random_key, "sensor", batch.images.device) for random_key in draws]
-        made = [self.synthesis.rendered(one, each) for one, each in zip(batch, generators, strict=True)]
-        return FocalStack.collate(made)
+        random_keys = batch.random_key or torch.randint(2**31, (len(batch),)).tolist()
+        generators = [generator_for(random_key, "sensor", batch.images.device) for random_key in random_keys]
+        rendered = [self.synthesis.rendered(stack, each) for stack, each in zip(batch, generators, strict=True)]
+        return FocalStack.collate(rendered)
 
     def optics_to_judge(self) -> tuple[Camera, list[float], tuple[float, float], str]:
         synthesis = self.synthesis
@@ -113,26 +114,15 @@ class SynthesisDataModule(FocalStackDataModule):
             scenes = self.scenes("all")
         except InputError:
             return self.camera, np.linspace(*span, number).tolist(), span, f"{note}; judged over the whole range"
-        ends = []
-        for index in np.linspace(0, len(scenes) - 1, min(len(scenes), 20)).round().astype(int):
-            scene = scenes[int(index)]
-            seen = scene.depth_m[scene.known & (scene.depth_m >= span[0]) & (scene.depth_m <= span[1])]
-            ends += [(float(seen.min()), float(seen.max()))] if len(seen) else []
-        if ends:
-            low, high = np.median(ends, axis=0)
-            span = float(low), float(high)
+        span = _median_depth_range_m(scenes, *span)
         return self.camera, np.linspace(*span, number).tolist(), span, f"{note}; judged for the median image"
 
     def protocol(self) -> dict[str, Any]:
         synthesis = self.synthesis
-        leaks = {"leaks": "range (focus distances come from each image's true depth)"}
-        options = dict(getattr(self.renderer, "options", {}))
+        options = dict(self.renderer.options)
         return {
             "camera": synthesis.camera.as_dict(),
-            "focus_distances_m": synthesis.focus_distances_m.tolist()
-            if synthesis.slices_in_depth_range is None
-            else f"{synthesis.slices_in_depth_range}, evenly from the image's smallest to its largest true depth",
-            **({} if synthesis.slices_in_depth_range is None else leaks),
+            **self._focus_protocol(),
             "depth_range_m": [synthesis.near_m, synthesis.far_m],
             "synthesis_sigma_scale": options.pop("sigma_scale", None),
             "synthesis_renderer": {"name": type(self.renderer).__name__, **options},
@@ -143,15 +133,37 @@ class SynthesisDataModule(FocalStackDataModule):
             **super().protocol(),
         }
 
+    def _focus_protocol(self) -> dict[str, Any]:
+        number = self.synthesis.slices_in_depth_range
+        if number is None:
+            return {"focus_distances_m": self.synthesis.focus_distances_m.tolist()}
+        return {
+            "focus_distances_m": f"{number}, evenly from the image's smallest to its largest true depth",
+            "leaks": "range (focus distances come from each image's true depth)",
+        }
+
+
+def _median_depth_range_m(scenes: IdentifiedDataset, near_m: float, far_m: float) -> tuple[float, float]:
+    """Return the median over scenes of the smallest and the largest true depth within a range; the range if all are empty."""
+    ends = []
+    for index in np.linspace(0, len(scenes) - 1, min(len(scenes), 20)).round().astype(int):
+        scene = scenes[int(index)]
+        depth_m = scene.depth_m[scene.known & (scene.depth_m >= near_m) & (scene.depth_m <= far_m)]
+        ends += [(float(depth_m.min()), float(depth_m.max()))] if len(depth_m) else []
+    if not ends:
+        return near_m, far_m
+    low, high = np.median(ends, axis=0)
+    return float(low), float(high)
+
 
 class ProceduralDataModule(SynthesisDataModule):
-    """Scenes made from nothing; train, validation and test are disjoint ranges of indices.
+    """Procedural scenes; train, validation and test are disjoint ranges of indices.
 
     Args:
         height, width: size in pixels.
         train_length, val_length, test_length: number of scenes.
-        root: nothing is read from disk; it is accepted so that ``data.root`` can stand in a sweep over data sets.
-        others: :class:`SynthesisDataModule`.
+        root: ignored; accepted so that sweeps over data sets can set ``data.root``.
+        synthesis: :class:`SynthesisDataModule`.
     """
 
     def __init__(
@@ -184,11 +196,11 @@ class RGBDDataModule(SynthesisDataModule):
     Args:
         root: the folder.
         depth_unit_m, holes: as in :class:`sfdfd.scenes.rgbd.RGBDFolder`.
-        split_files: text files with one frame name a line, for any of train, val, test; the others follow
+        split_files: text files with one frame name per line, for any of train, val, test; the other splits follow
             :func:`sfdfd.datasets.splits.split_names`.
-        limit: use only so many frames of each split, evenly spread (for a quick look).
+        limit: largest number of frames per split, evenly spread.
         crop, evaluation_crop, mask_folder: as in :class:`sfdfd.scenes.rgbd.RGBDFolder`.
-        others: :class:`SynthesisDataModule`.
+        synthesis: :class:`SynthesisDataModule`.
     """
 
     def __init__(
@@ -204,7 +216,11 @@ class RGBDDataModule(SynthesisDataModule):
         **synthesis: Any,
     ) -> None:
         super().__init__(**synthesis)
-        self.cut: dict[str, Any] = {"crop": tuple(crop), "evaluation_crop": evaluation_crop, "mask_folder": mask_folder}
+        self.crops: dict[str, Any] = {
+            "crop": tuple(crop),
+            "evaluation_crop": evaluation_crop,
+            "mask_folder": mask_folder,
+        }
         self.root, self.depth_unit_m, self.holes = Path(root), depth_unit_m, tuple(holes)
         self.split_files = {key: value for key, value in (split_files or {}).items() if value}
         self.limit = limit
@@ -214,30 +230,30 @@ class RGBDDataModule(SynthesisDataModule):
 
     def scenes(self, split: str) -> IdentifiedDataset:
         if split in self.split_files:
-            chosen = names_in(Path(self.split_files[split]))
+            chosen = read_names(Path(self.split_files[split]))
         else:
             names = list(RGBDFolder.pairs(self.root))
             listed = listed_names(self.root, split)
             chosen = split_names(names, split) if listed is None else listed
-        chosen = limited(chosen, self.limit)
-        return RGBDFolder(self.root, self.depth_unit_m, self.holes, chosen, self.resize, **self.cut)
+        chosen = evenly_chosen(chosen, self.limit)
+        return RGBDFolder(self.root, self.depth_unit_m, self.holes, chosen, self.resize, **self.crops)
 
     def protocol(self) -> dict[str, Any]:
-        said = {"data": "rgbd", "root": str(self.root), "resize": self.resize, **self.cut, **super().protocol()}
-        if self.cut["evaluation_crop"] is not None:
-            said["mask"] += f", within the {self.cut['evaluation_crop']} crop"
-        if self.cut["mask_folder"] is not None:
-            said["mask"] += f", where {self.cut['mask_folder']} knows the depth"
-        return said
+        protocol = {"data": "rgbd", "root": str(self.root), "resize": self.resize, **self.crops, **super().protocol()}
+        if self.crops["evaluation_crop"] is not None:
+            protocol["mask"] += f", within the {self.crops['evaluation_crop']} crop"
+        if self.crops["mask_folder"] is not None:
+            protocol["mask"] += f", where {self.crops['mask_folder']} knows the depth"
+        return protocol
 
 
 class RerenderedDataModule(SynthesisDataModule):
-    """Prepared stacks whose AIF and depth are known, rendered anew with another camera (DEReD's DefocusNet protocol).
+    """Prepared stacks with true AIF and depth, rendered again with another camera (DEReD's DefocusNet protocol).
 
     Args:
-        root: a folder as ``sfdfd.prepare`` makes it, with truth in every ``stack.yaml``; ``splits/`` names the splits.
-        limit: use only so many stacks of each split, evenly spread.
-        others: :class:`SynthesisDataModule`.
+        root: a folder from ``sfdfd.prepare`` with ground truth in every ``stack.yaml``; ``splits/`` names the splits.
+        limit: largest number of stacks per split, evenly spread.
+        synthesis: :class:`SynthesisDataModule`.
     """
 
     def __init__(self, root: str, limit: int | None = None, **synthesis: Any) -> None:
@@ -251,9 +267,9 @@ class RerenderedDataModule(SynthesisDataModule):
         names = listed_names(self.root, split)
         if names is None:
             names = split_names([folder.name for folder in stack_folders(self.root)], split)
-        return PreparedScenes(self.root, limited(names, self.limit))
+        return PreparedScenes(self.root, evenly_chosen(names, self.limit))
 
     def protocol(self) -> dict[str, Any]:
         manifest = read_manifest(self.root) or {}
-        said = {"data": f"{manifest.get('data', 'stacks')}, rendered anew", "root": str(self.root)}
-        return {**said, **super().protocol()}
+        name = f"{manifest.get('data', 'stacks')}, rendered anew"
+        return {"data": name, "root": str(self.root), **super().protocol()}

@@ -1,4 +1,4 @@
-"""Data sets around data sets: rendered, kept in memory, sparse, masked, read past what is broken."""
+"""Data set wrappers: rendering, memory, slice subsets, depth masks, random keys, and skipping broken samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from sfdfd.datasets.protocols import IdentifiedDataset, SizedDataset
-from sfdfd.datasets.sampling import generator_for
+from sfdfd.datasets.sampling import Sample, generator_for
 from sfdfd.errors import InputError, one_line
 from sfdfd.io.images import to_bytes
 from sfdfd.scenes.synthesis import StackSynthesis
@@ -20,12 +20,12 @@ __all__ = ["DepthMasked", "InMemory", "RenderedStacks", "SeededSamples", "SkipBr
 
 
 class RenderedStacks(Dataset):
-    """Scenes as focal stacks: the one place where a data set is rendered.
+    """Renders scenes into focal stacks.
 
     Args:
-        scenes: yields :class:`sfdfd.scenes.scene.Scene`.
-        synthesis: renders them.
-        on_device: leave the rendering to whoever has the batch on its device (:meth:`StackSynthesis.rendered`).
+        scenes: of :class:`sfdfd.scenes.scene.Scene`.
+        synthesis: the renderer.
+        on_device: return unrendered stacks; :meth:`StackSynthesis.rendered` renders batches of them on their device.
     """
 
     def __init__(self, scenes: IdentifiedDataset, synthesis: StackSynthesis, on_device: bool = False) -> None:
@@ -36,7 +36,7 @@ class RenderedStacks(Dataset):
         return len(self.scenes)
 
     def identity(self, index: int) -> list[Any]:
-        """What the scene is made from, besides the synthesis."""
+        """Return what the sample depends on, besides the synthesis."""
         return self.scenes.identity(index)
 
     def __getitem__(self, index: int) -> FocalStack:
@@ -44,7 +44,7 @@ class RenderedStacks(Dataset):
 
 
 class InMemory(Dataset):
-    """Keeps each stack in memory after its first use, images as bytes where they were rounded to 8 bits."""
+    """Keeps each stack in memory after its first use; images as bytes if they were rounded to 8 bits."""
 
     def __init__(self, dataset: SizedDataset, bytes_are_exact: bool) -> None:
         self.dataset, self.bytes_are_exact = dataset, bytes_are_exact
@@ -54,27 +54,27 @@ class InMemory(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> FocalStack:
-        place = int(index)
-        if place not in self.kept:
-            values = dict(vars(self.dataset[place]))
+        index = int(index)
+        if index not in self.kept:
+            values = dict(vars(self.dataset[index]))
             if self.bytes_are_exact:
                 values["images"] = to_bytes(values["images"])
-            self.kept[place] = values
-        values = self.kept[place]
+            self.kept[index] = values
+        values = self.kept[index]
         if self.bytes_are_exact:
             values = {**values, "images": values["images"].float().div_(255)}
         return FocalStack(**values)
 
 
 class SliceSubset(Dataset):
-    """Some of the slices of each stack.
+    """Uses some of the slices of each stack.
 
     Args:
-        dataset: of whole stacks.
-        slices: how many; a shorter stack stays as it is.
+        dataset: of complete stacks.
+        slices: number of slices; shorter stacks are unchanged.
         choice: "random" or "even".
-        seed: makes a random choice depend on it and the index alone; None takes what the sample draws in its epoch
-            (:class:`sfdfd.datasets.sampling.Sample`), torch's own generator for a bare index.
+        seed: makes a random choice depend on the seed and the index alone. None: it depends on the random key of a
+            :class:`sfdfd.datasets.sampling.Sample`, and on torch's generator for a plain index.
     """
 
     def __init__(self, dataset: SizedDataset, slices: int, choice: str, seed: int | None) -> None:
@@ -90,16 +90,16 @@ class SliceSubset(Dataset):
             return stack
         if self.choice == "even":
             return stack.with_slices(evenly_spread(stack.focus_distances_m[0], self.slices))
-        random_key, generator = getattr(index, "random_key", None), None
+        generator = None
         if self.seed is not None:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        elif random_key is not None:
-            generator = generator_for(random_key, "slices")
+        elif isinstance(index, Sample):
+            generator = generator_for(index.random_key, "slices")
         return stack.with_slices(torch.randperm(number, generator=generator)[: self.slices].sort().values.tolist())
 
 
 class DepthMasked(Dataset):
-    """Stacks whose truth counts only where it lies between two depths."""
+    """Marks true depth outside of a range as not valid."""
 
     def __init__(self, dataset: SizedDataset, near_m: float | None, far_m: float | None) -> None:
         self.dataset, self.near_m, self.far_m = dataset, near_m or 0.0, far_m or float("inf")
@@ -115,7 +115,7 @@ class DepthMasked(Dataset):
 
 
 class SeededSamples(Dataset):
-    """Stacks that carry what they draw their random numbers from (``FocalStack.random_key``), where the index does."""
+    """Copies the random key of a :class:`sfdfd.datasets.sampling.Sample` to the stack (``FocalStack.random_key``)."""
 
     def __init__(self, dataset: SizedDataset) -> None:
         self.dataset = dataset
@@ -124,16 +124,15 @@ class SeededSamples(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> FocalStack:
-        stack, random_key = self.dataset[index], getattr(index, "random_key", None)
-        return stack if random_key is None else replace(stack, random_key=(random_key,))
+        stack = self.dataset[index]
+        return replace(stack, random_key=(index.random_key,)) if isinstance(index, Sample) else stack
 
 
 class SkipBroken(Dataset):
-    """The next sample in place of one whose file has vanished or is broken; each is said once and counted, in whatever
-    process it was read.
+    """Replaces samples whose file is missing or broken by the next one. Each is reported once and counted, in all processes.
 
     Args:
-        dataset: whose samples raise :class:`sfdfd.errors.InputError` or OSError where they cannot be read.
+        dataset: raises :class:`sfdfd.errors.InputError` or OSError for samples that cannot be read.
     """
 
     def __init__(self, dataset: SizedDataset) -> None:
@@ -145,31 +144,33 @@ class SkipBroken(Dataset):
 
     @property
     def skipped(self) -> list[int]:
-        """The samples that could not be read so far."""
+        """Indices of the samples that could not be read so far."""
         return self.broken.nonzero().flatten().tolist()
 
     def __getitem__(self, index: int) -> FocalStack:
-        for further in range(len(self)):
-            place = (index + further) % len(self)
+        for offset in range(len(self)):
+            candidate = (index + offset) % len(self)
             try:
-                return self.dataset[place]
+                return self.dataset[candidate]
             except (InputError, OSError) as error:
-                if not self.broken[place]:
-                    self.broken[place] = True
+                if not self.broken[candidate]:
+                    self.broken[candidate] = True
                     print(
-                        f"sfdfd: skipped sample {place}: {one_line(error)} (data.on_error)", file=sys.stderr, flush=True
+                        f"sfdfd: skipped sample {candidate}: {one_line(error)} (data.on_error)",
+                        file=sys.stderr,
+                        flush=True,
                     )
         raise InputError("every sample of the data set is broken or gone (data.on_error=skip)")
 
 
 def evenly_spread(focus_distances_m: torch.Tensor, number: int) -> list[int]:
-    """Indices of the slices nearest to ``number`` evenly spaced inverse focus distances, each used once, in order."""
+    """Return the indices of the slices nearest to ``number`` evenly spaced inverse focus distances, each once, sorted."""
     inverse = 1 / focus_distances_m
     order = inverse.argsort(descending=True)  # near to far
-    wanted = torch.linspace(float(inverse.max()), float(inverse.min()), number)
+    targets = torch.linspace(float(inverse.max()), float(inverse.min()), number)
     chosen: list[int] = []
-    for position, target in enumerate(wanted):
-        last = len(order) - (number - position) + 1  # leave enough for those that follow
+    for position, target in enumerate(targets):
+        last = len(order) - (number - position) + 1  # leave enough slices for later targets
         first = chosen[-1] + 1 if chosen else 0
         candidates = range(first, last)
         chosen.append(min(candidates, key=lambda i, target=target: abs(float(inverse[order[i]] - target))))

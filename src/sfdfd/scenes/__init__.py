@@ -1,1 +1,1 @@
-"""Scenes: all-in-focus images with depth, made from nothing or read, which one wrapper renders into stacks."""
+"""Scenes: all-in-focus images with depth, procedural, path-traced or from RGB-D files, and their rendering into stacks."""

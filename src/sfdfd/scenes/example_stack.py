@@ -1,4 +1,4 @@
-"""A small focal stack with its truth, made on the spot: for examples, notebooks and tests."""
+"""A small synthetic focal stack with ground truth, for examples, notebooks and tests."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def example_stack(
     seed: int = 0,
     **optics: Any,
 ) -> FocalStack:
-    """A procedural scene as its focal stack, rounded to 8 bits, with true depth and all-in-focus image.
+    """Render a procedural scene as a focal stack, rounded to 8 bits, with true depth and all-in-focus image.
 
     Args:
-        index: which scene (of the seed).
+        index: number of the scene.
         height, width: in pixels.
         focus_distances_m: of the slices, in metres.
-        camera: DEReD's generator (50 mm, f/8, 12 um) where none is given.
+        camera: by default that of DEReD's generator (50 mm, f/8, 12 um).
         near_m, far_m: depth range in metres.
         seed: of the scenes.
-        optics: options of :func:`sfdfd.optics.render.render_focal_stack`; ``sigma_scale`` is 0.5 unless given.
+        optics: options of :func:`sfdfd.optics.render.render_focal_stack`; ``sigma_scale`` is 0.5 by default.
 
     Returns:
         A batch of one.

@@ -1,4 +1,4 @@
-"""Seeded scenes made from nothing: rooms and tabletops, ray-cast with analytic surfaces and procedural textures.
+"""Procedural scenes: rooms and tabletops of analytic surfaces with procedural textures, ray-cast.
 
 Scene ``index`` of seed ``seed`` is the same on every machine and any number of workers. Coordinates are metres in the
 camera's frame: x right, y down, z away from the lens; depth is z.
@@ -34,8 +34,10 @@ class _Scene:
         self.surfaces.append(Surface(np.asarray(center, float), rotation, texture, np.asarray(size, float), kind))
 
 
-def _object(scene: _Scene, rng: np.random.Generator, x: float, z: float, floor_y: float, scale: float, world: Array):
-    """Stand one random object on the floor at (x, z); ``world`` turns level coordinates into the camera's."""
+def _add_object(
+    scene: _Scene, rng: np.random.Generator, x: float, z: float, floor_y: float, scale: float, world: Array
+):
+    """Add a random object on the floor at (x, z); ``world`` rotates level coordinates into the camera's."""
     kind = rng.choice(["box", "box", "ellipsoid", "cylinder", "pole"])
     size = scale * np.exp(rng.uniform(-0.5, 0.5, 3))
     texture = SolidTexture.random(rng, (*TEXTURED, "plain"))
@@ -48,7 +50,7 @@ def _object(scene: _Scene, rng: np.random.Generator, x: float, z: float, floor_y
 
 
 def _random_scene(rng: np.random.Generator, near_m: float, far_m: float) -> _Scene:
-    """A room or a tabletop whose visible depths lie between near and far, most of them well inside."""
+    """Build a room or a tabletop whose visible depths lie between near and far, most of them well inside."""
     scene = _Scene(ambient=float(rng.uniform(0.35, 0.6)))
     light = rng.normal(size=3) * np.array([1.0, 0.3, 0.6]) + np.array([0.0, -1.0, -0.6])
     scene.light = light / np.linalg.norm(light)
@@ -65,15 +67,9 @@ def _random_scene(rng: np.random.Generator, near_m: float, far_m: float) -> _Sce
     up = np.array([0.0, 1.0, 0.0])
 
     def wall(point: Array, normal: Array, kinds: tuple[str, ...]) -> None:
-        axis = np.cross(up, normal)
-        length = np.linalg.norm(axis)
-        if length < 1e-9:
-            rotation = np.eye(3)
-        else:
-            axis, angle = axis / length, np.arccos(np.clip(normal[1], -1, 1))
-            skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-            rotation = np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
-        scene.add("plane", world @ point, np.ones(3), SolidTexture.random(rng, kinds), world @ rotation)
+        scene.add(
+            "plane", world @ point, np.ones(3), SolidTexture.random(rng, kinds), world @ _rotation_from_up(normal)
+        )
 
     wall(np.array([0.0, floor_y, 0.0]), up, TEXTURED)
     back = yaw @ np.array([0.0, 0.0, 1.0])
@@ -86,8 +82,8 @@ def _random_scene(rng: np.random.Generator, near_m: float, far_m: float) -> _Sce
     for _ in range(int(rng.integers(6, 15))):
         z = float(np.exp(rng.uniform(np.log(1.25 * near_m), np.log(0.85 * reach))))
         x = float(rng.uniform(-0.55, 0.55) * z)
-        _object(scene, rng, x, z, floor_y, float(rng.uniform(0.06, 0.18) * z), world)
-    if rng.random() < 0.5:  # something that hangs in front, so that a blurred edge covers a sharp background
+        _add_object(scene, rng, x, z, floor_y, float(rng.uniform(0.06, 0.18) * z), world)
+    if rng.random() < 0.5:  # a floating foreground object: its blurred edge covers a sharp background
         z = float(rng.uniform(1.15, 2.2) * near_m)
         scene.add(
             "ellipsoid" if rng.random() < 0.5 else "box",
@@ -99,15 +95,26 @@ def _random_scene(rng: np.random.Generator, near_m: float, far_m: float) -> _Sce
     return scene
 
 
+def _rotation_from_up(normal: Array) -> Array:
+    """Return the (3,3) rotation that turns the y axis to a unit normal."""
+    axis = np.cross([0.0, 1.0, 0.0], normal)
+    length = np.linalg.norm(axis)
+    if length < 1e-9:
+        return np.eye(3)
+    axis, angle = axis / length, np.arccos(np.clip(normal[1], -1, 1))
+    skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    return np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
+
+
 def make_scene(
     seed: int, index: int, height: int, width: int, near_m: float, far_m: float, oversampling: int = 2
 ) -> tuple[Array, Array]:
-    """Ray-cast scene ``index``.
+    """Ray-cast scene ``index`` of a seed.
 
     Args:
-        seed, index: which scene; any non-negative integers.
+        seed, index: any non-negative integers.
         height, width: size in pixels.
-        near_m, far_m: range of the depth in metres; what would lie outside is clamped.
+        near_m, far_m: range of the depth in metres; depths outside are clamped.
         oversampling: rays per pixel and axis, for the colour.
 
     Returns:
@@ -125,40 +132,49 @@ def make_scene(
     x = (np.arange(columns) + 0.5) / columns * 2 - 1
     y = ((np.arange(rows) + 0.5) / rows * 2 - 1) * height / width
     direction = np.stack(np.broadcast_arrays(half * x[None], half * y[:, None], np.ones((1, 1))), -1).reshape(-1, 3)
-    origin = np.zeros(3)
-
-    best = np.full(len(direction), np.inf)
-    which = np.full(len(direction), -1)
-    normal = np.zeros_like(direction)
-    for number, surface in enumerate(scene.surfaces):
-        t, n = surface.hit(origin, direction)
-        closer = (t < best) & (t > 0.9 * near_m)  # the direction's z is 1, so t is depth
-        best[closer], which[closer], normal[closer] = t[closer], number, n[closer]
-    depth = np.clip(np.where(np.isfinite(best), best, far_m), near_m, far_m)
-    colour = np.full_like(direction, 0.7)
-    for number, surface in enumerate(scene.surfaces):
-        seen = which == number
-        if seen.any():
-            local = (direction[seen] * best[seen, None] - surface.center) @ surface.rotation
-            colour[seen] = surface.texture.colour(local)
-    facing = np.abs(normal @ scene.light) * 0.6 + 0.4 * np.clip(normal @ scene.light, 0, None)
-    shade = scene.ambient + (1 - scene.ambient) * np.where(which >= 0, facing, 1.0)
-    light = np.clip(colour * shade[:, None] * rng.uniform(0.9, 1.15), 0, 1)
-    blocks = light.reshape(height, oversampling, width, oversampling, 3)
-    aif = blocks.mean((1, 3)) ** (1 / 1.3)  # a mild display curve: rooms are not as dark as their reflectances
+    nearest, visible, normal = _first_hits(scene.surfaces, direction, 0.9 * near_m)
+    light = _shaded(scene, direction, nearest, visible, normal) * rng.uniform(0.9, 1.15)
+    blocks = np.clip(light, 0, 1).reshape(height, oversampling, width, oversampling, 3)
+    aif = blocks.mean((1, 3)) ** (1 / 1.3)  # a mild display curve brightens the image
     middle = oversampling // 2
+    depth = np.clip(np.where(np.isfinite(nearest), nearest, far_m), near_m, far_m)
     depth = depth.reshape(height, oversampling, width, oversampling)[:, middle, :, middle]
     return aif.astype(np.float32), depth.astype(np.float32)
 
 
+def _first_hits(surfaces: list[Surface], direction: Array, least_m: float) -> tuple[Array, Array, Array]:
+    """Return, for rays (N,3) with z = 1, depth (N,) (inf without a hit), number of the surface (-1) and normal (N,3)."""
+    nearest = np.full(len(direction), np.inf)
+    visible = np.full(len(direction), -1)
+    normal = np.zeros_like(direction)
+    for number, surface in enumerate(surfaces):
+        distance, surface_normal = surface.hit(np.zeros(3), direction)
+        closer = (distance < nearest) & (distance > least_m)
+        nearest[closer], visible[closer], normal[closer] = distance[closer], number, surface_normal[closer]
+    return nearest, visible, normal
+
+
+def _shaded(scene: _Scene, direction: Array, nearest: Array, visible: Array, normal: Array) -> Array:
+    """Return the colour (N,3) of each ray: texture times light."""
+    colour = np.full_like(direction, 0.7)
+    for number, surface in enumerate(scene.surfaces):
+        seen = visible == number
+        if seen.any():
+            local = (direction[seen] * nearest[seen, None] - surface.center) @ surface.rotation
+            colour[seen] = surface.texture.colour(local)
+    facing = np.abs(normal @ scene.light) * 0.6 + 0.4 * np.clip(normal @ scene.light, 0, None)
+    shade = scene.ambient + (1 - scene.ambient) * np.where(visible >= 0, facing, 1.0)
+    return colour * shade[:, None]
+
+
 class ProceduralScenes(Dataset):
-    """Procedural scenes, as AIF and depth.
+    """Procedural scenes with AIF and depth.
 
     Args:
         length: number of scenes.
         near_m, far_m: range of the depth in metres.
         seed: of all scenes.
-        first_index: index of the first scene; disjoint ranges are disjoint scenes.
+        first_index: index of the first scene; disjoint ranges hold different scenes.
         height, width: size in pixels.
     """
 
@@ -182,7 +198,7 @@ class ProceduralScenes(Dataset):
         return self.length
 
     def identity(self, index: int) -> list[Any]:
-        """What the scene is made from."""
+        """Return what the scene depends on."""
         return [self.seed, self.first_index + index, self.height, self.width]
 
     def __getitem__(self, index: int) -> Scene:

@@ -21,11 +21,11 @@ from sfdfd.scenes.scene import Scene
 __all__ = ["RGBDFolder", "read_depth_m"]
 
 EIGEN_CROP = (45 / 480, 471 / 480, 41 / 640, 601 / 640)
-"""Top, bottom, left, right, as shares of the image (Eigen, Puhrsch, Fergus, NeurIPS 2014, as others' code has it)."""
+"""Top, bottom, left, right as shares of the image (Eigen, Puhrsch, Fergus, NeurIPS 2014; as in common code)."""
 
 
 def read_depth_m(path: Path, unit_m: float, holes: Sequence[float]) -> tuple[Float[Tensor, "h w"], Bool[Tensor, "h w"]]:
-    """Depth in metres and the mask of known pixels; holes are filled with the median so that they can be rendered."""
+    """Read depth in metres and the mask of known pixels. Holes get the median, so that the image can be rendered."""
     array = read_array(path)
     if array.ndim != 2:
         raise InputError(f"{path}: expected a depth image of one channel, got shape {array.shape}")
@@ -44,13 +44,13 @@ class RGBDFolder(Dataset):
         root: the folder.
         depth_unit_m: metres per unit of the depth files (0.001: millimetres).
         holes: stored values that mean "unknown", besides 0 and NaN.
-        names: the file stems to use, in this order; all by default.
-        resize: factor applied to image and depth; whoever renders them resizes the camera's pixel pitch.
-        crop: [left, top, right, bottom] pixels cut off the stored images (a border crop).
-        evaluation_crop: "eigen" lets only the part of the stored image count in which NYUv2 is evaluated since Eigen et al.
-            (rows 45 to 471 and columns 41 to 601 of 480 x 640); nothing is cut off.
-        mask_folder: a folder beside ``depth`` with depth of which only the holes are read: only pixels that it knows count
-            (NYUv2's ``raw_depth``, where ``depth`` is in-painted).
+        names: file stems to use, in this order; all by default.
+        resize: factor on image and depth; the caller resizes the camera's pixel pitch.
+        crop: [left, top, right, bottom] pixels to cut off the stored images.
+        evaluation_crop: "eigen" marks depth outside of Eigen et al.'s crop of NYUv2 (rows 45 to 471, columns 41 to 601 of
+            480 x 640) as unknown; nothing is cut off.
+        mask_folder: folder beside ``depth`` with depth whose holes are unknown, too (NYUv2's ``raw_depth``, where ``depth``
+            is in-painted).
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RGBDFolder(Dataset):
 
     @staticmethod
     def pairs(root: Path) -> dict[str, tuple[Path, Path]]:
-        """Stem -> (rgb file, depth file), sorted.
+        """Map each file stem to its (rgb file, depth file), sorted.
 
         Raises:
             InputError: the folders are missing or empty, or an image has no depth.
@@ -110,7 +110,7 @@ class RGBDFolder(Dataset):
         return len(self.files)
 
     def identity(self, index: int) -> list[Any]:
-        """What the scene is made from (its seed is the index)."""
+        """Return what the scene depends on; its seed is the index."""
         name, rgb, depth = self.files[index]
         files = [rgb, depth, *([self._mask_file(name)] if self.mask_folder else [])]
         options = [self.depth_unit_m, self.holes, self.resize, self.crop, self.evaluation_crop, self.mask_folder]
@@ -118,10 +118,10 @@ class RGBDFolder(Dataset):
 
     def _mask_file(self, name: str) -> Path:
         assert self.mask_folder is not None
-        found = [path for path in (self.root / self.mask_folder).glob(f"{name}.*") if path.stem == name]
-        if not found:
+        files = [path for path in (self.root / self.mask_folder).glob(f"{name}.*") if path.stem == name]
+        if not files:
             raise InputError(f"{self.root / self.mask_folder}: no depth of the name {name} (data.mask_folder)")
-        return found[0]
+        return files[0]
 
     def __getitem__(self, index: int) -> Scene:
         name, rgb, depth = self.files[index]
@@ -130,12 +130,12 @@ class RGBDFolder(Dataset):
         if aif.shape[-2:] != depth_m.shape:
             raise InputError(f"{rgb}: {tuple(aif.shape[-2:])} pixels, but its depth has {tuple(depth_m.shape)}")
         if self.mask_folder is not None:
-            also_known = read_depth_m(self._mask_file(name), self.depth_unit_m, self.holes)[1]
-            if also_known.shape != known.shape:
+            mask = read_depth_m(self._mask_file(name), self.depth_unit_m, self.holes)[1]
+            if mask.shape != known.shape:
                 raise InputError(f"{self._mask_file(name)}: another size than {depth} (data.mask_folder)")
-            known = known & also_known
+            known = known & mask
         if self.evaluation_crop is not None:
-            known = known & _eigen_crop(known)
+            known = known & _eigen_mask(known)
         left, top, right, bottom = self.crop
         height, width = depth_m.shape
         if left + right > width - 16 or top + bottom > height - 16:
@@ -149,7 +149,7 @@ class RGBDFolder(Dataset):
         return Scene(aif, depth_m, known, name, seed=index)
 
 
-def _eigen_crop(like: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+def _eigen_mask(like: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
     height, width = like.shape
     top, bottom, left, right = (
         round(share * side) for share, side in zip(EIGEN_CROP, (height, height, width, width), strict=True)
@@ -160,7 +160,7 @@ def _eigen_crop(like: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
 
 
 def _resized(aif: Tensor, depth_m: Tensor, known: Tensor, factor: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Colours by area, depth and mask by taking one pixel."""
+    """Resize colours by area averaging, depth and mask by nearest pixel."""
     size = [max(1, round(side * factor)) for side in depth_m.shape]
     aif = F.interpolate(aif[None], size=size, mode="area" if factor < 1 else "bilinear")[0]
     depth_m = F.interpolate(depth_m[None, None], size=size, mode="nearest-exact")[0, 0]

@@ -1,4 +1,4 @@
-"""What a data set yields before any camera has seen it."""
+"""A scene: an all-in-focus image with depth."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Scene:
 
     Attributes:
         aif: (3,H,W) RGB in [0, 1].
-        depth_m: (H,W) metres > 0, also where it is not known.
+        depth_m: (H,W) metres > 0, filled where unknown.
         valid: (H,W) true where the depth is known; None: everywhere.
         name: for tables and pictures.
-        seed: tells the scene's own random numbers (sensor noise) from those of the others.
+        seed: of the scene's random numbers (sensor noise).
     """
 
     aif: Float[Tensor, "3 h w"]
@@ -31,5 +31,5 @@ class Scene:
 
     @property
     def known(self) -> Bool[Tensor, "h w"]:
-        """Where the depth is known."""
+        """Return (H,W) bool: true where the depth is known."""
         return torch.ones_like(self.depth_m, dtype=torch.bool) if self.valid is None else self.valid

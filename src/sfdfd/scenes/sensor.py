@@ -1,4 +1,4 @@
-"""What stands between a perfect stack and a saved photograph: motion, exposure, noise."""
+"""Sensor model: motion, exposure and noise of synthetic stacks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["SensorModel"]
 
 @dataclass(frozen=True)
 class SensorModel:
-    """Disturbances of a synthetic stack, drawn per slice from a generator; the default disturbs nothing.
+    """Random disturbances of each slice of a synthetic stack; the default changes nothing.
 
     Attributes:
         read_std: standard deviation of the read noise, white = 1.
-        full_well: electrons at white: shot noise of a value v has the variance v / full_well (Poisson's, as a Gaussian);
-            None for none.
+        full_well: electrons at white. Shot noise of a value v has variance v / full_well (Gaussian approximation of
+            Poisson); None: no shot noise.
         shift_px: standard deviation of each slice's shift, in pixels, horizontally and vertically.
-        scale_std: standard deviation of each slice's magnification around 1 (focus breathing that was not undone).
+        scale_std: standard deviation of each slice's magnification around 1 (residual focus breathing).
         exposure_std: standard deviation of each slice's gain around 1.
     """
 
@@ -40,11 +40,11 @@ class SensorModel:
 
     @property
     def disturbs(self) -> bool:
-        """Whether it does anything."""
+        """Whether the model changes images at all."""
         return self != SensorModel()
 
     def __call__(self, images: Float[Tensor, "s 3 h w"], generator: torch.Generator) -> Float[Tensor, "s 3 h w"]:
-        """(S,3,H,W) in [0, 1] -> the same, disturbed, not yet clamped; the generator may live on any device."""
+        """Disturb slices (S,3,H,W) in [0, 1]; results are not clamped. The generator may be on any device."""
         slices, _, height, width = images.shape
 
         def normal(*shape: int) -> Tensor:

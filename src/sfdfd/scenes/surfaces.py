@@ -1,4 +1,4 @@
-"""Analytic surfaces: where a ray meets a plane, a box, an ellipsoid or a cylinder."""
+"""Analytic surfaces: intersections of rays with planes, boxes, ellipsoids and cylinders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ Array = np.ndarray
 
 @dataclass
 class Surface:
-    """A shape in its own frame: ``hit`` gives the ray's distance (inf where it misses) and the outward normal."""
+    """A textured shape in its own frame.
+
+    Attributes:
+        center: (3,) position in the camera's frame.
+        rotation: (3,3) from the shape's frame to the camera's.
+        texture: its colours.
+        size: (3,) half extents; of a cylinder radius and half height.
+        kind: "plane", "box", "ellipsoid" or "cylinder".
+    """
 
     center: Array
     rotation: Array
@@ -24,6 +32,7 @@ class Surface:
     kind: str
 
     def hit(self, origin: Array, direction: Array) -> tuple[Array, Array]:
+        """Return each ray's distance (N,) (inf if it misses) and the outward normal (N,3)."""
         o = self.rotation.T @ (origin - self.center)
         d = direction @ self.rotation
         distance, normal = getattr(self, f"_{self.kind}")(o, d)
@@ -76,7 +85,7 @@ class Surface:
 
 
 def _quadratic(a: Array, b: Array, c: float) -> Array:
-    """Smallest root beyond 1 mm, inf where there is none."""
+    """Return the smallest root beyond 1 mm, inf where there is none."""
     discriminant = b * b - 4 * a * c
     root = np.sqrt(np.maximum(discriminant, 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -86,7 +95,7 @@ def _quadratic(a: Array, b: Array, c: float) -> Array:
 
 
 def axis_rotation(axis: int, angle: float) -> Array:
-    """(3,3) rotation about x, y or z (0, 1, 2)."""
+    """Return the (3,3) rotation about x, y or z (0, 1, 2)."""
     c, s = np.cos(angle), np.sin(angle)
     matrix = np.eye(3)
     i, j = [(1, 2), (2, 0), (0, 1)][axis]

@@ -1,4 +1,4 @@
-"""AIF + depth -> a focal stack as a camera would have saved it: rendering, sensor noise, 8-bit rounding."""
+"""Synthesize focal stacks from AIF and depth: rendering, sensor model, rounding to 8 bits."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class StackSynthesis:
     """Renders scenes into focal stacks.
 
     Args:
-        renderer: called as ``renderer(aif, depth_m, focus_distances_m, camera)``; it need not be the one that trains.
-        camera: of the images that come in.
+        renderer: called as ``renderer(aif, depth_m, focus_distances_m, camera)``; training may use another one.
+        camera: of the scenes' images.
         focus_distances_m: one per slice, in metres.
-        near_m, far_m: depth range in metres; true depth outside of it does not count as valid.
-        sensor: motion, exposure and noise, seeded per scene; None for a perfect camera.
+        near_m, far_m: depth range in metres; true depth outside is not valid.
+        sensor: motion, exposure and noise, seeded per scene; None for no disturbance.
         round_to_8_bits: round to 256 levels, as a saved photograph is.
-        slices_in_depth_range: if given, each image has so many focus distances, evenly spaced from its smallest to its
-            largest true depth, instead of ``focus_distances_m`` (HybridDepth's protocol). They tell the method the range
-            of the truth, and the data module's protocol says so.
-        seed: of all that the sensor does at random, with each scene's own.
+        slices_in_depth_range: number of focus distances evenly spaced from each image's smallest to its largest true depth,
+            in place of ``focus_distances_m`` (HybridDepth's protocol). They reveal the range of the true depth to the
+            method; the data module's protocol records this.
+        seed: of the sensor's random numbers, together with each scene's seed.
     """
 
     def __init__(
@@ -56,18 +56,18 @@ class StackSynthesis:
             raise InputError(f"expected 0 < near_m < far_m, got {near_m} and {far_m} (data.near_m, data.far_m)")
         self.renderer, self.camera = renderer, camera
         self.focus_distances_m = torch.tensor(focus, dtype=torch.float32)
-        camera.blur_radius_px(1.0, self.focus_distances_m)  # refuses focus distances inside the focal length
+        camera.blur_radius_px(1.0, self.focus_distances_m)  # raises for focus distances inside the focal length
         self.near_m, self.far_m = float(near_m), float(far_m)
         self.sensor, self.round_to_8_bits = sensor or SensorModel(), round_to_8_bits
         self.slices_in_depth_range, self.seed = slices_in_depth_range, seed
 
     def __call__(self, scene: Scene) -> FocalStack:
-        """The scene's stack; the same each time."""
+        """Render the scene's stack; deterministic."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + scene.seed)
         return self.rendered(self.unrendered(scene), generator)
 
     def unrendered(self, scene: Scene) -> FocalStack:
-        """All but the rendering: every slice still is the AIF."""
+        """Return the stack before rendering: every slice is the AIF."""
         depth_m = scene.depth_m
         valid = scene.known & (depth_m >= self.near_m) & (depth_m <= self.far_m)
         focus_distances_m = self.focus_distances_m
@@ -89,13 +89,13 @@ class StackSynthesis:
 
     @torch.no_grad()
     def rendered(self, stack: FocalStack, generator: torch.Generator) -> FocalStack:
-        """A batch of :meth:`unrendered` stacks with their slices rendered, disturbed and rounded, on the batch's device.
+        """Render, disturb and round the slices of a batch of :meth:`unrendered` stacks, on the batch's device.
 
-        One at a time: a stack of little blur does not pay for the widest blur of its batch.
+        Stacks are rendered one by one, because the widest blur sets the cost of a batch.
         """
         if len(stack) > 1:
-            return FocalStack.collate([self.rendered(one, generator) for one in stack])
-        assert stack.depth_m is not None  # of unrendered stacks it is known
+            return FocalStack.collate([self.rendered(sample, generator) for sample in stack])
+        assert stack.depth_m is not None  # unrendered stacks have depth
         depth_m = stack.depth_m.clamp(self.near_m, self.far_m)
         images = self.renderer(stack.aif, depth_m, stack.focus_distances_m, stack.camera)
         images = self.sensor(images[0], generator)[None].clamp(0.0, 1.0)

@@ -16,19 +16,19 @@ _LATTICE = np.random.default_rng(20230310).random((PERIOD,) * 3, dtype=np.float3
 
 
 def _fractal(point: Array, salt: int, octaves: int, gain: float) -> Array:
-    """Octaves of value noise at points (N, 3) of unit spacing; zero mean, about unit range; falls by ``gain`` each."""
+    """Sum octaves of value noise at points (N, 3), each ``gain`` times the one before; zero mean, about unit range."""
     total, amplitude, norm = np.zeros(len(point), np.float32), 1.0, 0.0
     shift = np.random.default_rng(salt).uniform(0, PERIOD, (octaves, 3))
     for octave in range(octaves):
-        where = (point * 2.0**octave + shift[octave]).T
-        total += amplitude * (map_coordinates(_LATTICE, where, order=1, mode="grid-wrap") - 0.5)
+        coordinates = (point * 2.0**octave + shift[octave]).T
+        total += amplitude * (map_coordinates(_LATTICE, coordinates, order=1, mode="grid-wrap") - 0.5)
         norm += amplitude**2
         amplitude *= gain
     return total * (2.0 / np.sqrt(norm))
 
 
 def _cell_tone(cell: Array, salt: int) -> Array:
-    """One random number in [0, 1) for each integer cell (N, 3)."""
+    """Return a random number in [0, 1) for each integer cell (N, 3)."""
     i, j, k = (((cell + salt % 4096) % PERIOD).astype(np.int64)).T
     return _LATTICE[i, j, k]
 
@@ -47,6 +47,7 @@ class SolidTexture:
 
     @classmethod
     def random(cls, rng: np.random.Generator, kinds: tuple[str, ...]) -> SolidTexture:
+        """Draw a texture of one of the kinds."""
         hue, value = rng.random(), rng.uniform(0.55, 1.0)
         base = hsv_to_rgb((hue, rng.uniform(0.05, 0.65), value))
         other = hsv_to_rgb(((hue + rng.normal(0, 0.12)) % 1, rng.uniform(0.1, 0.8), value * rng.uniform(0.12, 0.55)))
@@ -63,7 +64,7 @@ class SolidTexture:
         )
 
     def colour(self, point: Array) -> Array:
-        """(N,3) points in metres -> (N,3) reflectance in [0, 1]."""
+        """Return the reflectance (N,3) in [0, 1] at points (N,3) in metres."""
         if self.kind == "plain":
             amount = 0.05 + 0.05 * _fractal(point / 0.8, self.salt, 2, 0.5)
         elif self.kind == "checker":

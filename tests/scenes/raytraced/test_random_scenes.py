@@ -1,4 +1,4 @@
-"""Seeded scenes: within their range, varied, the same again."""
+"""Random path-traced scenes: within their range, varied, reproducible."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ HEIGHT, WIDTH = 30, 40
 
 
 @pytest.mark.parametrize(("camera", "near_m", "far_m"), [(DSLR, 0.6, 8.0), (PHONE, 0.08, 1.5)])
-def test_scenes_fill_their_range_and_repeat(camera, near_m, far_m):
+def test_scenes_fill_their_range_and_are_reproducible(camera, near_m, far_m):
     kinds = []
     for index in range(len(KINDS)):
         scene = random_scene((0, 2), index, camera, HEIGHT, WIDTH, near_m, far_m)
@@ -31,7 +31,7 @@ def test_scenes_fill_their_range_and_repeat(camera, near_m, far_m):
 
 
 @pytest.mark.parametrize("kind", sorted({*OBJECT, *FLAT}))
-def test_textures_are_light_and_continue_across_patches(kind):
+def test_textures_are_in_range_and_continue_across_patches(kind):
     texture = SurfaceTexture.random(np.random.default_rng(5), (kind,), 0.01)
     whole = texture.bake(np.arange(64) * 0.01, np.arange(48) * 0.01, 0.01)
     assert whole.shape == (48, 64, 3) and np.isfinite(whole).all() and whole.min() >= 0.01 and whole.max() <= 0.95
@@ -45,7 +45,7 @@ def test_an_empty_range_is_refused():
         random_scene(0, 0, DSLR, HEIGHT, WIDTH, 2.0, 1.0)
 
 
-def test_kinds_are_taken_in_turns_and_a_frame_fills_the_border():
+def test_kinds_alternate_and_foreground_fills_the_border():
     with pytest.raises(InputError, match="kinds"):
         random_scene(0, 0, DSLR, HEIGHT, WIDTH, 0.6, 8.0, ["meadow"])
     shares = []
@@ -59,7 +59,7 @@ def test_kinds_are_taken_in_turns_and_a_frame_fills_the_border():
     assert around > 0.35 and around > 1.5 * inside
 
 
-def test_where_no_scene_of_its_own_kind_fits_another_of_those_asked_for_is_made():
+def test_another_kind_is_used_if_none_of_its_own_fits():
     macro, where = Camera(0.05, 4.0, 1.2e-3), (15, 20, 0.24, 0.7)
     with pytest.raises(InputError, match="widen the range"):
         random_scene((0, 0), 5, macro, *where, ("walls",))

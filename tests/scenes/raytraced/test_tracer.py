@@ -1,4 +1,4 @@
-"""The path tracer judges others, so it is held against closed forms: blur radius, depth, light."""
+"""The path tracer against closed forms: blur radius, depth, light."""
 
 import sys
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import special
 
-from sfdfd.datasets.raytraced_making import Making
+from sfdfd.datasets.raytraced_generator import RaytracedGenerator
 from sfdfd.datasets.stack_folders import read_stack
 from sfdfd.errors import InputError
 from sfdfd.io.images import to_float
@@ -60,7 +60,7 @@ def test_nearer_surfaces_hide_farther_ones_and_backs_are_not_seen():
 
 
 @pytest.mark.parametrize(("depth_m", "focus_m"), [(1.0, 3.0), (4.0, 0.9), (1.2, np.inf)])
-def test_blur_radius_of_a_point_is_the_cameras(trace, depth_m, focus_m):
+def test_blur_radius_of_a_point_matches_the_camera(trace, depth_m, focus_m):
     """A small bright square becomes a disc of radius r; variances along an axis add: disc r^2/4, square s^2/12."""
     camera, size, side_px = Camera(0.05, 1.2, 0.00016), 32, 5
     pixel_m = camera.pixel_pitch_m / camera.focal_length_m * depth_m
@@ -75,7 +75,7 @@ def test_blur_radius_of_a_point_is_the_cameras(trace, depth_m, focus_m):
 
 
 @pytest.mark.parametrize("focus_m", [1.2, 5.0])
-def test_blur_radius_along_a_slanted_textured_plane_is_the_cameras(trace, focus_m):
+def test_blur_radius_along_a_slanted_plane_matches_the_camera(trace, focus_m):
     """Stripes along x on a plane whose depth grows with x: a column sees one depth, so its contrast, over that of the
     pinhole's image, is the disc's transform 2 J1(t) / t at t = 2 pi r / period: r is read off and compared, within 2 %."""
     camera, height, width, period_m = Camera(0.05, 1.8, 0.0001), 48, 64, 0.05
@@ -109,7 +109,7 @@ def test_blur_radius_along_a_slanted_textured_plane_is_the_cameras(trace, focus_
     np.testing.assert_allclose(measured[clear], expected[clear], rtol=0.02)
 
 
-def test_mitsuba_hits_what_our_rays_hit(trace):
+def test_mitsuba_and_cast_rays_hit_the_same_surfaces(trace):
     mi = pytest.importorskip("mitsuba")
     from sfdfd.scenes.raytraced.tracer import _load, _variant
 
@@ -125,7 +125,7 @@ def test_mitsuba_hits_what_our_rays_hit(trace):
     assert different <= 1  # a ray that grazes an edge
 
 
-def test_light_is_linear_and_texture_lies_the_right_way_round(trace):
+def test_light_is_linear_and_textures_are_not_mirrored(trace):
     ramp = np.linspace(0.1, 0.9, 16)[:, None, None] * np.linspace(0.5, 1.0, 16)[None, :, None] * np.ones(3)
     half_m = WIDTH / 2 * DSLR.pixel_pitch_m / DSLR.focal_length_m * 2.0
     images, aif, _ = trace(
@@ -141,7 +141,7 @@ def test_light_is_linear_and_texture_lies_the_right_way_round(trace):
     assert abs(linear(images[1])[inner].mean() - linear(aif)[inner].mean()) < 0.01  # a disc keeps the mean of a ramp
 
 
-def test_a_stack_repeats_and_is_well_formed(trace):
+def test_a_stack_is_reproducible_and_well_formed(trace):
     scene = random_scene(0, 4, PHONE, HEIGHT, WIDTH, 0.08, 1.5)
     first = trace(scene.patches, PHONE, [0.1, 0.3, np.inf], HEIGHT, WIDTH, 16, variant="scalar_rgb")
     again = trace(scene.patches, PHONE, [0.1, 0.3, np.inf], HEIGHT, WIDTH, 16, variant="scalar_rgb")
@@ -154,7 +154,7 @@ def test_a_stack_repeats_and_is_well_formed(trace):
     assert 0.3 < first[1].mean() / 255 < 0.58
 
 
-def test_bad_arguments_and_a_missing_mitsuba_are_told(trace, monkeypatch):
+def test_bad_arguments_and_missing_mitsuba_are_reported(trace, monkeypatch):
     with pytest.raises(InputError, match="focus_distances_m"):
         trace([quad(2.0)], DSLR, [0.01], HEIGHT, WIDTH)
     with pytest.raises(InputError, match="variant"):
@@ -184,12 +184,13 @@ def blur_factor(folder, truth_depth, truth_aif, slices):
 
 
 @pytest.mark.slow
-def test_the_convention_is_that_of_another_generator(real_data, tmp_path):
+def test_the_blur_convention_matches_another_generator(real_data, tmp_path):
     """The stacks of $SFDFD_REAL_DATA were traced by others: the same fit finds the same radius there and here."""
     pytest.importorskip("mitsuba")
     theirs = blur_factor(real_data / "raytraced" / "dslr_004", "truth_depth_m.npy", "truth_aif.png", [1, 4])
     setup = CameraSetup.of("dslr", 160)
     lengths = {"train": 0, "val": 0, "test": 1}
-    Making((setup,), 120, 160, lengths, 0, ["tabletop"], 64, "scalar_rgb").write(tmp_path / "x", {}, lambda *_: None)
+    generator = RaytracedGenerator((setup,), 120, 160, lengths, 0, ["tabletop"], 64, "scalar_rgb")
+    generator.write(tmp_path / "x", {}, lambda *_: None)
     ours = blur_factor(tmp_path / "x" / "dslr_test_0000", "truth/depth_m.npy", "truth/aif.png", [1, 4])
     assert theirs == pytest.approx(1, abs=0.04) and ours == pytest.approx(theirs, abs=0.04)

@@ -1,9 +1,9 @@
-"""The data sets of the field: where they live, what they are, and how each becomes one of our two layouts.
+"""Published data sets, and their conversion to one of two layouts.
 
 ``rgbd``: ``rgb/NAME.png`` and ``depth/NAME.png`` (16 bit), rendered into stacks. ``stacks``: ``NAME/`` with slices and a
-``stack.yaml`` that names camera, focus distances, and the true depth and AIF where there are any. Both have ``splits/``.
+``stack.yaml`` with camera, focus distances, and perhaps true depth and AIF. Both have ``splits/``.
 
-A module of this folder that makes a :class:`DataSource` adds a data set.
+Every module of this package with a :class:`DataSource` adds a data set.
 """
 
 import importlib
@@ -14,12 +14,12 @@ from sfdfd.datasets.sources.base import DataSource
 __all__ = ["FIRST", "SOURCES", "DataSource"]
 
 FIRST = ("nyu", "defocusnet", "ddff12", "mobile_depth", "middlebury", "zedd", "lightfield")
-"""Of the table, as docs/datasets.md has them; others follow by name."""
+"""First data sets of the table in docs/datasets.md; others follow by name."""
 
 
-def collected() -> dict[str, DataSource]:
-    """Name -> data set, of all the modules here."""
-    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+def discover_sources() -> dict[str, DataSource]:
+    """Return the data sets of all modules in this package, by name."""
+    modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
     sources = {
         value.name: value for module in modules for value in vars(module).values() if isinstance(value, DataSource)
     }
@@ -27,4 +27,4 @@ def collected() -> dict[str, DataSource]:
     return {name: sources[name] for name in sorted(sources, key=order.index)}
 
 
-SOURCES = collected()
+SOURCES = discover_sources()

@@ -1,14 +1,13 @@
-"""What a data set's module provides, and the readers and writers they share."""
+"""The description of a published data set, and the readers and writers that all converters share."""
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,33 +18,19 @@ import numpy as np
 import yaml
 
 from sfdfd.errors import InputError, checked_number, one_line
-from sfdfd.io.archives import is_archive, opened
 from sfdfd.io.downloads import RemoteFile
 from sfdfd.io.files import Report, readable
 
 __all__ = [
-    "SCRATCH",
-    "DataSource",
-    "dataset",
-    "eight_bit",
-    "files_under",
-    "found_under",
-    "frame",
-    "one_line",
-    "only",
-    "opened_hdf5",
-    "read_numbers",
-    "read_text",
-    "unique_names",
-    "write_depth",
-    "write_rgbd",
-    "write_splits",
-    "write_stack",
-]
+    "SCRATCH", "UNKNOWN_CAMERA", "DataSource", "find_files", "read_numbers", "read_text", "require_files", "single_path", "to_uint8",
+    "unique_names", "write_depth", "write_rgbd", "write_splits", "write_stack",
+]  # fmt: skip
 
 SCRATCH = ".unpacked"
-"""Of the folder that a converter fills: where archives are unpacked meanwhile."""
+"""In the folder that a converter fills: where archives are unpacked."""
 SPLITS = "splits"
+UNKNOWN_CAMERA = dict.fromkeys(("focal_length_m", "f_number", "pixel_pitch_m"))
+TAKEN_NAME = "{}: two samples have this name; take one of them away from the source"
 LARGEST_UNIT = 65535
 
 
@@ -55,12 +40,12 @@ class DataSource:
 
     Attributes:
         name: as in ``data=NAME``.
-        title, citation, licence, home, size: for people.
-        files: what is downloaded, or fetched by hand.
-        uncertain: what we could not check (nobody can download these sets where this was written).
+        title, citation, licence, home, size: for messages and documentation.
+        files: originals, downloaded or fetched by hand.
+        uncertain: facts that could not be checked.
         layout: "rgbd" or "stacks".
-        convert: called with (the files' paths by name, or the one path given by ``source=``; the folder to fill; a report);
-            returns the number of samples. Raises InputError where the layout is not the published one.
+        convert: called with the original files (or the one path of ``source=``), the folder to fill, and a progress report;
+            returns the number of samples. Raises InputError if the files are not as published.
     """
 
     name: str
@@ -79,7 +64,7 @@ class DataSource:
 
 
 def write_depth(path: Path, depth_m: np.ndarray, unit_m: float = 0.001) -> None:
-    """(H,W) metres as 16-bit multiples of ``unit_m``; 0 for what is unknown, not positive, or beyond 65535 units."""
+    """Write depth (H,W) in metres as 16-bit multiples of ``unit_m``; 0 if unknown, not positive, or beyond 65535 units."""
     path.parent.mkdir(exist_ok=True)
     known = np.isfinite(depth_m) & (depth_m > 0)
     units = np.round(np.where(known, depth_m, 0).astype(np.float64) / unit_m)
@@ -88,10 +73,10 @@ def write_depth(path: Path, depth_m: np.ndarray, unit_m: float = 0.001) -> None:
 
 
 def write_rgbd(folder: Path, name: str, rgb: np.ndarray, depth_m: np.ndarray, unit_m: float = 0.001) -> None:
-    """``rgb/NAME.png`` and ``depth/NAME.png``: (H,W,3) uint8 and (H,W) metres, as :func:`write_depth` stores them.
+    """Write ``rgb/NAME.png`` from (H,W,3) uint8, and ``depth/NAME.png`` from (H,W) metres as :func:`write_depth` does.
 
     Raises:
-        InputError: there is one of that name, or its image and depth differ in size.
+        InputError: the name is taken, or image and depth differ in size.
     """
     _check_name(name)
     if rgb.shape != (*depth_m.shape, 3):
@@ -100,9 +85,9 @@ def write_rgbd(folder: Path, name: str, rgb: np.ndarray, depth_m: np.ndarray, un
         )
     image = folder / "rgb" / f"{name}.png"
     if image.exists():
-        raise InputError(f"{name}: two samples have this name; take one of them away from the source")
+        raise InputError(TAKEN_NAME.format(name))
     image.parent.mkdir(exist_ok=True)
-    _write_picture(image, rgb)
+    _write_image(image, rgb)
     write_depth(folder / "depth" / f"{name}.png", depth_m, unit_m)
 
 
@@ -117,20 +102,15 @@ def write_stack(
     depth_m: np.ndarray | None = None,
     aif: np.ndarray | None = None,
 ) -> None:
-    """``NAME/slice_NN.png`` and ``NAME/stack.yaml``, with ``truth/depth_m.npy`` (float32 metres, 0 unknown) and
-    ``truth/aif.png`` where they are given; None is what nobody knows.
+    """Write ``NAME/slice_NN.png`` and ``NAME/stack.yaml``, and if given ``truth/depth_m.npy`` (float32 metres, 0 unknown) and
+    ``truth/aif.png``. None is for unknown values.
 
     Raises:
-        InputError: there is one of that name, slices, depth and AIF differ in size, or distances are no positive numbers or
-            not one per slice.
+        InputError: the name is taken; slices, depth and AIF differ in size; or focus distances are not positive numbers, one
+            per slice.
     """
     _check_name(name)
-    shapes = {image.shape for image in slices} | (set() if aif is None else {aif.shape})
-    if len(shapes) != 1:
-        raise InputError(f"{name}: slices and AIF of one size are needed, got shapes {sorted(shapes)}")
-    size = next(iter(shapes))[:2]
-    if depth_m is not None and depth_m.shape != size:
-        raise InputError(f"{name}: a depth of shape {depth_m.shape}, but slices of {size}; one size is needed")
+    _check_sizes(name, slices, depth_m, aif)
     focus = None if focus_distances_m is None else [float(value) for value in focus_distances_m]
     if focus is not None and len(focus) != len(slices):
         raise InputError(f"{name}: expected a focus distance per slice, got {len(focus)} for {len(slices)}")
@@ -140,34 +120,54 @@ def write_stack(
     try:
         target.mkdir(parents=True)
     except FileExistsError:
-        raise InputError(f"{name}: two samples have this name; take one of them away from the source") from None
-    described: dict[str, Any] = {
-        "camera": {key: None if value is None else float(value) for key, value in camera.items()},
+        raise InputError(TAKEN_NAME.format(name)) from None
+    files = [f"slice_{index:02d}.png" for index in range(len(slices))]
+    for file, image in zip(files, slices, strict=True):
+        _write_image(target / file, image)
+    description: dict[str, Any] = {
+        "camera": {key: _float_or_none(value) for key, value in camera.items()},
         "focus_distances_m": focus,
-        "near_m": None if near_m is None else float(near_m),
-        "far_m": None if far_m is None else float(far_m),
-        "files": [],
+        "near_m": _float_or_none(near_m),
+        "far_m": _float_or_none(far_m),
+        "files": files,
     }
-    for index, image in enumerate(slices):
-        file = f"slice_{index:02d}.png"
-        _write_picture(target / file, image)
-        described["files"].append(file)
+    truth = _write_truth(target, depth_m, aif)
+    if truth:
+        description["truth"] = truth
+    (target / "stack.yaml").write_text(yaml.safe_dump(description, sort_keys=False))
+
+
+def _check_sizes(name: str, slices: Sequence[np.ndarray], depth_m: np.ndarray | None, aif: np.ndarray | None) -> None:
+    shapes = {image.shape for image in slices} | (set() if aif is None else {aif.shape})
+    if len(shapes) != 1:
+        raise InputError(f"{name}: slices and AIF of one size are needed, got shapes {sorted(shapes)}")
+    size = next(iter(shapes))[:2]
+    if depth_m is not None and depth_m.shape != size:
+        raise InputError(f"{name}: a depth of shape {depth_m.shape}, but slices of {size}; one size is needed")
+
+
+def _float_or_none(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _write_truth(target: Path, depth_m: np.ndarray | None, aif: np.ndarray | None) -> dict[str, str]:
+    """Write true depth and AIF, and return their paths for ``stack.yaml``."""
+    truth = {}
     if depth_m is not None or aif is not None:
         (target / "truth").mkdir()
-        described["truth"] = {}
     if depth_m is not None:
         with np.errstate(over="ignore", invalid="ignore"):
             metres = depth_m.astype(np.float32)
-        np.save(target / "truth" / "depth_m.npy", np.where(np.isfinite(metres) & (metres > 0), metres, 0))
-        described["truth"]["depth_m"] = "truth/depth_m.npy"
+        truth["depth_m"] = "truth/depth_m.npy"
+        np.save(target / truth["depth_m"], np.where(np.isfinite(metres) & (metres > 0), metres, 0))
     if aif is not None:
-        _write_picture(target / "truth" / "aif.png", aif)
-        described["truth"]["aif"] = "truth/aif.png"
-    (target / "stack.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
+        truth["aif"] = "truth/aif.png"
+        _write_image(target / truth["aif"], aif)
+    return truth
 
 
 def write_splits(folder: Path, splits: Mapping[str, Iterable[str]]) -> None:
-    """``splits/train.txt`` and so on, one name a line."""
+    """Write ``splits/train.txt`` etc., one name per line."""
     (folder / SPLITS).mkdir(exist_ok=True)
     for split, names in splits.items():
         (folder / SPLITS / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
@@ -176,12 +176,12 @@ def write_splits(folder: Path, splits: Mapping[str, Iterable[str]]) -> None:
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[^\s/\\.][^\s/\\]*", name) or name == SPLITS:
         raise InputError(
-            f"{name!r} cannot name a sample (no blanks, no dot in front, not {SPLITS!r}); rename its folder"
+            f"{name!r} cannot name a sample (no blanks, no leading dot, not {SPLITS!r}); rename its folder"
         )
 
 
-def _write_picture(path: Path, image: np.ndarray) -> None:
-    """(H,W,3) or (H,W): bytes as they are, uint16 and floats in [0, 1] with 16 bits."""
+def _write_image(path: Path, image: np.ndarray) -> None:
+    """Write (H,W,3) or (H,W): uint8 with 8 bits, uint16 and floats in [0, 1] with 16 bits."""
     if image.dtype.kind == "f":
         image = np.round(np.clip(image, 0, 1) * LARGEST_UNIT).astype(np.uint16)
     if image.dtype == np.uint16 and image.ndim == 3:
@@ -190,45 +190,45 @@ def _write_picture(path: Path, image: np.ndarray) -> None:
         iio.imwrite(path, image)
 
 
-def eight_bit(image: np.ndarray) -> np.ndarray:
-    """uint8, uint16 or floats in [0, 1] -> uint8."""
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Convert uint8, uint16 or floats in [0, 1] to uint8."""
     if image.dtype == np.uint8:
         return image
     scale = 257 if image.dtype == np.uint16 else 1 / 255
     return np.clip(np.round(image / scale), 0, 255).astype(np.uint8)
 
 
-def unique_names(places: Sequence[Sequence[str]]) -> list[str]:
-    """A name for each place (the parts of a path): its parts joined by "_", blanks replaced by it.
+def unique_names(paths: Sequence[Sequence[str]]) -> list[str]:
+    """Name each path (given by its parts): parts joined by "_", blanks replaced by "_".
 
-    Of those that would be the same, a place that is called so keeps it, and the others end in a hash of the place: what a
-    place is called does not depend on their order. "splits" is taken.
+    If names clash, a path that is exactly the name keeps it, and the others get a hash of their path. Names therefore do
+    not depend on the order of paths. "splits" is reserved.
     """
-    names = [re.sub(r"\s+", "_", readable("_".join(place))).lstrip(".") for place in places]
-    often = Counter(names)
+    names = [re.sub(r"\s+", "_", readable("_".join(parts))).lstrip(".") for parts in paths]
+    counts = Counter(names)
 
-    def name_of(name: str, place: Sequence[str]) -> str:
-        if name and name != SPLITS and (often[name] == 1 or tuple(place) == (name,)):
+    def unique_name(name: str, parts: Sequence[str]) -> str:
+        if name and name != SPLITS and (counts[name] == 1 or tuple(parts) == (name,)):
             return name
-        digest = hashlib.sha256("/".join(place).encode("utf-8", "surrogateescape")).hexdigest()
+        digest = hashlib.sha256("/".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
         return f"{name or 'stack'}_{digest[:8]}"
 
-    return [name_of(name, place) for name, place in zip(names, places, strict=True)]
+    return [unique_name(name, parts) for name, parts in zip(names, paths, strict=True)]
 
 
 # ---------------------------------------------------------------- reading
 
 
-def only(paths: Sequence[Path], what: str) -> Path:
-    """The one path that a converter works on."""
+def single_path(paths: Sequence[Path], expected: str) -> Path:
+    """Return the only path; ``expected`` describes it in the message if there are several."""
     if len(paths) != 1:
-        raise InputError(f"source: expected {what}, got {len(paths)} files")
+        raise InputError(f"source: expected {expected}, got {len(paths)} files")
     return paths[0]
 
 
-def files_under(folders: Sequence[Path], pattern: str) -> list[Path]:
-    """Files anywhere in the folders by a pattern of their names, sorted within each folder; hidden files and folders, and
-    what macOS adds to archives, are passed over.
+def find_files(folders: Sequence[Path], pattern: str) -> list[Path]:
+    """Find files below the folders by a pattern of their names, sorted within each folder; hidden files and folders, and
+    those that macOS adds to archives, are skipped.
 
     Raises:
         InputError: a folder cannot be read.
@@ -239,28 +239,32 @@ def files_under(folders: Sequence[Path], pattern: str) -> list[Path]:
 
     found = []
     for top in folders:
-        there = []
-        for folder, below, files in os.walk(top, onerror=refuse):
-            below[:] = [name for name in below if not name.startswith(".") and name != "__MACOSX"]
+        below_top = []
+        for folder, subfolders, files in os.walk(top, onerror=refuse):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".") and name != "__MACOSX"]
             names = (name for name in files if fnmatch.fnmatchcase(name, pattern) and not name.startswith("."))
-            there += [Path(folder, name) for name in names]
-        found += sorted(there)
+            below_top += [Path(folder, name) for name in names]
+        found += sorted(below_top)
     return found
 
 
-def found_under(folders: Sequence[Path], pattern: str, what: str, source: Path) -> list[Path]:
-    """:func:`files_under`, or one line that says what was expected."""
-    found = files_under(folders, pattern)
-    if not found:
-        raise InputError(f"source={source}: expected {what} ({pattern}), found none")
-    return found
+def require_files(folders: Sequence[Path], pattern: str, expected: str, source: Path) -> list[Path]:
+    """Find files as :func:`find_files` does.
+
+    Raises:
+        InputError: there are none; ``expected`` describes them in the message.
+    """
+    files = find_files(folders, pattern)
+    if not files:
+        raise InputError(f"source={source}: expected {expected} ({pattern}), found none")
+    return files
 
 
 def read_text(path: Path) -> str:
-    """A text file, UTF-8 with or without its mark.
+    """Read a UTF-8 text file, with or without a byte order mark.
 
     Raises:
-        InputError: it is missing or no text.
+        InputError: it is missing or not text.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -269,60 +273,9 @@ def read_text(path: Path) -> str:
 
 
 def read_numbers(path: Path) -> list[float]:
-    """The positive numbers (inf is possible) of a text file, between blanks or commas.
+    """Read positive numbers (or inf) from a text file, separated by blanks or commas.
 
     Raises:
-        InputError: it is missing, no text, or something in it is no positive number.
+        InputError: it is missing, not text, or holds anything else.
     """
     return [checked_number(word, str(path), infinite=True) for word in read_text(path).replace(",", " ").split()]
-
-
-@contextlib.contextmanager
-def opened_hdf5(paths: Sequence[Path], scratch: Path, report: Report, what: str) -> Iterator[Any]:
-    """An ``h5py.File`` to read from: the one path, or the one HDF5 file in it where it is a folder or an archive.
-
-    Raises:
-        InputError: no such file, or several; h5py is missing.
-    """
-    source = only(paths, what)
-    try:
-        import h5py
-    except ImportError:
-        raise InputError(f"reading {source.name} needs h5py: pip install 'sfdfd[all]'") from None
-    with contextlib.ExitStack() as stack:
-        path = source
-        if source.is_dir() or is_archive(source):
-            there = files_under(stack.enter_context(opened([source], scratch, report)), "*.*")
-            found = [file for file in there if file.suffix in (".h5", ".hdf5", ".mat") and h5py.is_hdf5(file)]
-            if len(found) != 1:
-                names = ", ".join(file.name for file in found) or "none"
-                raise InputError(f"source={source}: expected {what}, found {names}; give it as source=FILE")
-            path = found[0]
-        try:
-            file = stack.enter_context(h5py.File(path, "r"))
-        except OSError as error:
-            raise InputError(f"source={path}: not an HDF5 file ({one_line(error)})") from None
-        yield file
-
-
-def dataset(file: Any, key: str) -> Any | None:
-    """The numbers that an HDF5 file has under that name, or None."""
-    try:
-        found = file.get(key)
-    except Exception as error:  # h5py raises whatever HDF5 says of broken files
-        raise InputError(f"source={file.filename}: {key} is not readable ({one_line(error)})") from None
-    return found if getattr(found, "shape", None) is not None and found.dtype.kind in "uif" else None
-
-
-def frame(data: Any, index: int) -> np.ndarray:
-    """One entry of :func:`dataset`.
-
-    Raises:
-        InputError: the file is broken there.
-    """
-    try:
-        return data[index]
-    except Exception as error:  # h5py raises whatever HDF5 says of broken files
-        raise InputError(
-            f"source={data.file.filename}: {data.name}[{index}] is not readable ({one_line(error)})"
-        ) from None

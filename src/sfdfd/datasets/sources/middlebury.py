@@ -14,9 +14,9 @@ import numpy as np
 from sfdfd.datasets.sources.base import (
     SCRATCH,
     DataSource,
-    eight_bit,
-    files_under,
+    find_files,
     read_text,
+    to_uint8,
     unique_names,
     write_rgbd,
     write_splits,
@@ -37,10 +37,10 @@ LONGER_PX = 640
 
 
 def read_pfm(path: Path) -> np.ndarray:
-    """(H,W) float32 of a portable float map of one channel, top row first; inf where nothing is known.
+    """Read a portable float map of one channel, (H,W) float32, top row first; inf where unknown.
 
     Raises:
-        InputError: it is missing, of another kind, or does not hold as many values as its header says.
+        InputError: it is missing, of another format, or its size differs from its header.
     """
     try:
         with path.open("rb") as file:
@@ -59,23 +59,23 @@ def read_pfm(path: Path) -> np.ndarray:
 
 
 def read_calibration(path: Path) -> dict[str, float]:
-    """``calib.txt``: focal length of cam0 in pixels, baseline in millimetres, doffs in pixels.
+    """Read ``calib.txt``: focal length of cam0 in pixels, baseline in millimetres, doffs in pixels.
 
     Raises:
-        InputError: one of them is not there or no number.
+        InputError: one of them is missing or not a number.
     """
     text = read_text(path)
-    found = {}
+    calibration = {}
     for key, start in (("focal_px", r"cam0=\["), ("baseline_mm", "baseline="), ("doffs", "doffs=")):
         match = re.search(rf"{start}\s*([^\s;\]]+)", text)
         if match is None:
             raise InputError(f"{path}: no {key}; expected Middlebury's calib.txt (cam0, baseline, doffs)")
-        found[key] = checked_number(match[1], f"{path}: {key}", least=-1e6 if key == "doffs" else None)
-    return found
+        calibration[key] = checked_number(match[1], f"{path}: {key}", least=-1e6 if key == "doffs" else None)
+    return calibration
 
 
 def depth_of_scene_m(disparity: np.ndarray, calibration: dict[str, float]) -> np.ndarray:
-    """Z = baseline f / (d + doffs), in metres; 0 where the disparity is not finite or means no depth in front."""
+    """Return Z = baseline f / (d + doffs) in metres; 0 if the disparity is not finite or the depth not positive."""
     shifted = np.where(np.isfinite(disparity), disparity, 0).astype(np.float64) + calibration["doffs"]
     known = np.isfinite(disparity) & (shifted > 0)
     depth = calibration["baseline_mm"] * 1e-3 * calibration["focal_px"] / np.where(known, shifted, 1)
@@ -83,39 +83,46 @@ def depth_of_scene_m(disparity: np.ndarray, calibration: dict[str, float]) -> np
 
 
 def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
-    """``SCENE/im0.png``, ``disp0.pfm`` and ``calib.txt``, reduced to 640 pixels on the longer side; depth in tenths of a
-    millimetre, 6.5535 m at most, unknown beyond."""
+    """Convert ``SCENE/im0.png``, ``disp0.pfm`` and ``calib.txt``, reduced to 640 pixels on the longer side.
+
+    Depth is stored in tenths of a millimetre, up to 6.5535 m, and unknown beyond.
+    """
     with opened(paths, folder / SCRATCH, report) as folders:
-        scenes = [file.parent for file in files_under(folders, "calib.txt") if (file.parent / "disp0.pfm").is_file()]
+        scenes = [file.parent for file in find_files(folders, "calib.txt") if (file.parent / "disp0.pfm").is_file()]
         if not scenes:
             raise InputError(
                 f"source={paths[0]}: expected folders with im0.png, disp0.pfm and calib.txt, or their archives in one folder"
             )
         scenes = sorted(scenes, key=lambda scene: scene.name)
-        short = [re.sub(r"-(im)?perfect$", "", scene.name) for scene in scenes]
-        often = Counter(short)
-        names = unique_names(
-            [(name if often[name] == 1 else scene.name,) for name, scene in zip(short, scenes, strict=True)]
-        )
+        names = _names(scenes)
         for index, (name, scene) in enumerate(zip(names, scenes, strict=True)):
-            rgb = eight_bit(read_photograph(scene / "im0.png")[0])
-            depth = depth_of_scene_m(read_pfm(scene / "disp0.pfm"), read_calibration(scene / "calib.txt"))
-            if rgb.shape[:2] != depth.shape:
-                raise InputError(f"{scene}: image and disparity differ in size: {rgb.shape[:2]} and {depth.shape}")
-            factor = min(1.0, LONGER_PX / max(depth.shape))
-            size = tuple(max(1, round(side * factor)) for side in depth.shape[::-1])
-            write_rgbd(
-                folder,
-                name,
-                cv2.resize(rgb, size, interpolation=cv2.INTER_AREA),
-                cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST),
-                UNIT_M,
-            )
+            _write_scene(folder, name, scene)
             report(index + 1, len(scenes))
     write_splits(
         folder, {"train": names[:-2], "val": names[-2:-1], "test": names[-1:]} if len(names) > 2 else {"test": names}
     )
     return len(names)
+
+
+def _names(scenes: Sequence[Path]) -> list[str]:
+    """Name scenes without "-perfect" and "-imperfect", unless both exist."""
+    short = [re.sub(r"-(im)?perfect$", "", scene.name) for scene in scenes]
+    counts = Counter(short)
+    return unique_names(
+        [(name if counts[name] == 1 else scene.name,) for name, scene in zip(short, scenes, strict=True)]
+    )
+
+
+def _write_scene(folder: Path, name: str, scene: Path) -> None:
+    rgb = to_uint8(read_photograph(scene / "im0.png")[0])
+    depth_m = depth_of_scene_m(read_pfm(scene / "disp0.pfm"), read_calibration(scene / "calib.txt"))
+    if rgb.shape[:2] != depth_m.shape:
+        raise InputError(f"{scene}: image and disparity differ in size: {rgb.shape[:2]} and {depth_m.shape}")
+    factor = min(1.0, LONGER_PX / max(depth_m.shape))
+    size = tuple(max(1, round(side * factor)) for side in depth_m.shape[::-1])
+    rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    depth_m = cv2.resize(depth_m, size, interpolation=cv2.INTER_NEAREST)
+    write_rgbd(folder, name, rgb, depth_m, UNIT_M)
 
 
 MIDDLEBURY = DataSource(

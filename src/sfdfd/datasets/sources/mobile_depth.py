@@ -1,15 +1,17 @@
-"""Mobile Depth (Suwajanakorn et al., CVPR 2015): eleven handheld phone stacks, aligned by their authors, without truth."""
+"""Mobile Depth (Suwajanakorn et al., CVPR 2015): eleven handheld phone stacks, aligned by their authors, without ground truth."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sfdfd.datasets.sources.base import (
     SCRATCH,
+    UNKNOWN_CAMERA,
     DataSource,
-    files_under,
+    find_files,
     read_text,
     unique_names,
     write_splits,
@@ -26,80 +28,107 @@ __all__ = ["MOBILE_DEPTH", "read_calibration"]
 UNIT_M = 0.0254
 """The calibration's unit is about an inch (DEReD's released code divides by 39.37)."""
 CALIBRATED_AS = {"metals": "metal", "largemotion": "GTLarge", "smallmotion": "GTSmall", "zeromotion": "GT"}
+BEYOND_IS_INFINITE_M = 1000
 REVERSED = ("metals",)
-"""Whose distances are stored far to near although the pictures run near to far, or the reverse (DEReD's released code)."""
+"""Scenes whose focus distances and slices are stored in opposite orders (DEReD's released code)."""
 
 
-def read_calibration(path: Path) -> tuple[list[float], float]:
-    """``calibrated.txt``: a line per slice with focus distance and aperture, then a line with the focal length.
+@dataclass(frozen=True)
+class _ScenePaths:
+    """A scene's aligned slices, in order, and its calibration file."""
 
-    Returns:
-        Focus distances and focal length in the file's unit.
+    name: str
+    slices: list[Path]
+    calibration: Path
+
+
+def read_calibration(path: Path) -> list[float]:
+    """Read the focus distances of ``calibrated.txt``, in its unit.
+
+    It has a line per slice with focus distance and aperture, then a line with the focal length.
 
     Raises:
-        InputError: no such lines, or a distance that is 0 or no number.
+        InputError: a line is missing, or a distance is 0 or not a number.
     """
+    text = read_text(path)
     try:
-        rows = [[float(word) for word in line.split()] for line in read_text(path).splitlines() if line.strip()]
-    except InputError:
-        raise
+        rows = [[float(word) for word in line.split()] for line in text.splitlines() if line.strip()]
     except ValueError as error:
         raise InputError(f"{path}: expected numbers ({error})") from None
     if len(rows) < 3:
         raise InputError(f"{path}: expected a line per slice and one with the focal length, got {len(rows)} lines")
-    focus, focal = [row[0] for row in rows[:-1]], rows[-1][0]
+    focus = [row[0] for row in rows[:-1]]
     for value in focus:
         if value == 0 or math.isnan(value):
             raise InputError(f"{path}: expected focus distances other than 0, got {value}")
-    return focus, focal
+    return focus
 
 
 def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
-    """``Aligned/FigureN/SCENE/a*.jpg`` with ``calibration/SCENE/calibrated.txt``: two archives, or a folder with both."""
+    """Convert ``Aligned/FigureN/SCENE/a*.jpg`` with ``calibration/SCENE/calibrated.txt``, from two archives or a folder."""
     with opened(paths, folder / SCRATCH, report) as folders:
-        calibrations = _by_name((file.parent for file in files_under(folders, "calibrated.txt")), paths[0])
-        slices: dict[Path, list[Path]] = {}
-        for file in files_under(folders, "a*.jpg"):
-            slices.setdefault(file.parent, []).append(file)
-        scenes = _by_name(
-            (p for p in slices if CALIBRATED_AS.get(p.name, p.name) in calibrations and len(slices[p]) > 1), paths[0]
-        )
-        if not scenes:
-            raise InputError(
-                f"source={paths[0]}: expected aligned slices a*.jpg and calibration/SCENE/calibrated.txt; the two archives "
-                "lie in one folder, given as source=FOLDER"
-            )
-        names = unique_names([(scene,) for scene in sorted(scenes)])
-        for index, (name, scene) in enumerate(zip(names, sorted(scenes), strict=True)):
-            files = sorted(slices[scenes[scene]], key=natural_key)
-            calibrated = calibrations[CALIBRATED_AS.get(scene, scene)] / "calibrated.txt"
-            focus, _ = read_calibration(calibrated)
-            if len(focus) != len(files):
-                raise InputError(f"{calibrated}: {len(focus)} distances for {len(files)} slices in {scenes[scene]}")
-            if scene in REVERSED:
-                focus = focus[::-1]
-            metres = [abs(value) * UNIT_M if abs(value) * UNIT_M < 1000 else math.inf for value in focus]
-            finite = [value for value in metres if math.isfinite(value)]
-            if not finite:
-                raise InputError(f"{calibrated}: expected a focus distance below {1000 / UNIT_M:.0f}, got {focus}")
-            # the focal length is in pixels of no known pitch: the blur scale stays unknown and is estimated
-            camera = {"focal_length_m": None, "f_number": None, "pixel_pitch_m": None}
-            images = [read_photograph(file)[0] for file in files]
-            write_stack(folder, name, images, camera, metres, 0.6 * min(finite), 4 * max(finite))
+        scenes = _find_scenes(folders, paths[0])
+        names = unique_names([(scene.name,) for scene in scenes])
+        for index, (name, scene) in enumerate(zip(names, scenes, strict=True)):
+            focus_m = _focus_distances_m(scene)
+            finite = [value for value in focus_m if math.isfinite(value)]
+            images = [read_photograph(file)[0] for file in scene.slices]
+            # the focal length is in pixels of unknown pitch, so the blur scale has to be estimated
+            write_stack(folder, name, images, UNKNOWN_CAMERA, focus_m, 0.6 * min(finite), 4 * max(finite))
             report(index + 1, len(scenes))
     write_splits(folder, dict.fromkeys(("train", "val", "test"), names))
     return len(names)
 
 
-def _by_name(places: Iterable[Path], source: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for place in places:
-        if place.name in found:
+def _find_scenes(folders: Sequence[Path], source: Path) -> list[_ScenePaths]:
+    """Match folders of slices with their calibrations, sorted by name."""
+    calibrations = _by_name((file.parent for file in find_files(folders, "calibrated.txt")), source)
+    slices: dict[Path, list[Path]] = {}
+    for file in find_files(folders, "a*.jpg"):
+        slices.setdefault(file.parent, []).append(file)
+    calibrated = (p for p in slices if CALIBRATED_AS.get(p.name, p.name) in calibrations and len(slices[p]) > 1)
+    scenes = _by_name(calibrated, source)
+    if not scenes:
+        raise InputError(
+            f"source={source}: expected aligned slices a*.jpg and calibration/SCENE/calibrated.txt; put the two archives "
+            "into one folder and give it as source=FOLDER"
+        )
+    return [
+        _ScenePaths(
+            name,
+            sorted(slices[scenes[name]], key=natural_key),
+            calibrations[CALIBRATED_AS.get(name, name)] / "calibrated.txt",
+        )
+        for name in sorted(scenes)
+    ]
+
+
+def _focus_distances_m(scene: _ScenePaths) -> list[float]:
+    """Return one focus distance in metres per slice, of which at least one is finite."""
+    focus = read_calibration(scene.calibration)
+    if len(focus) != len(scene.slices):
+        raise InputError(
+            f"{scene.calibration}: {len(focus)} distances for {len(scene.slices)} slices in {scene.slices[0].parent}"
+        )
+    if scene.name in REVERSED:
+        focus = focus[::-1]
+    focus_m = [abs(value) * UNIT_M for value in focus]
+    focus_m = [value if value < BEYOND_IS_INFINITE_M else math.inf for value in focus_m]
+    if not any(math.isfinite(value) for value in focus_m):
+        limit = BEYOND_IS_INFINITE_M / UNIT_M
+        raise InputError(f"{scene.calibration}: expected a focus distance below {limit:.0f}, got {focus}")
+    return focus_m
+
+
+def _by_name(folders: Iterable[Path], source: Path) -> dict[str, Path]:
+    by_name: dict[str, Path] = {}
+    for folder in folders:
+        if folder.name in by_name:
             raise InputError(
-                f"source={source}: two folders of {place.name}: {found[place.name]} and {place}; take one away"
+                f"source={source}: two folders of {folder.name}: {by_name[folder.name]} and {folder}; take one away"
             )
-        found[place.name] = place
-    return found
+        by_name[folder.name] = folder
+    return by_name
 
 
 MOBILE_DEPTH = DataSource(

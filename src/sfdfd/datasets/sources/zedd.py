@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,10 +14,10 @@ import numpy as np
 from sfdfd.datasets.sources.base import (
     SCRATCH,
     DataSource,
-    eight_bit,
-    found_under,
-    only,
     read_text,
+    require_files,
+    single_path,
+    to_uint8,
     unique_names,
     write_splits,
     write_stack,
@@ -30,7 +31,7 @@ from sfdfd.io.images import natural_key, read_photograph
 __all__ = ["SUBMISSION_SHAPE", "ZEDD", "write_submission"]
 
 F_NUMBER = 2.8
-"""Of the published figures."""
+"""Aperture of the published figures."""
 AIF_F_NUMBER = 16.0
 LONGER_PX = 912
 """Half of the 1824 x 1216 of the depth maps."""
@@ -39,85 +40,110 @@ SUBMISSION_SHAPE = (1216, 1824)
 NEAR_M, FAR_M = 0.5, 20.0
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """A scene's folder, its split ("val" or "test"), and the name of its stack."""
+
+    folder: Path
+    split: str
+    name: str
+
+
 def read_focus(path: Path) -> dict[str, float]:
-    """``metadata.txt``: lines of run, motor position (hexadecimal) and focus distance in metres, between tabs.
+    """Read ``metadata.txt``: lines of run, motor position (hexadecimal) and focus distance in metres, between tabs.
 
     Returns:
-        Run -> focus distance in metres, each one once.
+        Focus distance in metres by run; all are different.
 
     Raises:
-        InputError: a line of another kind, or a run or distance that is there twice.
+        InputError: a line is malformed, or a run or a distance occurs with two partners.
     """
-    found: dict[str, float] = {}
+    focus: dict[str, float] = {}
     for line in read_text(path).splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             parts = line.split("\t")
             if len(parts) < 3:
                 raise InputError(f"{path}: expected run, motor position and focus distance between tabs, got {line!r}")
             run, distance = parts[0].strip(), checked_number(parts[2], f"{path}: {line!r}", infinite=True)
-            for other, value in found.items():
+            for other, value in focus.items():
                 if (other == run) != (value == distance):
                     raise InputError(
                         f"{path}: expected one focus distance per run, got {value} for {other} and {distance} for {run}"
                     )
-            found[run] = distance
-    return found
+            focus[run] = distance
+    return focus
 
 
 def convert(paths: Sequence[Path], folder: Path, report: Report) -> int:
-    """``{val,test}/SCENE/focus_stack/img_run_K_motor_XXXX_aperture_FN.jpg`` with ``gt/K.txt`` (and ``gt/depth.npy``, val
-    only) and ``metadata.txt``. LazySlices of f/2.8; the AIF is the f/16 picture of the middle run."""
-    source = only(paths, "the folder or archive of ZEDD")
+    """Convert ``{val,test}/SCENE/focus_stack/img_run_K_motor_XXXX_aperture_FN.jpg`` with ``gt/K.txt``, ``metadata.txt`` and,
+    in val only, ``gt/depth.npy``. Slices are those of f/2.8; the AIF is the f/16 photograph of the middle run."""
+    source = single_path(paths, "the folder or archive of ZEDD")
+    splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     with opened(paths, folder / SCRATCH, report) as folders:
-        listed = found_under(folders, "metadata.txt", "ZEDD's focus distances", source)
-        focus = read_focus(listed[0])
-        for other in listed[1:]:
-            if read_focus(other) != focus:
-                raise InputError(f"{other}: other focus distances than in {listed[0]}; one metadata.txt is expected")
-        scenes = sorted({file.parent.parent for file in found_under(folders, "K.txt", "ZEDD's scenes", source)})
-        places = [("test" if scene.parent.name == "test" else "val", scene.name) for scene in scenes]
-        names = unique_names([(name,) for _, name in places])
-        if len(set(names)) < len(names):
-            names = unique_names(places)
-        splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-        for index, (scene, name, (split, _)) in enumerate(zip(scenes, names, places, strict=True)):
-            slices, aif_file = _pictures(scene, focus)
-            depth_file = scene / "gt" / "depth.npy"
-            depth = _read_depth(depth_file) if depth_file.is_file() else None
-            full_width = depth.shape[1] if depth is not None else SUBMISSION_SHAPE[1]
-            images = [_reduced(file) for file in slices.values()]
-            size = images[0].shape[1::-1]
-            if depth is not None:
-                if abs(depth.shape[1] * size[1] / (depth.shape[0] * size[0]) - 1) > 0.02:
-                    raise InputError(f"{depth_file}: shape {depth.shape}, but slices of {size[1]} x {size[0]} pixels")
-                depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
-            focal_m = _focal_px(scene / "gt" / "K.txt") * SENSOR_WIDTH_M / full_width
-            camera = {"focal_length_m": focal_m, "f_number": F_NUMBER, "pixel_pitch_m": SENSOR_WIDTH_M / size[0]}
-            aif = None if aif_file is None else _reduced(aif_file)
-            write_stack(folder, name, images, camera, slices, NEAR_M, FAR_M, depth, aif)
-            splits[split].append(name)
+        focus = _common_focus(require_files(folders, "metadata.txt", "ZEDD's focus distances", source))
+        scenes = _named_scenes(require_files(folders, "K.txt", "ZEDD's scenes", source))
+        for index, scene in enumerate(scenes):
+            _write_scene(folder, scene, focus)
+            splits[scene.split].append(scene.name)
             report(index + 1, len(scenes))
-    splits["train"] = splits["test"] or splits["val"]  # no truth is used in training, and the test scenes have none
+    splits["train"] = splits["test"] or splits["val"]  # training needs no depth, which the test scenes lack
     write_splits(folder, splits)
     return len(scenes)
 
 
-def _pictures(scene: Path, focus: dict[str, float]) -> tuple[dict[float, Path], Path | None]:
-    """Focus distance -> slice, near to far, and the AIF picture."""
+def _common_focus(files: Sequence[Path]) -> dict[str, float]:
+    """Read the focus distances, which have to be the same in all files."""
+    focus = read_focus(files[0])
+    for other in files[1:]:
+        if read_focus(other) != focus:
+            raise InputError(f"{other}: other focus distances than in {files[0]}; one metadata.txt is expected")
+    return focus
+
+
+def _named_scenes(camera_files: Sequence[Path]) -> list[_Scene]:
+    """Name the scenes by their folders; if names clash, by split and folder."""
+    folders = sorted({file.parent.parent for file in camera_files})
+    places = [("test" if folder.parent.name == "test" else "val", folder.name) for folder in folders]
+    names = unique_names([(name,) for _, name in places])
+    if len({name for _, name in places}) < len(places):
+        names = unique_names(places)
+    return [_Scene(folder, split, name) for folder, (split, _), name in zip(folders, places, names, strict=True)]
+
+
+def _write_scene(folder: Path, scene: _Scene, focus: dict[str, float]) -> None:
+    slices, aif_file = _photographs(scene.folder, focus)
+    images = [_reduced(file) for file in slices.values()]
+    size = images[0].shape[1::-1]
+    depth_file = scene.folder / "gt" / "depth.npy"
+    depth_m, full_width = None, SUBMISSION_SHAPE[1]
+    if depth_file.is_file():
+        depth_m = _read_depth(depth_file)
+        full_width = depth_m.shape[1]
+        if abs(depth_m.shape[1] * size[1] / (depth_m.shape[0] * size[0]) - 1) > 0.02:
+            raise InputError(f"{depth_file}: shape {depth_m.shape}, but slices of {size[1]} x {size[0]} pixels")
+        depth_m = cv2.resize(depth_m, size, interpolation=cv2.INTER_NEAREST)
+    focal_m = _focal_px(scene.folder / "gt" / "K.txt") * SENSOR_WIDTH_M / full_width
+    camera = {"focal_length_m": focal_m, "f_number": F_NUMBER, "pixel_pitch_m": SENSOR_WIDTH_M / size[0]}
+    aif = None if aif_file is None else _reduced(aif_file)
+    write_stack(folder, scene.name, images, camera, slices, NEAR_M, FAR_M, depth_m, aif)
+
+
+def _photographs(scene: Path, focus: dict[str, float]) -> tuple[dict[float, Path], Path | None]:
+    """Return the slices by focus distance, near to far, and the AIF photograph."""
     slices: dict[float, Path] = {}
     aif = None
     for file in sorted((scene / "focus_stack").glob("img_run_*_aperture_F*.jpg"), key=natural_key):
         match = re.fullmatch(r"img_run_(\d+)_motor_\w+_aperture_F(\d+(?:\.\d+)?)\.jpg", file.name)
         if match is None:
             raise InputError(f"{file}: expected img_run_K_motor_XXXX_aperture_FN.jpg")
-        run = f"run_{match[1]}"
+        run, f_number = f"run_{match[1]}", float(match[2])
         if run not in focus:
             raise InputError(f"{file}: no focus distance of {run} in metadata.txt")
-        if float(match[2]) == F_NUMBER:
+        if f_number == F_NUMBER:
             if focus[run] in slices:
                 raise InputError(f"{file}: {slices[focus[run]].name} is {run} at f/{F_NUMBER}, too; take one away")
             slices[focus[run]] = file
-        elif float(match[2]) == AIF_F_NUMBER and run == "run_5":
+        elif f_number == AIF_F_NUMBER and run == "run_5":
             aif = file
     if len(slices) < 2:
         raise InputError(f"{scene}: expected slices of f/{F_NUMBER}, found {len(slices)}")
@@ -125,7 +151,7 @@ def _pictures(scene: Path, focus: dict[str, float]) -> tuple[dict[float, Path], 
 
 
 def _reduced(file: Path) -> np.ndarray:
-    image = eight_bit(read_photograph(file)[0])
+    image = to_uint8(read_photograph(file)[0])
     factor = min(1.0, LONGER_PX / max(image.shape))
     size = tuple(max(1, round(side * factor)) for side in image.shape[1::-1])
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -133,17 +159,17 @@ def _reduced(file: Path) -> np.ndarray:
 
 def _read_depth(path: Path) -> np.ndarray:
     try:
-        depth = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-        if depth.ndim != 2 or depth.dtype.kind not in "uif":
-            raise ValueError(f"shape {depth.shape} of {depth.dtype}")
-    except Exception as error:  # NumPy raises whatever it likes on broken files
+        depth_m = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        if depth_m.ndim != 2 or depth_m.dtype.kind not in "uif":
+            raise ValueError(f"shape {depth_m.shape} of {depth_m.dtype}")
+    except Exception as error:  # NumPy raises various exceptions for broken files
         raise InputError(f"{path}: expected an array of H x W metres ({one_line(error)})") from None
     with np.errstate(over="ignore", invalid="ignore"):
-        return depth.astype(np.float32)
+        return depth_m.astype(np.float32)
 
 
 def _focal_px(path: Path) -> float:
-    """The first number of a camera matrix, three lines of three."""
+    """Read the first number of a 3 x 3 camera matrix."""
     words = read_text(path).split()
     if len(words) != 9:
         raise InputError(f"{path}: expected a camera matrix of 3 x 3 numbers, got {len(words)}")
@@ -151,10 +177,10 @@ def _focal_px(path: Path) -> float:
 
 
 def write_submission(path: Path, depths_m: Sequence[np.ndarray]) -> None:
-    """The test server's format: a zip of ``zedd_output_0001.npy`` and so on, 50 finite float arrays of 1216 x 1824.
+    """Write a zip for the test server: ``zedd_output_0001.npy`` etc., 50 finite float arrays of 1216 x 1824.
 
     Raises:
-        InputError: another number of maps, or one that is not (H,W) or not finite.
+        InputError: there are not 50 depth maps, or one is not (H,W) or not finite.
     """
     if len(depths_m) != 50:
         raise InputError(f"a ZEDD submission has 50 depth maps, got {len(depths_m)}")

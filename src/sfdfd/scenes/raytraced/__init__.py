@@ -1,1 +1,1 @@
-"""Path-traced focal stacks: the judge that shares no code with our optics."""
+"""Path-traced focal stacks, rendered by Mitsuba independently of :mod:`sfdfd.optics`."""

@@ -1,4 +1,4 @@
-"""With what path-traced stacks are photographed: a camera, its focus distances and a depth range, from what was given."""
+"""Camera, focus distances and depth range of path-traced stacks, from complete or partial settings."""
 
 from __future__ import annotations
 
@@ -15,17 +15,13 @@ from sfdfd.optics.camera import Camera
 
 __all__ = ["PRESETS", "CameraSetup"]
 
+DEFAULT_SLICES = 5
 SETUP_KEYS = ("name", "camera", "focus_distances_m", "near_m", "far_m")
 
 
 @dataclass(frozen=True)
 class CameraPreset:
-    """A camera on the market; its pixels are as wide as the image makes them.
-
-    Attributes:
-        focal_length_m, f_number, sensor_width_m: of the lens, and of the sensor behind it.
-        focus_distances_m, near_m, far_m: what suits it.
-    """
+    """A typical camera with suitable focus distances and depth range. Its pixel pitch follows from the image's width."""
 
     focal_length_m: float
     f_number: float
@@ -43,13 +39,13 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class CameraSetup:
-    """A camera and how it is used.
+    """A camera with its focus distances and depth range.
 
     Attributes:
-        name: of the camera, in front of its stacks' names; "" for none.
-        camera: of the images' own pixels.
+        name: prefix of its stacks' names; "" for none.
+        camera: for the pixels of the images.
         focus_distances_m: one per slice.
-        near_m, far_m: where everything lies that can be seen.
+        near_m, far_m: range of all visible depths.
     """
 
     name: str
@@ -60,64 +56,39 @@ class CameraSetup:
 
     @classmethod
     def of(
-        cls, given: Mapping[str, Any] | str, width: int, slices: int | None = None, where: str = "data"
+        cls, settings: Mapping[str, Any] | str, width: int, slices: int | None = None, key: str = "data"
     ) -> CameraSetup:
-        """What was given, completed.
+        """Complete partial settings.
 
         Args:
-            given: a name of ``PRESETS``, or ``name``, ``camera`` (keys as in ``stack.yaml``), ``focus_distances_m``,
-                ``near_m``, ``far_m``, each of which may be missing or None. Camera values come from the preset of that name,
-                else "dslr" (the pixel pitch from the width of its sensor). Without focus distances they are spread from 4/3
-                near to 3/4 far in equal ratios; without a range it follows from the focus distances; without both they are
-                the preset's.
-            width: of the images in pixels.
-            slices: how many focus distances to spread, where none are given.
-            where: the config key.
+            settings: a name in ``PRESETS``, or a mapping of ``name``, ``camera`` (keys as in ``stack.yaml``),
+                ``focus_distances_m``, ``near_m`` and ``far_m``; each may be missing or None. Missing camera values come from
+                the preset of that name, or from "dslr"; the pixel pitch from the preset's sensor width.
+                Missing focus distances are spread from 4/3 near to 3/4 far in equal ratios. A missing range follows from
+                the focus distances. If both are missing, they are the preset's.
+            width: image width in pixels.
+            slices: number of missing focus distances; None: 5.
+            key: config key for messages.
 
         Raises:
-            InputError: an unknown key or name, or a value that cannot be.
+            InputError: an unknown key or name, or a wrong value.
         """
-        if isinstance(given, str):
-            if given not in PRESETS:
-                raise InputError(
-                    f"{where}: expected {' or '.join(PRESETS)}, or camera and focus distances, got {given!r}"
-                )
-            given = {"name": given}
-        if not isinstance(given, Mapping):
-            raise InputError(f"{where}: expected a mapping of {', '.join(SETUP_KEYS)}, got {given!r}")
-        checked_keys(given, SETUP_KEYS, where)
-        name = str(given.get("name") or "")
+        settings = _checked_settings(settings, key)
+        name = str(settings.get("name") or "")
         preset = PRESETS.get(name, PRESETS["dslr"])
-        told = {key: value for key, value in (given.get("camera") or {}).items() if value is not None}
-        checked_keys(told, CAMERA_KEYS, f"{where}.camera")
-        camera = Camera(
-            **{
-                "focal_length_m": preset.focal_length_m,
-                "f_number": preset.f_number,
-                "pixel_pitch_m": preset.sensor_width_m / width,
-                **told,
-            }
-        )
-        for key, (low, high) in PLAUSIBLE.items():  # else what is made could not be read
-            if not low <= (value := getattr(camera, key)) <= high:
-                raise InputError(
-                    f"{where}.camera.{key}: expected {low:g} to {high:g}, got {value:g}; data.width={width}"
-                )
-        near_m, far_m, focus = (given.get(key) for key in ("near_m", "far_m", "focus_distances_m"))
-        spread = focus is None and not (near_m is None and far_m is None and slices in (None, 5))
+        camera = _camera(settings.get("camera") or {}, preset, width, key)
+        near_m, far_m, focus = (settings.get(each) for each in ("near_m", "far_m", "focus_distances_m"))
+        preset_focus_fits = near_m is None and far_m is None and slices in (None, DEFAULT_SLICES)
         if focus is not None:
-            near_m, far_m = depth_range_m(_checked_focus(focus, camera, where), camera.focal_length_m, near_m, far_m)
-        near_m = checked_number(preset.near_m if near_m is None else near_m, f"{where}.near_m")
-        far_m = checked_number(preset.far_m if far_m is None else far_m, f"{where}.far_m")
+            focus = _checked_focus(focus, camera, key)
+            near_m, far_m = depth_range_m(focus, camera.focal_length_m, near_m, far_m)
+        near_m = checked_number(preset.near_m if near_m is None else near_m, f"{key}.near_m")
+        far_m = checked_number(preset.far_m if far_m is None else far_m, f"{key}.far_m")
         if not near_m < far_m:
-            raise InputError(f"expected near_m < far_m, got {near_m:g} and {far_m:g} ({where}.near_m, {where}.far_m)")
-        if spread:
-            number = checked_whole(5 if slices is None else slices, "slices (data.slices)", 2)
-            focus = np.geomspace(near_m * 4 / 3, max(far_m * 3 / 4, near_m * 1.5), number)
-            focus = [float(f"{value:.3g}") for value in focus]
-        elif focus is None:
-            focus = preset.focus_distances_m
-        focus = _checked_focus(focus, camera, where)
+            raise InputError(f"expected near_m < far_m, got {near_m:g} and {far_m:g} ({key}.near_m, {key}.far_m)")
+        if focus is None:
+            focus = preset.focus_distances_m if preset_focus_fits else _spread_focus(near_m, far_m, slices)
+            focus = _checked_focus(focus, camera, key)
         if slices is not None and len(focus) < slices:
             raise InputError(
                 f"slices: expected {len(focus)} at most, one per focus distance, got {slices} (data.slices)"
@@ -125,7 +96,7 @@ class CameraSetup:
         return cls(name, camera, focus, near_m, far_m)
 
     def described(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the setup as plain values."""
         return {
             "name": self.name,
             "camera": self.camera.as_dict(),
@@ -135,13 +106,48 @@ class CameraSetup:
         }
 
 
-def _checked_focus(focus: Any, camera: Camera, where: str) -> tuple[float, ...]:
-    key = f"{where}.focus_distances_m"
+def _checked_settings(settings: Mapping[str, Any] | str, key: str) -> Mapping[str, Any]:
+    if isinstance(settings, str):
+        if settings not in PRESETS:
+            raise InputError(f"{key}: expected {' or '.join(PRESETS)}, or camera and focus distances, got {settings!r}")
+        return {"name": settings}
+    if not isinstance(settings, Mapping):
+        raise InputError(f"{key}: expected a mapping of {', '.join(SETUP_KEYS)}, got {settings!r}")
+    checked_keys(settings, SETUP_KEYS, key)
+    return settings
+
+
+def _camera(values: Mapping[str, Any], preset: CameraPreset, width: int, key: str) -> Camera:
+    """Complete camera values from a preset."""
+    overrides = {name: value for name, value in values.items() if value is not None}
+    checked_keys(overrides, CAMERA_KEYS, f"{key}.camera")
+    camera = Camera(
+        **{
+            "focal_length_m": preset.focal_length_m,
+            "f_number": preset.f_number,
+            "pixel_pitch_m": preset.sensor_width_m / width,
+            **overrides,
+        }
+    )
+    for name, (low, high) in PLAUSIBLE.items():  # stacks of implausible cameras could not be read back
+        if not low <= (value := getattr(camera, name)) <= high:
+            raise InputError(f"{key}.camera.{name}: expected {low:g} to {high:g}, got {value:g}; data.width={width}")
+    return camera
+
+
+def _spread_focus(near_m: float, far_m: float, slices: int | None) -> list[float]:
+    number = checked_whole(DEFAULT_SLICES if slices is None else slices, "slices (data.slices)", 2)
+    focus = np.geomspace(near_m * 4 / 3, max(far_m * 3 / 4, near_m * 1.5), number)
+    return [float(f"{value:.3g}") for value in focus]
+
+
+def _checked_focus(focus: Any, camera: Camera, key: str) -> tuple[float, ...]:
+    key = f"{key}.focus_distances_m"
     if not isinstance(focus, Sequence) or isinstance(focus, str) or len(focus) < 2:
         raise InputError(f"{key}: expected two or more distances in metres, got {focus!r}")
-    found = tuple(checked_number(value, key, infinite=True) for value in focus)
-    if min(found) <= camera.focal_length_m:
+    distances = tuple(checked_number(value, key, infinite=True) for value in focus)
+    if min(distances) <= camera.focal_length_m:
         raise InputError(
-            f"{key}: expected distances beyond the focal length {camera.focal_length_m:g} m, got {min(found):g}"
+            f"{key}: expected distances beyond the focal length {camera.focal_length_m:g} m, got {min(distances):g}"
         )
-    return found
+    return distances

@@ -1,4 +1,4 @@
-"""Light of path-traced scenes: a lamp, the sky and soft shadows, baked into the radiance of each surface, and exposure."""
+"""Light and exposure of path-traced scenes: a lamp, the sky and soft shadows become the radiance of each surface."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sfdfd.scenes.raytraced.patches import Patch, View, resample
-from sfdfd.scenes.raytraced.surface_textures import SurfaceTexture
+from sfdfd.scenes.raytraced.surface_textures import SurfaceTexture, linear_to_srgb
 
-__all__ = ["Light", "baked", "exposed", "texels"]
+__all__ = ["Light", "bake_patch", "expose", "texture_size"]
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Light:
-    """A lamp, light from everywhere, and the shadows that balls cast in both: baked into what surfaces emit."""
+    """A lamp and ambient light, with soft shadows cast by balls.
+
+    Attributes:
+        lamp_m: (3,) position in the camera's frame.
+        reach_m: distance at which the lamp has half its strength.
+        ambient: share of ambient light, in [0, 1].
+        colour: (3,) of both lights.
+        balls: centre and radius of each object's shadow caster.
+    """
 
     lamp_m: Array
     reach_m: float
@@ -25,7 +33,7 @@ class Light:
     balls: list[tuple[Array, float]]
 
     def shade(self, point: Array, normal: Array, owner: int) -> Array:
-        """Irradiance (N,M,3) at points with unit normals (N,M,3), about 1 where well lit."""
+        """Return the irradiance (N,M,3) at points with unit normals (N,M,3), about 1 where well lit."""
         to_lamp = self.lamp_m - point
         distance = np.linalg.norm(to_lamp, axis=-1)
         cosine = np.clip((to_lamp * normal).sum(-1) / distance, 0, None)
@@ -44,15 +52,15 @@ class Light:
         return (self.ambient * open_sky + (1 - self.ambient) * direct)[..., None] * self.colour
 
 
-def normals(grid: Array) -> Array:
+def _normals(grid: Array) -> Array:
     normal = np.cross(np.gradient(grid, axis=0), np.gradient(grid, axis=1))
     return normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-30)
 
 
-def texels(grid: Array, view: View) -> tuple[int, int]:
-    """Rows and columns of a texture with 1.3 texels for a pixel where the grid is nearest in view."""
+def texture_size(grid: Array, view: View) -> tuple[int, int]:
+    """Return rows and columns of a texture with 1.3 texels per pixel where the grid is nearest in view."""
     dense = resample(grid, 25, 41)
-    if ((normals(dense) * dense).sum(-1) > 0.05 * dense[..., 2]).all():  # its back is turned to the whole lens
+    if ((_normals(dense) * dense).sum(-1) > 0.05 * dense[..., 2]).all():  # the lens sees only its back
         return 6, 6
     z = dense[..., 2:]
     screen = dense[..., :2] / np.maximum(z, 1e-9) / view.pixel
@@ -67,15 +75,15 @@ def texels(grid: Array, view: View) -> tuple[int, int]:
     return rows, columns
 
 
-def baked(grid: Array, texture: SurfaceTexture, owner: int, light: Light, texels: tuple[int, int]) -> Patch:
-    """Give a grid its radiance: reflectance times light."""
-    rows, columns = texels
+def bake_patch(grid: Array, texture: SurfaceTexture, owner: int, light: Light, size: tuple[int, int]) -> Patch:
+    """Return the grid with its radiance: reflectance times light, as a texture of ``size`` (rows, columns)."""
+    rows, columns = size
     fine = texture.oversampling
     width = np.linalg.norm(np.diff(grid, axis=1), axis=-1).sum(1).max()
     height = np.linalg.norm(np.diff(grid, axis=0), axis=-1).sum(0).max()
     start: Array | tuple[float, float]
-    if owner < 0:  # bands of one floor continue each other
-        start = grid[0, 0] @ unit(grid[0, -1] - grid[0, 0]), grid[0, 0] @ unit(grid[-1, 0] - grid[0, 0])
+    if owner < 0:  # the bands of a floor share one texture
+        start = grid[0, 0] @ _unit(grid[0, -1] - grid[0, 0]), grid[0, 0] @ _unit(grid[-1, 0] - grid[0, 0])
     else:
         start = np.random.default_rng([texture.salt, owner]).uniform(0, 30, 2) * texture.scale_m
     u = start[0] + (np.arange(fine * columns) + 0.5) / (fine * columns) * width
@@ -83,33 +91,30 @@ def baked(grid: Array, texture: SurfaceTexture, owner: int, light: Light, texels
     colour = texture.bake(u, v, (min if owner < 0 else max)(width / columns, height / rows))
     colour = colour.reshape(rows, fine, columns, fine, 3).mean((1, 3))
     dense = resample(grid, 17, 33)
-    shade = light.shade(dense, normals(dense), owner)
+    shade = light.shade(dense, _normals(dense), owner)
     return Patch(grid.astype(np.float32), (colour * resample(shade, rows, columns)).astype(np.float32))
 
 
-def unit(vector: Array) -> Array:
+def _unit(vector: Array) -> Array:
     return vector / np.linalg.norm(vector)
 
 
-def codes(radiance: Array) -> Array:
-    return np.where(radiance <= 0.0031308, 12.92 * radiance, 1.055 * np.maximum(radiance, 1e-9) ** (1 / 2.4) - 0.055)
-
-
-def shoulder(radiance: Array) -> Array:
-    """A photograph's tone curve: linear up to 0.6, then towards 1.03."""
+def _tone_curve(radiance: Array) -> Array:
+    """Compress highlights as photographs do: linear up to 0.6, then towards 1.03."""
     return np.where(radiance < 0.6, radiance, 0.6 + 0.43 * np.tanh((radiance - 0.6) / 0.43))
 
 
-def exposed(patches: list[Patch], which: Array, uv: Array, mean_code: float) -> tuple[Patch, ...]:
-    """Scale all light so that the mean code of the visible image is ``mean_code``."""
-    seen = np.zeros((*which.shape, 3))
+def expose(patches: list[Patch], visible: Array, uv: Array, mean_code: float) -> tuple[Patch, ...]:
+    """Scale all light so that the mean sRGB code of the image is ``mean_code``; ``visible`` (H,W) and ``uv`` are of
+    :func:`cast_rays`."""
+    seen = np.zeros((*visible.shape, 3))
     for number, patch in enumerate(patches):
-        here = which == number
+        pixels = visible == number
         rows, columns = patch.radiance.shape[:2]
-        i, j = (uv[here][:, 1] * rows).astype(int), (uv[here][:, 0] * columns).astype(int)
-        seen[here] = patch.radiance[i.clip(0, rows - 1), j.clip(0, columns - 1)]
+        i, j = (uv[pixels][:, 1] * rows).astype(int), (uv[pixels][:, 0] * columns).astype(int)
+        seen[pixels] = patch.radiance[i.clip(0, rows - 1), j.clip(0, columns - 1)]
     low, high = 1e-3, 1e3
     for _ in range(40):
         middle = np.sqrt(low * high)
-        low, high = (middle, high) if codes(shoulder(middle * seen)).mean() < mean_code else (low, middle)
-    return tuple(replace(patch, radiance=shoulder(low * patch.radiance).astype(np.float32)) for patch in patches)
+        low, high = (middle, high) if linear_to_srgb(_tone_curve(middle * seen)).mean() < mean_code else (low, middle)
+    return tuple(replace(patch, radiance=_tone_curve(low * patch.radiance).astype(np.float32)) for patch in patches)

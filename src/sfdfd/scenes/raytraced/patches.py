@@ -1,7 +1,7 @@
-"""Surfaces of path-traced scenes: patches, what a pinhole sees of them, and shapes as grids of points.
+"""Surfaces of path-traced scenes: patches, exact ray casting through a pinhole, and shapes as grids of points.
 
-The camera's frame, metres: x right, y down, z away from the lens; depth is z. Everything is NumPy: a scene exists, and its
-depth is known, without Mitsuba.
+Coordinates are metres in the camera's frame: x right, y down, z away from the lens; depth is z. Scenes and their depth do
+not need Mitsuba.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from sfdfd.optics.camera import Camera
 from sfdfd.scenes.raytraced.surface_textures import linear_weights
+from sfdfd.scenes.surfaces import axis_rotation
 
 __all__ = [
     "Patch",
@@ -24,7 +25,7 @@ __all__ = [
     "lathe",
     "resample",
     "rotation",
-    "round_thing",
+    "round_object",
 ]
 
 Array = np.ndarray
@@ -32,9 +33,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Patch:
-    """A surface that shines with its texture.
+    """A surface that emits its texture as light.
 
-    Args:
+    Attributes:
         vertices_m: (N,M,3) float32 grid of points; the side from which columns run right and rows down is lit.
         radiance: (V,U,3) float32 linear light in [0, 1], stretched over the grid.
     """
@@ -44,7 +45,7 @@ class Patch:
 
     @property
     def triangles(self) -> Array:
-        """(T,3) indices into the flattened grid, two for each cell."""
+        """Return (T,3) indices into the flattened grid, two triangles per cell."""
         rows, columns = self.vertices_m.shape[:2]
         corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)[None]).reshape(-1, 1)
         a, b, c, d = corner, corner + 1, corner + columns, corner + columns + 1
@@ -52,7 +53,7 @@ class Patch:
 
     @property
     def uv(self) -> Array:
-        """(N*M,2) texture coordinates in [0, 1]; u along columns, v along rows."""
+        """Return (N*M,2) texture coordinates in [0, 1]; u along columns, v along rows."""
         rows, columns = self.vertices_m.shape[:2]
         grid = np.meshgrid(np.linspace(0, 1, columns), np.linspace(0, 1, rows))
         return np.stack(grid, -1).reshape(-1, 2)
@@ -60,18 +61,18 @@ class Patch:
 
 @dataclass(frozen=True)
 class SceneDescription:
-    """What the path tracer renders: a kind (of ``KINDS``) and its surfaces."""
+    """The surfaces that the path tracer renders, and their kind of scene (one of ``KINDS``)."""
 
     kind: str
     patches: tuple[Patch, ...]
 
 
 def cast_rays(patches: tuple[Patch, ...], camera: Camera, height: int, width: int) -> tuple[Array, Array, Array]:
-    """First hit of the ray through each pixel centre, exact: in float64, on the triangles that Mitsuba sees.
+    """Return the first hit of the ray through each pixel centre, in float64, on the triangles that Mitsuba gets.
 
     Args:
         patches: surfaces in the camera's frame.
-        camera: gives the directions: x = (column + 0.5 - W/2) pitch / focal length * z.
+        camera: gives the ray directions: x = (column + 0.5 - W/2) pitch / focal length * z.
         height, width: size in pixels.
 
     Returns:
@@ -79,7 +80,7 @@ def cast_rays(patches: tuple[Patch, ...], camera: Camera, height: int, width: in
     """
     pixel = camera.pixel_pitch_m / camera.focal_length_m
     x, y = (np.arange(width) + 0.5 - width / 2)[None] * pixel, (np.arange(height) + 0.5 - height / 2)[:, None] * pixel
-    nearness, which, uv = np.zeros((height, width)), np.full((height, width), -1), np.zeros((height, width, 2))
+    inverse_depth, visible, uv = np.zeros((height, width)), np.full((height, width), -1), np.zeros((height, width, 2))
     for number, patch in enumerate(patches):
         triangles, patch_uv = patch.triangles, patch.uv
         corners = patch.vertices_m.reshape(-1, 3).astype(np.float64)[triangles]
@@ -89,7 +90,7 @@ def cast_rays(patches: tuple[Patch, ...], camera: Camera, height: int, width: in
             width / 2 - 0.5,
             height / 2 - 0.5,
         )
-        ahead = (z > 0).all(1)  # else the triangle passes the lens: look for it in the whole image
+        ahead = (z > 0).all(1)  # a triangle that crosses the lens plane may be anywhere in the image
         low = np.where(ahead, np.ceil(flat.min(1) - 1e-6), 0).clip(0, 1e6).astype(int)
         high = np.where(ahead, np.floor(flat.max(1) + 1e-6), 1e6).clip(-1, (width - 1, height - 1)).astype(int)
         candidates = (volume < -1e-12 * np.abs(corners).max((1, 2)) ** 3) & (z > 0).any(1)[:, 0] & (low <= high).all(1)
@@ -99,17 +100,17 @@ def cast_rays(patches: tuple[Patch, ...], camera: Camera, height: int, width: in
             inverse = np.linalg.inv(corners[t].T)
             b = [row[0] * x[:, window[1]] + row[1] * y[window[0]] + row[2] for row in inverse]
             near = b[0] + b[1] + b[2]
-            hit = (np.minimum(np.minimum(b[0], b[1]), b[2]) >= -1e-9 * np.abs(near)) & (near > nearness[window])
+            hit = (np.minimum(np.minimum(b[0], b[1]), b[2]) >= -1e-9 * np.abs(near)) & (near > inverse_depth[window])
             if hit.any():
-                nearness[window][hit], which[window][hit] = near[hit], number
+                inverse_depth[window][hit], visible[window][hit] = near[hit], number
                 uv[window][hit] = np.stack([part[hit] for part in b], -1) @ patch_uv[triangles[t]] / near[hit, None]
     with np.errstate(divide="ignore"):
-        return 1 / nearness, which, uv
+        return 1 / inverse_depth, visible, uv
 
 
 @dataclass
 class View:
-    """The pinhole's frustum: half tangents and the size of a pixel at distance 1."""
+    """The camera's frustum: half tangents (``tan``) and the size of a pixel at distance 1 (``pixel``)."""
 
     camera: Camera
     height: int
@@ -120,7 +121,7 @@ class View:
         self.tan = np.array([self.width, self.height]) * self.pixel / 2
 
     def at(self, x: float, y: float, z: float) -> Array:
-        """The point at depth z and screen position (x, y) in [-1, 1]."""
+        """Return the point at depth z and screen position (x, y) in [-1, 1]."""
         return np.array([x * self.tan[0] * z, y * self.tan[1] * z, z])
 
 
@@ -128,14 +129,10 @@ class View:
 
 
 def rotation(*turns: tuple[int, float]) -> Array:
-    """Product of rotations (axis, angle in radians)."""
+    """Return the product of rotations (axis, angle in radians)."""
     total = np.eye(3)
     for axis, angle in turns:
-        matrix = np.eye(3)
-        i, j = [(1, 2), (2, 0), (0, 1)][axis]
-        matrix[i, i] = matrix[j, j] = np.cos(angle)
-        matrix[i, j], matrix[j, i] = -np.sin(angle), np.sin(angle)
-        total = total @ matrix
+        total = total @ axis_rotation(axis, angle)
     return total
 
 
@@ -146,13 +143,13 @@ def flat_grid(
     rows: int = 2,
     columns: int = 2,
 ) -> Array:
-    """Flat grid (rows, columns, 3) of a parallelogram; lit where u runs right and v down."""
+    """Return a flat grid (rows, columns, 3) over a parallelogram; lit where u runs right and v down."""
     u, v = np.linspace(0, 1, columns)[None, :, None], np.linspace(0, 1, rows)[:, None, None]
     return np.asarray(origin, float) + u * np.asarray(along_u, float) + v * np.asarray(along_v, float)
 
 
 def box(half: Array) -> list[Array]:
-    """Six faces of a box with half extents ``half``."""
+    """Return the six faces of a box with half extents ``half``."""
     faces = []
     for axis in range(3):
         for sign in (-1.0, 1.0):
@@ -162,7 +159,7 @@ def box(half: Array) -> list[Array]:
                 half[(axis + 1) % 3],
                 half[(axis + 2) % 3],
             )
-            if axis == 0:  # keep v vertical, so that lines of text and boards run level
+            if axis == 0:  # keep v vertical, so that text and boards are level
                 u, v = v, u
             if np.dot(np.cross(u, v), n) > 0:
                 u = -u
@@ -171,14 +168,14 @@ def box(half: Array) -> list[Array]:
 
 
 def lathe(radius: Array, y: Array, segments: int = 40) -> Array:
-    """Surface of revolution about y, from top (small y) to bottom; its seam lies at the back (z > 0)."""
+    """Return a surface of revolution about y, from top (small y) to bottom; its seam lies at the back (z > 0)."""
     angle = np.linspace(0, 2 * np.pi, segments + 1)[None]
     radius = np.maximum(radius, 1e-4 * radius.max())[:, None]
     return np.stack([-radius * np.sin(angle), y[:, None] + 0 * angle, radius * np.cos(angle)], -1)
 
 
-def round_thing(rng: np.random.Generator, half: Array) -> Array:
-    """A cylinder, ball, cone or vase inside half extents ``half``."""
+def round_object(rng: np.random.Generator, half: Array) -> Array:
+    """Return a random cylinder, ball, cone or vase inside half extents ``half``."""
     r, h = 0.5 * (half[0] + half[2]), half[1]
     shape = rng.choice(["cylinder", "ball", "cone", "vase"])
     if shape == "cylinder":
@@ -194,7 +191,7 @@ def round_thing(rng: np.random.Generator, half: Array) -> Array:
 
 
 def resample(grid: Array, rows: int, columns: int) -> Array:
-    """Grid (N,M,3) -> (rows,columns,3), bilinear."""
+    """Resample a grid (N,M,3) to (rows,columns,3), bilinearly."""
     across = linear_weights(np.linspace(0, grid.shape[1] - 1, columns), grid.shape[1])
     down = linear_weights(np.linspace(0, grid.shape[0] - 1, rows), grid.shape[0])
     return np.einsum("rn,nmc,km->rkc", down, grid, across, optimize=True)

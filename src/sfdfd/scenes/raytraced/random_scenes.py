@@ -1,24 +1,26 @@
-"""Seeded scenes for the path tracer: textured, self-luminous surfaces in front of a lens, by kind."""
+"""Random scenes for the path tracer: textured, self-luminous surfaces of several kinds, reproducible by seed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from sfdfd.errors import InputError, checked_choice
 from sfdfd.optics.camera import Camera
 from sfdfd.scenes.raytraced.builder import Builder
-from sfdfd.scenes.raytraced.lighting import Light, baked, exposed, texels
+from sfdfd.scenes.raytraced.lighting import Light, bake_patch, expose, texture_size
 from sfdfd.scenes.raytraced.patches import Patch, SceneDescription, View, box, cast_rays, rotation
 from sfdfd.scenes.raytraced.surface_textures import FLAT, GROUND, OBJECT
 
 __all__ = ["KINDS", "random_scene"]
 
 Array = np.ndarray
-_ATTEMPTS = 20
-_ENOUGH_SPREAD = 0.5
-_ENOUGH_SPREAD_OF_WALLS = 0.35  # most of a plain wall lies at one depth
+_ATTEMPTS = 20  # of each kind
+_PREVIEW_STEP = 4  # candidates are first looked at with so many times fewer pixels
+_ENOUGH_ENTROPY = 0.5
+_ENOUGH_ENTROPY_OF_WALLS = 0.35  # most of a plain wall lies at one depth
 
 
 # ---------------------------------------------------------------- kinds of scene
@@ -91,7 +93,7 @@ def _cards(b: Builder) -> None:
 
 
 def _walls(b: Builder) -> None:
-    """Nearly plain walls that meet in a corner or recede, a plain floor, and little in front of them."""
+    """Add nearly plain walls that meet in a corner or recede, a plain floor, and a few objects."""
     rng, tan, far = b.rng, b.view.tan, 0.9 * b.far_m * b.rng.uniform(0.6, 1.0)
     b.world = rotation((2, rng.normal(0, 0.04)), (0, rng.uniform(0.0, 0.3) * 2 * np.arctan(tan[1])))
     yaw = rotation((1, rng.choice([-1, 1]) * rng.uniform(0.2, 0.9)))
@@ -107,7 +109,7 @@ def _walls(b: Builder) -> None:
 
 
 def _foreground(b: Builder) -> None:
-    """Something close and out of focus in most slices along most of the border: a frame that one looks through."""
+    """Add near objects along most of the border: a frame that is out of focus in most slices."""
     rng, far = b.rng, b.far_m * b.rng.uniform(0.6, 0.9)
     turn = rotation((1, rng.uniform(-0.6, 0.6)), (0, rng.uniform(-0.3, 0.3)))
     b.backdrop(far, turn, b.texture((*OBJECT, *FLAT), far), bumps_m=far * rng.choice([0, 0.03]))
@@ -118,7 +120,7 @@ def _foreground(b: Builder) -> None:
         b.border(first + 2 * np.pi * index / number + rng.normal(0, 0.2))
 
 
-_MAKERS = {
+_BUILDERS = {
     "room": _room,
     "tabletop": _tabletop,
     "clutter": _clutter,
@@ -127,18 +129,36 @@ _MAKERS = {
     "walls": _walls,
     "foreground": _foreground,
 }
-KINDS = tuple(_MAKERS)
+KINDS = tuple(_BUILDERS)
 
 
 # ---------------------------------------------------------------- scenes
 
 
-def _spread(depth_m: Array, near_m: float, far_m: float) -> float:
-    """How well depths fill the range: entropy over 8 bins of inverse depth, in [0, 1]; -1 where some lie outside."""
+@dataclass(frozen=True)
+class _Candidate:
+    """A geometry whose visible depths lie in the range.
+
+    Attributes:
+        kind: of ``KINDS``.
+        builder: holds the surfaces, and the random numbers for what follows.
+        entropy: how evenly depths fill the range.
+        patch, uv: what each pixel sees, from :func:`cast_rays`.
+    """
+
+    kind: str
+    builder: Builder
+    entropy: float
+    patch: Array
+    uv: Array
+
+
+def _depth_entropy(depth_m: Array, near_m: float, far_m: float) -> float:
+    """Return how evenly depths fill the range: entropy over 8 bins of inverse depth, in [0, 1]; -1 if some lie outside."""
     if not np.isfinite(depth_m).all() or depth_m.min() < near_m or depth_m.max() > far_m:
         return -1.0
-    q = (1 / depth_m - 1 / far_m) / (1 / near_m - 1 / far_m)
-    share = np.histogram(q, 8, (0, 1))[0] / q.size
+    inverse_depth_01 = (1 / depth_m - 1 / far_m) / (1 / near_m - 1 / far_m)
+    share = np.histogram(inverse_depth_01, 8, (0, 1))[0] / inverse_depth_01.size
     return float(-(share * np.log(np.maximum(share, 1e-12))).sum() / np.log(8))
 
 
@@ -152,14 +172,14 @@ def random_scene(
     far_m: float,
     kinds: Sequence[str] = KINDS,
 ) -> SceneDescription:
-    """Scene ``index`` of ``seed``: geometry, textures and light.
+    """Make scene ``index`` of ``seed``: geometry, textures and light.
 
     Args:
-        seed, index: which scene; any non-negative integers. Nothing else that is made changes it.
+        seed, index: any non-negative integers. They alone choose the random numbers, whatever other scenes are made.
         camera: its pixel pitch and focal length set the field of view, which scales the scene's breadth.
-        height, width: size in pixels of the images to come; textures have about a texel for each pixel.
+        height, width: image size in pixels; textures have about a texel for each pixel.
         near_m, far_m: every visible depth lies in this range, and depths spread over it.
-        kinds: of ``KINDS``, taken in turns by index; where none of its own fits, one of the others.
+        kinds: of ``KINDS``, in turns by index. If none of a scene's own kind fits, the other kinds are tried.
 
     Raises:
         InputError: the range is empty, a kind is unknown, or no scene fits.
@@ -168,47 +188,65 @@ def random_scene(
         raise InputError(f"scene: expected 0 < near_m < far_m, got {near_m} and {far_m} (near_m, far_m)")
     for kind in kinds:
         checked_choice(kind, "kinds (data.kinds)", KINDS)
-    view, step = View(camera, height, width), 4
-    best: tuple[float, Builder | None] = (-1.0, None)
     kind = kinds[index % len(kinds)]
     seeds = [*(seed if isinstance(seed, Sequence) else [seed]), index]
-    enough = _ENOUGH_SPREAD_OF_WALLS if kind == "walls" else _ENOUGH_SPREAD
-    # where none of its own kind fits (walls between two near distances), the others are tried
-    others = [one for one in kinds if one != kind]
-    for attempt, tried in enumerate([kind] * _ATTEMPTS + [one for one in others for _ in range(_ATTEMPTS)]):
-        if attempt >= _ATTEMPTS and best[1] is not None:
+    enough = _ENOUGH_ENTROPY_OF_WALLS if kind == "walls" else _ENOUGH_ENTROPY
+    view = View(camera, height, width)
+    best: _Candidate | None = None
+    for attempt, attempted_kind in _attempts(kind, kinds):
+        if attempt >= _ATTEMPTS and best is not None:
             break
         builder = Builder(np.random.default_rng([*seeds, attempt]), view, near_m * 1.03, far_m * 0.98)
-        _MAKERS[tried](builder)
-        if tried not in ("walls", "foreground") and builder.rng.random() < 0.4:
-            builder.border()
-        bare = tuple(Patch(grid.astype(np.float32), np.zeros((1, 1, 3), np.float32)) for grid, _, _ in builder.faces)
-        depth_m = cast_rays(bare, camera.resized(1 / step), max(height // step, 8), max(width // step, 8))[0]
-        spread = _spread(depth_m, near_m, far_m)
-        if spread > best[0]:
-            depth_m, which, uv = cast_rays(bare, camera, height, width)
-            if _spread(depth_m, near_m, far_m) >= 0:
-                best, hits, kind = (spread, builder), (which, uv), tried
-        if best[0] > enough:
+        _add_surfaces(builder, attempted_kind)
+        best = _better(best, attempted_kind, builder, near_m, far_m)
+        if best is not None and best.entropy > enough:
             break
-    if best[1] is None:
+    if best is None:
         raise InputError(f"scene: none fits between {near_m:g} and {far_m:g} m; widen the range (near_m, far_m)")
-    return _finish(kind, best[1], *hits)
+    return _with_light(best)
 
 
-def _finish(kind: str, builder: Builder, which: Array, uv: Array) -> SceneDescription:
-    """Light, textures and exposure of a geometry, given the face and the texture coordinates that each pixel sees."""
-    rng, view, far_m = builder.rng, builder.view, builder.far_m
-    lamp = (
+def _attempts(kind: str, kinds: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Number the attempts: the scene's own kind first, then the others (walls do not fit between two near distances)."""
+    return enumerate(each for each in (kind, *(other for other in kinds if other != kind)) for _ in range(_ATTEMPTS))
+
+
+def _add_surfaces(builder: Builder, kind: str) -> None:
+    _BUILDERS[kind](builder)
+    if kind not in ("walls", "foreground") and builder.rng.random() < 0.4:
+        builder.border()
+
+
+def _better(best: _Candidate | None, kind: str, builder: Builder, near_m: float, far_m: float) -> _Candidate | None:
+    """Return a new candidate if its depths lie in the range and spread better than those of the best so far."""
+    camera, height, width = builder.view.camera, builder.view.height, builder.view.width
+    step = _PREVIEW_STEP
+    bare = tuple(Patch(grid.astype(np.float32), np.zeros((1, 1, 3), np.float32)) for grid, _, _ in builder.faces)
+    depth_m = cast_rays(bare, camera.resized(1 / step), max(height // step, 8), max(width // step, 8))[0]
+    entropy = _depth_entropy(depth_m, near_m, far_m)
+    if entropy <= (-1.0 if best is None else best.entropy):
+        return best
+    depth_m, patch, uv = cast_rays(bare, camera, height, width)
+    if _depth_entropy(depth_m, near_m, far_m) < 0:
+        return best
+    return _Candidate(kind, builder, entropy, patch, uv)
+
+
+def _with_light(scene: _Candidate) -> SceneDescription:
+    """Add light, textures and exposure to a geometry."""
+    rng, view, far_m = scene.builder.rng, scene.builder.view, scene.builder.far_m
+    lamp_m = (
         np.array([rng.uniform(-1, 1) * view.tan[0], -rng.uniform(0.3, 1.2) * view.tan[1], rng.uniform(0.1, 0.7)])
         * far_m
     )
     warm = np.array([1, 0.5, 0]) * rng.normal(0, 0.12)
-    light = Light(lamp, far_m * rng.uniform(0.5, 1.5), rng.uniform(0.3, 0.6), np.exp(warm - warm.mean()), builder.balls)
+    light = Light(
+        lamp_m, far_m * rng.uniform(0.5, 1.5), rng.uniform(0.3, 0.6), np.exp(warm - warm.mean()), scene.builder.balls
+    )
     patches = []
-    for number, (grid, texture, owner) in enumerate(builder.faces):
-        rows, columns = texels(grid, view)
-        if not (which == number).any():  # it shows in blur at most
+    for number, (grid, texture, owner) in enumerate(scene.builder.faces):
+        rows, columns = texture_size(grid, view)
+        if not (scene.patch == number).any():  # hidden surfaces show only in blur: a coarse texture is enough
             rows, columns = max(rows // 3, 6), max(columns // 3, 6)
-        patches.append(baked(grid, texture, owner, light, (rows, columns)))
-    return SceneDescription(kind, exposed(patches, which, uv, rng.uniform(0.36, 0.52)))
+        patches.append(bake_patch(grid, texture, owner, light, (rows, columns)))
+    return SceneDescription(scene.kind, expose(patches, scene.patch, scene.uv, rng.uniform(0.36, 0.52)))

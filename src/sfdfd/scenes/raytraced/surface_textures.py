@@ -1,4 +1,4 @@
-"""Seeded surface textures in linear light, computed on any rectangle of a surface from coordinates in metres."""
+"""Random surface textures in linear light, as functions of surface coordinates in metres."""
 
 from __future__ import annotations
 
@@ -7,59 +7,52 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.colors import hsv_to_rgb
 
-__all__ = ["FLAT", "GROUND", "OBJECT", "SurfaceTexture", "linear_weights", "srgb_to_linear"]
+__all__ = ["FLAT", "GROUND", "OBJECT", "SurfaceTexture", "linear_to_srgb", "linear_weights", "srgb_to_linear"]
 
 Array = np.ndarray
 _PERIOD = 64
 OBJECT = (
-    "marble",
-    "speckle",
-    "wood",
-    "bricks",
-    "tiles",
-    "fabric",
-    "text",
-    "books",
-    "leaves",
-    "poster",
-    "gradient",
-    "plain",
-)
+    "marble", "speckle", "wood", "bricks", "tiles", "fabric", "text", "books", "leaves", "poster", "gradient", "plain",
+)  # fmt: skip
 GROUND = ("marble", "speckle", "wood", "bricks", "tiles", "fabric", "speckle", "wood", "plain")
 FLAT = ("plain", "plain", "gradient")
 
 
 def srgb_to_linear(code: Array) -> Array:
-    """sRGB codes in [0, 1] -> linear light in [0, 1] (IEC 61966-2-1)."""
+    """Convert sRGB codes in [0, 1] to linear light in [0, 1] (IEC 61966-2-1)."""
     code = np.asarray(code)
     return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
 
 
-def linear_weights(where: Array, count: int) -> Array:
-    """Matrix (len(where), count) that interpolates ``count`` samples linearly at fractional indices ``where``."""
-    return np.clip(1 - np.abs(where[:, None] - np.arange(count)[None]), 0, 1)
+def linear_to_srgb(linear: Array) -> Array:
+    """Convert linear light, from 0, to sRGB codes."""
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
 
 
-def _spline_weights(where: Array) -> Array:
-    """Matrix (len(where), 64) of the periodic cubic B-spline through a lattice of period 64."""
-    first, t = np.floor(where).astype(int), where - np.floor(where)
+def linear_weights(positions: Array, count: int) -> Array:
+    """Return the matrix (len(positions), count) that interpolates ``count`` samples linearly at fractional indices."""
+    return np.clip(1 - np.abs(positions[:, None] - np.arange(count)[None]), 0, 1)
+
+
+def _spline_weights(positions: Array) -> Array:
+    """Return the matrix (len(positions), 64) of the periodic cubic B-spline on a lattice of period 64."""
+    first, t = np.floor(positions).astype(int), positions - np.floor(positions)
     parts = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
-    weights, rows = np.zeros((len(where), _PERIOD), np.float32), np.arange(len(where))
+    weights, rows = np.zeros((len(positions), _PERIOD), np.float32), np.arange(len(positions))
     for k, part in enumerate(parts):
         weights[rows, (first + k - 1) % _PERIOD] = part / 6
     return weights
 
 
 def _noise(u: Array, v: Array, rng: np.random.Generator) -> Array:
-    """Smooth noise (len(v), len(u)) of unit spacing, zero mean, unit variance."""
-    lattice = rng.standard_normal((_PERIOD, _PERIOD), np.float32) / np.float32(
-        0.479
-    )  # the spline's mean squared weight
+    """Return smooth noise (len(v), len(u)) of unit spacing, zero mean, unit variance."""
+    spline_std = np.float32(0.479)  # of unit noise after the spline
+    lattice = rng.standard_normal((_PERIOD, _PERIOD), np.float32) / spline_std
     return _spline_weights(v) @ lattice @ _spline_weights(u).T
 
 
 def _fractal(u: Array, v: Array, rng: np.random.Generator, finest: float, gain: float) -> Array:
-    """Octaves of noise from unit spacing down to ``finest``, each ``gain`` times the one before; unit variance."""
+    """Sum octaves of noise from unit spacing down to ``finest``, each ``gain`` times the one before; unit variance."""
     total, size, amplitude = np.zeros((len(v), len(u)), np.float32), 1.0, 1.0
     for _ in range(8):
         if size < finest:
@@ -69,22 +62,22 @@ def _fractal(u: Array, v: Array, rng: np.random.Generator, finest: float, gain: 
     return total * np.float32(np.sqrt(1 - gain**2))
 
 
-def _line(where: Array, width: float) -> Array:
-    """1 on grid lines (integers) of the given width, else 0."""
-    return (np.abs(where - np.round(where)) < width / 2).astype(float)
+def _line(positions: Array, width: float) -> Array:
+    """Return 1 on grid lines (integers) of the given width, else 0."""
+    return (np.abs(positions - np.round(positions)) < width / 2).astype(float)
 
 
 @dataclass(frozen=True)
 class SurfaceTexture:
-    """A texture: reflectance as a function of two coordinates on the surface.
+    """A texture: reflectance as a function of two surface coordinates.
 
-    Args:
+    Attributes:
         kind: one of ``OBJECT``.
         palette: (3,3) colours in linear light.
-        scale_m: size of its main features.
-        gain: of its noise, fine against coarse.
-        contrast: of its noise.
-        salt: of its random numbers.
+        scale_m: size of the main features.
+        gain: amplitude of each octave of noise over that of the coarser one.
+        contrast: of the noise.
+        salt: seed of the random numbers.
     """
 
     kind: str
@@ -96,7 +89,7 @@ class SurfaceTexture:
 
     @classmethod
     def random(cls, rng: np.random.Generator, kinds: tuple[str, ...], pixel_m: float) -> SurfaceTexture:
-        """A texture for a surface on which a pixel measures about ``pixel_m``."""
+        """Draw a texture for a surface on which a pixel measures about ``pixel_m``."""
         hue = (
             rng.random()
             if rng.random() < 0.3
@@ -120,11 +113,11 @@ class SurfaceTexture:
 
     @property
     def oversampling(self) -> int:
-        """Samples for each texel and axis that its edges need."""
+        """Samples per texel and axis; sharp edges need two."""
         return 1 if self.kind in ("plain", "gradient", "marble", "speckle", "leaves") else 2
 
     def bake(self, u_m: Array, v_m: Array, texel_m: float) -> Array:
-        """Reflectance (V,U,3) in linear light in [0.01, 0.95] at sorted coordinates u_m (U,), v_m (V,), in metres."""
+        """Return reflectance (V,U,3) in linear light in [0.01, 0.95] at sorted coordinates u_m (U,), v_m (V,), in metres."""
         rng = np.random.default_rng(self.salt)
         u, v, finest = u_m / self.scale_m, v_m / self.scale_m, 1.5 * texel_m / self.scale_m
         colour = getattr(self, f"_{self.kind}")(u, v, finest, rng)
@@ -132,7 +125,7 @@ class SurfaceTexture:
         return np.clip(colour * stain[..., None], 0.01, 0.95)
 
     def _mix(self, amount: Array) -> Array:
-        """Amount in [0, 1] -> colour along the palette's first two colours, with a touch of the third at the end."""
+        """Map an amount in [0, 1] to a colour between the palette's first two, with some of the third at the end."""
         stops = np.stack([self.palette[0], self.palette[1], 0.5 * (self.palette[1] + self.palette[2])])
         return np.stack([np.interp(amount, (0, 0.7, 1.3), stop) for stop in stops.T], -1)
 
@@ -183,15 +176,15 @@ class SurfaceTexture:
 
     def _fabric(self, u, v, finest, rng):
         bands = rng.random((2, _PERIOD)) ** 2
-        across, down = (np.floor(2 * where).astype(int) % _PERIOD for where in (u, v))
+        across, down = (np.floor(2 * axis).astype(int) % _PERIOD for axis in (u, v))
         plaid = bands[0, across][None] + bands[1, down][:, None]
-        thread = 2 * np.pi * min(6.0, 0.35 / finest)  # a thread is never finer than the texels
+        thread = 2 * np.pi * min(6.0, 0.35 / finest)  # no finer than the texels
         weave = np.sin(thread * (u[None] + v[:, None])) * np.sin(thread * (u[None] - v[:, None]))
         fuzz = _fractal(u * 3, v * 3, rng, 3 * finest, 0.8)
         return self._mix(0.5 * plaid) * np.exp(self.contrast * (0.2 * weave + 0.15 * fuzz))[..., None]
 
     def _ink(self, u, v, rng):
-        """Word-like marks (V,U) in {0, 1}: glyphs of 3x5 random strokes in lines of ragged length."""
+        """Return word-like marks (V,U) in {0, 1}: glyphs of 3x5 random strokes in lines of ragged length."""
         char, line = u * 4, v * 2.2
         glyph = rng.random((_PERIOD, _PERIOD)) < 0.62
         word = rng.random((_PERIOD, _PERIOD)) > 0.2
@@ -219,7 +212,7 @@ class SurfaceTexture:
         return self._grain(np.where(top[..., None], 0.02, colour * (0.25 + 0.75 * gap)), u, v, finest, rng, 0.08)
 
     def _shapes(self, u, v, finest, rng, smallest: float, largest: float, count: int, boxes: float) -> Array:
-        """Dead leaves: ``count`` discs and boxes of power-law sizes, one over the other (statistics of photographs)."""
+        """Draw dead leaves: ``count`` overlapping discs and boxes of power-law sizes, as in photographs' statistics."""
         image = np.tile(self.palette[0] * 0.6, (len(v), len(u), 1))
         jitter = rng.normal(0, 1, (count, 3))
         choice = rng.random((count, 6))

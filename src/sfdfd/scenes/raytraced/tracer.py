@@ -1,8 +1,8 @@
-"""Path-traced focal stacks: seeded scenes that Mitsuba sees through a thin lens; the judge shares no code with our optics.
+"""Path tracing: Mitsuba renders a scene through a thin lens, independently of :mod:`sfdfd.optics`.
 
 Disc aperture, exact occlusion, linear light, sRGB encoding, 8 bits; depth exact through pixel centres; all-in-focus
-image by a pinhole. Every slice has the pinhole's geometry (slices already resampled to one field of view), so that the
-blur radius is ``Camera.blur_radius_px``. Needs ``pip install 'sfdfd[raytraced]'`` only when a stack is traced.
+image by a pinhole. Every slice has the pinhole's geometry (one field of view), so the blur radius is
+``Camera.blur_radius_px``. Only tracing needs ``pip install 'sfdfd[raytraced]'``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import numpy as np
 from sfdfd.errors import InputError
 from sfdfd.optics.camera import Camera
 from sfdfd.scenes.raytraced.patches import Patch, SceneDescription, cast_rays
+from sfdfd.scenes.raytraced.surface_textures import linear_to_srgb
 
 __all__ = ["best_variant", "blur_aperture_radius_m", "trace_stack"]
 
 Array = np.ndarray
-_FARTHEST_FOCUS_M = (
-    1e5  # Mitsuba wants a finite focus distance; beyond this the blur changes by less than 1e-4 of itself
-)
+_FARTHEST_FOCUS_M = 1e5  # Mitsuba needs a finite distance; beyond this the blur changes by less than 1e-4 of itself
 _PINHOLE_RADIUS_M = 1e-7
 _LANES = 20_000_000  # rays in flight of the compiled variants
 _PROBE = """
@@ -53,9 +52,9 @@ def _mitsuba() -> Any:
 
 @functools.cache
 def best_variant() -> str:
-    """The faster of Mitsuba's variants that works here: ``llvm_ad_rgb`` with a good LLVM library, else ``scalar_rgb``.
+    """Return the fastest working variant of Mitsuba: ``llvm_ad_rgb`` with a working LLVM library, else ``scalar_rgb``.
 
-    A bad LLVM aborts the process that compiles for it, so a child process tries it first (seconds, once a process).
+    A broken LLVM aborts the process, so a child process tries it first (takes seconds, once a process).
     """
     variant = "llvm_ad_rgb"
     if variant in _mitsuba().variants():
@@ -71,14 +70,14 @@ def best_variant() -> str:
 
 @contextmanager
 def _variant(mi: Any, name: str) -> Iterator[None]:
-    """Mitsuba with variant ``name``; the variant that was set before comes back."""
+    """Set a variant of Mitsuba for a ``with`` block."""
     if name not in mi.variants():
         raise InputError(f"expected a variant of Mitsuba among {mi.variants()}, got {name!r} (variant)")
     before = mi.variant()
     mi.set_variant(name)
     level = mi.logger().log_level()
     try:
-        mi.set_log_level(mi.LogLevel.Error)  # or each pass warns that the sampler rounds its count
+        mi.set_log_level(mi.LogLevel.Error)  # each pass would warn that the sampler rounds its count
         yield
     finally:
         mi.set_log_level(level)
@@ -87,12 +86,12 @@ def _variant(mi: Any, name: str) -> Iterator[None]:
 
 
 def blur_aperture_radius_m(camera: Camera, focus_distance_m: float) -> float:
-    """Aperture radius f / (2N) / (1 - f/F) at which a lens of fixed field of view blurs as ``camera`` does at F."""
+    """Return the aperture radius f / (2N) / (1 - f/F) at which a lens of fixed field of view blurs as ``camera`` does at F."""
     return camera.focal_length_m / (2 * camera.f_number) / (1 - camera.focal_length_m / focus_distance_m)
 
 
 def _atlas(patches: Sequence[Patch]) -> tuple[Array, list[Array]]:
-    """All radiance in one image, packed on shelves with a replicated rim, and each patch's (N*M,2) coordinates in it."""
+    """Pack all radiance into one image, each patch with a replicated rim; return it and each patch's (N*M,2) coordinates."""
     shapes = np.array([patch.radiance.shape[:2] for patch in patches]) + 2
     width = max(int(shapes[:, 1].max()), int(np.sqrt(1.1 * shapes.prod(1).sum())))
     left, top, shelf, corners = 0, 0, 0, {}
@@ -112,7 +111,7 @@ def _atlas(patches: Sequence[Patch]) -> tuple[Array, list[Array]]:
 
 
 def _load(mi: Any, patches: Sequence[Patch]) -> Any:
-    """Mitsuba's scene: one mesh that emits its radiance and reflects nothing."""
+    """Build Mitsuba's scene: one mesh that emits its radiance and reflects nothing."""
     atlas, coordinates = _atlas(patches)
     first = np.cumsum([0, *(patch.vertices_m[..., 0].size for patch in patches)])
     triangles = np.concatenate([patch.triangles + start for patch, start in zip(patches, first, strict=False)])
@@ -131,7 +130,7 @@ def _load(mi: Any, patches: Sequence[Patch]) -> Any:
 
 
 def _sensor(mi: Any, camera: Camera, height: int, width: int) -> Any:
-    """A thin lens at the origin: x right, y down, z away; each pixel's light is averaged over its square."""
+    """Build a thin lens at the origin: x right, y down, z away. Light is averaged over each pixel's square."""
     film = {"type": "hdrfilm", "width": width, "height": height, "rfilter": {"type": "box"}}
     fov = 2 * np.degrees(np.arctan(width * camera.pixel_pitch_m / camera.focal_length_m / 2))
     return mi.load_dict(
@@ -151,7 +150,7 @@ def _sensor(mi: Any, camera: Camera, height: int, width: int) -> Any:
 
 
 def _integrator(mi: Any, scene: Any) -> Any:
-    """Emitted light at the first hit: the scene's ``path``, or where Python compiles the same in half the time."""
+    """Return an integrator of the emitted light at the first hit: ``path``, or for compiled variants one twice as fast."""
     if mi.variant().startswith("scalar"):
         return scene.integrator()
 
@@ -166,10 +165,10 @@ def _integrator(mi: Any, scene: Any) -> Any:
 def _render(
     mi: Any, scene: Any, sensor: Any, aperture_radius_m: float, focus_m: float, samples: int, seed: int
 ) -> Array:
-    """Linear light (H,W,3) float64: the mean over ``samples`` rays a pixel, spread over its square and the lens."""
+    """Render linear light (H,W,3) float64: the mean over ``samples`` rays per pixel, over its square and the lens."""
     width, height = sensor.film().size()
     passes = 1 if mi.variant().startswith("scalar") else -(-height * width * samples // _LANES)
-    parameters = mi.traverse(sensor)  # one sensor for all slices: the compiled variants compile once
+    parameters = mi.traverse(sensor)  # reuse the sensor, so that compiled variants compile once
     parameters["aperture_radius"], parameters["focus_distance"] = aperture_radius_m, focus_m
     parameters.update()
     total, integrator = np.zeros((height, width, 3)), _integrator(mi, scene)
@@ -181,10 +180,8 @@ def _render(
 
 
 def _encode(linear: Array) -> Array:
-    """Linear light -> sRGB codes, uint8."""
-    linear = np.clip(linear, 0, 1)
-    codes = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
-    return np.round(255 * codes).astype(np.uint8)
+    """Encode linear light as sRGB codes, uint8."""
+    return np.round(255 * linear_to_srgb(np.clip(linear, 0, 1))).astype(np.uint8)
 
 
 def trace_stack(
@@ -199,7 +196,7 @@ def trace_stack(
     """Photograph a scene at several focus distances.
 
     Args:
-        scene: from :func:`random_scene`, made for the same camera and size.
+        scene: from :func:`random_scene`, for the same camera and size.
         camera: thin lens; a pixel's direction is x = (column + 0.5 - W/2) pitch / focal length * z in every slice.
         focus_distances_m: S distances in metres, beyond the focal length; ``inf`` is allowed.
         height, width: size in pixels.

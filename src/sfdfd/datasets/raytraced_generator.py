@@ -1,4 +1,4 @@
-"""A set of path-traced stacks on disk: which scenes, seen by which cameras, traced one after the other, resumable."""
+"""Generate path-traced stacks on disk, resumably: which scenes, with which cameras, and their path tracing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sfdfd.datasets.folders import agreed, continued, half_made
+from sfdfd.datasets.folders import merged_options, resumable_folder, unfinished_options
 from sfdfd.datasets.sources.base import write_splits, write_stack
 from sfdfd.datasets.splits import SPLITS
 from sfdfd.errors import InputError, checked_choice, checked_whole
@@ -18,16 +18,16 @@ from sfdfd.scenes.raytraced.camera_setups import CameraSetup
 from sfdfd.scenes.raytraced.random_scenes import KINDS, random_scene
 from sfdfd.scenes.raytraced.tracer import best_variant, trace_stack
 
-__all__ = ["PlannedScene", "RaytracedMaker"]
+__all__ = ["PlannedScene", "RaytracedGenerator"]
 
 SAMPLES = {"scalar": 128, "compiled": 512}
-"""Rays for each pixel of a slice, where nobody says: what takes less than a minute a scene on two cores that are free."""
+"""Default rays per pixel of a slice: less than a minute a scene on two cores."""
 SCRATCH = ".scene"
 
 
 @dataclass(frozen=True)
 class PlannedScene:
-    """One stack of a set: its name, split, index within split and camera, and the camera."""
+    """One stack of a data set; ``index`` counts within its split and camera."""
 
     name: str
     split: str
@@ -36,18 +36,18 @@ class PlannedScene:
 
 
 @dataclass(frozen=True)
-class RaytracedMaker:
-    """What is made: a scene's bytes depend on seed, split, index, kinds, size, camera, samples and variant, and not on how
-    many scenes or cameras there are.
+class RaytracedGenerator:
+    """Generates path-traced stacks. A scene's bytes depend on seed, split, index, kinds, size, camera, samples and variant,
+    and not on the number of scenes or cameras.
 
     Args:
-        setups: the cameras; each photographs its own scenes.
-        height, width: of the images in pixels.
-        lengths: scenes of each camera by split.
+        setups: the cameras; each has its own scenes.
+        height, width: image size in pixels.
+        lengths: scenes per camera, by split.
         seed: any whole number from 0.
         kinds: of :data:`sfdfd.scenes.raytraced.random_scenes.KINDS`, in turns.
-        samples: rays for each pixel of a slice; None: ``SAMPLES``.
-        variant: of Mitsuba; None: :func:`best_variant`. Variants differ in their noise.
+        samples: rays per pixel of a slice; None: ``SAMPLES``.
+        variant: of Mitsuba; None: :func:`best_variant`. Variants differ in noise.
     """
 
     title = "path-traced focal stacks, made here"
@@ -81,7 +81,7 @@ class RaytracedMaker:
             raise InputError(f"cameras: expected a name of its own for each, got {', '.join(names)} (data.cameras)")
 
     def options(self) -> dict[str, Any]:
-        """All that the bytes depend on, as plain values; None where nobody said."""
+        """Return all options that the bytes depend on, as plain values; None for a default that is chosen later."""
         return {
             "height": self.height,
             "width": self.width,
@@ -94,7 +94,7 @@ class RaytracedMaker:
         }
 
     def scenes(self) -> Iterator[PlannedScene]:
-        """Every stack, those that test first, as an interrupted set is judged by them."""
+        """Yield every stack, test stacks first: an unfinished data set can then be evaluated."""
         for split in reversed(SPLITS):
             for index in range(self.lengths[split]):
                 for setup in self.setups:
@@ -102,41 +102,42 @@ class RaytracedMaker:
                     yield PlannedScene(name, split, index, setup)
 
     def write(self, root: Path, record: dict[str, Any], report: Report, spread: Any = None) -> int:
-        """Make what is missing of the set at ``root``, each stack whole or not at all.
+        """Generate what is missing of the data set at ``root``, and return the number of stacks.
 
         Args:
-            root: receives a folder per stack, ``splits/`` and ``manifest.json``; see :func:`continued`.
+            root: receives a folder per stack, ``splits/`` and ``manifest.json``; see :func:`resumable_folder`.
             record: content of the manifest; "options" and "samples", the number of stacks, are added.
-            report: told how many stacks are there.
-            spread: traces them on several workers (:mod:`sfdfd.runs.cluster`); None: one after the other, here.
+            report: called with the number of finished stacks.
+            spread: traces stacks on several workers (:mod:`sfdfd.runs.cluster`); None: in this process.
 
         Raises:
-            InputError: Mitsuba is missing, or an interrupted set was made with other options.
+            InputError: Mitsuba is missing, or an interrupted call had other options.
         """
-        options = agreed(self.options(), half_made(root), root)
+        options = merged_options(self.options(), unfinished_options(root), root)
         variant = options["variant"] = options["variant"] or best_variant()
         samples = options["samples"] = (
             options["samples"] or SAMPLES["scalar" if variant.startswith("scalar") else "compiled"]
         )
         planned = list(self.scenes())
         record |= {"options": options, "samples": len(planned)}
-        with continued(root, record, options) as part:
+        with resumable_folder(root, record, options) as part:
             missing = [scene for scene in planned if not (part / scene.name).is_dir()]
-            there = len(planned) - len(missing)
-            report(there, len(planned))
-            trace = partial(self._make, folder=part, samples=samples, variant=variant)
-            done = enumerate(map(trace, missing)) if spread is None else spread(trace, missing)
-            for number, (_, result) in enumerate(done):
+            finished = len(planned) - len(missing)
+            report(finished, len(planned))
+            trace = partial(self._write_scene, folder=part, samples=samples, variant=variant)
+            results = enumerate(map(trace, missing)) if spread is None else spread(trace, missing)
+            for number, (_, result) in enumerate(results):
                 if isinstance(result, Exception):
                     raise result
-                report(there + number + 1, len(planned))
-            for left in part.glob(f"{SCRATCH}_*"):  # by workers that were lost
-                shutil.rmtree(left)
+                report(finished + number + 1, len(planned))
+            for scratch in part.glob(f"{SCRATCH}_*"):  # left by workers that were lost
+                shutil.rmtree(scratch)
             write_splits(part, {split: [s.name for s in planned if s.split == split] for split in SPLITS})
         return len(planned)
 
-    def _make(self, planned: PlannedScene, folder: Path, samples: int, variant: str) -> None:
-        if (folder / planned.name).is_dir():  # by a worker that was lost before it could say so
+    def _write_scene(self, planned: PlannedScene, folder: Path, samples: int, variant: str) -> None:
+        """Trace one stack into a folder of its own, which is renamed when it is complete."""
+        if (folder / planned.name).is_dir():  # finished by a worker that was lost before it could report
             return
         setup, size = planned.setup, (self.height, self.width)
         scene = random_scene(

@@ -1,13 +1,12 @@
-"""A set on disk: whole scenes or none, the same bytes however it came about, several cameras."""
+"""Path-traced data sets: complete scenes, reproducible bytes, resuming, several cameras."""
 
 import numpy as np
 import pytest
 
-from sfdfd.datasets import raytraced_making as making
+from sfdfd.datasets import raytraced_generator
 from sfdfd.datasets.raytraced import RaytracedDataModule
 from sfdfd.datasets.stack_folders import read_stack
 from sfdfd.errors import InputError
-from sfdfd.scenes.raytraced.camera_setups import PRESETS, CameraSetup
 from tests.commands import inside, one_line
 
 TINY = {"height": 28, "width": 40, "samples": 4, "variant": "scalar_rgb"}
@@ -18,7 +17,7 @@ def module(root, **options):
 
 
 def make(root, **options):
-    return module(root, **options).maker.write(root, {"data": "raytraced"}, lambda done, total: None)
+    return module(root, **options).stack_generator.write(root, {"data": "raytraced"}, lambda done, total: None)
 
 
 def contents(folder):
@@ -30,14 +29,14 @@ def mitsuba():
     return pytest.importorskip("mitsuba")
 
 
-def test_a_scene_does_not_depend_on_what_else_is_made(mitsuba, tmp_path):
+def test_a_scene_does_not_depend_on_other_scenes(mitsuba, tmp_path):
     assert make(tmp_path / "two") == 2
     assert make(tmp_path / "more", test_length=1, train_length=1) == 2
     assert contents(tmp_path / "two" / "test_0000") == contents(tmp_path / "more" / "test_0000")
     assert contents(tmp_path / "two" / "test_0000") != contents(tmp_path / "more" / "train_0000")
 
 
-def test_what_was_interrupted_goes_on_and_other_options_are_refused(mitsuba, tmp_path, monkeypatch):
+def test_interrupted_generation_resumes_with_the_same_options_only(mitsuba, tmp_path, monkeypatch):
     traced = []
 
     def counting(*arguments, **options):
@@ -46,8 +45,8 @@ def test_what_was_interrupted_goes_on_and_other_options_are_refused(mitsuba, tmp
             raise KeyboardInterrupt
         return trace_stack(*arguments, **options)
 
-    trace_stack = making.trace_stack
-    monkeypatch.setattr(making, "trace_stack", counting)
+    trace_stack = raytraced_generator.trace_stack
+    monkeypatch.setattr(raytraced_generator, "trace_stack", counting)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path / "set")
     assert not (tmp_path / "set").exists()
@@ -61,7 +60,7 @@ def test_what_was_interrupted_goes_on_and_other_options_are_refused(mitsuba, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["at once", "set"]
 
 
-def test_several_cameras_photograph_scenes_of_their_own(mitsuba, tmp_path):
+def test_each_camera_has_its_own_scenes(mitsuba, tmp_path):
     tele = {
         "name": "tele",
         "camera": {"focal_length_m": 0.1},
@@ -82,21 +81,6 @@ def test_several_cameras_photograph_scenes_of_their_own(mitsuba, tmp_path):
     assert contents(tmp_path / "set" / folder) == contents(tmp_path / "alone" / folder)
 
 
-def test_what_is_not_given_is_completed():
-    dslr = PRESETS["dslr"]
-    bare = CameraSetup.of({}, 320)
-    assert bare.camera.pixel_pitch_m == 0.0001125 and bare.focus_distances_m == dslr.focus_distances_m
-    ranged = CameraSetup.of({"near_m": 0.3, "far_m": 4.0}, 320)
-    assert (
-        ranged.focus_distances_m[0] == 0.4
-        and ranged.focus_distances_m[-1] == 3.0
-        and len(ranged.focus_distances_m) == 5
-    )
-    assert len(CameraSetup.of({}, 320, slices=3).focus_distances_m) == 3
-    focused = CameraSetup.of({"focus_distances_m": [1.0, 2.0]}, 320)
-    assert (focused.near_m, focused.far_m) == pytest.approx((0.6, 3.4))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -112,9 +96,9 @@ def test_what_is_not_given_is_completed():
         ({"width": 20}, "pixel_pitch_m"),
     ],
 )
-def test_what_cannot_be_made_is_refused(options, message, tmp_path):
+def test_impossible_options_are_refused(options, message, tmp_path):
     with pytest.raises(InputError, match=message):
-        _ = module(tmp_path, **options).maker
+        _ = module(tmp_path, **options).stack_generator
 
 
 def test_prepare_and_evaluate_from_the_command_line(mitsuba, tmp_path):
@@ -134,7 +118,7 @@ def test_prepare_and_evaluate_from_the_command_line(mitsuba, tmp_path):
     assert depth_m.shape == (48, 64) and 0.6 <= depth_m.min() < depth_m.max() <= 8
 
 
-def test_a_missing_mitsuba_is_said_in_one_line(tmp_path, monkeypatch):
+def test_missing_mitsuba_is_reported_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mitsuba", None)
     done = inside("prepare", "data=raytraced", "data.root=set", cwd=tmp_path, expect=2)
     assert "pip install 'sfdfd[raytraced]'" in done.stderr and not (tmp_path / "set").exists()
