@@ -39,7 +39,7 @@ def unequal(counts, seed=0, size=(16, 20)):
 
 
 def batch_of(counts, draw, **options):
-    return replace(FocalStack.collate(unequal(counts, **options)), draw=draw)
+    return replace(FocalStack.collate(unequal(counts, **options)), random_key=draw)
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ def test_what_is_left_out_of_a_sample_does_not_depend_on_its_batch():
     seen = Seen()
     model = module(seen, left_out=2)
     together, draws = unequal((12, 4, 6)), (11, 22, 33)
-    model(replace(FocalStack.collate(together), draw=draws))
+    model(replace(FocalStack.collate(together), random_key=draws))
     first = list(seen.focus_m)
     for index, stack in enumerate(together):
-        model(replace(stack, draw=draws[index : index + 1]))
+        model(replace(stack, random_key=draws[index : index + 1]))
         assert seen.focus_m[0] == first[index]
-    model(replace(FocalStack.collate(together[::-1]), draw=draws[::-1]))
+    model(replace(FocalStack.collate(together[::-1]), random_key=draws[::-1]))
     assert seen.focus_m == first[::-1]
-    model(replace(FocalStack.collate(together), draw=(44, 55, 66)))
+    model(replace(FocalStack.collate(together), random_key=(44, 55, 66)))
     assert seen.focus_m != first
 
 

@@ -38,7 +38,7 @@ class Watch(lightning.Callback):
         self.folder, self.stop_after, self.seen, self.validated = folder, stop_after, [], []
 
     def on_train_batch_start(self, trainer, module, batch, batch_index):
-        self.seen.append((trainer.current_epoch, batch_index, batch.name, batch.draw))
+        self.seen.append((trainer.current_epoch, batch_index, batch.name, batch.random_key))
         self.keep()
 
     def on_train_batch_end(self, trainer, *arguments):
