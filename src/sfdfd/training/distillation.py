@@ -131,7 +131,8 @@ class Distillation(lightning.LightningModule):
             slice_mask=sample.slice_mask,
             **cues,
         )
-        output = NetworkOutput(*(value if value is None else value.float() for value in output))
+        others = (value if value is None else value.float() for value in output[2:])
+        output = NetworkOutput(output.depth_m.float(), output.aif.float(), *others)
         return distillation_terms(output, sample, self.weights)
 
     def transfer_batch_to_device(

@@ -289,8 +289,8 @@ def _packed_sample(values: dict[str, Tensor]) -> DistillationSample:
     images = values["images"]
     slice_mask = torch.ones(len(images), dtype=torch.bool, device=images.device)
     target = TeacherPrediction(values["inverse_depth_01"], values["aif"], values["weight"])
-    others = (values[key] for key in ("focus_m", "ends_px", "costs", "near_m", "far_m"))
-    return DistillationSample(images, slice_mask, *others, target)
+    others = {key: values[key] for key in ("focus_m", "ends_px", "costs", "near_m", "far_m")}
+    return DistillationSample(images=images, slice_mask=slice_mask, target=target, **others)
 
 
 def _to_float(sample: DistillationSample) -> DistillationSample:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
 from sfdfd.io.files import atomic_write
@@ -50,7 +50,7 @@ class SearchSettings:
     space: Mapping[str, Any]
     train: list[str]
     metric: str
-    direction: str
+    direction: Literal["minimize", "maximize"]
     trials: int
     jobs: int
     timeout_s: float | None
