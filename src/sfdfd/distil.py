@@ -19,6 +19,7 @@ def distil(config: DictConfig) -> None:
     """Run the teacher, then train on samples of its predictions; a call keeps what it finds in ``output_dir``."""
     from pathlib import Path
 
+    from sfdfd import __version__
     from sfdfd.io.files import write_json
     from sfdfd.io.run_record import run_record
     from sfdfd.training import distil as steps
@@ -30,7 +31,7 @@ def distil(config: DictConfig) -> None:
     settings = steps.DistillationSettings.of(values)
     datamodule = instantiate(config.data)
     datamodule.check()
-    tasks = steps.teacher_tasks(values, datamodule)
+    tasks = steps.teacher_tasks(values, datamodule, __version__)
     plan = steps.training_plan(values, tasks)
     steps.check_same_plan(output_dir / steps.LAST, plan)
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -59,8 +59,8 @@ def train(config: DictConfig) -> dict[str, Any]:
         run.log_settings(trainer, {**settings, "run": record})
         run.fit(trainer, module, datamodule, start)
         steps = run.steps_taken(trainer, start, max_steps)
-        if run.is_stopped(trainer):
-            return run.exit_after_stop(trainer, steps)
+        if run.exit_if_stopped(trainer, steps):
+            return {}
         saver, pictures = run.checkpoint_callback(trainer), settings["pictures"]
         metrics, best = final_test(trainer, module, untrained, datamodule, saver, steps, output_dir, pictures)
         if not trainer.is_global_zero:

@@ -18,7 +18,6 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset
 
-from sfdfd import __version__
 from sfdfd.datasets.datamodule import FocalStackDataModule
 from sfdfd.datasets.protocols import IdentifiedDataset
 from sfdfd.errors import InputError, checked_number, checked_whole
@@ -27,6 +26,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.scenes.example_stack import example_stack
 from sfdfd.stack import FocalStack, Prediction
+from sfdfd.training import distillation_samples as samples
 from sfdfd.training.checkpoints import (
     DEFAULT_OPTICS,
     PHOTOGRAPH_OPTICS,
@@ -35,33 +35,15 @@ from sfdfd.training.checkpoints import (
     save_weights,
 )
 from sfdfd.training.distillation import Distillation
-from sfdfd.training.distillation_samples import (
-    BatchPlans,
-    ReplayBuffer,
-    StoredSamples,
-    collate_samples,
-    pack,
-    sample_from_stack,
-    teacher_prediction,
-    unpack,
-)
 from sfdfd.training.loggers import ResumableCSVLogger
 from sfdfd.training.module import CONFIG_KEY
 from sfdfd.training.resuming import WholeCheckpoints
 from sfdfd.training.run import quiet_lightning
 
 __all__ = [
-    "LAST",
-    "DistillationSettings",
-    "TeacherTask",
-    "check_same_plan",
-    "task_stack",
-    "teacher_tasks",
-    "train_network",
-    "training_plan",
-    "weights_config",
-    "write_sample",
-]
+    "LAST", "DistillationSettings", "TeacherTask", "check_same_plan", "task_stack", "teacher_tasks", "train_network",
+    "training_plan", "weights_config", "write_sample",
+]  # fmt: skip
 
 LAST, PLAN = "last.ckpt", "distil"
 """The checkpoint from which a training continues, and the key under which its config keeps the plan."""
@@ -70,29 +52,14 @@ LOADING_KEYS = {
     "near_mask_m", "far_mask_m", "train_length", "val_length", "test_length", "limit",
 }  # fmt: skip
 """Keys of ``data`` on which the content of a stack does not depend."""
-PLAN_KEYS = (
-    "network", "optimizer", "weights", "fresh", "memory", "size", "crop", "batch_size", "ema_decay", "seed",
-)  # fmt: skip
+PLAN_KEYS = ("network", "optimizer", "weights", "fresh", "memory", "size", "crop", "batch_size", "ema_decay", "seed")
 ANY_CAMERA = dict.fromkeys(("focal_length_m", "f_number", "pixel_pitch_m"))
 """The weights hold for the camera that each stack carries."""
 
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """Settings of the training (``conf/distil.yaml``).
-
-    Attributes:
-        size, crop: sides in pixels of random stacks and of their crops; the crop is even.
-        batch_size: samples of a step.
-        fresh: new random stacks of a step; 0 trains on the teacher's own stacks alone.
-        memory: number of most recent random stacks from which the others of a step are drawn.
-        steps, save_every: length, and steps between checkpoints.
-        workers: processes that make samples ahead.
-        accelerator, precision: of the trainer.
-        weights: of the terms, see :func:`sfdfd.training.distillation.distillation_terms`.
-        ema_decay: of averaged weights.
-        planes: of the network's sweep; 0 for a network without one.
-        seed: of all that is random.
+    """Settings of the training, explained in ``conf/distil.yaml``; ``planes`` is 0 for a network without a sweep.
 
     Raises:
         InputError: a value is wrong; the message names its key.
@@ -152,15 +119,10 @@ class TeacherTask:
     procedural: bool
 
 
-def teacher_tasks(config: Mapping[str, Any], datamodule: FocalStackDataModule) -> list[TeacherTask]:
-    """Return a task for each stack of the training split, then for each procedural scene.
-
-    Args:
-        config: resolved.
-        datamodule: of the stacks.
-    """
+def teacher_tasks(config: Mapping[str, Any], datamodule: FocalStackDataModule, version: str) -> list[TeacherTask]:
+    """Return a task for each stack of the training split, then for each procedural scene, of this version of the package."""
     dataset, stacks = datamodule.dataset("train"), datamodule.make_dataset("train")
-    common = {"sfdfd": __version__, "teacher": config["teacher"]["refine"], "planes": _planes(config)}
+    common = {"sfdfd": version, "teacher": config["teacher"]["refine"], "planes": _planes(config)}
     data = {key: value for key, value in config["data"].items() if key not in LOADING_KEYS}
     tasks = []
     for index in range(len(dataset)):
@@ -213,11 +175,7 @@ def check_same_plan(last: Path, plan: Mapping[str, Any]) -> None:
 def task_stack(task: TeacherTask, dataset: Dataset, renderer: Renderer, seed: int) -> tuple[FocalStack, Renderer]:
     """Return a task's stack without truth, and the optics that the teacher assumes for it.
 
-    Args:
-        task: of the teacher.
-        dataset: the training split.
-        renderer: the optics of its stacks; procedural stacks have those of photographs.
-        seed: of procedural stacks.
+    ``dataset`` is the training split, blurred by ``renderer``. Procedural stacks have a seed and the optics of photographs.
     """
     if task.procedural:
         return _procedural_stack(seed, task.index).without_truth(), DefocusRenderer(**PHOTOGRAPH_OPTICS)
@@ -237,9 +195,9 @@ def _procedural_stack(seed: int, index: int) -> FocalStack:
 
 def write_sample(path: Path, stack: FocalStack, prediction: Prediction, renderer: Renderer, planes: int) -> None:
     """Write a stack with the teacher's prediction as a packed sample."""
-    target = teacher_prediction(prediction, stack)
+    target = samples.teacher_prediction(prediction, stack)
     with torch.no_grad(), atomic_write(path) as part:
-        torch.save(pack(sample_from_stack(stack, target, renderer, planes)), part)
+        torch.save(samples.pack(samples.sample_from_stack(stack, target, renderer, planes)), part)
 
 
 def weights_config(config: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,15 +231,9 @@ def train_network(
     run_config: dict[str, Any],
     output_dir: Path,
 ) -> Path:
-    """Train on the samples, from where an earlier call in the same folder stopped; return the file of the weights.
+    """Train on the teacher's samples, from where an earlier call in the same folder stopped; return the file of the weights.
 
-    Args:
-        network: untrained.
-        optimizer: called with the parameters.
-        files: the teacher's samples, as of :func:`write_sample`.
-        settings: of the training.
-        run_config: as of :func:`weights_config`.
-        output_dir: holds ``last.ckpt`` and receives ``weights.ckpt``.
+    ``optimizer`` is called with the parameters; ``run_config`` is that of :func:`weights_config`.
     """
     quiet_lightning("dataloader is not resumable")  # ours continues where it stopped
     last = output_dir / LAST
@@ -315,19 +267,19 @@ def _trainer(settings: DistillationSettings, step: int, output_dir: Path) -> lig
 
 def _random_samples(
     files: Sequence[Path], settings: DistillationSettings, step: int, device: torch.device
-) -> tuple[DataLoader, ReplayBuffer]:
+) -> tuple[DataLoader, samples.ReplayBuffer]:
     """Return the loader of batch plans, and the buffer that makes their batches."""
-    predictions = [unpack(torch.load(path, weights_only=True)).target for path in files]
-    plans = BatchPlans(
+    predictions = [samples.unpack(torch.load(path, weights_only=True)).target for path in files]
+    plans = samples.BatchPlans(
         predictions, settings.steps, step, settings.fresh, settings.batch_size, settings.memory, settings.size,
         settings.seed, settings.planes, device,
     )  # fmt: skip
     context = "spawn" if settings.workers and device.type != "cpu" else None  # CUDA does not survive a fork
     loader = DataLoader(plans, None, num_workers=settings.workers, multiprocessing_context=context)
-    return loader, ReplayBuffer(plans, settings.crop)
+    return loader, samples.ReplayBuffer(plans, settings.crop)
 
 
 def _stored_samples(files: Sequence[Path], settings: DistillationSettings, step: int) -> DataLoader:
     length = settings.steps * settings.batch_size
-    samples = StoredSamples(files, length, settings.crop, settings.seed, step * settings.batch_size)
-    return DataLoader(samples, settings.batch_size, num_workers=settings.workers, collate_fn=collate_samples)
+    dataset = samples.StoredSamples(files, length, settings.crop, settings.seed, step * settings.batch_size)
+    return DataLoader(dataset, settings.batch_size, num_workers=settings.workers, collate_fn=samples.collate_samples)

@@ -28,22 +28,9 @@ from sfdfd.training.module import DepthFromDefocus
 from sfdfd.training.resuming import WholeCheckpoints, newest_checkpoint, restoring_fault
 
 __all__ = [
-    "StartPoint",
-    "check_trainable",
-    "checkpoint_callback",
-    "exit_after_stop",
-    "finish_loggers",
-    "fit",
-    "flat_settings",
-    "is_stopped",
-    "log_settings",
-    "log_test_metrics",
-    "quiet_lightning",
-    "shortened_intervals",
-    "start_point",
-    "steps_taken",
-    "trainer_parts",
-]
+    "StartPoint", "check_trainable", "checkpoint_callback", "exit_if_stopped", "finish_loggers", "fit", "log_settings",
+    "log_test_metrics", "quiet_lightning", "shortened_intervals", "start_point", "steps_taken", "trainer_parts",
+]  # fmt: skip
 
 IRRELEVANT_WARNINGS = (
     "treespec.*LeafSpec",  # Lightning 2.6 on torch 2.13
@@ -108,11 +95,8 @@ def start_point(
     """Find where a run starts, and move the data to that place.
 
     Args:
-        ckpt_path: the checkpoint to continue from; "last" is the newest whole one of the run folder, or a new run where there
-            is none; None starts a new run.
-        output_dir: the run folder.
-        max_steps: of the trainer.
-        module, datamodule: of the run.
+        ckpt_path: the checkpoint to continue from; None starts a new run. "last" is the newest complete one of the run folder
+            ``output_dir``, or a new run if there is none.
         say: prints one line for the user.
 
     Raises:
@@ -207,32 +191,25 @@ def checkpoint_callback(trainer: lightning.Trainer) -> ModelCheckpoint | None:
     return next((callback for callback in callbacks if isinstance(callback, ModelCheckpoint)), None)
 
 
-def is_stopped(trainer: lightning.Trainer) -> bool:
-    """Return whether a signal stopped the run."""
+def exit_if_stopped(trainer: lightning.Trainer, steps: int) -> bool:
+    """Exit with the code that a shell expects if a signal stopped the run; processes but the first only return True."""
     saver = checkpoint_callback(trainer)
-    return isinstance(saver, RunCheckpoint) and saver.stopped_by is not None
-
-
-def exit_after_stop(trainer: lightning.Trainer, steps: int) -> dict[str, Any]:
-    """Exit with the code that a shell expects of a process stopped by a signal.
-
-    Only the first process exits; the others return no metrics.
-    """
-    saver = checkpoint_callback(trainer)
-    assert isinstance(saver, RunCheckpoint) and saver.stopped_by is not None
-    if not trainer.is_global_zero:
-        return {}
-    print(
-        f"sfdfd: stopped by {saver.stopped_by.name} after step {steps}; continue with ckpt_path={saver.last_model_path}",
-        file=sys.stderr,
-    )
-    sys.exit(128 + saver.stopped_by)
+    if not isinstance(saver, RunCheckpoint) or saver.stopped_by is None:
+        return False
+    if trainer.is_global_zero:
+        print(
+            f"sfdfd: stopped by {saver.stopped_by.name} after step {steps}; continue with "
+            f"ckpt_path={saver.last_model_path}",
+            file=sys.stderr,
+        )
+        sys.exit(128 + saver.stopped_by)
+    return True
 
 
 def log_settings(trainer: lightning.Trainer, settings: Mapping[str, Any]) -> None:
     """Give every logger the resolved configuration."""
     for logger in trainer.loggers:
-        logger.log_hyperparams(flat_settings(settings))
+        logger.log_hyperparams(_flat(settings))
 
 
 def log_test_metrics(trainer: lightning.Trainer, metrics: Mapping[str, Any], steps: int) -> None:
@@ -250,17 +227,12 @@ def finish_loggers() -> None:
         wandb.finish()
 
 
-def flat_settings(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested config for loggers.
-
-    Examples:
-        >>> flat_settings({"a": {"b": 1, "c": None}, "d": [2]})
-        {'a.b': 1, 'a.c': None, 'd': '[2]'}
-    """
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten a nested config, {"a": {"b": 1}} -> {"a.b": 1}, for loggers."""
     if not isinstance(node, dict):
         return {prefix: node if isinstance(node, (int, float, str, bool)) or node is None else str(node)}
     return {
         key: value
         for name, child in node.items()
-        for key, value in flat_settings(child, f"{prefix}.{name}" if prefix else name).items()
+        for key, value in _flat(child, f"{prefix}.{name}" if prefix else name).items()
     }

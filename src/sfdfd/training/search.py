@@ -30,18 +30,7 @@ OUTPUT_FILE = "said.txt"
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What is searched, and how.
-
-    Attributes:
-        space: key -> ``{low, high}`` with ``log``, ``whole`` or ``step``, or ``{choices: [...]}``; keys may be nested.
-        train: overrides that all trainings share.
-        metric: a column of ``csv/metrics.csv``; its best value is the trial's.
-        direction: "minimize" or "maximize".
-        trials: number in all, with those of earlier calls.
-        jobs: trainings at a time.
-        timeout_s: no trial starts later; None for no limit.
-        prune: stop trainings that are worse than the median, after ``startup_trials`` trials and ``warmup_steps`` steps.
-        seed: of the proposals.
+    """Settings of the search, explained in ``conf/tune.yaml``.
 
     Raises:
         InputError: a value is wrong; the message names its key.
@@ -142,12 +131,7 @@ def hold_study(folder: Path) -> Iterator[None]:
 
 
 def search(settings: SearchSettings, folder: Path, say: Callable[[str], None]) -> optuna.Study:
-    """Run the trials that are missing, and return the study in ``folder/study.db``.
-
-    Args:
-        settings: what to search.
-        folder: holds the study and a run folder for each trial; the caller holds its lock.
-        say: prints one line for the user.
+    """Run the trials that are missing, and return the study in ``folder/study.db``, whose lock the caller holds.
 
     Raises:
         InputError: Optuna is not installed, or the study is of another search.
