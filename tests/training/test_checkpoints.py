@@ -15,7 +15,7 @@ from sfdfd.training.checkpoints import (
     load_model,
     load_run,
     model_camera,
-    resumable,
+    resume_position,
 )
 from sfdfd.training.resuming import newest_checkpoint
 from tests.commands import SMALL, inside, one_line
@@ -132,14 +132,14 @@ def test_model_camera_is_none_if_it_equals_the_datas():
 def test_checkpoints_that_cannot_be_continued_give_a_message(trained, tmp_path):
     last = trained[0] / "checkpoints" / "last.ckpt"
     module = load_run(last)
-    assert resumable(module, str(last)).step == 6
+    assert resume_position(module, str(last)).step == 6
     again = ["experiment=procedural", *SMALL, "trainer.max_steps=6", f"ckpt_path='{last}'", "output_dir=again"]
     assert "made 6 steps already" in one_line(inside("train", *again, cwd=tmp_path, expect=2).stderr)
     inside("export", f"checkpoint='{last}'", "format=weights", "output_dir=x", cwd=tmp_path)
     with pytest.raises(InputError, match=r"weights alone.*weights_path"):
-        resumable(module, str(tmp_path / "x" / "weights.ckpt"))
+        resume_position(module, str(tmp_path / "x" / "weights.ckpt"))
     with pytest.raises(InputError, match="of another network"):
-        resumable(load_run(PRETRAINED), str(last))
+        resume_position(load_run(PRETRAINED), str(last))
 
 
 def without(*keys):
@@ -163,7 +163,7 @@ def test_a_checkpoint_with_broken_loops_gives_a_message_and_is_skipped(change, t
     change(content)
     torch.save(content, tmp_path / "last.ckpt")
     with pytest.raises(InputError, match=r"last\.ckpt: expected a run to continue"):
-        resumable(load_run(tmp_path / "last.ckpt"), tmp_path / "last.ckpt")
+        resume_position(load_run(tmp_path / "last.ckpt"), tmp_path / "last.ckpt")
     newest, broken = newest_checkpoint(tmp_path)
     assert newest is None and "last.ckpt" in broken[0]
 

@@ -12,10 +12,10 @@ from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer
 from sfdfd.training.augmentation import StackAugmentation
 from sfdfd.training.callbacks import RunCheckpoint
-from sfdfd.training.checkpoints import resumable
+from sfdfd.training.checkpoints import resume_position
 from sfdfd.training.loggers import ResumableCSVLogger
 from sfdfd.training.loop_position import loop_position_of
-from sfdfd.training.resuming import WholeCheckpoints, newest_checkpoint
+from sfdfd.training.resuming import AtomicCheckpointIO, newest_checkpoint
 from tests.conftest import CAMERA, FOCUS_M
 from tests.training.test_module import module
 
@@ -68,7 +68,7 @@ def fit(folder, ckpt_path=None, stop_after=None, steps=STEPS, options=None, **da
     model, datamodule = module(augmentation=StackAugmentation(crop=20)), data(**data_options)
     logger = ResumableCSVLogger(save_dir=str(folder), name=None, version="csv")
     if ckpt_path is not None:
-        place = resumable(model, ckpt_path)
+        place = resume_position(model, ckpt_path)
         datamodule.continue_at(place.epoch, place.batches)
         logger.continue_from(place.step)
     saver = RunCheckpoint(
@@ -77,7 +77,7 @@ def fit(folder, ckpt_path=None, stop_after=None, steps=STEPS, options=None, **da
     )  # fmt: skip
     watch = Watch(folder, stop_after)
     trainer = lightning.Trainer(**{
-        "max_steps": steps, "max_epochs": -1, "accelerator": "cpu", "logger": logger, "plugins": [WholeCheckpoints()],
+        "max_steps": steps, "max_epochs": -1, "accelerator": "cpu", "logger": logger, "plugins": [AtomicCheckpointIO()],
         "enable_progress_bar": False, "enable_model_summary": False, "val_check_interval": 2,
         "check_val_every_n_epoch": None, "log_every_n_steps": 1, "use_distributed_sampler": False,
         "callbacks": [saver, watch], **(options or {}),
@@ -277,7 +277,7 @@ def test_loop_positions_are_those_of_the_run(whole):
 
 @pytest.mark.parametrize("fault", ["killed while writing", "no space"])
 def test_a_checkpoint_is_complete_or_the_previous_one(fault, tmp_path, monkeypatch):
-    path, io = tmp_path / "last.ckpt", WholeCheckpoints()
+    path, io = tmp_path / "last.ckpt", AtomicCheckpointIO()
     io.save_checkpoint({"a": torch.arange(5)}, path)
 
     def fails(content, file):
@@ -299,4 +299,4 @@ def test_weights_alone_cannot_be_continued(whole, tmp_path):
     del content["optimizer_states"]
     torch.save(content, tmp_path / "weights.ckpt")
     with pytest.raises(InputError, match="weights_path="):
-        resumable(module(), tmp_path / "weights.ckpt")
+        resume_position(module(), tmp_path / "weights.ckpt")

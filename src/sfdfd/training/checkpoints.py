@@ -41,7 +41,7 @@ __all__ = [
     "load_weights",
     "model_camera",
     "photograph_optics",
-    "resumable",
+    "resume_position",
     "save_weights",
 ]
 
@@ -220,7 +220,7 @@ def load_weights(module: DepthFromDefocus, weights_path: str) -> None:
     module.load_state_dict(weights)
 
 
-def resumable(module: DepthFromDefocus, ckpt_path: str | Path) -> LoopPosition:
+def resume_position(module: DepthFromDefocus, ckpt_path: str | Path) -> LoopPosition:
     """Return the position from which a checkpoint's run can continue.
 
     Raises:

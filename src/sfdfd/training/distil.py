@@ -37,7 +37,7 @@ from sfdfd.training.checkpoints import (
 from sfdfd.training.distillation import Distillation
 from sfdfd.training.loggers import ResumableCSVLogger
 from sfdfd.training.module import CONFIG_KEY
-from sfdfd.training.resuming import WholeCheckpoints
+from sfdfd.training.resuming import AtomicCheckpointIO
 from sfdfd.training.run import quiet_lightning
 
 __all__ = [
@@ -261,7 +261,7 @@ def _trainer(settings: DistillationSettings, step: int, output_dir: Path) -> lig
         default_root_dir=output_dir, accelerator=settings.accelerator, max_steps=settings.steps, max_epochs=1,
         precision=settings.precision, gradient_clip_val=1.0,
         callbacks=[saver, EMAWeightAveraging(decay=settings.ema_decay)], logger=logger, enable_model_summary=False,
-        plugins=[WholeCheckpoints()], benchmark=True,
+        plugins=[AtomicCheckpointIO()], benchmark=True,
     )  # fmt: skip
 
 

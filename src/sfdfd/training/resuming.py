@@ -15,7 +15,7 @@ from sfdfd.errors import InputError, one_line
 from sfdfd.io.files import atomic_write
 from sfdfd.training.checkpoints import checked_loop_position, load_checkpoint
 
-__all__ = ["WholeCheckpoints", "newest_checkpoint", "restoring_fault"]
+__all__ = ["AtomicCheckpointIO", "describe_restore_error", "newest_checkpoint"]
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
@@ -35,14 +35,14 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return (max(candidates)[-1] if candidates else None), broken
 
 
-def restoring_fault(error: BaseException) -> str | None:
+def describe_restore_error(error: BaseException) -> str | None:
     """Return a description of an error that Lightning raised while it restored a checkpoint; None for any other error."""
     frames = traceback.walk_tb(error.__traceback__)
     restoring = any(frame.f_code.co_filename == checkpoint_connector.__file__ for frame, _ in frames)
     return f"{type(error).__name__}: {one_line(error)[:160]}" if restoring else None
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a temporary file, syncs it and renames it.
 
     A killed process, a full disk or a power cut leaves the previous checkpoint.

@@ -20,12 +20,12 @@ from sfdfd.datasets.datamodule import FocalStackDataModule
 from sfdfd.errors import InputError
 from sfdfd.optics.render import Renderer
 from sfdfd.training.callbacks import RunCheckpoint
-from sfdfd.training.checkpoints import resumable
+from sfdfd.training.checkpoints import resume_position
 from sfdfd.training.faults import describe_fault
 from sfdfd.training.fsdp import check_strategy
 from sfdfd.training.loggers import FaultTolerantWandbLogger, ResumableCSVLogger
 from sfdfd.training.module import DepthFromDefocus
-from sfdfd.training.resuming import WholeCheckpoints, newest_checkpoint, restoring_fault
+from sfdfd.training.resuming import AtomicCheckpointIO, describe_restore_error, newest_checkpoint
 
 __all__ = [
     "StartPoint", "check_trainable", "checkpoint_callback", "exit_if_stopped", "finish_loggers", "fit", "log_settings",
@@ -107,7 +107,7 @@ def start_point(
     path = _last_checkpoint(output_dir / "checkpoints", say) if ckpt_path == "last" else Path(str(ckpt_path))
     if path is None:
         return StartPoint()
-    position = resumable(module, path)
+    position = resume_position(module, path)
     if ckpt_path == "last":
         say(f"continuing from {path}, step {position.step}")
     elif 0 <= max_steps <= position.step:
@@ -145,7 +145,7 @@ def trainer_parts(loggers: Sequence[Any], callbacks: Sequence[Any], strategy: An
         "strategy": strategy,
         "logger": list(loggers) or False,
         "callbacks": list(callbacks),
-        "plugins": [WholeCheckpoints()],
+        "plugins": [AtomicCheckpointIO()],
     }
 
 
@@ -161,7 +161,7 @@ def fit(
         trainer.fit(module, datamodule, ckpt_path=start.checkpoint, weights_only=True)
     except Exception as error:
         message = describe_fault(error)
-        if message is None and start.checkpoint is not None and (reason := restoring_fault(error)):
+        if message is None and start.checkpoint is not None and (reason := describe_restore_error(error)):
             message = f"ckpt_path={start.checkpoint}: cannot be continued from, what it holds is not whole ({reason})"
         if message is None:
             raise
