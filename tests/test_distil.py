@@ -1,4 +1,4 @@
-"""Distil: a teacher's answers, stacks made of them, weights that every command reads."""
+"""Distil: a teacher's predictions, samples made of them, weights that every command reads."""
 
 import json
 
@@ -20,7 +20,7 @@ SMALL = [
 
 
 @pytest.mark.slow
-def test_weights_are_distilled_kept_and_read(tmp_path):
+def test_distilled_weights_are_saved_and_loaded_and_predictions_are_kept(tmp_path):
     inside("distil", *SMALL, "output_dir=d", cwd=tmp_path)
     run = tmp_path / "d"
     answers = sorted((run / "answers").glob("*.pt"))
@@ -39,15 +39,15 @@ def test_weights_are_distilled_kept_and_read(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_that_was_stopped_goes_on_to_the_very_weights(tmp_path, monkeypatch):
+def test_a_continued_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
     steps = [*SMALL[:-1], "steps=5", "save_every=2"]
     inside("distil", *steps, "output_dir=whole", cwd=tmp_path)
     step_of = Distillation.training_step
 
-    def stopped(module, lesson, index):
+    def stopped(module, sample, index):
         if index == 3:
             raise InputError("stopped")
-        return step_of(module, lesson, index)
+        return step_of(module, sample, index)
 
     with monkeypatch.context() as patch:
         patch.setattr(Distillation, "training_step", stopped)
@@ -58,21 +58,22 @@ def test_a_training_that_was_stopped_goes_on_to_the_very_weights(tmp_path, monke
 
 
 @pytest.fixture
-def asked(tmp_path, monkeypatch):
-    """Call distil with a teacher that only writes a file and a training that only saves what it was made of; which stacks
-    the teacher was asked and which files the training was given."""
+def distil_without_work(tmp_path, monkeypatch):
+    """Call distil with a teacher that only creates its files and a training that only saves its plan; returns the names of
+    the stacks that the teacher was given, the files that the training was given, and the ended command."""
     stacks, given = [], []
 
-    def answered(told, folder, question):
-        stacks.append(question.name.split("-")[0])
-        (folder / f"{question.name}.pt").touch()
+    def predict_task(config_yaml, folder, task):
+        stacks.append(task.name.split("-")[0])
+        (folder / f"{task.name}.pt").touch()
 
-    def trained(config, files, output_dir, plan):
+    def train_network(network, optimizer, files, settings, run_config, output_dir):
         given.append([file.name for file in files])
-        torch.save({"state_dict": {}, CONFIG_KEY: {"distil": plan}}, output_dir / "last.ckpt")
+        torch.save({"state_dict": {}, CONFIG_KEY: {"distil": run_config["distil"]}}, output_dir / "last.ckpt")
+        return output_dir / "weights.ckpt"
 
-    monkeypatch.setattr("sfdfd.distil.answered", answered)
-    monkeypatch.setattr("sfdfd.distil._trained", trained)
+    monkeypatch.setattr("sfdfd.distil.predict_task", predict_task)
+    monkeypatch.setattr("sfdfd.training.distil.train_network", train_network)
 
     def call(*overrides, expect=0):
         stacks.clear()
@@ -89,36 +90,36 @@ ALL = ["stack00000", "stack00001", "procedural00000"]
 @pytest.mark.parametrize("override", [
     "teacher.refine.steps=2", "optics.sigma_scale=0.7", "network.planes=16", "data.seed=5", "data.width=64",
 ])  # fmt: skip
-def test_answers_of_another_configuration_are_not_taken(asked, override, tmp_path):
-    """Nor are they lost, and a training that was made of them does not go on with others."""
-    stacks, files, _ = asked()
-    assert stacks == ALL and asked("data.batch_size=3", "steps=5", "threads=1")[:2] == ([], files)
+def test_predictions_of_another_configuration_are_not_used(distil_without_work, override, tmp_path):
+    """They are kept, and a training on them does not continue with others."""
+    stacks, files, _ = distil_without_work()
+    assert stacks == ALL and distil_without_work("data.batch_size=3", "steps=5", "threads=1")[:2] == ([], files)
     record = (tmp_path / "d" / "run.json").read_text()
-    _, _, done = asked(override, expect=2)
+    _, _, done = distil_without_work(override, expect=2)
     assert "give the same, or another output_dir" in one_line(done.stderr)
     assert (tmp_path / "d" / "run.json").read_text() == record
     (tmp_path / "d" / "last.ckpt").unlink()
-    stacks, others, _ = asked(override)
+    stacks, others, _ = distil_without_work(override)
     of_photographs = ["procedural00000"] if override.startswith(("optics", "data")) else []
     assert stacks == [name for name in ALL if name not in of_photographs] and set(others) - set(files)
     (tmp_path / "d" / "last.ckpt").unlink()
-    assert asked()[:2] == ([], files)
+    assert distil_without_work()[:2] == ([], files)
 
 
-def test_a_training_goes_on_with_its_own_configuration_alone(asked, tmp_path):
-    asked()
+def test_a_training_continues_only_with_its_own_configuration(distil_without_work, tmp_path):
+    distil_without_work()
     for override, key in (
         ("optimizer.lr=0.5", "optimizer"),
         ("weights.aif=3", "weights"),
         ("crop=24", "crop=32, not 24"),
     ):
-        assert key in one_line(asked(override, expect=2)[2].stderr)
-    assert asked("steps=9", "save_every=3", "workers=1")[0] == []
+        assert key in one_line(distil_without_work(override, expect=2)[2].stderr)
+    assert distil_without_work("steps=9", "save_every=3", "workers=1")[0] == []
     (tmp_path / "d" / "last.ckpt").unlink()
-    assert asked("optimizer.lr=0.5")[0] == []  # the answers serve any training
+    assert distil_without_work("optimizer.lr=0.5")[0] == []  # the predictions serve any training
 
 
-def test_a_stack_that_was_corrected_is_answered_again(asked, tmp_path):
+def test_a_corrected_stack_is_predicted_again(distil_without_work, tmp_path):
     for index in range(2):
         stack = example_stack(index, 48, 64)
         folder = tmp_path / "in" / f"s{index}"
@@ -129,8 +130,8 @@ def test_a_stack_that_was_corrected_is_answered_again(asked, tmp_path):
         description = {"camera": camera, "focus_distances_m": stack.focus_distances_m[0].tolist()}
         (folder / "stack.yaml").write_text(json.dumps(description))
     data = ("data=stacks", "data.root=in")
-    assert asked(*data)[0] == ALL
+    assert distil_without_work(*data)[0] == ALL
     (tmp_path / "d" / "last.ckpt").unlink()
     described = tmp_path / "in" / "s1" / "stack.yaml"
     described.write_text(described.read_text().replace("8.0", "2.0"))
-    assert asked(*data)[0] == ["stack00001"]
+    assert distil_without_work(*data)[0] == ["stack00001"]

@@ -23,7 +23,7 @@ def test_export_runs_in_onnxruntime(trained, tmp_path):
     assert depth_m.shape == (1, 38, 50) and aif.shape == (1, 3, 38, 50) and np.isfinite(depth_m).all()
 
 
-def test_weights_alone_predict_the_same(trained, tmp_path):
+def test_exported_weights_equal_the_checkpoints(trained, tmp_path):
     checkpoint = trained[0] / "checkpoints/best.ckpt"
     inside("export", f"checkpoint='{checkpoint}'", "format=weights", "output_dir=x", cwd=tmp_path)
     small = tmp_path / "x" / "weights.ckpt"
@@ -32,7 +32,7 @@ def test_weights_alone_predict_the_same(trained, tmp_path):
     assert all(torch.allclose(full[key], half[key], atol=1e-3) for key in full)
 
 
-def test_a_network_that_is_told_the_blur_has_no_onnx_file(tmp_path):
+def test_a_network_that_requires_defocus_cannot_be_exported_to_onnx(tmp_path):
     with pytest.raises(InputError, match="no ONNX file"):
         export_onnx(PlaneSweepNet(planes=8, width=8), tmp_path / "network.onnx")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Training as a user runs it, and what it leaves behind."""
+"""Training as a user runs it, and its files."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from sfdfd.training.checkpoints import load_run
 from tests.commands import SMALL, inside, one_line, process
 
 
-def test_a_run_leaves_everything_behind(trained):
+def test_a_run_writes_all_its_files(trained):
     folder, done = trained
     for name in ("config.yaml", "run.json", "metrics.json", "metrics.csv", "csv/metrics.csv", "checkpoints/best.ckpt",
                  "checkpoints/last.ckpt", ".hydra/overrides.yaml"):  # fmt: skip
@@ -47,7 +47,7 @@ def test_metrics_are_flat_strict_json_with_protocol_and_baselines(trained):
     assert protocol["round_to_8_bits"] is True and protocol["depth_range_m"] == [0.5, 10.0] and protocol["mask"]
 
 
-def test_checkpoints_describe_themselves_without_pickled_objects(trained):
+def test_checkpoints_hold_their_config_and_no_pickled_objects(trained):
     content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
     assert content["sfdfd_config"]["optics"]["renderer"]["sigma_scale"] == 0.5
     module = load_run(trained[0] / "checkpoints" / "last.ckpt")
@@ -95,7 +95,7 @@ def test_captured_stacks_train(photographs_folder, tmp_path):
     assert len(list((tmp_path / "r" / "pictures").glob("step_000002_*.png"))) == 1
 
 
-def test_colours_that_are_forced_make_no_terminal(photographs_folder, tmp_path, monkeypatch):
+def test_forced_colours_do_not_enable_live_bars(photographs_folder, tmp_path, monkeypatch):
     """A notebook's kernel sets FORCE_COLOR, and so do some CI systems: what is no terminal gets lines, not a live bar."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     done = inside("train", "experiment=procedural", "trainer.max_steps=2", "output_dir=r", *SMALL, cwd=tmp_path)
@@ -104,7 +104,7 @@ def test_colours_that_are_forced_make_no_terminal(photographs_folder, tmp_path, 
     assert "\x1b[2K" not in done.stderr
 
 
-def test_a_multirun_ends_in_a_table(tmp_path):
+def test_a_multirun_ends_with_a_comparison_table(tmp_path):
     done = inside("train", "-m", "experiment=procedural", "optics.sigma_scale=0.5,1.0", "trainer.max_steps=1",
                   "output_dir=sweep", *SMALL, cwd=tmp_path)  # fmt: skip
     with (tmp_path / "sweep" / "comparison.csv").open() as file:
@@ -113,7 +113,7 @@ def test_a_multirun_ends_in_a_table(tmp_path):
 
 
 @pytest.mark.slow
-def test_each_job_of_a_multirun_is_a_wandb_run_of_its_own(tmp_path):
+def test_each_job_of_a_multirun_is_its_own_wandb_run(tmp_path):
     done = process("train", "-m", "experiment=procedural", "optics.sigma_scale=0.5,1.0", "trainer.max_steps=1",
                "output_dir=sweep", "logger=[csv,wandb]", *SMALL, cwd=tmp_path)  # fmt: skip
     with (tmp_path / "sweep" / "comparison.csv").open() as file:
@@ -125,7 +125,7 @@ def test_each_job_of_a_multirun_is_a_wandb_run_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_data_sets_are_sweepable(rgbd_folder, tmp_path):
+def test_data_sets_can_be_swept(rgbd_folder, tmp_path):
     inside("train", "-m", "experiment=procedural", "data=procedural,rgbd", f"data.root='{rgbd_folder}'",
         "trainer.max_steps=2", "network.width=8", "network.depth=2", "pictures=1", "module.augmentation.crop=32",
         "data.batch_size=2", "output_dir=sweep", cwd=tmp_path)  # fmt: skip
@@ -152,7 +152,7 @@ def wandb_records(file):
             yield record
 
 
-def test_wandb_really_writes_a_run_offline_and_tensorboard_beside_it(tmp_path):
+def test_wandb_offline_and_tensorboard_files_are_written(tmp_path):
     process("train", "experiment=procedural", "logger=[wandb,tensorboard]", "trainer.max_steps=2", "output_dir=r",
         *SMALL, cwd=tmp_path, env={"WANDB_API_KEY": "", "WANDB_MODE": None})  # fmt: skip
     (file,) = (tmp_path / "r" / "wandb").glob("offline-run-*/run-*.wandb")
@@ -183,7 +183,7 @@ def test_two_processes_train_an_epoch_into_one_run_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_trainers_are_sweepable(tmp_path):
+def test_trainers_can_be_swept(tmp_path):
     process("train", "-m", "experiment=procedural", "trainer=cpu,ddp_spawn_cpu", "trainer.max_steps=1",
         "output_dir=sweep", *SMALL, cwd=tmp_path)  # fmt: skip
     with (tmp_path / "sweep" / "comparison.csv").open() as file:
@@ -213,14 +213,14 @@ def test_one_failed_job_does_not_end_a_sweep(tmp_path):
 
 
 @pytest.mark.slow
-def test_script_launched_trainers_are_sweepable(tmp_path):
+def test_trainers_launched_as_scripts_can_be_swept(tmp_path):
     process("train", "-m", "experiment=procedural", "trainer=cpu,ddp_cpu", "trainer.max_steps=1", "output_dir=sweep", *SMALL,
         cwd=tmp_path)  # fmt: skip
     with (tmp_path / "sweep" / "comparison.csv").open() as file:
         assert [(row["trainer"], row["samples"]) for row in csv.DictReader(file)] == [("cpu", "2"), ("ddp_cpu", "2")]
 
 
-def test_two_processes_give_the_weights_of_one_at_twice_the_batch(tmp_path):
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     common = ["experiment=procedural", "trainer.max_steps=3", "trainer.val_check_interval=3", *SMALL, "data.train_length=9",
               "data.val_length=3"]  # fmt: skip
     process("train", *common, "data.batch_size=4", "output_dir=one", cwd=tmp_path)
@@ -239,7 +239,7 @@ def test_two_processes_give_the_weights_of_one_at_twice_the_batch(tmp_path):
     torch.testing.assert_close(scores[1], scores[0], atol=1e-5, rtol=1e-4)  # validation over two shards
 
 
-def test_the_last_checkpoint_of_the_folder_is_continued(tmp_path):
+def test_ckpt_path_last_continues_the_run_folder(tmp_path):
     common = ["experiment=procedural", "trainer.val_check_interval=2", "output_dir=r", "ckpt_path=last", *SMALL]
     done = inside("train", *common, "trainer.max_steps=2", cwd=tmp_path)
     assert "starts from the beginning (ckpt_path=last)" in done.stderr
@@ -274,7 +274,7 @@ def test_a_run_that_continues_in_its_folder_keeps_its_curve(tmp_path):
     assert len([row for row in after if row["test/depth/abs_rel"]]) == 1
 
 
-def test_a_run_that_continues_elsewhere_takes_its_best_along(trained, tmp_path):
+def test_a_run_continued_elsewhere_keeps_its_best_checkpoint(trained, tmp_path):
     """A learning rate that ruins everything: the best stays that of the run before."""
     last, best = (trained[0] / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     inside(
@@ -304,7 +304,7 @@ def test_the_last_checkpoint_is_the_last_step_and_not_the_last_validated_one(tmp
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")  # wherever it was
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_asked_to_stop_saves_its_step_and_can_go_on(number, tmp_path):
+def test_a_run_stopped_by_a_signal_saves_its_step_and_can_continue(number, tmp_path):
     command = [sys.executable, "-u", "-m", "sfdfd.train", "experiment=procedural", "output_dir=r",
                "trainer.max_steps=100000", "trainer.val_check_interval=50000", *SMALL]  # fmt: skip
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores Ctrl-C
@@ -324,7 +324,7 @@ def test_a_run_that_is_asked_to_stop_saves_its_step_and_can_go_on(number, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_models_own_camera_holds_in_the_test_in_evaluate_and_after_loading(tmp_path):
+def test_the_models_camera_is_used_in_the_test_in_evaluate_and_after_loading(tmp_path):
     """A model that believes in twice the blur renders it wherever it is judged."""
     done = inside("train", "experiment=procedural", "optics.camera.f_number=4", "trainer.max_steps=2", "output_dir=r",
                   *SMALL, cwd=tmp_path)  # fmt: skip
@@ -371,7 +371,7 @@ def test_time_alone_can_end_a_run(tmp_path):
     assert rate < 3e-4  # the cosine has come down with the time
 
 
-def test_lightnings_own_checkpoint_callback_names_the_best_as_ours_does(tmp_path):
+def test_lightnings_checkpoint_callback_also_selects_the_best(tmp_path):
     inside(
         "train",
         "experiment=procedural",
@@ -386,6 +386,6 @@ def test_lightnings_own_checkpoint_callback_names_the_best_as_ours_does(tmp_path
     assert Path(protocol["checkpoint"]).name == "its.ckpt" and protocol["selection"] == "best val/reconstruction"
 
 
-def test_no_logger_at_all(tmp_path):
+def test_a_run_without_loggers(tmp_path):
     inside("train", "experiment=procedural", "logger=none", "trainer.max_steps=1", "output_dir=r", *SMALL, cwd=tmp_path)
     assert (tmp_path / "r" / "metrics.json").is_file() and not (tmp_path / "r" / "csv").exists()

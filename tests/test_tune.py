@@ -1,4 +1,4 @@
-"""The search: trials are trainings, what is worse is stopped, what was killed goes on."""
+"""The search: trials are trainings, worse ones are pruned, killed ones run again."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import optuna
 import pytest
 import yaml
 
-from sfdfd.tune import _alone, _run_of
+from sfdfd.training.search import hold_study, run_folder
 from tests.commands import SMALL, inside, one_line
 
 TRAIN = ["experiment=procedural", *SMALL, "trainer.max_steps=4", "trainer.val_check_interval=2", "pictures=0"]
@@ -18,7 +18,7 @@ CALL = [f"train={json.dumps(TRAIN)}", "space=default", "output_dir=found", "prun
 
 
 @pytest.mark.slow
-def test_a_search_finds_the_best_of_its_trials_and_goes_on(tmp_path):
+def test_a_search_finds_the_best_trial_and_continues(tmp_path):
     done = inside("tune", *CALL, "trials=2", cwd=tmp_path)
     assert "2 trials (2 complete)" in done.stdout
     inside("tune", *CALL, "trials=3", cwd=tmp_path)  # one more
@@ -42,7 +42,7 @@ def test_a_search_finds_the_best_of_its_trials_and_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_that_was_killed_is_made_again_in_its_folder(tmp_path):
+def test_a_killed_trial_runs_again_in_its_folder(tmp_path):
     inside("tune", *CALL, "trials=1", cwd=tmp_path)
     storage = f"sqlite:///{tmp_path}/found/study.db"
     study = optuna.load_study(study_name="sfdfd", storage=storage)
@@ -59,7 +59,7 @@ def test_a_trial_that_was_killed_is_made_again_in_its_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_that_fails_is_said_and_the_others_go_on(tmp_path):
+def test_a_failed_trial_is_reported_and_the_others_continue(tmp_path):
     done = inside("tune", f"train={json.dumps(TRAIN)}", "~space", "+space={network.width: {choices: [-1]}}", "output_dir=f",
                   "trials=2", expect=2, cwd=tmp_path)  # fmt: skip
     assert done.stderr.count("failed: width (network.width)") == 2
@@ -75,18 +75,18 @@ def test_a_trial_that_fails_is_said_and_the_others_go_on(tmp_path):
     ("{optimizer.lr: 3}", "expected {low, high}"),
     ("{}", "nothing to vary"),
 ])  # fmt: skip
-def test_a_space_that_is_none_is_one_line(space, words, tmp_path):
+def test_an_invalid_space_ends_with_one_line(space, words, tmp_path):
     done = inside("tune", "~space", f"+space={space}", "output_dir=o", expect=2, cwd=tmp_path)
     assert words in one_line(done.stderr)
 
 
-def test_a_second_search_in_the_same_folder_leaves_the_first_alone(tmp_path):
+def test_a_second_search_in_the_same_folder_is_refused(tmp_path):
     """It ends in one line, touches no trial, and can begin when the first has ended."""
     folder = tmp_path / "found"
     folder.mkdir()
     study = optuna.create_study(storage=f"sqlite:///{folder}/study.db", study_name="sfdfd")
     study.ask()  # the trial at work
-    first = f"from pathlib import Path; from sfdfd.tune import _alone\nwith _alone(Path({str(folder)!r})): print(1); input()"
+    first = f"from pathlib import Path; from sfdfd.training.search import hold_study\nwith hold_study(Path({str(folder)!r})): print(1); input()"
     holding = subprocess.Popen([sys.executable, "-c", first], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holding.stdout.readline() == "1\n"
     done = inside("tune", *CALL, "trials=1", cwd=tmp_path, expect=2)
@@ -94,12 +94,12 @@ def test_a_second_search_in_the_same_folder_leaves_the_first_alone(tmp_path):
     assert [trial.state.name for trial in study.trials] == ["RUNNING"]
     holding.kill()  # leaves no lock behind
     holding.communicate()
-    with _alone(folder):
+    with hold_study(folder):
         pass
 
 
-def test_a_study_that_was_moved_finds_its_trials(tmp_path):
-    """The folder that a trial names is where the study was when it began."""
+def test_a_moved_study_finds_its_trials(tmp_path):
+    """A trial records the folder where the study was when the trial began."""
     trial = SimpleNamespace(number=3, user_attrs={"folder": "/was/here/once/3"})
-    assert _run_of(trial, tmp_path) == tmp_path / "3"
-    assert _run_of(SimpleNamespace(number=4, user_attrs={}), tmp_path) == tmp_path / "4"
+    assert run_folder(trial, tmp_path) == tmp_path / "3"
+    assert run_folder(SimpleNamespace(number=4, user_attrs={}), tmp_path) == tmp_path / "4"

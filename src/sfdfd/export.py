@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 
 def export(config: DictConfig) -> None:
-    """Write a trained network as ONNX, with any number of slices and any image size; or its weights alone (a checkpoint a
-    sixth of the size, in half precision, without what only training needs)."""
+    """Write a trained network as ONNX, for any number of slices and any image size; or its weights alone in half precision."""
     from pathlib import Path
 
     from sfdfd.errors import InputError, checked_choice

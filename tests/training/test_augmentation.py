@@ -1,4 +1,4 @@
-"""Augmentation keeps the physics true."""
+"""Augmentation keeps stacks physically consistent."""
 
 import torch
 
@@ -9,8 +9,8 @@ from tests.conftest import CAMERA
 from tests.training.test_module import stacks
 
 
-def test_augmentation_keeps_the_physics_true():
-    """Rendering the augmented truth gives the augmented stack, away from the border that the crop took."""
+def test_rendering_the_augmented_truth_gives_the_augmented_stack():
+    """Away from the border of the crop."""
     batch = FocalStack.collate(stacks(6, size=(72, 80)))
     for _ in range(4):
         moved = StackAugmentation(crop=64)(batch)
@@ -21,7 +21,7 @@ def test_augmentation_keeps_the_physics_true():
     assert moved.valid.dtype == torch.bool and not torch.equal(moved.images[0], moved.images[1])
 
 
-def test_augmentation_leaves_smaller_images_whole_and_can_do_nothing():
+def test_smaller_images_are_not_cropped_and_augmentation_can_be_off():
     batch = FocalStack.collate(stacks(2))
     assert StackAugmentation(crop=64)(batch).images.shape == batch.images.shape
     same = StackAugmentation(crop=None, flip=False, gain=0.0, permute_colours=False)(batch)

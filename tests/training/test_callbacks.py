@@ -1,4 +1,4 @@
-"""Collapse in words."""
+"""A warning when depth collapses."""
 
 import pytest
 import torch
@@ -17,13 +17,13 @@ class Constant(torch.nn.Module):
         return NetworkOutput(self.level.expand(images.shape[0], *images.shape[-2:]), images.mean(1))
 
 
-def test_a_constant_depth_map_is_reported_in_words():
+def test_a_constant_depth_map_gives_a_warning():
     with pytest.warns(UserWarning, match="depth has collapsed: the predicted depth map is constant"):
         trainer = train(module(Constant()), stacks(2), stacks(1), steps=4, callbacks=[CollapseDetector()])
     assert float(trainer.callback_metrics["health/depth_std"]) < 1e-6
-    assert trainer.global_step == 4, "it is said after two steps, and the run goes on (docs/faq.md)"
+    assert trainer.global_step == 4, "the warning comes after two steps, and the run continues (docs/faq.md)"
 
 
-def test_a_living_depth_map_is_not_reported(recwarn):
+def test_a_varying_depth_map_gives_no_warning(recwarn):
     train(module(), stacks(2), stacks(1), steps=2, callbacks=[CollapseDetector()])
     assert not [w for w in recwarn if "collapsed" in str(w.message)]

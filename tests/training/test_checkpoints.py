@@ -1,4 +1,4 @@
-"""Checkpoints are data: nothing in them is executed, and what does not fit is said in one line."""
+"""Checkpoints are data: nothing in them is executed, and errors are one line."""
 
 import importlib
 
@@ -15,7 +15,7 @@ from sfdfd.training.checkpoints import (
     load_model,
     load_run,
     model_camera,
-    resumable,
+    resume_position,
 )
 from sfdfd.training.resuming import newest_checkpoint
 from tests.commands import SMALL, inside, one_line
@@ -109,12 +109,12 @@ def test_older_checkpoints_load(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(set(OLD_NAMES.values())))
-def test_today_s_names_of_classes_exist(name):
+def test_current_class_names_exist(name):
     module, _, attribute = name.rpartition(".")
     assert hasattr(importlib.import_module(module), attribute)
 
 
-def test_the_models_own_camera_is_the_one_that_is_not_the_datas():
+def test_model_camera_is_none_if_it_equals_the_datas():
     theirs = {"focal_length_m": 0.05, "f_number": 8.0, "pixel_pitch_m": 1.2e-5}
     config = {"optics": {"camera": dict(theirs)}, "data": {"camera": dict(theirs)}}
     assert model_camera(config) is None and model_camera({}) is None
@@ -129,17 +129,17 @@ def test_the_models_own_camera_is_the_one_that_is_not_the_datas():
         model_camera(config)
 
 
-def test_what_cannot_be_continued_is_said(trained, tmp_path):
+def test_checkpoints_that_cannot_be_continued_give_a_message(trained, tmp_path):
     last = trained[0] / "checkpoints" / "last.ckpt"
     module = load_run(last)
-    assert resumable(module, str(last)).step == 6
+    assert resume_position(module, str(last)).step == 6
     again = ["experiment=procedural", *SMALL, "trainer.max_steps=6", f"ckpt_path='{last}'", "output_dir=again"]
     assert "made 6 steps already" in one_line(inside("train", *again, cwd=tmp_path, expect=2).stderr)
     inside("export", f"checkpoint='{last}'", "format=weights", "output_dir=x", cwd=tmp_path)
     with pytest.raises(InputError, match=r"weights alone.*weights_path"):
-        resumable(module, str(tmp_path / "x" / "weights.ckpt"))
+        resume_position(module, str(tmp_path / "x" / "weights.ckpt"))
     with pytest.raises(InputError, match="of another network"):
-        resumable(load_run(PRETRAINED), str(last))
+        resume_position(load_run(PRETRAINED), str(last))
 
 
 def without(*keys):
@@ -158,12 +158,12 @@ def without(*keys):
     lambda content: content.update(global_step=float("inf")),
     lambda content: content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"].update(processed=0.5),
 ])  # fmt: skip
-def test_a_checkpoint_with_broken_loops_is_said_and_passed_over(change, trained, tmp_path):
+def test_a_checkpoint_with_broken_loops_gives_a_message_and_is_skipped(change, trained, tmp_path):
     content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
     change(content)
     torch.save(content, tmp_path / "last.ckpt")
     with pytest.raises(InputError, match=r"last\.ckpt: expected a run to continue"):
-        resumable(load_run(tmp_path / "last.ckpt"), tmp_path / "last.ckpt")
+        resume_position(load_run(tmp_path / "last.ckpt"), tmp_path / "last.ckpt")
     newest, broken = newest_checkpoint(tmp_path)
     assert newest is None and "last.ckpt" in broken[0]
 
@@ -173,7 +173,7 @@ def test_a_checkpoint_with_broken_loops_is_said_and_passed_over(change, trained,
     lambda content: content.update(lr_schedulers=[[1]]),
     lambda content: content["optimizer_states"][0].update(param_groups=None),
 ])  # fmt: skip
-def test_a_state_that_cannot_be_taken_over_is_said(change, trained, tmp_path):
+def test_a_training_state_that_cannot_be_restored_gives_a_message(change, trained, tmp_path):
     content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
     change(content)
     torch.save(content, tmp_path / "last.ckpt")
@@ -182,23 +182,23 @@ def test_a_state_that_cannot_be_taken_over_is_said(change, trained, tmp_path):
     assert "ckpt_path=last.ckpt: cannot be continued from" in done.stderr.splitlines()[-1]
 
 
-def test_preferred_options_are_taken_where_the_renderer_knows_them_and_nobody_said_otherwise():
+def test_preferred_options_apply_if_the_renderer_has_them_and_they_are_not_overridden():
     options = [
-        load_model("pretrained", said, preferred={"method": "exact", "unheard_of": 1})[1].options["method"]
-        for said in ({}, {"method": "auto"})
+        load_model("pretrained", overrides, preferred={"method": "exact", "unheard_of": 1})[1].options["method"]
+        for overrides in ({}, {"method": "auto"})
     ]
     assert options == ["exact", "auto"]
 
 
-def test_without_a_checkpoint_the_renderer_is_the_one_that_the_command_line_names(monkeypatch):
+def test_without_a_checkpoint_the_configured_renderer_is_built(monkeypatch):
     class Another(DefocusRenderer):
         def __init__(self, factor=2, sigma_scale=1.0):
             super().__init__(sigma_scale=sigma_scale)
             self.options = {"factor": factor, "sigma_scale": sigma_scale}
 
     monkeypatch.setitem(PARTS, "sfdfd.optics.another.Another", Another)
-    said = {"_target_": "sfdfd.optics.another.Another", "factor": 3, "sigma_scale": None}
-    _, renderer = load_model(None, said, preferred={"psf": "disc"})
+    node = {"_target_": "sfdfd.optics.another.Another", "factor": 3, "sigma_scale": None}
+    _, renderer = load_model(None, node, preferred={"psf": "disc"})
     assert type(renderer) is Another and renderer.options == {"factor": 3, "sigma_scale": 0.5}
     assert load_model(None, {}, preferred={"psf": "disc"})[1].options["psf"] == "disc"
     with pytest.raises(InputError, match=r"optics\.renderer.*no renderer of sfdfd"):

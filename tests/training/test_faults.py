@@ -1,4 +1,4 @@
-"""Faults of disks, data, losses and processes end in one line, or the run goes on."""
+"""Failures of disks, data, losses and processes end in one line, or the run continues."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ from tests.training.test_resuming import fit
     (RuntimeError("[/gloo/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"), "another process of the run died"),
     (RuntimeError("-- Process 1 terminated with the following error:\nsfdfd.errors.InputError: step 3: no"), "step 3: no"),
 ])  # fmt: skip
-def test_faults_are_said(error, words):
+def test_failures_of_the_machine_are_described(error, words):
     found = describe_fault(error)
     assert words in found and "\n" not in found
 
@@ -31,7 +31,7 @@ def test_faults_are_said(error, words):
 @pytest.mark.parametrize(
     "error", [RuntimeError("shape '[2]' is invalid"), KeyError("a"), OSError(errno.ENOENT, "gone")]
 )
-def test_bugs_are_not(error):
+def test_bugs_are_not_described(error):
     assert describe_fault(error) is None
 
 
@@ -49,7 +49,7 @@ class Dies(torch.utils.data.Dataset):
 
 
 @pytest.mark.parametrize("how", ["crash", "hang"])
-def test_a_worker_that_dies_or_hangs_ends_the_run_in_a_line(how, tmp_path, monkeypatch):
+def test_a_dead_or_hanging_worker_ends_the_run_with_one_line(how, tmp_path, monkeypatch):
     from tests.training import test_resuming as resuming
 
     make = resuming.data
@@ -65,7 +65,7 @@ def test_a_worker_that_dies_or_hangs_ends_the_run_in_a_line(how, tmp_path, monke
     assert "data.workers=0" in describe_fault(caught.value)
 
 
-def test_a_sample_that_is_gone_or_broken_is_passed_over_and_counted(rgbd, capfd):
+def test_missing_and_broken_samples_are_skipped_and_counted(rgbd, capfd):
     datamodule = rgbd_module(rgbd, on_error="skip", in_memory=False)
     train_set = datamodule.dataset("train")
     whole = [train_set[i].name[0] for i in range(len(train_set))]
@@ -76,7 +76,7 @@ def test_a_sample_that_is_gone_or_broken_is_passed_over_and_counted(rgbd, capfd)
     expected[3], expected[5] = whole[4], whole[6]
     assert names == expected and datamodule.skipped() == {"train": [3, 5]}
     assert [train_set[3].name[0] for _ in range(2)] == [whole[4]] * 2
-    assert capfd.readouterr().err.count("skipped sample 3") == 1  # said once
+    assert capfd.readouterr().err.count("skipped sample 3") == 1  # one message
     raising = rgbd_module(rgbd, in_memory=False).dataset(
         "train"
     )  # data.on_error=raise; the frame that is gone is not listed
@@ -84,7 +84,7 @@ def test_a_sample_that_is_gone_or_broken_is_passed_over_and_counted(rgbd, capfd)
         raising[4]
 
 
-def test_a_data_set_of_which_nothing_is_left_is_an_error():
+def test_a_data_set_without_readable_samples_is_an_error():
     class Gone(torch.utils.data.Dataset):
         def __len__(self):
             return 2
@@ -116,14 +116,14 @@ class Spoils(torch.nn.Module):
 
 @pytest.mark.filterwarnings("ignore:step")
 @pytest.mark.parametrize("key", ["aif", "depth_m"])  # depth that is no number cannot even be rendered
-def test_steps_without_a_finite_loss_move_no_weight(key):
+def test_steps_with_nonfinite_loss_change_no_weights(key):
     model = module(Spoils({2, 3}, key), skip_nonfinite=2)
     train(model, stacks(4), stacks(1), steps=4)
     assert model.nonfinite_steps == 2 and all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
 @pytest.mark.parametrize("key", ["aif", "depth_m"])
-def test_one_too_many_ends_the_run_with_its_batch_saved(key, tmp_path, monkeypatch):
+def test_one_nonfinite_step_too_many_ends_the_run_and_saves_its_batch(key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = module(Spoils({2}, key))
     with pytest.raises(InputError, match=r"step 1: the loss is not finite .*module\.skip_nonfinite"):
@@ -134,7 +134,7 @@ def test_one_too_many_ends_the_run_with_its_batch_saved(key, tmp_path, monkeypat
     assert np.isfinite(content["batch"]["images"].numpy()).all()
 
 
-def test_a_network_that_is_beyond_numbers_at_validation_is_said(tmp_path, monkeypatch):
+def test_nonfinite_depth_in_validation_is_an_input_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = module()
     for parameter in model.parameters():

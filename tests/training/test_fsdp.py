@@ -1,4 +1,4 @@
-"""Sharded weights: every process makes every forward, and what is computed is what unsharded weights give."""
+"""Sharded weights: every process makes every forward, and results equal those of unsharded weights."""
 
 import csv
 import os
@@ -35,7 +35,7 @@ def trainer_of(rank):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_every_process_predicts_the_pictures_and_the_first_one_writes_them(tmp_path, monkeypatch, rank):
+def test_every_process_predicts_and_the_first_writes_pictures(tmp_path, monkeypatch, rank):
     monkeypatch.setattr(rank_zero_only, "rank", rank)
     model, modes, finished = module(), [], []
     forward = model.forward
@@ -47,7 +47,7 @@ def test_every_process_predicts_the_pictures_and_the_first_one_writes_them(tmp_p
     assert len(list(tmp_path.glob("pictures/*.png"))) == len(finished) == (2 if rank == 0 else 0)
 
 
-def test_sharded_weights_are_asked_through_the_strategys_model(tmp_path):
+def test_sharded_predictions_use_the_strategys_model(tmp_path):
     """The module's own forward would see this process's part of the weights alone."""
     model, called = module(), []
 
@@ -88,7 +88,7 @@ def test_precision_with_shards_leaves_stacks_in_float32():
     assert not config.cast_forward_inputs and not config.cast_root_forward_inputs
 
 
-def test_what_cannot_be_trained_with_shards_is_refused():
+def test_strategies_that_cannot_train_are_refused():
     with pytest.raises(InputError, match=r"trainer\.strategy=fsdp: .*give trainer=fsdp instead"):
         check_strategy("fsdp", True)
     with pytest.raises(InputError, match=r"give trainer=fsdp trainer\.strategy\.cpu_offload=true"):
@@ -108,14 +108,14 @@ def test_what_cannot_be_trained_with_shards_is_refused():
         (None, "got None"),
     ],
 )
-def test_a_precision_without_float32_optics_says_what_to_use(given, words):
+def test_unsupported_precisions_name_a_supported_one(given, words):
     with pytest.raises(InputError, match=r"trainer\.precision") as error:
         checked_precision(given)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
-def test_it_is_said_in_python_as_well_before_a_step(precision):
+def test_unsupported_precisions_are_refused_before_the_first_step(precision):
     trainer = lightning.Trainer(
         max_steps=1, accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
@@ -126,7 +126,7 @@ def test_it_is_said_in_python_as_well_before_a_step(precision):
 
 
 @pytest.mark.slow
-def test_two_processes_with_shards_train_as_two_without(tmp_path):
+def test_training_with_shards_equals_training_without(tmp_path):
     """Weights, gradient norms, validation of an odd number of stacks and pictures; then both go on."""
     repository = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), repository)))

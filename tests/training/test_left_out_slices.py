@@ -39,7 +39,7 @@ def unequal(counts, seed=0, size=(16, 20)):
 
 
 def batch_of(counts, draw, **options):
-    return replace(FocalStack.collate(unequal(counts, **options)), draw=draw)
+    return replace(FocalStack.collate(unequal(counts, **options)), random_key=draw)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def batch_of(counts, draw, **options):
         ((4, 4, 4), 2, (2, 2, 2)),
     ],
 )
-def test_each_sample_keeps_real_slices_of_its_own(counts, left_out, kept):
+def test_each_sample_keeps_the_stated_number_of_its_real_slices(counts, left_out, kept):
     seen = Seen()
     model = module(seen, left_out=left_out)
     for number in range(20):
@@ -67,7 +67,7 @@ def test_each_sample_keeps_real_slices_of_its_own(counts, left_out, kept):
             assert torch.equal(seen.images[index], batch.images[index, places])
 
 
-def test_padding_shows_nothing_of_a_slice_that_is_left_out():
+def test_padding_repeats_kept_slices():
     seen = Seen()
     module(seen, left_out=1)(batch_of((8, 3), (5, 6)))
     assert len(seen.padding[1]) == 5
@@ -75,7 +75,7 @@ def test_padding_shows_nothing_of_a_slice_that_is_left_out():
         assert any(torch.equal(padding, image) for image in seen.images[1])
 
 
-def test_every_real_slice_is_left_out_at_times():
+def test_every_real_slice_is_left_out_sometimes():
     seen, counts = Seen(), (5, 3)
     model = module(seen, left_out=1).requires_grad_(False)
     out = [set(), set()]
@@ -87,22 +87,22 @@ def test_every_real_slice_is_left_out_at_times():
     assert [len(one) for one in out] == list(counts)
 
 
-def test_what_is_left_out_of_a_sample_does_not_depend_on_its_batch():
+def test_left_out_slices_do_not_depend_on_the_batch():
     seen = Seen()
     model = module(seen, left_out=2)
     together, draws = unequal((12, 4, 6)), (11, 22, 33)
-    model(replace(FocalStack.collate(together), draw=draws))
+    model(replace(FocalStack.collate(together), random_key=draws))
     first = list(seen.focus_m)
     for index, stack in enumerate(together):
-        model(replace(stack, draw=draws[index : index + 1]))
+        model(replace(stack, random_key=draws[index : index + 1]))
         assert seen.focus_m[0] == first[index]
-    model(replace(FocalStack.collate(together[::-1]), draw=draws[::-1]))
+    model(replace(FocalStack.collate(together[::-1]), random_key=draws[::-1]))
     assert seen.focus_m == first[::-1]
-    model(replace(FocalStack.collate(together), draw=(44, 55, 66)))
+    model(replace(FocalStack.collate(together), random_key=(44, 55, 66)))
     assert seen.focus_m != first
 
 
-def test_without_draws_torchs_own_generator_decides():
+def test_without_random_key_torchs_generator_decides():
     seen = Seen()
     model = module(seen, left_out=2)
     batch, found = FocalStack.collate(unequal((12, 9))), []
@@ -113,7 +113,7 @@ def test_without_draws_torchs_own_generator_decides():
     assert found[0] == found[1] != found[2]
 
 
-def test_padding_need_not_be_at_the_end():
+def test_padding_may_come_first():
     seen = Seen()
     model = module(seen, left_out=1)
     batch = batch_of((6, 3), (1, 2))

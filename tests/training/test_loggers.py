@@ -1,4 +1,4 @@
-"""The CSV file goes on where a run does."""
+"""The CSV file of a continued run."""
 
 import csv
 
@@ -27,13 +27,13 @@ def test_a_continued_run_keeps_its_rows_without_gaps_or_doubles(tmp_path):
     assert rows(tmp_path) == [("0", "0", ""), ("1", "1", ""), ("2", "2", "2"), ("3", "3", "3"), ("4", "4", "4")]
 
 
-def test_a_new_run_begins_anew(tmp_path, recwarn):
+def test_a_new_run_deletes_old_rows(tmp_path, recwarn):
     logged(tmp_path, None, [0, 1, 2, 3])
     logged(tmp_path, None, [0])
     assert rows(tmp_path) == [("0", "0", "")]
 
 
-def test_the_rows_of_an_old_test_go(tmp_path):
+def test_a_continued_run_drops_rows_of_an_earlier_test(tmp_path):
     logger = ResumableCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
     logger.log_metrics({"a": 1}, step=0)
     logger.log_metrics({"a": 2, "test/depth/abs_rel": 0.1}, step=1)
@@ -43,7 +43,7 @@ def test_the_rows_of_an_old_test_go(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")  # of the second logger
-def test_columns_of_another_process_are_known(tmp_path):
+def test_columns_written_by_another_process_are_kept(tmp_path):
     """After a spawned training, the process that waited logs the test into the same file."""
     waiting = ResumableCSVLogger(save_dir=str(tmp_path), name=None, version="csv")
     waiting.log_hyperparams({"a": 1})

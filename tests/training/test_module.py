@@ -66,7 +66,7 @@ def trained_weights(spoil):
     return model.state_dict(), float(trainer.callback_metrics["val/reconstruction"])
 
 
-def test_an_optimizer_that_refuses_its_values_is_said():
+def test_an_invalid_optimizer_argument_is_an_input_error():
     model = module()
     model.make_optimizer = partial(torch.optim.AdamW, lr=-1.0)
     with pytest.raises(InputError, match="optimizer: Invalid learning rate"):
@@ -133,7 +133,7 @@ def test_bfloat16_trains_and_keeps_the_optics_in_float32():
 
 
 @pytest.mark.parametrize("network", [FocusAttentionNet(width=8, depth=2), DAIFNet()])
-def test_a_padded_batch_gives_what_its_stacks_give_alone(network):
+def test_a_padded_batch_equals_its_stacks_one_by_one(network):
     """Through network, renderer, losses and metrics, and in the gradient."""
     model = module(network).eval()
     alone = [
@@ -177,7 +177,7 @@ def test_batches_of_several_sizes_train_on_crops():
 
 
 class Watched(torch.nn.Module):
-    """A network that keeps what it was shown."""
+    """A network that keeps its inputs."""
 
     def __init__(self):
         super().__init__()
@@ -188,7 +188,7 @@ class Watched(torch.nn.Module):
         return self.network(images, focus_distances_m, *others, **known)
 
 
-def test_slices_left_out_are_compared_and_not_seen():
+def test_left_out_slices_enter_the_loss_but_not_the_network():
     """What the left-out slice shows changes the loss and not the answer; another random_key leaves out another."""
     network = Watched()
     model = module(network, left_out=1)
@@ -215,7 +215,7 @@ def test_slices_left_out_are_compared_and_not_seen():
     assert model(batch).rendered.shape == batch.images.shape and network.seen[-1][0].shape[1] == 3
 
 
-def test_two_slices_remain_to_a_network_however_many_are_left_out():
+def test_the_network_sees_at_least_two_slices():
     network = Watched()
     module(network, left_out=7)(FocalStack.collate(stacks(2)))
     assert network.seen[0][0].shape[1] == 2
@@ -223,7 +223,7 @@ def test_two_slices_remain_to_a_network_however_many_are_left_out():
         module(left_out=-1)
 
 
-def test_training_goes_on_where_only_some_stacks_have_truth():
+def test_training_works_if_only_some_stacks_have_truth():
     """And the truth that is logged is the mean over the images that have some, at every validation."""
     seeing = stacks(4, seed=1)
     nowhere = replace(seeing[1], valid=torch.zeros_like(seeing[1].valid))
@@ -246,7 +246,7 @@ def test_training_goes_on_where_only_some_stacks_have_truth():
 
 
 @pytest.mark.slow
-def test_processes_of_which_one_has_no_truth_do_not_wait_for_it(tmp_path):
+def test_processes_do_not_deadlock_if_one_has_no_truth(tmp_path):
     """Of two validation stacks, one for each process, the second alone has depth."""
     camera = {"focal_length_m": 0.05, "f_number": 2.8, "pixel_pitch_m": 4e-5}
     rng = np.random.default_rng(0)

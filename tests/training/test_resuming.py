@@ -1,4 +1,4 @@
-"""A run that goes on is the run that never stopped."""
+"""A continued run equals an uninterrupted one."""
 
 import csv
 import shutil
@@ -12,10 +12,10 @@ from sfdfd.errors import InputError
 from sfdfd.optics import DefocusRenderer
 from sfdfd.training.augmentation import StackAugmentation
 from sfdfd.training.callbacks import RunCheckpoint
-from sfdfd.training.checkpoints import resumable
+from sfdfd.training.checkpoints import resume_position
 from sfdfd.training.loggers import ResumableCSVLogger
 from sfdfd.training.loop_position import loop_position_of
-from sfdfd.training.resuming import WholeCheckpoints, newest_checkpoint
+from sfdfd.training.resuming import AtomicCheckpointIO, newest_checkpoint
 from tests.conftest import CAMERA, FOCUS_M
 from tests.training.test_module import module
 
@@ -38,7 +38,7 @@ class Watch(lightning.Callback):
         self.folder, self.stop_after, self.seen, self.validated = folder, stop_after, [], []
 
     def on_train_batch_start(self, trainer, module, batch, batch_index):
-        self.seen.append((trainer.current_epoch, batch_index, batch.name, batch.draw))
+        self.seen.append((trainer.current_epoch, batch_index, batch.name, batch.random_key))
         self.keep()
 
     def on_train_batch_end(self, trainer, *arguments):
@@ -68,7 +68,7 @@ def fit(folder, ckpt_path=None, stop_after=None, steps=STEPS, options=None, **da
     model, datamodule = module(augmentation=StackAugmentation(crop=20)), data(**data_options)
     logger = ResumableCSVLogger(save_dir=str(folder), name=None, version="csv")
     if ckpt_path is not None:
-        place = resumable(model, ckpt_path)
+        place = resume_position(model, ckpt_path)
         datamodule.continue_at(place.epoch, place.batches)
         logger.continue_from(place.step)
     saver = RunCheckpoint(
@@ -77,7 +77,7 @@ def fit(folder, ckpt_path=None, stop_after=None, steps=STEPS, options=None, **da
     )  # fmt: skip
     watch = Watch(folder, stop_after)
     trainer = lightning.Trainer(**{
-        "max_steps": steps, "max_epochs": -1, "accelerator": "cpu", "logger": logger, "plugins": [WholeCheckpoints()],
+        "max_steps": steps, "max_epochs": -1, "accelerator": "cpu", "logger": logger, "plugins": [AtomicCheckpointIO()],
         "enable_progress_bar": False, "enable_model_summary": False, "val_check_interval": 2,
         "check_val_every_n_epoch": None, "log_every_n_steps": 1, "use_distributed_sampler": False,
         "callbacks": [saver, watch], **(options or {}),
@@ -119,7 +119,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("step", range(1, STEPS - 1))
-def test_a_run_that_was_killed_at_any_step_ends_as_the_whole_one(step, whole, tmp_path):
+def test_a_run_killed_at_any_step_ends_like_the_uninterrupted_one(step, whole, tmp_path):
     """From what lay on the disk when that step was the last one written: weights, best checkpoint, curve, order, draws."""
     folder, _, watch = whole
     (tmp_path / "checkpoints").mkdir()
@@ -136,7 +136,7 @@ def test_a_run_that_was_killed_at_any_step_ends_as_the_whole_one(step, whole, tm
 
 
 @pytest.mark.parametrize("step", range(1, STEPS - 1))
-def test_a_run_that_was_asked_to_stop_after_any_step_ends_as_the_whole_one(step, whole, tmp_path):
+def test_a_run_stopped_after_any_step_ends_like_the_uninterrupted_one(step, whole, tmp_path):
     folder, _, watch = whole
     _, first = fit(tmp_path, stop_after=step)
     assert first.validated == [at for at in watch.validated if at <= step]  # stopping brings no validation of its own
@@ -145,7 +145,7 @@ def test_a_run_that_was_asked_to_stop_after_any_step_ends_as_the_whole_one(step,
     assert_same(tmp_path, folder)
 
 
-def test_stopping_twice_in_an_epoch_and_once_at_its_end(whole, tmp_path):
+def test_a_run_stopped_several_times_ends_like_the_uninterrupted_one(whole, tmp_path):
     folder, _, watch = whole
     seen, path = [], None
     for step in (1, 2, 3, 5, None):
@@ -155,7 +155,7 @@ def test_stopping_twice_in_an_epoch_and_once_at_its_end(whole, tmp_path):
     assert_same(tmp_path, folder)
 
 
-def test_the_best_checkpoint_can_be_continued_as_well(whole, tmp_path):
+def test_the_best_checkpoint_can_be_continued(whole, tmp_path):
     folder, _, watch = whole
     best = folder / "checkpoints" / "best.ckpt"
     step = torch.load(best, weights_only=True)["global_step"]
@@ -176,7 +176,7 @@ def run_of(whole, step, folder):
 
 
 @pytest.mark.parametrize("left", ["nothing", "another run"])
-def test_a_run_whose_folder_was_moved_keeps_its_best_checkpoint(left, whole, tmp_path):
+def test_a_moved_run_keeps_its_best_checkpoint(left, whole, tmp_path):
     """Whatever lies where it was: a run that began there since has a best of its own."""
     moved, was = tmp_path / "moved", tmp_path / "was"
     score = run_of(whole[0], 4, moved)
@@ -196,7 +196,7 @@ def test_a_run_whose_folder_was_moved_keeps_its_best_checkpoint(left, whole, tmp
     assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
 
 
-def test_the_best_of_a_copied_run_is_the_one_of_its_own_score(whole, tmp_path):
+def test_the_best_checkpoint_of_a_copied_run_is_found_by_its_score(whole, tmp_path):
     """Continued in a third folder from a copy of last.ckpt alone: the best comes from where it was written."""
     score = run_of(whole[0], 6, tmp_path / "run")
     content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
@@ -216,7 +216,7 @@ def test_the_best_of_a_copied_run_is_the_one_of_its_own_score(whole, tmp_path):
 @pytest.mark.parametrize("options", [
     {"workers": 2}, {"in_memory": False}, {"synthesise_on": "device"}, {"workers": 1, "in_memory": False},
 ], ids=str)  # fmt: skip
-def test_workers_and_memory_change_nothing(options, whole, tmp_path):
+def test_workers_and_memory_do_not_change_the_weights(options, whole, tmp_path):
     folder, _, watch = whole
     _, other = fit(tmp_path, **options)
     assert other.seen == watch.seen
@@ -227,7 +227,7 @@ def test_workers_and_memory_change_nothing(options, whole, tmp_path):
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_workers_go_on_in_the_middle_of_an_epoch(whole, tmp_path):
+def test_workers_continue_in_the_middle_of_an_epoch(whole, tmp_path):
     folder, _, watch = whole
     _, again = fit(tmp_path, str(folder / "step4.ckpt"), workers=2)
     assert again.seen == watch.seen[4:]
@@ -239,7 +239,7 @@ def test_workers_go_on_in_the_middle_of_an_epoch(whole, tmp_path):
     {"max_steps": -1, "max_epochs": 3, "val_check_interval": 3}, {"val_check_interval": 3}, {"limit_val_batches": 0},
 ], ids=str)  # fmt: skip
 @pytest.mark.slow
-def test_other_ends_and_rhythms(options, tmp_path):
+def test_runs_continue_with_other_limits_and_intervals(options, tmp_path):
     """Epochs for an end, gradients of several batches, validation at the end of epochs, none at all."""
     folder = tmp_path / "whole"
     _, watch = fit(folder, options=options)
@@ -252,7 +252,7 @@ def test_other_ends_and_rhythms(options, tmp_path):
         assert all(torch.equal(weights(folder)[key], value) for key, value in weights(tmp_path / path.stem).items())
 
 
-def test_the_newest_whole_checkpoint_is_found_past_broken_ones(whole, tmp_path):
+def test_the_newest_complete_checkpoint_is_found_among_broken_ones(whole, tmp_path):
     folder = whole[0]
     assert newest_checkpoint(tmp_path / "nowhere") == (None, [])
     shutil.copy(folder / "step2.ckpt", tmp_path / "best.ckpt")
@@ -269,15 +269,15 @@ def test_the_newest_whole_checkpoint_is_found_past_broken_ones(whole, tmp_path):
     assert newest_checkpoint(tmp_path)[0] == tmp_path / "middle.ckpt"
 
 
-def test_places_are_those_of_the_run(whole):
+def test_loop_positions_are_those_of_the_run(whole):
     for step in range(1, STEPS - 1):
         place = loop_position_of(torch.load(whole[0] / f"step{step}.ckpt", weights_only=True))
         assert place == (step, step // 3, step % 3)
 
 
 @pytest.mark.parametrize("fault", ["killed while writing", "no space"])
-def test_a_checkpoint_is_whole_or_the_one_before(fault, tmp_path, monkeypatch):
-    path, io = tmp_path / "last.ckpt", WholeCheckpoints()
+def test_a_checkpoint_is_complete_or_the_previous_one(fault, tmp_path, monkeypatch):
+    path, io = tmp_path / "last.ckpt", AtomicCheckpointIO()
     io.save_checkpoint({"a": torch.arange(5)}, path)
 
     def fails(content, file):
@@ -299,4 +299,4 @@ def test_weights_alone_cannot_be_continued(whole, tmp_path):
     del content["optimizer_states"]
     torch.save(content, tmp_path / "weights.ckpt")
     with pytest.raises(InputError, match="weights_path="):
-        resumable(module(), tmp_path / "weights.ckpt")
+        resume_position(module(), tmp_path / "weights.ckpt")

@@ -1,4 +1,4 @@
-"""Offline runs of W&B: what lies on the disk, and when."""
+"""Files of offline W&B runs."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def offline(tmp_path, monkeypatch):
     return logger, folder
 
 
-def test_the_configuration_is_on_the_disk_as_soon_as_it_is_told(offline):
+def test_the_configuration_is_written_as_soon_as_it_is_logged(offline):
     logger, folder = offline
     logger.log_hyperparams(CONFIG)
     logger.log_hyperparams({"run.git_sha": "0" * 40})
@@ -45,14 +45,14 @@ def test_the_configuration_is_on_the_disk_as_soon_as_it_is_told(offline):
     assert read_wandb(file).config == {**CONFIG, "run.git_sha": "0" * 40}
 
 
-def test_only_the_first_process_writes_it(offline, monkeypatch):
+def test_only_the_first_process_writes_the_configuration(offline, monkeypatch):
     logger, folder = offline
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     logger.log_hyperparams(CONFIG)
     assert not list(folder.iterdir())
 
 
-def test_a_configuration_that_cannot_be_written_stops_nothing(offline):
+def test_a_configuration_that_cannot_be_written_is_a_warning(offline):
     logger, folder = offline
     folder.rmdir()
     folder.write_text("not a folder")
@@ -68,7 +68,7 @@ def test_parallel_jobs_that_are_killed_before_a_step_leave_their_configurations(
     jobs = [
         subprocess.Popen(
             [sys.executable, "-m", "sfdfd.train", "experiment=procedural", "trainer.max_steps=2", "logger=[csv,wandb]",
-             "+callbacks.killed._target_=tests.training.ended.KilledBeforeTheFirstStep", f"seed={seed}",
+             "+callbacks.killed._target_=tests.training.killing_callback.KilledBeforeTheFirstStep", f"seed={seed}",
              f"output_dir=job {seed}", *SMALL],
             cwd=tmp_path, env={**os.environ, **QUIET, "WANDB_API_KEY": "", "PYTHONPATH": path}, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True,

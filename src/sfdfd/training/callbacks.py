@@ -1,4 +1,4 @@
-"""Lightning callbacks: checkpoints that lose nothing, pictures to the run folder, and a word when depth collapses."""
+"""Lightning callbacks: resumable checkpoints, pictures, a warning when depth collapses, progress."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ __all__ = ["CollapseDetector", "PictureLogger", "RunCheckpoint", "StepProgress"]
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, whose ``last.ckpt`` is the last step and not the last validated one. All is written
-    between two steps, once the loggers have written what they were told, so that a run goes on from any of its checkpoints
-    as if it had never stopped: after each validation, every ``last_every_s`` seconds, at the end of training, on SIGINT
-    and SIGTERM. A run that continues in another folder takes its best checkpoint along.
+    """Lightning's ModelCheckpoint, except that a run continues from any checkpoint as if it had never stopped.
+
+    ``last.ckpt`` is the last step, not the last validated one. Checkpoints are written between two steps, after the loggers
+    have saved: after each validation, every ``last_every_s`` seconds, at the end of training, on SIGINT and SIGTERM. A run
+    that continues in another folder copies its best checkpoint there.
 
     Args:
-        last_every_s: seconds between two ``last.ckpt`` where no validation comes first; None for none.
-        options: those of :class:`lightning.pytorch.callbacks.ModelCheckpoint`.
+        last_every_s: seconds between two ``last.ckpt`` if no validation comes first; None for validations only.
+        options: of :class:`lightning.pytorch.callbacks.ModelCheckpoint`.
     """
 
     def __init__(self, last_every_s: float | None = 600.0, **options: Any) -> None:
@@ -54,7 +55,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """As Lightning's own, so that older checkpoints are understood."""
+        """The key of Lightning's class, so that older checkpoints load."""
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -63,15 +64,15 @@ class RunCheckpoint(ModelCheckpoint):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._handlers[number] = signal.signal(number, self._asked_to_stop)
+                    self._handlers[number] = signal.signal(number, self._request_stop)
 
-    def _asked_to_stop(self, number: int, frame: Any) -> None:
-        if self.stopped_by is not None:  # asked again: at once
+    def _request_stop(self, number: int, frame: Any) -> None:
+        if self.stopped_by is not None:  # the second signal stops at once
             raise KeyboardInterrupt
         self.stopped_by = signal.Signals(number)
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self._validated = self._validated or not trainer.sanity_checking  # its figures are logged after this
+        self._validated = self._validated or not trainer.sanity_checking  # its metrics are logged after this hook
 
     def on_train_batch_start(self, trainer: lightning.Trainer, *arguments: Any) -> None:
         if self._validated:
@@ -91,7 +92,7 @@ class RunCheckpoint(ModelCheckpoint):
             fetcher = trainer.fit_loop._data_fetcher
             assert fetcher is not None  # a batch came from it
             if not loop._should_check_val_fx(fetcher):
-                loop._skip_next_val = True  # stopping would bring one that an uninterrupted run does not have
+                loop._skip_next_val = True  # stopping would validate where an uninterrupted run does not
             trainer.should_stop = True
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -110,7 +111,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     @staticmethod
     def _accumulates(trainer: lightning.Trainer) -> bool:
-        """Whether gradients of a step that is not made yet would be lost."""
+        """Return whether accumulated gradients of an unfinished step would be lost."""
         batch = trainer.fit_loop.epoch_loop.batch_progress
         done = batch.current.processed  # type: ignore[attr-defined] # Lightning names the tracker's base class
         return done % trainer.accumulate_grad_batches != 0 and not (batch.is_last_batch and batch.current.ready == done)
@@ -125,7 +126,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def _save_last_checkpoint(self, trainer: lightning.Trainer, monitor_candidates: dict[str, Any]) -> None:
         if self._accumulates(trainer) and not trainer.should_stop:
-            self._written_at = -math.inf  # the best is of these weights; the last waits for its step
+            self._written_at = -math.inf  # best.ckpt needs these weights; last.ckpt waits for its step
             return
         super()._save_last_checkpoint(trainer, monitor_candidates)
         self._written_step, self._written_at = trainer.global_step, time.monotonic()
@@ -139,46 +140,48 @@ class RunCheckpoint(ModelCheckpoint):
         self._loaded_from = Path(trainer.ckpt_path).parent if trainer.ckpt_path else None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue: the best of the run so far is the one to beat, and lies in this folder. Paths in a checkpoint are those
-        of the folder that it was written in, which may have been moved or copied since."""
+        """Restore the best checkpoints so far, and copy them to this folder.
+
+        Recorded paths are those of the folder where the checkpoint was written, which may have been moved or copied since.
+        """
         best = state_dict.get("best_model_path") or ""
         if not best:
             if state_dict.get("dirpath") == self.dirpath:
                 super().load_state_dict(state_dict)
             return
         scores = {best: state_dict["best_model_score"], **state_dict.get("best_k_models", {})}
-        places = {path: self._brought(Path(path), score) for path, score in scores.items()}
-        if places[best] is None:
+        copies = {path: self._copied_here(Path(path), score) for path, score in scores.items()}
+        if copies[best] is None:
             rank_zero_warn(f"{best}, the best checkpoint so far, is gone: the best of the steps to come is kept")
             return
-        here = {path: str(place) for path, place in places.items() if place is not None}
-        self.best_model_path, self.best_model_score = here[best], state_dict["best_model_score"]
-        self.best_k_models = {here[path]: score for path, score in scores.items() if path in here}
+        new_paths = {path: str(copy) for path, copy in copies.items() if copy is not None}
+        self.best_model_path, self.best_model_score = new_paths[best], state_dict["best_model_score"]
+        self.best_k_models = {new_paths[path]: score for path, score in scores.items() if path in new_paths}
         worst = max if self.mode == "min" else min
         self.kth_best_model_path = worst(self.best_k_models, key=lambda path: float(self.best_k_models[path]))
         self.kth_value = self.best_k_models[self.kth_best_model_path]
         if state_dict.get("dirpath") == self.dirpath:
             self.last_model_path = state_dict.get("last_model_path", self.last_model_path)
 
-    def _brought(self, recorded: Path, score: Any) -> Path | None:
-        """Where one of the best checkpoints lies, in this folder; it is copied there from where the run was continued from.
-        None where it is gone."""
-        beside = [] if self._loaded_from is None else [self._loaded_from / recorded.name]
-        found = [path for path in dict.fromkeys([*beside, recorded, Path(self.dirpath or "") / recorded.name])]
-        found = [path for path in found if path.is_file()]
-        if not found:
+    def _copied_here(self, recorded: Path, score: Any) -> Path | None:
+        """Copy one of the best checkpoints to this folder; return its path, or None if it is gone."""
+        target = Path(self.dirpath or "") / recorded.name
+        candidates = [recorded, target]
+        if self._loaded_from is not None:
+            candidates.insert(0, self._loaded_from / recorded.name)
+        existing = [path for path in dict.fromkeys(candidates) if path.is_file()]
+        if not existing:
             return None
-        source = next((path for path in found if _has_score(path, score)), found[0])
-        mine = Path(self.dirpath or "") / recorded.name
-        if rank_zero_only.rank == 0 and source.resolve() != mine.resolve():  # type: ignore[attr-defined] # Lightning's
-            mine.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(mine) as part:
+        source = next((path for path in existing if _has_score(path, score)), existing[0])
+        if rank_zero_only.rank == 0 and source.resolve() != target.resolve():  # type: ignore[attr-defined] # Lightning's
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(target) as part:
                 shutil.copyfile(source, part)
-        return mine
+        return target
 
 
 def _has_score(path: Path, score: Any) -> bool:
-    """Whether a checkpoint was written as the best with this score: another run's may have the same name."""
+    """Return whether a checkpoint was written with this score; another run's may have the same name."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         states = [state for key, state in content["callbacks"].items() if key.startswith(ModelCheckpoint.__qualname__)]
@@ -188,7 +191,7 @@ def _has_score(path: Path, score: Any) -> bool:
 
 
 class CollapseDetector(lightning.Callback):
-    """Says in plain words when the predicted depth has gone constant.
+    """Warns when the predicted depth has become constant.
 
     Args:
         smallest_std: ``health/depth_std`` (std of inverse depth over the range of inverse depth) below which depth
@@ -200,13 +203,13 @@ class CollapseDetector(lightning.Callback):
         self.collapsed = False
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        spread = trainer.callback_metrics.get("health/depth_std")
-        if trainer.sanity_checking or spread is None:
+        depth_std = trainer.callback_metrics.get("health/depth_std")
+        if trainer.sanity_checking or depth_std is None:
             return
-        self.collapsed = not float(spread) >= self.smallest_std  # NaN counts as collapsed
+        self.collapsed = not float(depth_std) >= self.smallest_std  # NaN counts as collapsed
         if self.collapsed:
             rank_zero_warn(
-                f"depth has collapsed: the predicted depth map is constant (health/depth_std {float(spread):.2g} < "
+                f"depth has collapsed: the predicted depth map is constant (health/depth_std {float(depth_std):.2g} < "
                 f"{self.smallest_std:g}) after step {trainer.global_step}. The network has stopped using the blur; a "
                 "lower optimizer.lr, a longer module.warmup_steps or network=focus_attention usually mends it, and a "
                 "camera whose blur stays under a pixel never shows a signal.",
@@ -215,20 +218,19 @@ class CollapseDetector(lightning.Callback):
             log_alert(
                 trainer.loggers,
                 "depth has collapsed",
-                f"health/depth_std {float(spread):.2g} after step {trainer.global_step}: the depth map is constant",
+                f"health/depth_std {float(depth_std):.2g} after step {trainer.global_step}: the depth map is constant",
                 trainer.global_step,
             )
 
 
 class PictureLogger(lightning.Callback):
-    """One page per sample every few epochs, always of the same samples: stack, reconstruction, its error, depth,
-    confidence, AIF, truth beside.
+    """Draws the same samples every few epochs: stack, reconstruction, its error, depth, confidence, AIF, ground truth.
 
     Args:
         folder: where the PNG files go, ``step_NNNNNN_NAME.png``.
         every_n_epochs: how often, at the next validation, and once at the end of training.
-        samples: how many of the validation set's first samples.
-        finish: what a prediction is given before it is drawn: (prediction, stack, renderer) -> prediction
+        samples: number of the validation set's first samples.
+        finish: completes a prediction before it is drawn: (prediction, stack, renderer) -> prediction
             (:func:`sfdfd.inference.methods.with_confidence`).
     """
 
@@ -253,9 +255,9 @@ class PictureLogger(lightning.Callback):
             self.write(trainer, module)
 
     def write(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Write the pages now and hand them to the loggers that take pictures.
+        """Write the pages now, and log them.
 
-        Every process predicts (where weights are sharded, none could alone); the first one writes.
+        Every process predicts, because sharded weights need all of them; the first process writes.
         """
         self.drawn_step = trainer.global_step
         dataset = trainer.datamodule.dataset("val")  # type: ignore[attr-defined] # set by Lightning without a type
@@ -277,10 +279,10 @@ class PictureLogger(lightning.Callback):
 
 
 class StepProgress(ProgressBar):
-    """A bar over the steps of the whole run, with the time that remains; plain lines where there is no terminal.
+    """A bar over the steps of the whole run with the remaining time; plain lines without a terminal.
 
     Args:
-        lines: how many lines a run prints where the output is no terminal.
+        lines: number of lines that a run prints without a terminal.
     """
 
     def __init__(self, lines: int = 20) -> None:
@@ -303,7 +305,7 @@ class StepProgress(ProgressBar):
         self.printed = self.first_step
         total = trainer.estimated_stepping_batches
         self.total = int(total) if math.isfinite(total) else None
-        console = Console(stderr=True, force_terminal=sys.stderr.isatty())  # FORCE_COLOR makes no terminal
+        console = Console(stderr=True, force_terminal=sys.stderr.isatty())  # whatever FORCE_COLOR says
         if console.is_terminal:
             columns = (BarColumn(None), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self.progress = Progress(*columns, TextColumn("{task.fields[values]}"), console=console)
@@ -312,9 +314,9 @@ class StepProgress(ProgressBar):
 
     @staticmethod
     def _values(trainer: lightning.Trainer) -> str:
-        shown = {"loss": "loss", "val/reconstruction": "val", "truth/depth_abs_rel": "truth abs_rel"}
+        labels = {"loss": "loss", "val/reconstruction": "val", "truth/depth_abs_rel": "truth abs_rel"}
         values = trainer.callback_metrics
-        return "  ".join(f"{label} {float(values[key]):.4f}" for key, label in shown.items() if key in values)
+        return "  ".join(f"{label} {float(values[key]):.4f}" for key, label in labels.items() if key in values)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module, outputs, batch, batch_idx) -> None:
         if not (self.enabled and trainer.is_global_zero):
@@ -325,10 +327,10 @@ class StepProgress(ProgressBar):
             return
         if self.total and step - self.printed >= max(1, (self.total - self.first_step) // self.lines):
             self.printed = step
-            spent = time.monotonic() - self.started
-            left = spent / (step - self.first_step) * (self.total - step)
+            elapsed = time.monotonic() - self.started
+            remaining = elapsed / (step - self.first_step) * (self.total - step)
             print(
-                f"step {step}/{self.total}  {spent:.0f} s, {left:.0f} s left  {self._values(trainer)}",
+                f"step {step}/{self.total}  {elapsed:.0f} s, {remaining:.0f} s left  {self._values(trainer)}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,7 +1,7 @@
-"""Checkpoints: what a run leaves, read as data.
+"""Checkpoints, read as data.
 
 A checkpoint carries its resolved config and its weights. Its parts are built from the table of our classes
-(:mod:`sfdfd.registry`), with plain values for arguments; no dotted path in it is ever followed, no interpolation resolved.
+(:mod:`sfdfd.registry`) with plain values as arguments. No dotted path in it is followed, no interpolation resolved.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
     "load_weights",
     "model_camera",
     "photograph_optics",
-    "resumable",
+    "resume_position",
     "save_weights",
 ]
 
@@ -49,30 +49,29 @@ PRETRAINED = Path(__file__).resolve().parents[1] / "weights" / "pretrained.ckpt"
 """Weights trained on procedural scenes, in the package (docs/results.md)."""
 DEFAULT_OPTICS = {"sigma_scale": 0.5}
 UNWINDOWED = {"window_px": None, "smallest_radius_px": 0.0, "copied_radius_px": 0.0}
-"""What published renderers do, not done."""
+"""Options that switch off the shortcuts of published renderers."""
 PHOTOGRAPH_OPTICS: dict[str, Any] = {**PHOTOGRAPH_BLUR.known(), **UNWINDOWED}
-"""How photographs are blurred, whatever a checkpoint learnt from: light adds, lenses have round apertures, what is in front
-covers (``conf/data/recorded.yaml`` says the same). ``sigma_scale`` counts where the PSF is no disc."""
+"""How photographs are blurred, whatever a checkpoint was trained on (as in ``conf/data/recorded.yaml``): disc, linear light,
+occlusion. ``sigma_scale`` counts where the PSF is no disc."""
 OLD_NAMES = {
     "sfdfd.losses.SelfSupervisedLoss": "sfdfd.measures.losses.SelfSupervisedLoss",
     "sfdfd.networks.attention.FocusAttentionNet": "sfdfd.networks.focus_attention.FocusAttentionNet",
     "sfdfd.networks.sweep.PlaneSweepNet": "sfdfd.networks.plane_sweep.PlaneSweepNet",
 }
-"""Names of classes in older checkpoints, and today's."""
-OURS = f"{DefocusRenderer.__module__}.{DefocusRenderer.__name__}"
+"""Class names in older checkpoints -> current names."""
+DEFAULT_RENDERER = f"{DefocusRenderer.__module__}.{DefocusRenderer.__name__}"
 PACKAGES = {"network": "sfdfd.networks", "renderer": "sfdfd.optics", "loss": "sfdfd.measures"}
 
 
 def checkpoint_path(checkpoint: str | Path) -> Path:
-    """The file that a user means: a path, "pretrained", or an artifact of W&B (:mod:`sfdfd.training.wandb_artifacts`)."""
+    """Return the file of a path, "pretrained", or a W&B artifact (:mod:`sfdfd.training.wandb_artifacts`)."""
     if str(checkpoint).startswith(PREFIX):
         return downloaded(str(checkpoint))
     return PRETRAINED if str(checkpoint) == "pretrained" else Path(str(checkpoint))
 
 
 def checkpoint_identity(checkpoint: str | Path | None) -> str | None:
-    """Return the SHA-256 of a checkpoint's content, which tells weights that were trained anew under the same path; None
-    where there is no checkpoint.
+    """Return the SHA-256 of a checkpoint's content, which changes if weights are retrained under the same path; None for None.
 
     Raises:
         InputError: the file is missing.
@@ -86,7 +85,7 @@ def checkpoint_identity(checkpoint: str | Path | None) -> str | None:
 
 
 def save_weights(path: Path, weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
-    """Write a checkpoint in half precision without what only training needs.
+    """Write the weights in half precision, without optimizer and loops.
 
     Examples:
         >>> import tempfile
@@ -103,7 +102,7 @@ def save_weights(path: Path, weights: Mapping[str, torch.Tensor], config: Mappin
 
 
 def load_checkpoint(checkpoint: str | Path, key: str = "checkpoint") -> dict[str, Any]:
-    """The content of one of our checkpoints, never unpickling objects; ``key`` is what the user gave it as.
+    """Read one of our checkpoints without unpickling objects; ``key`` is the config key that names it in errors.
 
     Raises:
         InputError: the file is missing, not a checkpoint, or not one of ours.
@@ -120,17 +119,17 @@ def load_checkpoint(checkpoint: str | Path, key: str = "checkpoint") -> dict[str
     if not isinstance(content, dict) or CONFIG_KEY not in content or "state_dict" not in content:
         raise InputError(f"{key}={path}: not a checkpoint of sfdfd (it carries no {CONFIG_KEY})")
     weights = content["state_dict"]
-    plain = isinstance(weights, dict) and all(
+    is_tensor_table = isinstance(weights, dict) and all(
         isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
         for name, value in weights.items()
     )
-    if not plain or not isinstance(content[CONFIG_KEY], dict):
+    if not is_tensor_table or not isinstance(content[CONFIG_KEY], dict):
         raise InputError(f"{key}={path}: its state_dict is no table of (dense) tensors, or its config no mapping")
     return content
 
 
-def _built(node: Any, role: str, where: str) -> Any:
-    """The part of a checkpoint that a config node describes, from our table.
+def _build_part(node: Any, role: str, where: str) -> Any:
+    """Build the part that a checkpoint's config node describes, from our table.
 
     Raises:
         InputError: it names no class of the table, or has arguments that are not plain values or do not fit.
@@ -154,7 +153,7 @@ def _built(node: Any, role: str, where: str) -> Any:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
-        return all(_is_plain(one) for one in value)
+        return all(_is_plain(element) for element in value)
     if isinstance(value, str):
         return "${" not in value
     return value is None or isinstance(value, (bool, int, float))
@@ -165,12 +164,12 @@ def load_run(
     optics_overrides: Mapping[str, Any] | None = None,
     preferred: Mapping[str, Any] | None = None,
 ) -> DepthFromDefocus:
-    """The trained module from its checkpoint alone: network, the model's optics, camera and loss, in evaluation mode.
+    """Rebuild the trained module from its checkpoint, in evaluation mode.
 
     Args:
         checkpoint: the path.
-        optics_overrides: options of the renderer that differ from the checkpoint's, e.g. ``{"sigma_scale": 1.0}``.
-        preferred: options that a renderer takes in place of the checkpoint's where it knows them.
+        optics_overrides: options of the renderer that replace the checkpoint's, e.g. ``{"sigma_scale": 1.0}``.
+        preferred: options that replace the checkpoint's if the renderer has them.
 
     Raises:
         InputError: the file is no checkpoint of ours, or does not fit its own config.
@@ -181,46 +180,48 @@ def load_run(
         nodes = {"network": config["network"], "renderer": config["optics"]["renderer"], "loss": config["loss"]}
     except (KeyError, TypeError):
         raise InputError(f"{where}: its config lacks network, optics or loss") from None
-    with torch.device("meta"):  # shapes before memory: what does not fit is never allocated
-        shapes = {name: value.shape for name, value in _built(nodes["network"], "network", where).state_dict().items()}
-    _check_fit(shapes, content["state_dict"], where)
+    with torch.device("meta"):  # compares shapes before any memory is allocated
+        expected = _build_part(nodes["network"], "network", where).state_dict()
+    _check_fit({name: value.shape for name, value in expected.items()}, content["state_dict"], where)
     if isinstance(nodes["renderer"], dict):
-        known = {key: value for key, value in (preferred or {}).items() if _knows(nodes["renderer"], key)}
-        nodes["renderer"] = {**nodes["renderer"], **known, **(optics_overrides or {})}
-    parts = {role: _built(node, role, where) for role, node in nodes.items()}
+        accepted = {key: value for key, value in (preferred or {}).items() if _has_option(nodes["renderer"], key)}
+        nodes["renderer"] = {**nodes["renderer"], **accepted, **(optics_overrides or {})}
+    parts = {role: _build_part(node, role, where) for role, node in nodes.items()}
     module = DepthFromDefocus(**parts, camera=model_camera(config), run_config=config)
     module.load_state_dict(content["state_dict"])
     return module.eval()
 
 
-def _knows(renderer: Mapping[str, Any], option: str) -> bool:
-    """Whether a renderer of a checkpoint takes an option: one that it was made with, or any of ours if it is ours."""
-    return option in renderer or (renderer.get("_target_") == OURS and option in RenderOptions.__dataclass_fields__)
+def _has_option(renderer: Mapping[str, Any], option: str) -> bool:
+    """Return whether the renderer of a config node was built with an option or, for our own renderer, accepts it."""
+    return option in renderer or (
+        renderer.get("_target_") == DEFAULT_RENDERER and option in RenderOptions.__dataclass_fields__
+    )
 
 
 def _check_fit(shapes: Mapping[str, torch.Size], weights: Mapping[str, torch.Tensor], where: str) -> None:
     """Refuse weights of another network than this one."""
-    found = {name.removeprefix("network."): tuple(value.shape) for name, value in weights.items()}
+    remaining = {name.removeprefix("network."): tuple(value.shape) for name, value in weights.items()}
     for name, shape in shapes.items():
-        if found.pop(name, None) != tuple(shape):
+        if remaining.pop(name, None) != tuple(shape):
             raise InputError(f"{where}: its weights do not fit its network (network.{name})")
-    if found:
-        raise InputError(f"{where}: its weights do not fit its network ({next(iter(found))} is not part of it)")
+    if remaining:
+        raise InputError(f"{where}: its weights do not fit its network ({next(iter(remaining))} is not part of it)")
 
 
 def load_weights(module: DepthFromDefocus, weights_path: str) -> None:
-    """Give the module the weights of another run.
+    """Load the weights of another run into the module.
 
     Raises:
-        InputError: no checkpoint of ours, or of another network.
+        InputError: the file is no checkpoint of ours, or of another network.
     """
     weights = load_checkpoint(weights_path, "weights_path")["state_dict"]
     _check_same_network(module, weights, f"weights_path={weights_path}")
     module.load_state_dict(weights)
 
 
-def resumable(module: DepthFromDefocus, ckpt_path: str | Path) -> LoopPosition:
-    """Where a run can be continued from a checkpoint.
+def resume_position(module: DepthFromDefocus, ckpt_path: str | Path) -> LoopPosition:
+    """Return the position from which a checkpoint's run can continue.
 
     Raises:
         InputError: it holds weights alone, or is of another network.
@@ -234,55 +235,56 @@ def resumable(module: DepthFromDefocus, ckpt_path: str | Path) -> LoopPosition:
 
 
 def checked_loop_position(content: dict[str, Any], where: str) -> LoopPosition:
-    """Where the run of a checkpoint is.
+    """Return the position of a checkpoint's run.
 
     Raises:
         InputError: its loops are not as Lightning writes them.
     """
     try:
-        place = loop_position_of(content)
-        if all(type(one) is int and one >= 0 for one in place):
-            return place
-        reason = str(place)
+        position = loop_position_of(content)
+        if all(type(count) is int and count >= 0 for count in position):
+            return position
+        reason = str(position)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = repr(error)
     raise InputError(f"{where}: expected a run to continue, but its loops are none that Lightning writes ({reason})")
 
 
 def _check_same_network(module: DepthFromDefocus, weights: Mapping[str, torch.Tensor], where: str) -> None:
-    mine = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    if mine != {name: tuple(value.shape) for name, value in weights.items()}:
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    if expected != {name: tuple(value.shape) for name, value in weights.items()}:
         raise InputError(f"{where}: these weights are of another network")
 
 
 def model_camera(config: Mapping[str, Any]) -> Camera | None:
-    """The model's camera (``optics.camera``) for the images as they come (``data.resize``), where it is not the data's;
-    None where the stacks' own cameras hold.
+    """Return the model's camera (``optics.camera``) if it differs from the data's, scaled to the images (``data.resize``).
+
+    None means that the stacks' own cameras hold.
 
     Raises:
-        InputError: it is given in part.
+        InputError: only a part of it is given.
     """
     keys = ("focal_length_m", "f_number", "pixel_pitch_m")
     optics, data = config.get("optics"), config.get("data")
     model = (optics.get("camera") if isinstance(optics, Mapping) else None) or {}
     data = data if isinstance(data, Mapping) else {}
-    theirs = data.get("camera") or {}
-    given = {key: model.get(key) for key in keys}
-    if all(_same(given[key], theirs.get(key)) for key in keys):
+    data_camera = data.get("camera") or {}
+    values = {key: model.get(key) for key in keys}
+    if all(_is_same_number(values[key], data_camera.get(key)) for key in keys):
         return None
-    missing = [key for key, value in given.items() if value is None]
+    missing = [key for key, value in values.items() if value is None]
     if missing:
         raise InputError(f"optics.camera: expected all of {', '.join(keys)}, got no {missing[0]}")
     resize = data.get("resize") or 1.0
-    checked = {key: checked_number(value, f"optics.camera.{key}") for key, value in given.items()}
+    checked = {key: checked_number(value, f"optics.camera.{key}") for key, value in values.items()}
     return Camera(**checked).resized(checked_number(resize, "data.resize"))
 
 
-def _same(one: Any, other: Any) -> bool:
-    if one is None or other is None:
-        return one is other
+def _is_same_number(a: Any, b: Any) -> bool:
+    if a is None or b is None:
+        return a is b
     try:
-        return math.isclose(float(one), float(other), rel_tol=1e-6)
+        return math.isclose(float(a), float(b), rel_tol=1e-6)
     except (TypeError, ValueError):
         return False
 
@@ -290,58 +292,58 @@ def _same(one: Any, other: Any) -> bool:
 def load_model(
     checkpoint: str | Path | None, optics: Mapping[str, Any], preferred: Mapping[str, Any] | None = None
 ) -> tuple[DepthFromDefocus | None, Renderer]:
-    """The trained module and its renderer, with what the command line says of the optics; without a checkpoint, none and
-    the renderer that the command line names (ours where it names none), with ``DEFAULT_OPTICS``. A network that is told the
-    blur (``requires_defocus``) has no renderer of its own: it takes the one that is named, too.
+    """Return the trained module and its renderer; without a checkpoint, None and the renderer that ``optics`` names.
+
+    A network with ``requires_defocus`` learns no optics: it uses the renderer that ``optics`` names, too.
 
     Args:
-        checkpoint: a path, "pretrained" (the weights that the package carries), or None.
-        optics: options of the renderer; None says nothing, and of a checkpoint with a renderer of its own ``_target_``
-            neither.
-        preferred: options in place of the checkpoint's or the default, where the renderer knows them.
+        checkpoint: a path, "pretrained" (the weights in the package), or None.
+        optics: options of the renderer, with its class as ``_target_`` (ours if None). An option that is None is not given. Of
+            a checkpoint with a renderer of its own, ``_target_`` is ignored.
+        preferred: options that replace the checkpoint's, or the default, if the renderer has them.
 
     Examples:
         >>> module, renderer = load_model("pretrained", {})
-        >>> type(module.network).__name__, renderer.options["sigma_scale"]
+        >>> type(module.network).__name__, renderer.sigma_scale
         ('PlaneSweepNet', 0.5)
     """
-    said = {key: value for key, value in optics.items() if value is not None and key != "_target_"}
+    overrides = {key: value for key, value in optics.items() if value is not None and key != "_target_"}
     if checkpoint is None:
-        return None, _named_renderer({"_target_": OURS, **optics}, said, preferred)
+        return None, _named_renderer({"_target_": DEFAULT_RENDERER, **optics}, overrides, preferred)
     if optics.get("_target_") is None:
-        module = load_run(checkpoint, said, preferred)
+        module = load_run(checkpoint, overrides, preferred)
         return module, module.renderer
     module = load_run(checkpoint, {}, preferred)
-    if getattr(module.network, "requires_defocus", False):
-        return module, _named_renderer(optics, said, preferred)
-    return load_model(checkpoint, said, preferred)
+    if module.network.requires_defocus:
+        return module, _named_renderer(optics, overrides, preferred)
+    return load_model(checkpoint, overrides, preferred)
 
 
-def _named_renderer(node: Mapping[str, Any], said: Mapping[str, Any], preferred: Mapping[str, Any] | None) -> Renderer:
+def _named_renderer(
+    node: Mapping[str, Any], overrides: Mapping[str, Any], preferred: Mapping[str, Any] | None
+) -> Renderer:
     name = node["_target_"]
     cls = parts_of(PACKAGES["renderer"]).get(name) if isinstance(name, str) else None
     if cls is None:
         raise InputError(f"optics.renderer: {name!r} is no renderer of sfdfd")
-    known = {key: value for key, value in {**DEFAULT_OPTICS, **(preferred or {})}.items() if _knows(node, key)}
-    return cls(**{**known, **said})
+    defaults = {key: value for key, value in {**DEFAULT_OPTICS, **(preferred or {})}.items() if _has_option(node, key)}
+    return cls(**{**defaults, **overrides})
 
 
 def photograph_optics(
-    said: Mapping[str, Any], described: Mapping[str, Any], where: str
+    overrides: Mapping[str, Any], described: Mapping[str, Any], file_name: str
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The optics that photographs have unless the command line says otherwise: for :func:`load_model`'s ``preferred``, so
-    that ``stack.yaml`` comes before :data:`PHOTOGRAPH_OPTICS`, and these before the checkpoint.
+    """Return the optics of photographs for :func:`load_model`'s ``preferred``, and the source of each option.
+
+    The command line comes first, then ``stack.yaml``, then :data:`PHOTOGRAPH_OPTICS`, then the checkpoint.
 
     Args:
-        said: options on the command line; None says nothing.
-        described: what ``stack.yaml`` says.
-        where: what that file is called.
-
-    Returns:
-        The options, and for each that photographs decide where its value comes from, in words.
+        overrides: options on the command line; None is not given.
+        described: options in ``stack.yaml``.
+        file_name: of ``stack.yaml``, for the sources.
     """
     sources = {}
     for key in OPTICS_KEYS:
-        origin = where if key in described else "default for photographs"
-        sources[f"optics.{key}"] = origin if said.get(key) is None else "command line"
+        origin = file_name if key in described else "default for photographs"
+        sources[f"optics.{key}"] = origin if overrides.get(key) is None else "command line"
     return {**PHOTOGRAPH_OPTICS, **described}, sources

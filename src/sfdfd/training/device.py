@@ -1,4 +1,4 @@
-"""Where tensors live, and on how many threads."""
+"""Device, threads, precision and memory of this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["checked_precision", "peak_memory_gib", "pick_device", "use_threads"]
 
 
 def use_threads(threads: Any) -> None:
-    """Bound the threads of torch's operators; None leaves torch's choice.
+    """Set the number of torch's threads; None keeps torch's choice.
 
     Raises:
         InputError: not a whole number of 1 or more.
@@ -26,16 +26,16 @@ def use_threads(threads: Any) -> None:
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-"""What training computes in; optics, losses and metrics are float32 in each."""
+"""Precisions of training; optics, losses and metrics are float32 in each."""
 SHORT_PRECISIONS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 """Lightning's short names."""
 
 
 def checked_precision(precision: Any) -> str:
-    """Lightning's name of a precision that training can be computed in.
+    """Return Lightning's name of a precision that can train.
 
     Raises:
-        InputError: another one, with the one to use in its place.
+        InputError: the precision cannot train; the message names one that can.
 
     Examples:
         >>> checked_precision(32), checked_precision("bf16-mixed")
@@ -55,8 +55,9 @@ def checked_precision(precision: Any) -> str:
 
 
 def peak_memory_gib() -> float:
-    """The largest memory that this process has had, of the machine's (VmHWM on Linux, where ``getrusage`` counts
-    what the parent had); NaN where nobody tells.
+    """Return the peak resident memory of this process; NaN if it is unknown.
+
+    On Linux it is VmHWM, because ``getrusage`` includes the parent's memory.
 
     Examples:
         >>> 0.01 < peak_memory_gib() < 1000
@@ -64,22 +65,22 @@ def peak_memory_gib() -> float:
     """
     status = Path("/proc/self/status")
     if status.is_file():
-        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
-        if found:
-            return int(found.group(1)) / 2**20
+        match = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        if match:
+            return int(match.group(1)) / 2**20
     try:
         import resource
-    except ImportError:  # Windows has none
+    except ImportError:  # Windows
         return math.nan
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def pick_device(name: Any) -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU; else what torch takes for a device (Apple's MPS by name).
+    """Return the device of a name; "auto" is CUDA if available, else the CPU.
 
     Raises:
-        InputError: torch takes it for none, or there is none of that name here.
+        InputError: torch does not know the name, or the device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

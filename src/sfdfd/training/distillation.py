@@ -24,79 +24,83 @@ from sfdfd.training.module import CONFIG_KEY
 
 __all__ = ["Distillation", "distillation_terms"]
 
-LEAST_STD = 3e-3
-KNOWN = 0.05
-"""Mean error of an image that counts as little."""
-JUMP = 0.04
-"""Of the normalized inverse depth between neighbours: a silhouette."""
+SMALLEST_STD = 3e-3
+SATURATION = 0.05
+"""Mean depth error from which an image's share of the loss grows only logarithmically."""
+SILHOUETTE_STEP = 0.04
+"""Least step of the normalized inverse depth between neighbours that counts as a silhouette."""
 EDGE_PX = 8
 EDGE_WEIGHT = 3.0
-"""What a pixel within ``EDGE_PX`` of a silhouette counts beyond the others: there a sweep errs most."""
+"""Additional weight of pixels within ``EDGE_PX`` of a silhouette, where a sweep errs most."""
 
 
 def distillation_terms(
-    output: NetworkOutput, lesson: DistillationSample, weights: dict[str, float]
+    output: NetworkOutput, sample: DistillationSample, weights: dict[str, float]
 ) -> dict[str, Tensor]:
-    """What the answer costs, per image (B,), and the weighted sum as "total". In the sum an image's error e of depth counts
-    as log(1 + e / ``KNOWN``): what a stack cannot tell shall not drown what it can.
+    """Return every loss term per image (B,), and their weighted sum as "total".
 
-    log_depth and inverse_depth_01 are mean absolute errors of log depth (relative errors) and of the normalized inverse depth,
-    weighed by how sure the teacher is and more about silhouettes (:func:`near_silhouettes`); aif the AIF's. Where a network
-    has scores, scores is their :func:`cross_entropy`; where it has a std alone, std is |error| / s + log s, the
-    negative log-likelihood of a Laplace distribution of the inverse_depth_01, which teaches s alone.
+    - log_depth, inverse_depth_01: mean absolute errors of log depth (relative errors) and of the normalized inverse depth,
+      weighted by the teacher's certainty and more near silhouettes (:func:`near_silhouettes`). In the sum an error e counts
+      as log(1 + e / ``SATURATION``), so that images without a depth cue do not dominate.
+    - aif: mean absolute error of the AIF.
+    - scores: :func:`cross_entropy`, of networks with scores.
+    - std: |error| / s + log s, of networks with a std alone: the negative log-likelihood of a Laplace distribution of the
+      inverse depth. The error is detached, so the term trains s alone.
     """
     depth_m, aif, std, scores = output
-    known, image, sure = lesson.answer
-    sure = sure * (1 + EDGE_WEIGHT * near_silhouettes(known))
-    sure = sure / sure.mean((1, 2), keepdim=True).clamp_min(1e-6) * lesson.answer.weight.mean((1, 2), keepdim=True)
-    inverse_depth_01 = normalized_inverse_depth(depth_m, lesson.near_m, lesson.far_m)
-    low, high = (1 / end[:, None, None] for end in (lesson.far_m, lesson.near_m))
-    error = (inverse_depth_01 - known).abs()
+    true_01, true_aif, certainty = sample.target
+    weight = certainty * (1 + EDGE_WEIGHT * near_silhouettes(true_01))
+    weight = weight / weight.mean((1, 2), keepdim=True).clamp_min(1e-6) * certainty.mean((1, 2), keepdim=True)
+    low, high = (1 / end[:, None, None] for end in (sample.far_m, sample.near_m))
+    error = (normalized_inverse_depth(depth_m, sample.near_m, sample.far_m) - true_01).abs()
     values = {
-        "log_depth": (sure * (torch.log(depth_m * (low + known * (high - low)))).abs()).mean((1, 2)),
-        "inverse_depth_01": (sure * error).mean((1, 2)),
-        "aif": (aif - image).abs().mean((1, 2, 3)),
+        "log_depth": (weight * (torch.log(depth_m * (low + true_01 * (high - low)))).abs()).mean((1, 2)),
+        "inverse_depth_01": (weight * error).mean((1, 2)),
+        "aif": (aif - true_aif).abs().mean((1, 2, 3)),
     }
     if scores is not None:
-        values["scores"] = cross_entropy(scores, known, sure)
+        values["scores"] = cross_entropy(scores, true_01, weight)
     elif std is not None:
-        s = std.clamp_min(LEAST_STD)
-        values["std"] = (sure * (error.detach() / s + torch.log(s))).mean((1, 2))
-    shares = {
-        key: torch.log(1 + value / KNOWN) if key in ("log_depth", "inverse_depth_01") else value
+        s = std.clamp_min(SMALLEST_STD)
+        values["std"] = (weight * (error.detach() / s + torch.log(s))).mean((1, 2))
+    summands = {
+        key: torch.log(1 + value / SATURATION) if key in ("log_depth", "inverse_depth_01") else value
         for key, value in values.items()
     }
-    return {**values, "total": sum(weights[key] * value for key, value in shares.items())}
+    return {**values, "total": sum(weights[key] * value for key, value in summands.items())}
 
 
 def near_silhouettes(inverse_depth_01: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-    """1 within ``EDGE_PX`` of a jump of the inverse_depth_01 between neighbours, else 0."""
+    """Return 1 within ``EDGE_PX`` of a silhouette, else 0."""
     maps = inverse_depth_01[:, None]
-    jumps = F.max_pool2d(maps, 3, 1, 1) + F.max_pool2d(-maps, 3, 1, 1) > JUMP
-    return F.max_pool2d(jumps.float(), 2 * EDGE_PX + 1, 1, EDGE_PX)[:, 0]
+    steps = F.max_pool2d(maps, 3, 1, 1) + F.max_pool2d(-maps, 3, 1, 1) > SILHOUETTE_STEP
+    return F.max_pool2d(steps.float(), 2 * EDGE_PX + 1, 1, EDGE_PX)[:, 0]
 
 
 def cross_entropy(
-    scores: Float[Tensor, "b d y x"], inverse_depth_01: Float[Tensor, "b h w"], sure: Float[Tensor, "b h w"]
+    scores: Float[Tensor, "b d y x"], inverse_depth_01: Float[Tensor, "b h w"], weight: Float[Tensor, "b h w"]
 ) -> Float[Tensor, "b"]:
-    """Of scores of D positions at half the size: each pixel is shared by the two positions that its own lies between."""
+    """Return the weighted cross-entropy of scores of D planes at half the size.
+
+    The target of a pixel is shared by the two planes on both sides of its inverse depth.
+    """
     planes = torch.arange(scores.shape[1], device=scores.device)[:, None, None]
     shares = (1 - (inverse_depth_01[:, None] * (len(planes) - 1) - planes).abs()).clamp_min(0)
-    halves = F.avg_pool2d(torch.cat([shares, sure[:, None]], 1), 2, ceil_mode=True, count_include_pad=False)
+    halves = F.avg_pool2d(torch.cat([shares, weight[:, None]], 1), 2, ceil_mode=True, count_include_pad=False)
     logs = torch.log_softmax(scores, 1)
     return -(halves[:, -1] * (halves[:, :-1] * logs).sum(1)).mean((1, 2))
 
 
 class Distillation(lightning.LightningModule):
-    """Trains a network on lessons.
+    """Trains a network on :class:`sfdfd.training.distillation_samples.DistillationSample` batches.
 
     Args:
-        network: any; one that ``requires_defocus`` is told the blur and the sweep's costs.
+        network: any; one with ``requires_defocus`` is given the blur and the sweep's costs.
         optimizer: called with the parameters.
         weights: of the terms, see :func:`distillation_terms`.
-        practice: makes the lessons of a batch that is an :class:`sfdfd.training.distillation_samples.BatchPlan`.
+        replay: makes the samples of a batch that is an :class:`sfdfd.training.distillation_samples.BatchPlan`.
         warmup_steps, final_lr_share: linear warm-up, then a cosine to this share of the learning rate.
-        run_config: what the checkpoint says of itself.
+        run_config: kept in the checkpoint.
     """
 
     def __init__(
@@ -104,47 +108,44 @@ class Distillation(lightning.LightningModule):
         network: torch.nn.Module,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer],
         weights: dict[str, float],
-        practice: ReplayBuffer | None = None,
+        replay: ReplayBuffer | None = None,
         warmup_steps: int = 100,
         final_lr_share: float = 0.02,
         run_config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
-        self.make_optimizer, self.weights, self.practice = optimizer, weights, practice
+        self.make_optimizer, self.weights, self.replay = optimizer, weights, replay
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.run_config = run_config or {}
 
-    def terms(self, lesson: DistillationSample) -> dict[str, Tensor]:
-        known: dict[str, Any] = {}
-        if getattr(self.network, "requires_defocus", False):
-            known = {"defocus": Defocus(lesson.ends_px, GaussianPSF()), "costs": lesson.costs}
+    def terms(self, sample: DistillationSample) -> dict[str, Tensor]:
+        cues: dict[str, Any] = {}
+        if self.network.requires_defocus:
+            cues = {"defocus": Defocus(sample.ends_px, GaussianPSF()), "costs": sample.costs}
         output = self.network(
-            lesson.images,
-            lesson.focus_m,
-            near_m=lesson.near_m,
-            far_m=lesson.far_m,
-            slice_mask=lesson.slice_mask,
-            **known,
+            sample.images,
+            sample.focus_m,
+            near_m=sample.near_m,
+            far_m=sample.far_m,
+            slice_mask=sample.slice_mask,
+            **cues,
         )
-        output = NetworkOutput(
-            output.depth_m.float(),
-            output.aif.float(),
-            *(value if value is None else value.float() for value in output[2:]),
-        )
-        return distillation_terms(output, lesson, self.weights)
+        others = (value if value is None else value.float() for value in output[2:])
+        output = NetworkOutput(output.depth_m.float(), output.aif.float(), *others)
+        return distillation_terms(output, sample, self.weights)
 
     def transfer_batch_to_device(
         self, batch: DistillationSample | BatchPlan, device: torch.device, dataloader_idx: int
     ) -> DistillationSample:
         if isinstance(batch, BatchPlan):
-            assert self.practice is not None
-            return self.practice(batch, device)
+            assert self.replay is not None
+            return self.replay(batch, device)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def training_step(self, lesson: DistillationSample, index: int) -> Tensor:
-        values = {f"train/{key}": value.mean() for key, value in self.terms(lesson).items()}
-        self.log_dict(values, batch_size=len(lesson.images))
+    def training_step(self, sample: DistillationSample, index: int) -> Tensor:
+        values = {f"train/{key}": value.mean() for key, value in self.terms(sample).items()}
+        self.log_dict(values, batch_size=len(sample.images))
         return values["train/total"]
 
     def configure_optimizers(self):

@@ -1,4 +1,4 @@
-"""What ends a training that is nobody's bug, in one line: a full disk, a worker or a process that died or hangs."""
+"""Describe failures of the machine that end a training: a full disk, a process that died or hangs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from sfdfd.errors import one_line
 
 __all__ = ["describe_fault"]
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-SIGNS = (
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+PROCESS_FAILURES = (
     (
         r"DataLoader worker \(pid\(?s?\)? [^)]*\)",
         "a loader's process died (out of memory? data.workers=0 loads without)",
@@ -27,16 +27,16 @@ SIGNS = (
 
 
 def describe_fault(error: BaseException) -> str | None:
-    """One line on what happened and how to go on, where it is one of these faults; else None."""
-    again = "continue with ckpt_path=last and the same output_dir"
-    if isinstance(error, OSError) and error.errno in DISK:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; {again}"
-    told = re.findall(r"^sfdfd\.errors\.InputError: (.+)$", str(error), re.MULTILINE)  # of a spawned process
-    if told:
-        return told[-1]
+    """Return one line on what happened and how to continue; None for any other error."""
+    advice = "continue with ckpt_path=last and the same output_dir"
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        file = f"{error.filename}: " if error.filename else ""
+        return f"{file}{error.strerror}; {advice}"
+    messages = re.findall(r"^sfdfd\.errors\.InputError: (.+)$", str(error), re.MULTILINE)  # of a spawned process
+    if messages:
+        return messages[-1]
     if isinstance(error, RuntimeError) or type(error).__name__.startswith("Process"):
-        for sign, words in SIGNS:
-            if re.search(sign, str(error)):
-                return f"{words}; {again} ({one_line(error)[:160]})"
+        for pattern, description in PROCESS_FAILURES:
+            if re.search(pattern, str(error)):
+                return f"{description}; {advice} ({one_line(error)[:160]})"
     return None

@@ -1,7 +1,7 @@
 """Training with weights that are sharded over processes (FSDP, ``trainer=fsdp``).
 
-No process holds the whole weights: each forward gathers them from all processes. A forward that only one process makes
-waits for the others for ever, so whoever wants a prediction asks for it on every process (:func:`predict_on_all_ranks`).
+Each forward gathers the weights from all processes. A forward on one process alone would wait for ever, so every process
+has to make every prediction (:func:`predict_on_all_ranks`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ __all__ = ["ShardedStrategy", "check_strategy", "clip_sharded", "gradient_norm",
 
 
 class ShardedPrecision(FSDPPrecision):
-    """FSDP's precision without its casts of what goes in and out: images, distances and depth stay float32, and autocast
-    decides within the network, as it does without shards."""
+    """FSDP's precision without casts of inputs and outputs: images, distances and depth stay float32.
+
+    Within the network, autocast decides as it does without shards.
+    """
 
     def convert_input(self, data: Any) -> Any:
         return data
@@ -50,8 +52,8 @@ class ShardedStrategy(FSDPStrategy):
     """Lightning's FSDP for batches of :class:`sfdfd.stack.FocalStack`.
 
     Args:
-        options: those of :class:`lightning.pytorch.strategies.FSDPStrategy`. Leave ``auto_wrap_policy`` out where stacks
-            differ in image size: the processes would gather parts of the weights a different number of times.
+        options: of :class:`lightning.pytorch.strategies.FSDPStrategy`. Stacks of different image sizes need no
+            ``auto_wrap_policy``: the processes would gather parts of the weights a different number of times.
     """
 
     @property
@@ -61,15 +63,15 @@ class ShardedStrategy(FSDPStrategy):
     @precision_plugin.setter
     def precision_plugin(self, precision_plugin: Precision | None) -> None:
         if isinstance(precision_plugin, FSDPPrecision):
-            precision_plugin = ShardedPrecision(precision_plugin.precision)  # type: ignore[arg-type] # of FSDP: one of these
+            precision_plugin = ShardedPrecision(precision_plugin.precision)  # type: ignore[arg-type] # FSDP's own are
         self._precision_plugin = precision_plugin
 
 
 def check_strategy(strategy: Any, keeps_checkpoints: bool) -> None:
-    """Refuse what cannot be trained with shards, before anything is read.
+    """Refuse a strategy that cannot train, before any data is read.
 
     Raises:
-        InputError: Lightning's own FSDP by name, or shards without checkpoints, from which the final test takes the weights.
+        InputError: Lightning's own FSDP, or shards without the checkpoints that the final test reads.
     """
     if isinstance(strategy, str) and strategy.startswith("fsdp"):
         offload = " trainer.strategy.cpu_offload=true" if "offload" in strategy else ""
@@ -85,7 +87,7 @@ def check_strategy(strategy: Any, keeps_checkpoints: bool) -> None:
 
 
 def is_sharded(trainer: lightning.Trainer) -> bool:
-    """Whether each process holds a part of the weights only."""
+    """Return whether each process holds only a part of the weights."""
     return isinstance(trainer.strategy, FSDPStrategy)
 
 
@@ -93,7 +95,7 @@ def is_sharded(trainer: lightning.Trainer) -> bool:
 def predict_on_all_ranks(
     trainer: lightning.Trainer, module: lightning.LightningModule, stack: FocalStack
 ) -> Prediction:
-    """Predict one stack in evaluation mode; every process has to call this, with the same stack."""
+    """Predict one stack in evaluation mode; every process must call this with the same stack."""
     model = cast(torch.nn.Module, trainer.strategy.model) if is_sharded(trainer) else module
     was_training = module.training
     module.eval()
@@ -105,7 +107,7 @@ def predict_on_all_ranks(
 
 
 def clip_sharded(trainer: lightning.Trainer, largest: float | None, algorithm: str | None) -> bool:
-    """Clip the gradient's norm over all shards; False, and nothing done, where Lightning's own clipping is right."""
+    """Clip the gradient norm over all shards; return False, and do nothing, where Lightning's own clipping applies."""
     if not is_sharded(trainer) or not largest or algorithm not in (None, "norm"):
         return False
     cast(Any, trainer.strategy.model).clip_grad_norm_(float(largest))
@@ -113,7 +115,7 @@ def clip_sharded(trainer: lightning.Trainer, largest: float | None, algorithm: s
 
 
 def gradient_norm(trainer: lightning.Trainer, module: torch.nn.Module) -> Tensor | None:
-    """The norm of all gradients together; None where there are none. With shards, every process has to call this."""
+    """Return the norm of all gradients together, None without gradients. With shards, every process must call this."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     if not is_sharded(trainer):
         return torch.nn.utils.get_total_norm(gradients) if gradients else None

@@ -1,6 +1,6 @@
-"""What is more than a number, told to every logger that shows it: pictures, histograms, tables, alerts, the best checkpoint.
+"""Pictures, histograms, tables, alerts and the best checkpoint, for every logger that can show them.
 
-W&B and TensorBoard get the same; the CSV file holds numbers alone. What fails is said, and stops nothing.
+W&B and TensorBoard get the same; the CSV file holds numbers only. A failure is a warning and does not stop the training.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sfdfd.training.loggers import fault_tolerant
+from sfdfd.training.loggers import FaultTolerantWandbLogger, fault_tolerant
 
 __all__ = ["log_alert", "log_checkpoint", "log_histogram", "log_pictures", "log_table"]
 
-FRAME, WIDEST_PX = "picture", 900
-"""The column of a table that holds a picture, and its largest width."""
+PICTURE_COLUMN, LARGEST_WIDTH_PX = "picture", 900
 
 
 @rank_zero_only
 @fault_tolerant()
 def log_pictures(loggers: Sequence[Any], key: str, picture: np.ndarray, step: int) -> None:
-    """One (H,W,3) uint8 picture."""
+    """Log one (H,W,3) uint8 picture."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key, [picture], step=step)
@@ -36,22 +35,22 @@ def log_pictures(loggers: Sequence[Any], key: str, picture: np.ndarray, step: in
 @rank_zero_only
 @fault_tolerant()
 def log_histogram(loggers: Sequence[Any], key: str, counts: np.ndarray, edges: np.ndarray, step: int) -> None:
-    """(N,) counts between (N+1,) edges."""
+    """Log (N,) counts between (N+1,) edges."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             import wandb
 
-            shown = wandb.Histogram(np_histogram=(counts.tolist(), edges.tolist()))
-            logger.log_metrics({key: shown}, step=step)  # type: ignore[dict-item] # W&B takes more than numbers
+            histogram = wandb.Histogram(np_histogram=(counts.tolist(), edges.tolist()))
+            logger.log_metrics({key: histogram}, step=step)  # type: ignore[dict-item] # W&B takes more than numbers
         elif isinstance(logger, TensorBoardLogger):
-            middles = (edges[1:] + edges[:-1]) / 2
+            centres = (edges[1:] + edges[:-1]) / 2
             logger.experiment.add_histogram_raw(
                 key,
                 min=float(edges[0]),
                 max=float(edges[-1]),
                 num=float(counts.sum()),
-                sum=float((counts * middles).sum()),
-                sum_squares=float((counts * middles**2).sum()),
+                sum=float((counts * centres).sum()),
+                sum_squares=float((counts * centres**2).sum()),
                 bucket_limits=edges[1:].tolist(),
                 bucket_counts=counts.tolist(),
                 global_step=step,
@@ -63,13 +62,13 @@ def log_histogram(loggers: Sequence[Any], key: str, counts: np.ndarray, edges: n
 def log_table(
     loggers: Sequence[Any], key: str, rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Path], step: int
 ) -> None:
-    """A table to sort.
+    """Log a table that can be sorted.
 
     Args:
-        loggers: those of the run.
-        key: its name.
-        rows: by column, the same columns in each.
-        pictures: files, by the ``name`` of the rows that have one.
+        loggers: of the run.
+        key: name of the table.
+        rows: values by column.
+        pictures: files by ``METHOD_NAME`` of the rows that have one.
         step: of the run.
     """
     if not rows:
@@ -78,26 +77,51 @@ def log_table(
     files = [pictures.get(f"{row.get('method')}_{row.get('name')}") for row in rows]
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            import wandb
-
-            data = [[row.get(column) for column in columns] for row in rows]
-            if pictures:
-                for line, file in zip(data, files, strict=True):
-                    line.append(None if file is None else wandb.Image(_narrow(iio.imread(file))))
-            logger.log_table(key, columns=columns + [FRAME] * bool(pictures), data=data, step=step)
+            _log_wandb_table(logger, key, columns, rows, files if pictures else None, step)
         elif isinstance(logger, TensorBoardLogger):
-            texts = [columns, ["---"] * len(columns), *([_text(row.get(column)) for column in columns] for row in rows)]
-            logger.experiment.add_text(key, "\n".join("| " + " | ".join(line) + " |" for line in texts), step)
-            for row, file in zip(rows, files, strict=True):
-                if file is not None:
-                    image = _narrow(iio.imread(file))
-                    logger.experiment.add_image(f"{key}/{row.get('name')}", image, step, dataformats="HWC")
+            _log_tensorboard_table(logger, key, columns, rows, files, step)
+
+
+def _log_wandb_table(
+    logger: WandbLogger,
+    key: str,
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    files: Sequence[Path | None] | None,
+    step: int,
+) -> None:
+    """Log rows with their pictures in a last column."""
+    import wandb
+
+    data = [[row.get(column) for column in columns] for row in rows]
+    if files is not None:
+        columns = [*columns, PICTURE_COLUMN]
+        for cells, file in zip(data, files, strict=True):
+            cells.append(None if file is None else wandb.Image(_narrow(iio.imread(file))))
+    logger.log_table(key, columns=list(columns), data=data, step=step)
+
+
+def _log_tensorboard_table(
+    logger: TensorBoardLogger,
+    key: str,
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    files: Sequence[Path | None],
+    step: int,
+) -> None:
+    """Log rows as a Markdown table, and each picture on its own."""
+    cells = [columns, ["---"] * len(columns), *([_text(row.get(column)) for column in columns] for row in rows)]
+    logger.experiment.add_text(key, "\n".join("| " + " | ".join(line) + " |" for line in cells), step)
+    for row, file in zip(rows, files, strict=True):
+        if file is not None:
+            image = _narrow(iio.imread(file))
+            logger.experiment.add_image(f"{key}/{row.get('name')}", image, step, dataformats="HWC")
 
 
 @rank_zero_only
 @fault_tolerant()
 def log_alert(loggers: Sequence[Any], title: str, text: str, step: int) -> None:
-    """Something that a person who is elsewhere should know; W&B sends it as the user has set there."""
+    """Log an alert; W&B notifies the user as configured there."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.alert(title=title, text=text, level="WARN", wait_duration=300)
@@ -108,15 +132,15 @@ def log_alert(loggers: Sequence[Any], title: str, text: str, step: int) -> None:
 @rank_zero_only
 @fault_tolerant()
 def log_checkpoint(loggers: Sequence[Any], checkpoint: str | Path, facts: Mapping[str, Any]) -> None:
-    """The best checkpoint as W&B's artifact ``model-RUN``, version ``best``, where ``logger.wandb.log_model`` asks for it.
+    """Log the best checkpoint as the W&B artifact ``model-RUN``, version ``best``, if ``logger.wandb.log_model`` is set.
 
     Args:
-        loggers: those of the run.
-        checkpoint: the file, which nobody changes any more: it is sent from where it lies.
+        loggers: of the run.
+        checkpoint: the file, sent in place; it must not change any more.
         facts: the artifact's metadata.
     """
     for logger in loggers:
-        if isinstance(logger, WandbLogger) and getattr(logger, "keeps_model", False):
+        if isinstance(logger, FaultTolerantWandbLogger) and logger.keeps_model:
             import wandb
 
             artifact = wandb.Artifact(f"model-{logger.experiment.id}", type="model", metadata=dict(facts))
@@ -125,7 +149,7 @@ def log_checkpoint(loggers: Sequence[Any], checkpoint: str | Path, facts: Mappin
 
 
 def _narrow(image: np.ndarray) -> np.ndarray:
-    step = max(1, -(-image.shape[1] // WIDEST_PX))
+    step = max(1, -(-image.shape[1] // LARGEST_WIDTH_PX))
     return image[::step, ::step, :3]
 
 

@@ -1,4 +1,4 @@
-"""Loggers: a CSV file that goes on where a run does, and a W&B run that needs no account."""
+"""Loggers: a CSV file that continues with its run, and a W&B run that needs no account."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from sfdfd.io.files import atomic_write
 __all__ = ["FaultTolerantWandbLogger", "ResumableCSVLogger", "fault_tolerant", "wandb_logger"]
 
 CONFIG_FILE = "config.yaml"
-"""Where the configuration of an offline run lies, among the run's files."""
+"""Holds the configuration of an offline W&B run, among the run's files."""
 
 
-class _WholeTable(ExperimentWriter):
-    """Lightning's writer of one CSV file, which never leaves it half-rewritten."""
+class _AtomicCSV(ExperimentWriter):
+    """Lightning's CSV writer, except that it replaces the file atomically."""
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         path = Path(self.metrics_file_path)
@@ -36,21 +36,20 @@ class _WholeTable(ExperimentWriter):
         self.rewrite(rows, fieldnames)
 
     def rewrite(self, rows: list[dict[str, Any]], fieldnames: list[str]) -> None:
-        """The whole file anew."""
+        """Replace the file."""
         with atomic_write(Path(self.metrics_file_path)) as part, part.open("w", newline="") as file:
             table = csv.DictWriter(file, fieldnames)
             table.writeheader()
             table.writerows(rows)
 
     def _check_log_dir_exists(self) -> None:
-        """What is there is the business of the logger."""
+        """Leave existing files to the logger."""
 
 
 class ResumableCSVLogger(CSVLogger):
-    """Lightning's CSVLogger, which deletes the ``metrics.csv`` that it finds, unless the run is continued: then the rows of
-    the steps that are not repeated stay.
+    """Lightning's CSVLogger, except that a continued run keeps the rows of earlier steps in ``metrics.csv``.
 
-    ``options`` are those of :class:`lightning.pytorch.loggers.CSVLogger`.
+    A new run deletes the file. ``options`` are those of :class:`lightning.pytorch.loggers.CSVLogger`.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -58,7 +57,7 @@ class ResumableCSVLogger(CSVLogger):
         self.first_step: int | None = None
 
     def continue_from(self, step: int) -> None:
-        """Keep the rows of the steps before ``step``, which is the first that this run makes."""
+        """Keep the rows before ``step``, the first step of this run."""
         self.first_step = step
 
     @property
@@ -72,7 +71,7 @@ class ResumableCSVLogger(CSVLogger):
                 reader = csv.DictReader(file)
                 rows = [row for row in reader if _is_before(row, self.first_step)]
                 keys = list(reader.fieldnames or [])
-        self._experiment = writer = _WholeTable(log_dir=self.log_dir)
+        self._experiment = writer = _AtomicCSV(log_dir=self.log_dir)
         if rows:
             writer.rewrite(rows, keys)
             writer.metrics_keys = keys
@@ -82,27 +81,26 @@ class ResumableCSVLogger(CSVLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what was logged, beside the columns that are there: a spawned process may have written them."""
+        """Write the logged rows; columns in the file are kept, because a spawned process may have written them."""
         path = Path(self.log_dir) / "metrics.csv"
         if path.is_file():
             with path.open(newline="") as file:
-                there = csv.DictReader(file).fieldnames or []
-            self.experiment.metrics_keys = sorted({*self.experiment.metrics_keys, *there})
+                columns = csv.DictReader(file).fieldnames or []
+            self.experiment.metrics_keys = sorted({*self.experiment.metrics_keys, *columns})
         super().save()
 
 
 def _is_before(row: dict[str, str], step: int) -> bool:
-    """Whether a row is of training before a step; the final test's are made anew."""
-    tested = any(value for key, value in row.items() if key and key.startswith("test/"))
+    """Return whether a row belongs to training before a step; rows of the final test do not."""
+    is_test = any(value for key, value in row.items() if key and key.startswith("test/"))
     try:
-        return int(row.get("step") or 0) < step and not tested
+        return int(row.get("step") or 0) < step and not is_test
     except (TypeError, ValueError):
         return False
 
 
 class FaultTolerantWandbLogger(WandbLogger):
-    """Lightning's WandbLogger, which never stops a training: where W&B cannot be reached, or fails later, it says so once
-    and goes on, offline or without.
+    """Lightning's WandbLogger, except that failures of W&B become warnings: the run continues offline, or without W&B.
 
     Args:
         keeps_model: whether the best checkpoint becomes an artifact (:func:`sfdfd.training.logger_output.log_checkpoint`).
@@ -117,11 +115,11 @@ class FaultTolerantWandbLogger(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         if self._experiment is None:
-            self._experiment = self._begun()
+            self._experiment = self._start_run()
         return self._experiment
 
-    def _begun(self) -> Any:
-        """The run: as it was asked for, else offline, else one that drops everything."""
+    def _start_run(self) -> Any:
+        """Start the run as configured; if that fails offline, and at last disabled."""
         import wandb
 
         if self._wandb_init["mode"] == "online":
@@ -138,7 +136,7 @@ class FaultTolerantWandbLogger(WandbLogger):
         return wandb.init(mode="disabled")
 
     def continue_from(self, step: int) -> None:
-        """Go on with the W&B run that lies in the run folder, from ``step``; begin one where there is none."""
+        """Continue the W&B run in the run folder, if there is one."""
         runs = sorted(Path(str(self.save_dir)).glob("wandb/*run-*-*"))
         if runs and self._experiment is None:
             self._id = self._wandb_init["id"] = runs[-1].name.rsplit("-", 1)[1]
@@ -149,9 +147,9 @@ class FaultTolerantWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """Tell W&B the configuration, and write it into the folder of an offline run at once.
+        """Log the configuration, and write it into the folder of an offline run at once.
 
-        W&B's own file of an offline run is written seconds later, and nothing of it is there where the run is killed before.
+        W&B writes its own file seconds later; a run that is killed before would have none.
         """
         with fault_tolerant():
             super().log_hyperparams(params)
@@ -176,26 +174,26 @@ class FaultTolerantWandbLogger(WandbLogger):
 
 @contextmanager
 def fault_tolerant() -> Iterator[None]:
-    """What fails inside is said, and stops nothing."""
+    """Turn any exception of the block into a warning."""
     try:
         yield
     except Exception as error:  # no dashboard is worth a training
         _warn(error, "the training goes on")
 
 
-def _warn(error: BaseException, what_then: str) -> None:
-    rank_zero_warn(f"W&B: {one_line(error) or type(error).__name__}; {what_then}", category=UserWarning)
+def _warn(error: BaseException, consequence: str) -> None:
+    rank_zero_warn(f"W&B: {one_line(error) or type(error).__name__}; {consequence}", category=UserWarning)
 
 
 def wandb_logger(save_dir: str, mode: str = "auto", log_model: bool = True, **options: Any) -> FaultTolerantWandbLogger:
-    """A W&B logger that needs no account, no network and no line of code.
+    """Return a W&B logger that works without account and network.
 
     Args:
-        save_dir: the run folder; the W&B run lies in ``save_dir/wandb``.
+        save_dir: the run folder; the W&B run is in ``save_dir/wandb``.
         mode: "online", "offline" or "disabled"; "auto" is online with a key (WANDB_API_KEY, ``wandb login``), offline
             without; the environment variable WANDB_MODE takes precedence over "auto".
         log_model: whether the best checkpoint becomes an artifact.
-        options: what :class:`lightning.pytorch.loggers.WandbLogger` and ``wandb.init`` take.
+        options: of :class:`lightning.pytorch.loggers.WandbLogger` and ``wandb.init``.
     """
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
@@ -208,7 +206,7 @@ def wandb_logger(save_dir: str, mode: str = "auto", log_model: bool = True, **op
 
 
 def _has_wandb_key() -> bool:
-    """Whether ``wandb login`` or the environment left a key; asks no server."""
+    """Return whether ``wandb login`` or the environment left a key, without asking a server."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname

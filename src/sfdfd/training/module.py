@@ -28,24 +28,24 @@ from sfdfd.training.fsdp import clip_sharded
 from sfdfd.training.logger_output import log_alert
 from sfdfd.training.loop_position import repair_loop_position
 
-__all__ = ["CONFIG_KEY", "DepthFromDefocus", "NotFiniteError", "depth_spread"]
+__all__ = ["CONFIG_KEY", "DepthFromDefocus", "NotFiniteError", "inverse_depth_std"]
 
 CONFIG_KEY = "sfdfd_config"
-"""Where a checkpoint carries the run's resolved configuration, as plain Python."""
-LEAST_SEEN = 2
-"""The fewest real slices that a network sees of a stack, however many are left out."""
+"""Key of the run's resolved configuration in a checkpoint, as plain Python."""
+FEWEST_SLICES = 2
+"""Real slices of a stack that the network sees at least, however many are left out."""
 
 
-def depth_spread(depth_m: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
-    """(B,) standard deviation of inverse depth over each image, as a share of the range [1/far, 1/near]."""
+def inverse_depth_std(depth_m: Tensor, near_m: Tensor, far_m: Tensor) -> Tensor:
+    """Return (B,) standard deviations of inverse depth over each image, relative to the range [1/far, 1/near]."""
     return (1 / depth_m).flatten(1).std(1) / (1 / near_m - 1 / far_m)
 
 
 class NotFiniteError(InputError):
-    """The network's depth is no number: its weights, or what it was given, are beyond what it can hold.
+    """The network's depth is not finite.
 
     Attributes:
-        output: what it returned.
+        output: of the network.
     """
 
     def __init__(self, output: NetworkOutput) -> None:
@@ -56,10 +56,10 @@ class NotFiniteError(InputError):
 
 
 class DepthFromDefocus(lightning.LightningModule):
-    """Fully self-supervised depth from defocus (CVPR 2023): the rendered stack must be the input stack.
+    """Fully self-supervised depth from defocus (CVPR 2023): the rendered stack must match the input stack.
 
-    Ground truth is removed from every batch before the training and validation steps see it, unless
-    ``log_truth_metrics`` asks for depth metrics in the validation log (they steer nothing).
+    Ground truth is removed from every batch before it is used. Only the validation log reads it, for depth metrics
+    (``log_truth_metrics``), which influence neither training nor selection.
 
     Args:
         network: stack -> depth and AIF, see :mod:`sfdfd.networks`.
@@ -67,18 +67,17 @@ class DepthFromDefocus(lightning.LightningModule):
         loss: see :class:`sfdfd.measures.losses.SelfSupervisedLoss`.
         optimizer: called with the parameters.
         augmentation: applied to training batches on the device; None for none.
-        warmup_steps: steps of linear warm-up before the cosine decay to ``final_lr_share``, per step.
+        warmup_steps: steps of linear warm-up before the cosine decay to ``final_lr_share``.
         final_lr_share: learning rate at the end over its peak.
-        log_truth_metrics: log ``truth/depth_abs_rel`` in validation where truth exists.
+        log_truth_metrics: log ``truth/depth_abs_rel`` in validation if there is ground truth.
         channels_last: keep convolutions in channels-last memory (about twice as fast on CPUs).
         compile: compile the network with torch.compile for training steps (needs a C++ compiler; validation runs eager).
-        left_out: slices of each stack, drawn at random, that the network does not see in a training step and the loss
-            compares as well: what it answers has to predict photographs that it does not know. Two real ones remain to it at
-            least; of a stack of two, none is left out. (The judge of a real stack, as a teacher.)
-        skip_nonfinite: how many steps with a NaN or infinite loss or gradient may be left out; one more ends the run, with
+        left_out: slices of each stack, drawn at random, that the network does not see in a training step. The loss compares
+            them as well, so the prediction has to explain unseen photographs. The network sees at least two real slices.
+        skip_nonfinite: number of steps with a NaN or infinite loss or gradient that are skipped. One more ends the run, with
             its batch saved as ``nonfinite_STEP.pt`` in the run folder.
-        camera: the model's camera where it is not the data's; None takes the camera that each stack carries.
-        run_config: the resolved configuration, plain Python; kept in every checkpoint.
+        camera: the model's camera if it differs from the data's; None uses the camera that each stack carries.
+        run_config: the resolved configuration as plain Python, kept in every checkpoint.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
@@ -120,18 +119,18 @@ class DepthFromDefocus(lightning.LightningModule):
         self.skip_nonfinite = checked_whole(skip_nonfinite, "skip_nonfinite (module.skip_nonfinite)", 0)
         self.nonfinite_steps = 0
         self._last_batch: tuple[FocalStack, Tensor] | None = None
-        self.means = nn.ModuleDict()  # of validation, over images: ranks may have unequal numbers of them
-        self._some_depth: bool | None = None  # in the validation split, where several processes share it
+        self.means = nn.ModuleDict()  # of validation, over images; ranks may have unequal numbers of them
+        self._some_depth: bool | None = None  # whether the validation split has depth, if processes share it
         self.camera = camera
         self.run_config = run_config or {}
-        # a function, not a module: state_dict must not hold the network twice. Static shapes: the crop's is always the same
+        # a function, because a module would add the network to state_dict twice; shapes are static, because crops are equal
         self.compiled = torch.compile(self.network.forward, dynamic=False) if compile else None
 
     def setup(self, stage: str) -> None:
-        """Refuse what this module cannot be computed in, before the first step.
+        """Check the trainer's precision before the first step.
 
         Raises:
-            InputError: the trainer's precision is none of float32 and its mixed ones.
+            InputError: it is neither float32 nor mixed.
         """
         checked_precision(self.trainer.precision)
 
@@ -139,45 +138,45 @@ class DepthFromDefocus(lightning.LightningModule):
         """Predict and render an unpadded batch; see :class:`sfdfd.stack.Prediction`.
 
         Raises:
-            NotFiniteError: the network's depth is no number somewhere.
+            NotFiniteError: the network's depth is not finite.
         """
         stack = stack.with_camera(self.camera).in_full_precision()
-        given = self._sparser(stack) if self.training and self.left_out else stack
-        return rendered(estimate(self.network, self.renderer, given, self._finite_output), self.renderer, stack)
+        visible = self._leave_out_slices(stack) if self.training and self.left_out else stack
+        return rendered(estimate(self.network, self.renderer, visible, self._finite_output), self.renderer, stack)
 
-    def _sparser(self, stack: FocalStack) -> FocalStack:
-        """Draw the slices that the network sees of each sample in training, from that sample's real slices.
+    def _leave_out_slices(self, stack: FocalStack) -> FocalStack:
+        """Draw the slices that the network sees of each sample in training.
 
-        A sample with n real slices keeps n - ``left_out`` of them, at least ``LEAST_SEEN`` (all, where it has no more).
-        Which ones depends on its random_key alone, not on the batch. Samples that keep fewer than others are padded.
+        A sample with n real slices keeps n - ``left_out`` of them, at least ``FEWEST_SLICES`` (all, if it has no more). The
+        choice depends only on its ``random_key``, not on the batch. Samples that keep fewer than others are padded.
         """
         real = stack.slice_mask.cpu()
-        chances = uniforms_for(stack.random_key, len(stack), "left out", real.shape[1]).masked_fill(~real, torch.inf)
+        uniforms = uniforms_for(stack.random_key, len(stack), "left out", real.shape[1]).masked_fill(~real, torch.inf)
         available = real.sum(1)
-        kept = torch.maximum(available - self.left_out, available.clamp_max(LEAST_SEEN))
-        drawn = chances.argsort(1)[:, : int(kept.max())]
+        kept = torch.maximum(available - self.left_out, available.clamp_max(FEWEST_SLICES))
+        drawn = uniforms.argsort(1)[:, : int(kept.max())]
         is_kept = torch.arange(drawn.shape[1]) < kept[:, None]
         drawn = drawn.masked_fill(~is_kept, real.shape[1]).sort(1).values  # in the stack's order, padding last
-        # padding repeats a slice that is kept, so that nothing of one that is left out can be seen
-        shorter = stack.with_slices(torch.where(is_kept, drawn, drawn[:, :1]).to(stack.images.device))
-        return replace(shorter, slice_mask=is_kept.to(stack.slice_mask.device))
+        # padding repeats a kept slice, so that the network sees nothing of those left out
+        kept_slices = stack.with_slices(torch.where(is_kept, drawn, drawn[:, :1]).to(stack.images.device))
+        return replace(kept_slices, slice_mask=is_kept.to(stack.slice_mask.device))
 
-    def _finite_output(self, *arguments: Any, **known: Any) -> NetworkOutput:
+    def _finite_output(self, *arguments: Any, **keywords: Any) -> NetworkOutput:
         network = self.compiled if self.training and self.compiled is not None else self.network
-        output = network(*arguments, **known)
+        output = network(*arguments, **keywords)
         if not bool(torch.isfinite(output.depth_m).all()):
             raise NotFiniteError(output)
         return output
 
     def predicted(self, stack: FocalStack) -> list[tuple[list[int], FocalStack, Prediction]]:
-        """The batch size by size, so that padding counts nowhere: (indices, their stacks, their predictions)."""
+        """Predict the batch in unpadded parts of one image size: (indices, stacks, predictions) of each part."""
         return [(indices, part, self(part.without_truth())) for indices, part in stack.parts()]
 
     def compare(self, predicted: Sequence[tuple[list[int], FocalStack, Prediction]]) -> dict[str, Tensor]:
-        """Every term of the loss, per image of the batch (B,), with their weighted sum as "total"."""
-        terms = [self.loss(prediction, part.without_truth()) for _, part, prediction in predicted]
+        """Return every term of the loss per image of the batch (B,), and their weighted sum as "total"."""
+        parts = [self.loss(prediction, part.without_truth()) for _, part, prediction in predicted]
         order = torch.tensor([index for indices, _, _ in predicted for index in indices]).argsort()
-        return {key: torch.cat([one[key] for one in terms])[order.to(terms[0][key].device)] for key in terms[0]}
+        return {key: torch.cat([terms[key] for terms in parts])[order.to(parts[0][key].device)] for key in parts[0]}
 
     def training_step(self, batch: FocalStack, batch_index: int) -> Tensor:
         stack = batch.without_truth().in_full_precision()
@@ -186,7 +185,7 @@ class DepthFromDefocus(lightning.LightningModule):
             stack = parts[0] if len(parts) == 1 else FocalStack.collate(parts)
         try:
             terms = self.compare(self.predicted(stack))
-        except NotFiniteError as error:  # nothing to render; its gradient says so to every rank
+        except NotFiniteError as error:  # nothing can be rendered; a NaN loss tells every rank
             total = (error.output.depth_m.sum() + error.output.aif.sum()) * math.nan
             terms = {"total": total.expand(len(stack))}
         self._last_batch = (stack, terms["total"].detach())
@@ -196,20 +195,13 @@ class DepthFromDefocus(lightning.LightningModule):
         return values["train/total"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leave a step out whose loss or gradient is no number, on every rank; gradients are reduced by now.
+        """Skip a step with a NaN or infinite loss or gradient, on every rank; gradients are reduced by now.
 
         Raises:
             InputError: it is one more than ``skip_nonfinite``.
         """
         assert self._last_batch is not None
-        stack, losses = self._last_batch
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        fine = torch.isfinite(losses).all()
-        if (
-            gradients and self.trainer.precision != "16-mixed"
-        ):  # whose scaler meets infinite gradients as a matter of course
-            fine = fine & torch.isfinite(torch.stack([g.norm() for g in gradients])).all()
-        if self.trainer.strategy.reduce_boolean_decision(bool(fine), all=True):
+        if self.trainer.strategy.reduce_boolean_decision(self._is_finite_step(self._last_batch[1]), all=True):
             return
         optimizer.zero_grad(set_to_none=True)  # without gradients no weight moves
         self.nonfinite_steps += 1
@@ -218,17 +210,30 @@ class DepthFromDefocus(lightning.LightningModule):
             rank_zero_warn(f"step {step}: the loss is not finite; left out ({self.nonfinite_steps} so far)")
             return
         path = Path(self.trainer.default_root_dir) / f"nonfinite_{step}.pt"
-        weights = self.trainer.strategy.lightning_module_state_dict()  # all processes gather it where it is sharded
-        if self.trainer.is_global_zero:
-            with atomic_write(path) as part:
-                kept = {key: value for key, value in vars(stack).items() if isinstance(value, (Tensor, tuple))}
-                kept["camera"] = tuple(one.as_dict() for one in stack.camera)
-                torch.save({"batch": kept, "loss": losses, "state_dict": weights}, part)
+        self._save_last_batch(path)
         log_alert(self.trainer.loggers, "the loss is not finite", f"step {step}; the batch lies in {path}", step)
         raise InputError(
-            f"step {step}: the loss is not finite ({', '.join(stack.name)}); the batch lies in {path}; a lower optimizer.lr "
-            "usually mends it, module.skip_nonfinite=N leaves so many steps out"
+            f"step {step}: the loss is not finite ({', '.join(self._last_batch[0].name)}); the batch lies in {path}; a lower "
+            "optimizer.lr usually mends it, module.skip_nonfinite=N leaves so many steps out"
         )
+
+    def _is_finite_step(self, losses: Tensor) -> bool:
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        finite = torch.isfinite(losses).all()
+        if gradients and self.trainer.precision != "16-mixed":  # its scaler handles infinite gradients itself
+            finite = finite & torch.isfinite(torch.stack([g.norm() for g in gradients])).all()
+        return bool(finite)
+
+    def _save_last_batch(self, path: Path) -> None:
+        """Save batch, losses and weights on the first process; all processes gather weights that are sharded."""
+        assert self._last_batch is not None
+        stack, losses = self._last_batch
+        weights = self.trainer.strategy.lightning_module_state_dict()
+        if self.trainer.is_global_zero:
+            batch = {key: value for key, value in vars(stack).items() if isinstance(value, (Tensor, tuple))}
+            batch["camera"] = tuple(camera.as_dict() for camera in stack.camera)
+            with atomic_write(path) as part:
+                torch.save({"batch": batch, "loss": losses, "state_dict": weights}, part)
 
     def configure_gradient_clipping(
         self,
@@ -236,40 +241,46 @@ class DepthFromDefocus(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as ``trainer.gradient_clip_val`` asks, over all shards of the weights where they are sharded."""
+        """Clip by ``trainer.gradient_clip_val``, over all shards of the weights."""
         if not clip_sharded(self.trainer, gradient_clip_val, gradient_clip_algorithm):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_end(self, outputs: Any, batch: FocalStack, batch_index: int) -> None:
-        self.log("steps", float(self.trainer.global_step), logger=False)  # all that spawned processes hand back
+        self.log("steps", float(self.trainer.global_step), logger=False)  # spawned processes hand back only metrics
 
     def validation_step(self, batch: FocalStack, batch_index: int) -> dict[str, Any]:
-        """The parts of the batch with their predictions, as "predicted", for whoever watches."""
+        """Log losses and metrics; return the predicted parts of the batch for callbacks."""
         predicted = self.predicted(batch)
-        found = {f"val/{name}": value for name, value in self.compare(predicted).items()}
-        spread = [depth_spread(prediction.depth_m, part.near_m, part.far_m) for _, part, prediction in predicted]
-        found["health/depth_std"] = torch.cat(spread)
-        found |= self._truth_metrics(batch, predicted)
-        for name, value in found.items():
+        values = {f"val/{name}": value for name, value in self.compare(predicted).items()}
+        stds = [inverse_depth_std(prediction.depth_m, part.near_m, part.far_m) for _, part, prediction in predicted]
+        values["health/depth_std"] = torch.cat(stds)
+        values |= self._truth_metrics(batch, predicted)
+        for name, value in values.items():
             mean = self._mean(name)
             mean.update(value.detach().to(self.device))
-            shown = name in ("val/reconstruction", "truth/depth_abs_rel")
-            options: dict[str, Any] = {"batch_size": len(batch), "prog_bar": shown, "metric_attribute": f"means.{name}"}
+            in_bar = name in ("val/reconstruction", "truth/depth_abs_rel")
+            options: dict[str, Any] = {
+                "batch_size": len(batch),
+                "prog_bar": in_bar,
+                "metric_attribute": f"means.{name}",
+            }
             self.log(name, mean, on_step=False, on_epoch=True, **options)
         return {"predicted": predicted}
 
     def _truth_metrics(self, batch: FocalStack, predicted: Sequence[Any]) -> dict[str, Tensor]:
-        """Return depth metrics of the images of which some pixel's depth is known, as ``truth/depth_...``. Where several
-        processes share the validation split and some of it has depth, all of them have these keys, or the others would wait
-        for them for ever; the values may be none."""
+        """Return depth metrics, as ``truth/depth_...``, of the images with some known depth.
+
+        If several processes share a validation split with some depth, all return these keys, with or without values:
+        otherwise the others would wait for them for ever.
+        """
         measured = [
             {key: value[part.valid.flatten(1).any(1).to(value.device)] for key, value in metrics.items()}
-            for _, part, one in predicted
+            for _, part, prediction in predicted
             if self.log_truth_metrics and part.depth_m is not None
-            for metrics in [depth_metrics(one.depth_m, part.depth_m, part.valid)]
+            for metrics in [depth_metrics(prediction.depth_m, part.depth_m, part.valid)]
         ]
         values = {
-            f"truth/depth_{key}": torch.cat([torch.zeros(0), *(one[key].float().cpu() for one in measured)])
+            f"truth/depth_{key}": torch.cat([torch.zeros(0), *(metrics[key].float().cpu() for metrics in measured)])
             for key in ("abs_rel", "rmse")
         }
         if self.trainer.world_size == 1:
@@ -280,7 +291,7 @@ class DepthFromDefocus(lightning.LightningModule):
         return values if self._some_depth else {}
 
     def _mean(self, name: str) -> MeanMetric:
-        """The mean of that name over the images of validation."""
+        """Return the mean of that name over the validation images."""
         if name not in self.means:
             self.means[name] = MeanMetric(nan_strategy=float("nan")).to(self.device)
         return cast(MeanMetric, self.means[name])
@@ -290,7 +301,7 @@ class DepthFromDefocus(lightning.LightningModule):
             raise ValueError("this module was built without an optimizer; it can predict, not train")
         try:
             optimizer = self.make_optimizer(self.network.parameters())
-        except (ValueError, TypeError) as error:  # its own checks of what was given
+        except (ValueError, TypeError) as error:  # its own checks of the arguments
             raise InputError(f"optimizer: {one_line(error)}") from None
         progress, warmup = self._progress()
 
@@ -304,14 +315,16 @@ class DepthFromDefocus(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _progress(self) -> tuple[Callable[[int], float], int]:
-        """Step -> how far the cosine is, 0 to 1, by steps or, without an end in steps, by ``trainer.max_time``; and the
-        warm-up's steps."""
+        """Return a function of the step to the progress of the cosine (0 to 1), and the number of warm-up steps.
+
+        Progress is by steps or, if their number is not limited, by ``trainer.max_time``.
+        """
         total = self.trainer.estimated_stepping_batches
         if math.isfinite(total):
             warmup = min(self.warmup_steps, int(total) // 10)
             return (lambda step: (step - warmup) / max(1, total - warmup)), warmup
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined] # set by Lightning without a type
-        timer = next((one for one in callbacks if isinstance(one, Timer)), None)
+        timer = next((callback for callback in callbacks if isinstance(callback, Timer)), None)
         if timer is None or (remaining := timer.time_remaining()) is None:
             raise InputError("the cosine needs an end: give trainer.max_steps, trainer.max_epochs or trainer.max_time")
         seconds = timer.time_elapsed() + remaining

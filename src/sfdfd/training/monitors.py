@@ -1,5 +1,4 @@
-"""Callbacks that measure a training: where its time goes, how large its gradients are, what validation has to be held
-against."""
+"""Callbacks that measure a training: time, gradients, and baselines for the validation metrics."""
 
 from __future__ import annotations
 
@@ -29,12 +28,12 @@ PARTS = ("data", "network", "renderer", "loss", "backward", "optimizer")
 
 
 class StepMonitor(lightning.Callback):
-    """Logs, every ``trainer.log_every_n_steps`` steps, what a step costs and how large its gradient is.
+    """Logs the cost of a step and the size of its gradient, every ``trainer.log_every_n_steps`` steps.
 
     - ``gradient/norm``: of all parameters together, before clipping.
-    - ``time/step_s``: the mean since the last log, without validation and checkpoints.
-    - ``time/share_*``: of one step, what went into data (waiting for the loader), network (with augmentation), renderer,
-      loss (all three forward), backward and optimizer; the device is waited for in such a step alone.
+    - ``time/step_s``: mean since the last log, without validation and checkpoints.
+    - ``time/share_*``: shares of one step: data (waiting for the loader), network (with augmentation), renderer, loss (all
+      three forward), backward and optimizer. Only such a step waits for the device.
     - ``throughput/stacks_per_s``, ``throughput/megapixels_per_s`` (of all slices), over all processes.
     - ``memory/peak_gib``: of this process, or of its GPU.
     """
@@ -42,7 +41,7 @@ class StepMonitor(lightning.Callback):
     def __init__(self) -> None:
         self._hooks: list[Any] = []
         self._measuring, self._interrupted = False, True
-        self._spent: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
         self._mark = self._ended = 0.0
         self._sum_s, self._steps, self._stacks, self._pixels = 0.0, 0, 0, 0
 
@@ -52,7 +51,9 @@ class StepMonitor(lightning.Callback):
         self._hooks = [
             renderer.register_forward_pre_hook(lambda *_: self._lap("network", module)),
             renderer.register_forward_hook(lambda *_: self._lap("renderer", module)),
-            loss.register_forward_pre_hook(lambda *_: self._lap("network", module)),  # between the two: next to nothing
+            loss.register_forward_pre_hook(
+                lambda *_: self._lap("network", module)
+            ),  # between the two lies almost nothing
             loss.register_forward_hook(lambda *_: self._lap("loss", module)),
         ]
 
@@ -65,19 +66,19 @@ class StepMonitor(lightning.Callback):
         interval = trainer.log_every_n_steps  # type: ignore[attr-defined] # set by Lightning without a type
         self._measuring = bool(interval) and (trainer.global_step + 1) % interval == 0
         if self._measuring:
-            self._spent = dict.fromkeys(PARTS, 0.0)
+            self._seconds = dict.fromkeys(PARTS, 0.0)
             self._mark = self._ended
             self._lap("data", module)
             if self._interrupted:
-                self._spent["data"] = 0.0
+                self._seconds["data"] = 0.0
 
     def _lap(self, part: str, module: lightning.LightningModule) -> None:
-        """The time since the last lap went into this part."""
+        """Count the time since the last lap for this part."""
         if self._measuring and module.training:
             if module.device.type == "cuda":
                 torch.cuda.synchronize(module.device)
             now = time.perf_counter()
-            self._spent[part] += now - self._mark
+            self._seconds[part] += now - self._mark
             self._mark = now
 
     def on_before_backward(self, trainer: lightning.Trainer, module: lightning.LightningModule, loss: Tensor) -> None:
@@ -109,8 +110,8 @@ class StepMonitor(lightning.Callback):
         self._ended, self._interrupted, self._measuring = time.perf_counter(), False, False
 
     def _log(self, module: lightning.LightningModule) -> None:
-        total = sum(self._spent.values())
-        values = {f"time/share_{part}": spent / total for part, spent in self._spent.items()}
+        total = sum(self._seconds.values())
+        values = {f"time/share_{part}": seconds / total for part, seconds in self._seconds.items()}
         if self._steps:
             values["time/step_s"] = self._sum_s / self._steps
             values["throughput/stacks_per_s"] = self._stacks / self._sum_s
@@ -131,17 +132,17 @@ class StepMonitor(lightning.Callback):
 
 
 class ValidationMonitor(lightning.Callback):
-    """Logs at each validation what its figures have to be held against, and how blurred the network thinks its scenes are.
+    """Logs baselines for the validation metrics, and the blur that the network predicts.
 
-    - ``truth/constant_abs_rel``, ``truth/constant_rmse``, ``truth/classical_abs_rel``, ``truth/classical_rmse``, of the same
-      images, where truth is there: a network that stays at the constant's level has learnt nothing. They steer nothing.
+    - ``truth/constant_abs_rel``, ``truth/constant_rmse``, ``truth/classical_abs_rel``, ``truth/classical_rmse``: baselines on
+      the same images, if they have ground truth. A network at the constant's level has learnt nothing. Selection ignores them.
     - ``health/blur_radius_px``: a histogram of the predicted blur radius over all slices and pixels; its median and 95th
       percentile as ``health/blur_radius_median_px`` and ``health/blur_radius_p95_px``.
-    - ``health/no_signal_share``: pixels whose sharpness does not change over the slices (too little texture, or too little
-      blur), where depth is anybody's guess. This and the first do not depend on the network, and are made once.
+    - ``health/no_signal_share``: share of pixels whose sharpness does not change over the slices (too little texture or
+      blur), so that their depth is unknown. This and the baselines do not depend on the network and are computed once.
 
     Args:
-        largest_px: the histogram's end; what is blurred more counts there.
+        largest_px: end of the histogram; larger radii count in the last bin.
         bins: of the histogram.
     """
 
@@ -149,21 +150,19 @@ class ValidationMonitor(lightning.Callback):
         self.largest_px, self.bins = largest_px, bins
         self._counts = torch.zeros(bins)
         self._means: dict[str, MeanMetric] = {}
-        self._beside: dict[str, Network] = {}
-        self._known: dict[str, float] = {}
+        self._baselines: dict[str, Network] = {}
+        self._fixed_values: dict[str, float] = {}
 
     def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._counts, self._means = torch.zeros(self.bins, device=module.device), {}
-        if trainer.sanity_checking or self._known:
+        if trainer.sanity_checking or self._fixed_values:
             return
         constant_m = trainer.datamodule.constant_baseline_m()  # type: ignore[attr-defined] # set by Lightning without a type
-        self._beside = {"classical": classical_network}
+        self._baselines = {"classical": classical_network}
         if constant_m is not None:
-            self._beside["constant"] = constant_network(constant_m)
-        if (
-            module.log_truth_metrics
-        ):  # of every rank, whichever has images with truth: all of them compute the same means
-            for name, key in product(self._beside, ("abs_rel", "rmse")):
+            self._baselines["constant"] = constant_network(constant_m)
+        if module.log_truth_metrics:  # on every rank, with or without truth: all compute the same means
+            for name, key in product(self._baselines, ("abs_rel", "rmse")):
                 self._add(f"truth/{name}_{key}", torch.zeros(0))
 
     def on_validation_batch_end(
@@ -175,11 +174,11 @@ class ValidationMonitor(lightning.Callback):
         for _, part, prediction in outputs["predicted"]:
             radius = prediction.defocus_px.abs().float()[part.slice_mask].clamp_max(self.largest_px)
             self._counts += torch.histc(radius, self.bins, 0.0, self.largest_px)
-            if self._known:
+            if self._fixed_values:
                 continue
             self._add("health/no_signal_share", 1 - textured_share(part))
             if part.depth_m is not None and module.log_truth_metrics:
-                for name, network in self._beside.items():
+                for name, network in self._baselines.items():
                     depth_m = run_network(network, part.without_truth()).depth_m
                     measured = depth_metrics(depth_m, part.depth_m, cast(Tensor, part.valid))
                     for key in ("abs_rel", "rmse"):
@@ -193,20 +192,20 @@ class ValidationMonitor(lightning.Callback):
     def on_validation_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        self._known |= {key: float(mean.compute()) for key, mean in self._means.items()}  # over all processes
+        self._fixed_values |= {key: float(mean.compute()) for key, mean in self._means.items()}  # over all processes
         counts = cast(Tensor, trainer.strategy.reduce(self._counts, reduce_op="sum")).cpu().numpy()
         edges = np.linspace(0, self.largest_px, self.bins + 1)
         blur = {
             f"health/blur_radius_{name}_px": _quantile(counts, edges, share)
             for share, name in ((0.5, "median"), (0.95, "p95"))
         }
-        values = {key: value for key, value in {**blur, **self._known}.items() if math.isfinite(value)}
+        values = {key: value for key, value in {**blur, **self._fixed_values}.items() if math.isfinite(value)}
         module.log_dict(values, rank_zero_only=False, sync_dist=False)
         log_histogram(trainer.loggers, "health/blur_radius_px", counts, edges, trainer.global_step)
 
 
 def _quantile(counts: np.ndarray, edges: np.ndarray, share: float) -> float:
-    """Of a histogram, linear within a bin; NaN of an empty one."""
+    """Return a quantile of a histogram, linear within a bin; NaN if it is empty."""
     total = counts.sum()
     if not total > 0:
         return math.nan

@@ -1,10 +1,9 @@
-"""The newest whole checkpoint of a run, and checkpoints that are whole or not there."""
+"""Find a run's newest complete checkpoint; write checkpoints completely or not at all."""
 
 from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,44 @@ from sfdfd.errors import InputError, one_line
 from sfdfd.io.files import atomic_write
 from sfdfd.training.checkpoints import checked_loop_position, load_checkpoint
 
-__all__ = ["WholeCheckpoints", "newest_checkpoint", "restoring_fault"]
+__all__ = ["AtomicCheckpointIO", "describe_restore_error", "newest_checkpoint"]
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
-    """The whole checkpoint of the most steps that can be continued, ``last.ckpt`` before others of that step; and what was
-    found broken, in words."""
-    found, broken = [], []
+    """Return the resumable checkpoint with the most steps, and a message for each broken one.
+
+    Of two checkpoints of one step, ``last.ckpt`` comes first.
+    """
+    candidates, broken = [], []
     for path in sorted(folder.glob("*.ckpt")):
         try:
             content = load_checkpoint(path, "ckpt_path")
             if content.get("optimizer_states") and "loops" in content:
-                place = checked_loop_position(content, f"ckpt_path={path}")
-                found.append((place.step, path.name == "last.ckpt", path))
+                position = checked_loop_position(content, f"ckpt_path={path}")
+                candidates.append((position.step, path.name == "last.ckpt", path))
         except InputError as error:
             broken.append(str(error))
-    return (max(found)[-1] if found else None), broken
+    return (max(candidates)[-1] if candidates else None), broken
 
 
-def restoring_fault(error: BaseException) -> str | None:
-    """What a checkpoint holds that cannot be taken over, where an error came while Lightning restored a run; else None."""
+def describe_restore_error(error: BaseException) -> str | None:
+    """Return a description of an error that Lightning raised while it restored a checkpoint; None for any other error."""
     frames = traceback.walk_tb(error.__traceback__)
     restoring = any(frame.f_code.co_filename == checkpoint_connector.__file__ for frame, _ in frames)
     return f"{type(error).__name__}: {one_line(error)[:160]}" if restoring else None
 
 
-class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints written aside, brought to the disk, and only then given their name: a killed process, a full disk or a
-    power cut leaves the one before."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint to a temporary file, syncs it and renames it.
+
+    A killed process, a full disk or a power cut leaves the previous checkpoint.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in _left_behind(path):
-            left.unlink(missing_ok=True)
+        for leftover in path.parent.glob(f".{path.name}.*.part"):  # of killed processes
+            leftover.unlink(missing_ok=True)
         with atomic_write(path) as part:
             try:
                 with part.open("wb") as file:
@@ -57,16 +60,11 @@ class WholeCheckpoints(TorchCheckpointIO):
                     file.flush()
                     os.fsync(file.fileno())
             except RuntimeError as error:  # torch's writer hides the reason
-                raise (_reason(error) or error) from None
+                raise (_causing_os_error(error) or error) from None
 
 
-def _left_behind(path: Path) -> Iterator[Path]:
-    """What killed processes were writing."""
-    return path.parent.glob(f".{path.name}.*.part")
-
-
-def _reason(error: BaseException) -> OSError | None:
-    """The OSError that an error came from, if any."""
+def _causing_os_error(error: BaseException) -> OSError | None:
+    """Return the OSError that caused an error, if any."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__

@@ -14,13 +14,13 @@ PREFIX = "wandb:"
 
 
 def downloaded(address: str) -> Path:
-    """The checkpoint in an artifact of W&B, fetched where it is not here yet (``~/.cache/sfdfd``, or SFDFD_CACHE).
+    """Return the checkpoint in a W&B artifact, downloaded to ``~/.cache/sfdfd`` (or SFDFD_CACHE) unless it is there.
 
     Args:
         address: ``wandb:[ENTITY/]PROJECT/NAME[:VERSION]``; VERSION is ``best`` if none is given.
 
     Raises:
-        InputError: no such artifact, no key or no network, or no checkpoint in it.
+        InputError: W&B did not deliver the artifact, or it does not hold exactly one checkpoint.
     """
     import wandb
 
@@ -34,7 +34,7 @@ def downloaded(address: str) -> Path:
         folder = Path(artifact.download(root=str(cache / f"{artifact.id}")))
     except Exception as error:  # no key, no network, no such artifact: whatever W&B raises
         raise InputError(f"checkpoint={address}: W&B did not give it ({one_line(error)})") from None
-    found = sorted(folder.rglob("*.ckpt"))
-    if len(found) != 1:
-        raise InputError(f"checkpoint={address}: expected one checkpoint (*.ckpt) in it, found {len(found)}")
-    return found[0]
+    checkpoints = sorted(folder.rglob("*.ckpt"))
+    if len(checkpoints) != 1:
+        raise InputError(f"checkpoint={address}: expected one checkpoint (*.ckpt) in it, found {len(checkpoints)}")
+    return checkpoints[0]
