@@ -680,9 +680,9 @@ def checkpoint_arguments(random_):
         ("export", ["checkpoint=c.ckpt", "format=weights", "output_dir=o"]),
         ("export", ["checkpoint=c.ckpt", "format=weights", "output_dir=o"]),
         ("predict", ["checkpoint=c.ckpt", "stack=THINGS/stack", "refine.steps=0", "threads=1", "output_dir=o"]),
-        ("train", ["ckpt_path=c.ckpt", *CONTINUED]),
-        ("train", ["ckpt_path=c.ckpt", *CONTINUED]),
-        ("train", ["weights_path=c.ckpt", *CONTINUED]),
+        ("train", ["resume=c.ckpt", *CONTINUED]),
+        ("train", ["resume=c.ckpt", *CONTINUED]),
+        ("train", ["checkpoint=c.ckpt", *CONTINUED]),
     ])  # fmt: skip
 
 
@@ -786,7 +786,7 @@ def folder_case(kind, folder, things, random_):
             "predict",
             [f"stacks={quoted(things / 'many')}", "refine.steps=0", "threads=1", "output_dir=o"],
         ),
-        "train last": ("train", ["ckpt_path=last", *CONTINUED, "logger=[csv,wandb]"]),
+        "train last": ("train", ["resume=last", *CONTINUED, "logger=[csv,wandb]"]),
         "sweep resume": ("train", ["-m", "seed=1", "experiment=procedural", *TINY, "sweep.resume=o"]),
     }[kind]
 

@@ -12,7 +12,7 @@ from sfdfd.runs.command import (
     plain,
     print_optics_differences,
     resolve_optics,
-    run_name,
+    run_labels,
     say,
     seed_everything,
 )
@@ -125,8 +125,8 @@ def _module(config: DictConfig, resolved: dict[str, Any]) -> DepthFromDefocus:
     )
     module.run_config, module.camera = resolved, model_camera(resolved)
     print_optics_differences(resolved["data"].get("camera"), resolved["optics"]["camera"])
-    if resolved["weights_path"]:
-        load_weights(module, str(resolved["weights_path"]))
+    if resolved["checkpoint"]:
+        load_weights(module, str(resolved["checkpoint"]))
     return module
 
 
@@ -141,7 +141,7 @@ def _fit(trainer: lightning.Trainer, module: Any, datamodule: FocalStackDataModu
     except Exception as error:
         words = describe_fault(error)
         if words is None and ckpt_path is not None and (reason := restoring_fault(error)):
-            words = f"ckpt_path={ckpt_path}: cannot be continued from, what it holds is not whole ({reason})"
+            words = f"resume={ckpt_path}: cannot be continued from, what it holds is not whole ({reason})"
         if words is None:
             raise
         raise InputError(words) from error
@@ -152,7 +152,7 @@ def _continued(
 ) -> tuple[str | None, int]:
     """The checkpoint that this run goes on from, and its step, the data set to its place; none and 0 for a new run.
 
-    ``ckpt_path=last`` is the newest whole checkpoint of the run folder; where there is none, the run begins, and says so.
+    ``resume=last`` is the newest whole checkpoint of the run folder; where there is none, the run begins, and says so.
 
     Raises:
         InputError: it cannot be continued, or has nothing left to do (unless it was asked for as the last).
@@ -163,7 +163,7 @@ def _continued(
     from sfdfd.training.checkpoints import resumable
     from sfdfd.training.resuming import newest_checkpoint
 
-    given = resolved["ckpt_path"]
+    given = resolved["resume"]
     if given is None:
         return None, 0
     path = Path(str(given))
@@ -173,7 +173,7 @@ def _continued(
         for one in broken:
             say(f"not continued from {one}")
         if newest is None:
-            say(f"{folder}: no whole checkpoint; this run starts from the beginning (ckpt_path=last)")
+            say(f"{folder}: no whole checkpoint; this run starts from the beginning (resume=last)")
             return None, 0
         path = newest
     place = resumable(module, path)
@@ -181,7 +181,7 @@ def _continued(
         say(f"continuing from {path}, step {place.step}")
     elif 0 <= config.trainer.max_steps <= place.step:
         raise InputError(
-            f"ckpt_path={path}: it has made {place.step} steps already; give a larger trainer.max_steps (now "
+            f"resume={path}: it has made {place.step} steps already; give a larger trainer.max_steps (now "
             f"{config.trainer.max_steps})"
         )
     datamodule.continue_at(place.epoch, place.batches)
@@ -217,7 +217,7 @@ def _called(node: DictConfig) -> dict[str, Any]:
     """Name, group and tags of a W&B run, where the config leaves them open."""
     if not str(node.get("_target_", "")).endswith("wandb_logger"):
         return {}
-    return {key: value for key, value in run_name().items() if node.get(key) is None and value}
+    return {key: value for key, value in run_labels().items() if node.get(key) is None and value}
 
 
 def _steps_taken(trainer: lightning.Trainer, first_step: int, complete: bool) -> int:
@@ -244,7 +244,7 @@ def _stop(saver: RunCheckpoint, steps: int) -> None:
 
     assert saver.stopped_by is not None
     print(
-        f"sfdfd: stopped by {saver.stopped_by.name} after step {steps}; continue with ckpt_path={saver.last_model_path}",
+        f"sfdfd: stopped by {saver.stopped_by.name} after step {steps}; continue with resume={saver.last_model_path}",
         file=sys.stderr,
     )
     sys.exit(128 + saver.stopped_by)
@@ -307,8 +307,8 @@ def _in_processes_of_its_own(resolved: dict[str, Any]) -> dict[str, Any] | None:
     if not is_multirun() or not several or in_place:
         return None
     overrides = [one for one in HydraConfig.get().overrides.task if not one.startswith(("output_dir=", "sweep."))]
-    if resolved["ckpt_path"] == "last":
-        overrides = [*(one for one in overrides if not one.startswith("ckpt_path=")), "ckpt_path=last"]
+    if resolved["resume"] == "last":
+        overrides = [*(one for one in overrides if not one.startswith("resume=")), "resume=last"]
     command = [sys.executable, "-m", "sfdfd.train", *overrides, f"output_dir={resolved['output_dir']}"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     sys.stderr.write(done.stderr)
@@ -341,7 +341,7 @@ def _already_done(config: DictConfig, resolved: dict[str, Any]) -> dict[str, Any
         return None
 
     def compared(values: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in values.items() if key not in ("sweep", "output_dir", "ckpt_path")}
+        return {key: value for key, value in values.items() if key not in ("sweep", "output_dir", "resume")}
 
     try:
         before = plain(OmegaConf.load(folder / "config.yaml"))
@@ -361,7 +361,7 @@ def _already_done(config: DictConfig, resolved: dict[str, Any]) -> dict[str, Any
     if ended:
         say(f"{folder}: done already")
         return metrics
-    config.ckpt_path = resolved["ckpt_path"] = "last"
+    config.resume = resolved["resume"] = "last"
     return None
 
 

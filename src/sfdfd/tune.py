@@ -45,7 +45,7 @@ def _search(settings: dict[str, Any], space: dict[str, dict[str, Any]], folder: 
     """Make the trials that are missing; compare all of them."""
 
     from sfdfd.errors import InputError
-    from sfdfd.runs.comparison import collect, write_comparison
+    from sfdfd.runs.comparison import compare_runs, write_comparison
 
     study = _study(settings, folder)
     wanted = settings["trials"] - sum(_has_ended(trial) for trial in study.trials)
@@ -57,7 +57,9 @@ def _search(settings: dict[str, Any], space: dict[str, dict[str, Any]], folder: 
             timeout=settings["timeout_s"],
             catch=(InputError,),
         )
-    rows = collect(list(dict.fromkeys(_run_of(trial, folder) for trial in study.trials if FOLDER in trial.user_attrs)))
+    rows = compare_runs(
+        list(dict.fromkeys(_run_of(trial, folder) for trial in study.trials if FOLDER in trial.user_attrs))
+    )
     if rows:
         write_comparison(rows, folder)
     _write_best(study, folder)
@@ -196,7 +198,7 @@ def _trial(
     if FOLDER not in trial.user_attrs:  # a trial that is made again keeps the name that it is known by
         trial.set_user_attr(FOLDER, str(run))
     overrides = [*settings["train"], *(f"{key}={value}" for key, value in chosen.items())]
-    line = [sys.executable, "-m", "sfdfd.train", *overrides, f"output_dir={run}", "ckpt_path=last"]
+    line = [sys.executable, "-m", "sfdfd.train", *overrides, f"output_dir={run}", "resume=last"]
     run.mkdir(parents=True, exist_ok=True)
     best = min if settings["direction"] == "minimize" else max
     reported: set[int] = set()

@@ -133,10 +133,10 @@ def test_what_cannot_be_continued_is_said(trained, tmp_path):
     last = trained[0] / "checkpoints" / "last.ckpt"
     module = load_run(last)
     assert resumable(module, str(last)).step == 6
-    again = ["experiment=procedural", *SMALL, "trainer.max_steps=6", f"ckpt_path='{last}'", "output_dir=again"]
+    again = ["experiment=procedural", *SMALL, "trainer.max_steps=6", f"resume='{last}'", "output_dir=again"]
     assert "made 6 steps already" in one_line(inside("train", *again, cwd=tmp_path, expect=2).stderr)
     inside("export", f"checkpoint='{last}'", "format=weights", "output_dir=x", cwd=tmp_path)
-    with pytest.raises(InputError, match=r"weights alone.*weights_path"):
+    with pytest.raises(InputError, match=r"weights alone.*checkpoint"):
         resumable(module, str(tmp_path / "x" / "weights.ckpt"))
     with pytest.raises(InputError, match="of another network"):
         resumable(load_run(PRETRAINED), str(last))
@@ -177,9 +177,9 @@ def test_a_state_that_cannot_be_taken_over_is_said(change, trained, tmp_path):
     content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
     change(content)
     torch.save(content, tmp_path / "last.ckpt")
-    on = ["experiment=procedural", *SMALL, "trainer.max_steps=7", "ckpt_path=last.ckpt", "output_dir=on"]
+    on = ["experiment=procedural", *SMALL, "trainer.max_steps=7", "resume=last.ckpt", "output_dir=on"]
     done = inside("train", *on, cwd=tmp_path, expect=2)
-    assert "ckpt_path=last.ckpt: cannot be continued from" in done.stderr.splitlines()[-1]
+    assert "resume=last.ckpt: cannot be continued from" in done.stderr.splitlines()[-1]
 
 
 def test_preferred_options_are_taken_where_the_renderer_knows_them_and_nobody_said_otherwise():

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from sfdfd.datasets.datamodule import StacksDataModule
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, checked_choice
 from sfdfd.io.images import USUAL_PX, working_px_for
 from sfdfd.optics.render import Renderer
 from sfdfd.photographs.capture import Capture
@@ -47,8 +47,8 @@ class RecordedDataModule(StacksDataModule):
     Args:
         root: a folder of slices, or of such folders; what each knows of its camera is read as ``predict`` reads it.
         renderer: the model's optics, for the estimate of an unknown blur scale.
-        align: true, false, or "auto" (where slices move by more than half a pixel).
-        exposure: even out exposure and white balance.
+        align: ``mode``: true, false, or "auto" (where slices move by more than half a pixel); ``exposure``: even out
+            exposure and white balance. What is left out is "auto" and true.
         working_px: longer side of the images, or "auto" (:func:`sfdfd.io.images.working_px_for`).
         relative: take stacks without focus distances, too: their depth is a position in the order of the slices, in equal
             steps of inverse depth, and no metre.
@@ -61,15 +61,21 @@ class RecordedDataModule(StacksDataModule):
         self,
         root: str,
         renderer: Renderer,
-        align: bool | str = "auto",
-        exposure: bool = True,
+        align: Mapping[str, Any] | None = None,
         working_px: int | str = 512,
         relative: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(root, **common)
         self.relative = relative
-        self.renderer, self.align, self.exposure, self.working_px = renderer, align, exposure, working_px
+        self.renderer, self.working_px = renderer, working_px
+        align = {"mode": "auto", "exposure": True, **(align or {})}
+        if len(align) > 2:
+            raise InputError(f"data.align: expected mode and exposure, got {', '.join(align)}")
+        self.align_mode, self.exposure = (
+            checked_choice(align["mode"], "data.align.mode", ("auto", True, False)),
+            align["exposure"],
+        )
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
         kept, aside = read_photographs(folder, overrides, self.holdout).parted()
@@ -77,7 +83,7 @@ class RecordedDataModule(StacksDataModule):
         capture = Capture.of(
             kept,
             optics.applied_to(self.renderer),
-            align_mode=self.align,
+            align_mode=self.align_mode,
             exposure=self.exposure,
             working_px=USUAL_PX if self.working_px == "auto" else cast(int, self.working_px),
         )
@@ -90,12 +96,14 @@ class RecordedDataModule(StacksDataModule):
         stack = capture.stack(working_px).with_optics(optics)
         shown = stack.covered
         if len(aside.images):
-            stack = whole_stack(capture, aside, working_px, self.align).with_optics(optics)
+            stack = whole_stack(capture, aside, working_px, self.align_mode).with_optics(optics)
         if shown is None:
             return stack
         top, bottom, left, right = common_rectangle((shown[0] > 0.999).all(0).numpy())
         if bottom - top < 16 or right - left < 16:
-            raise InputError(f"{folder}: after alignment the slices have almost nothing in common (data.align=false?)")
+            raise InputError(
+                f"{folder}: after alignment the slices have almost nothing in common (data.align.mode=false?)"
+            )
         stack = stack.cropped(top, bottom, left, right)
         return stack if len(aside.images) else replace(stack, covered=None)
 
@@ -103,7 +111,7 @@ class RecordedDataModule(StacksDataModule):
         return {
             **super().protocol(),
             "data": "recorded",
-            "align": self.align,
+            "align": self.align_mode,
             "exposure": self.exposure,
             "working_px": self.working_px,
             "relative": self.relative,

@@ -28,7 +28,7 @@ SIGNS = (
 
 def describe_fault(error: BaseException) -> str | None:
     """One line on what happened and how to go on, where it is one of these faults; else None."""
-    again = "continue with ckpt_path=last and the same output_dir"
+    again = "continue with resume=last and the same output_dir"
     if isinstance(error, OSError) and error.errno in DISK:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; {again}"

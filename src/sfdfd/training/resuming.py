@@ -25,9 +25,9 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     found, broken = [], []
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            content = load_checkpoint(path, "ckpt_path")
+            content = load_checkpoint(path, "resume")
             if content.get("optimizer_states") and "loops" in content:
-                place = checked_loop_position(content, f"ckpt_path={path}")
+                place = checked_loop_position(content, f"resume={path}")
                 found.append((place.step, path.name == "last.ckpt", path))
         except InputError as error:
             broken.append(str(error))
