@@ -1,4 +1,4 @@
-"""`module.holdout` in batches of stacks with unequal numbers of slices."""
+"""`module.left_out` in batches of stacks with unequal numbers of slices."""
 
 from dataclasses import replace
 
@@ -55,7 +55,7 @@ def batch_of(counts, draw, **options):
 )
 def test_each_sample_keeps_real_slices_of_its_own(counts, left_out, kept):
     seen = Seen()
-    model = module(seen, holdout=left_out)
+    model = module(seen, left_out=left_out)
     for number in range(20):
         batch = batch_of(counts, tuple(range(number, number + len(counts))))
         prediction = model(batch)
@@ -69,7 +69,7 @@ def test_each_sample_keeps_real_slices_of_its_own(counts, left_out, kept):
 
 def test_padding_shows_nothing_of_a_slice_that_is_left_out():
     seen = Seen()
-    module(seen, holdout=1)(batch_of((8, 3), (5, 6)))
+    module(seen, left_out=1)(batch_of((8, 3), (5, 6)))
     assert len(seen.padding[1]) == 5
     for padding in seen.padding[1]:
         assert any(torch.equal(padding, image) for image in seen.images[1])
@@ -77,7 +77,7 @@ def test_padding_shows_nothing_of_a_slice_that_is_left_out():
 
 def test_every_real_slice_is_left_out_at_times():
     seen, counts = Seen(), (5, 3)
-    model = module(seen, holdout=1).requires_grad_(False)
+    model = module(seen, left_out=1).requires_grad_(False)
     out = [set(), set()]
     for number in range(40):
         batch = batch_of(counts, (number, 1000 + number))
@@ -89,7 +89,7 @@ def test_every_real_slice_is_left_out_at_times():
 
 def test_what_is_left_out_of_a_sample_does_not_depend_on_its_batch():
     seen = Seen()
-    model = module(seen, holdout=2)
+    model = module(seen, left_out=2)
     together, draws = unequal((12, 4, 6)), (11, 22, 33)
     model(replace(FocalStack.collate(together), draw=draws))
     first = list(seen.focus_m)
@@ -104,7 +104,7 @@ def test_what_is_left_out_of_a_sample_does_not_depend_on_its_batch():
 
 def test_without_draws_torchs_own_generator_decides():
     seen = Seen()
-    model = module(seen, holdout=2)
+    model = module(seen, left_out=2)
     batch, found = FocalStack.collate(unequal((12, 9))), []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -115,7 +115,7 @@ def test_without_draws_torchs_own_generator_decides():
 
 def test_padding_need_not_be_at_the_end():
     seen = Seen()
-    model = module(seen, holdout=1)
+    model = module(seen, left_out=1)
     batch = batch_of((6, 3), (1, 2))
     turned = replace(
         batch,
@@ -131,7 +131,7 @@ def test_padding_need_not_be_at_the_end():
     "network", [DAIFNet(width=4, depth=2), FocusAttentionNet(width=8, depth=2), PlaneSweepNet(4, 3, 8)]
 )
 def test_batches_of_unequal_stacks_have_finite_losses_and_gradients(network):
-    model = module(network, holdout=2)
+    model = module(network, left_out=2)
     for number in range(4):
         batch = batch_of((7, 2, 3), (number, 10 + number, 20 + number), seed=number)
         total = model.compare(model.predicted(batch))["total"]

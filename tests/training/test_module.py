@@ -191,7 +191,7 @@ class Watched(torch.nn.Module):
 def test_slices_left_out_are_compared_and_not_seen():
     """What the left-out slice shows changes the loss and not the answer; another random_key leaves out another."""
     network = Watched()
-    model = module(network, holdout=1)
+    model = module(network, left_out=1)
     batch = replace(FocalStack.collate(stacks(4)).without_truth(), random_key=(1, 2, 3, 4))
     first = model(batch)
     images, focus_m = network.seen[0]
@@ -217,10 +217,10 @@ def test_slices_left_out_are_compared_and_not_seen():
 
 def test_two_slices_remain_to_a_network_however_many_are_left_out():
     network = Watched()
-    module(network, holdout=7)(FocalStack.collate(stacks(2)))
+    module(network, left_out=7)(FocalStack.collate(stacks(2)))
     assert network.seen[0][0].shape[1] == 2
-    with pytest.raises(InputError, match="holdout"):
-        module(holdout=-1)
+    with pytest.raises(InputError, match="left_out"):
+        module(left_out=-1)
 
 
 def test_training_goes_on_where_only_some_stacks_have_truth():

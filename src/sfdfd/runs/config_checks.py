@@ -17,7 +17,6 @@ __all__ = ["RENAMED", "annotations_of", "check_arguments", "check_overrides", "c
 RENAMED = {
     "ckpt_path": "resume",
     "weights_path": "checkpoint",
-    "module.left_out": "module.holdout",
     "data.exposure": "data.align.exposure",
     "data=nyu_dered": "data=nyu",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import yaml
 __all__ = ["ConfigKey", "format_default", "groups_of", "help_text", "keys_of", "own_keys", "raw_content", "summary_of"]
 
 WIDTH = 120
+TARGET = "_target_"
 FOOTER = """\
 More
   GROUP.KEY=VALUE      set any key of a chosen option; docs/reference/config_keys.md lists them
@@ -44,7 +45,7 @@ class ConfigKey:
 
 def own_keys(folder: Path, command: str) -> list[ConfigKey]:
     """Return the keys of a command's file and of the bases that it takes in (``@_here_``), without Hydra's own."""
-    keys = {key.name: key for key in _keys_in(folder / f"{command}.yaml")}
+    keys = {key.name: key for key in _keys_in(folder / f"{command}.yaml") if not key.name.endswith(TARGET)}
     for entry in _defaults(folder / f"{command}.yaml"):
         if isinstance(entry, str) and entry.endswith("@_here_"):
             for key in own_keys(folder, entry.removesuffix("@_here_")):
@@ -54,7 +55,13 @@ def own_keys(folder: Path, command: str) -> list[ConfigKey]:
 
 def keys_of(folder: Path, group: str, option: str) -> list[ConfigKey]:
     """Return every key that an option of a group sets, by its name within the group; bases and defaults included."""
-    return list(_composed(folder, group, option).values())
+    keys = _composed(folder, group, option)
+    targets = {name.removesuffix(TARGET): key.default for name, key in keys.items() if name.endswith(TARGET)}
+    return [
+        replace(key, target=targets.get(f"{name.rpartition('.')[0]}.".lstrip("."), ""))
+        for name, key in keys.items()
+        if not name.endswith(TARGET)
+    ]
 
 
 def _composed(folder: Path, group: str, option: str) -> dict[str, ConfigKey]:
@@ -91,8 +98,8 @@ def _merge(keys: dict[str, ConfigKey], more: Iterable[ConfigKey], prefix: str = 
     for key in more:
         name = f"{prefix}{key.name}"
         before = keys.get(name, ConfigKey(name, None))
-        keys[name] = ConfigKey(name, key.default, before.meaning or key.meaning, key.target or before.target)
-        for parent in [parent for parent in keys if name.startswith(f"{parent}.") and keys[parent].default == {}]:
+        keys[name] = replace(key, name=name, meaning=before.meaning or key.meaning)
+        for parent in [parent for parent in keys if name.startswith(f"{parent}.")]:  # a mapping takes its place
             del keys[parent]
 
 
@@ -115,9 +122,9 @@ def _keys_in(file: Path) -> Iterator[ConfigKey]:
 
 
 def _keys_below(nodes: list[Any], lines: list[str], prefix: str, above: str) -> Iterator[ConfigKey]:
-    target = next((value.value for key, value in nodes if key.value == "_target_"), "")
+    target = next((value.value for key, value in nodes if key.value == TARGET), "")
     for key, value in nodes:
-        if key.value in ("_target_", "_partial_"):
+        if key.value == "_partial_":
             continue
         name, meaning = f"{prefix}{key.value}", _comment(key, value, lines) or above
         if isinstance(value, yaml.MappingNode) and value.value and not _is_leaf(value):

@@ -72,7 +72,7 @@ class DepthFromDefocus(lightning.LightningModule):
         log_truth_metrics: log ``truth/depth_abs_rel`` in validation where truth exists.
         channels_last: keep convolutions in channels-last memory (about twice as fast on CPUs).
         compile: compile the network with torch.compile for training steps (needs a C++ compiler; validation runs eager).
-        holdout: slices of each stack, drawn at random, that the network does not see in a training step and the loss
+        left_out: slices of each stack, drawn at random, that the network does not see in a training step and the loss
             compares as well: what it answers has to predict photographs that it does not know. Two real ones remain to it at
             least; of a stack of two, none is left out. (The judge of a real stack, as a teacher.)
         skip_nonfinite: how many steps with a NaN or infinite loss or gradient may be left out; one more ends the run, with
@@ -103,7 +103,7 @@ class DepthFromDefocus(lightning.LightningModule):
         log_truth_metrics: bool = True,
         channels_last: bool = True,
         compile: bool = False,
-        holdout: int = 0,
+        left_out: int = 0,
         skip_nonfinite: int = 0,
         camera: Camera | None = None,
         run_config: dict[str, Any] | None = None,
@@ -116,7 +116,7 @@ class DepthFromDefocus(lightning.LightningModule):
         self.make_optimizer, self.augmentation = optimizer, augmentation
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.log_truth_metrics = log_truth_metrics
-        self.holdout = checked_whole(holdout, "holdout (module.holdout)", 0)
+        self.left_out = checked_whole(left_out, "left_out (module.left_out)", 0)
         self.skip_nonfinite = checked_whole(skip_nonfinite, "skip_nonfinite (module.skip_nonfinite)", 0)
         self.nonfinite_steps = 0
         self._last_batch: tuple[FocalStack, Tensor] | None = None
@@ -142,19 +142,19 @@ class DepthFromDefocus(lightning.LightningModule):
             NotFiniteError: the network's depth is no number somewhere.
         """
         stack = stack.with_camera(self.camera).in_full_precision()
-        given = self._sparser(stack) if self.training and self.holdout else stack
+        given = self._sparser(stack) if self.training and self.left_out else stack
         return rendered(estimate(self.network, self.renderer, given, self._finite_output), self.renderer, stack)
 
     def _sparser(self, stack: FocalStack) -> FocalStack:
         """Draw the slices that the network sees of each sample in training, from that sample's real slices.
 
-        A sample with n real slices keeps n - ``holdout`` of them, at least ``LEAST_SEEN`` (all, where it has no more).
+        A sample with n real slices keeps n - ``left_out`` of them, at least ``LEAST_SEEN`` (all, where it has no more).
         Which ones depends on its random_key alone, not on the batch. Samples that keep fewer than others are padded.
         """
         real = stack.slice_mask.cpu()
         chances = uniforms_for(stack.random_key, len(stack), "left out", real.shape[1]).masked_fill(~real, torch.inf)
         available = real.sum(1)
-        kept = torch.maximum(available - self.holdout, available.clamp_max(LEAST_SEEN))
+        kept = torch.maximum(available - self.left_out, available.clamp_max(LEAST_SEEN))
         drawn = chances.argsort(1)[:, : int(kept.max())]
         is_kept = torch.arange(drawn.shape[1]) < kept[:, None]
         drawn = drawn.masked_fill(~is_kept, real.shape[1]).sort(1).values  # in the stack's order, padding last
