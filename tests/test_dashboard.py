@@ -29,7 +29,7 @@ def told(tmp_path_factory):
     folder = tmp_path_factory.mktemp("told")
     run = [*RUN, "logger=[csv,wandb,tensorboard]", "output_dir=run"]
     inside("train", *run, "trainer.max_steps=4", cwd=folder)
-    inside("train", *run, "trainer.max_steps=6", "ckpt_path=last", cwd=folder)
+    inside("train", *run, "trainer.max_steps=6", "resume=last", cwd=folder)
     return folder / "run"
 
 

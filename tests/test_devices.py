@@ -176,7 +176,9 @@ def test_losses_and_their_gradients(stack):
         loss = SelfSupervisedLoss(aif_blur=0.1, sharpness=0.1, coarse_blur=0.1, border_px=2)
         model = DepthFromDefocus(network, DefocusRenderer(**LIGHT), loss, StackAugmentation(crop=20), left_out=1)
         batch = FocalStack.collate([moved, moved.with_slices([0, 1])])
-        batch = replace(StackAugmentation(crop=20)(replace(batch, random_key=(1, 2))).without_truth(), random_key=(1, 2))
+        batch = replace(
+            StackAugmentation(crop=20)(replace(batch, random_key=(1, 2))).without_truth(), random_key=(1, 2)
+        )
         terms = model.compare(model.predicted(batch))
         terms["total"].mean().backward()
         found.append((*terms.values(), next(network.parameters()).grad))

@@ -10,9 +10,12 @@ import pytest
 
 from tests.commands import inside, one_line
 
+RGBD = ["data=nyu", "data.split=all", "data.constant_depth_m=null"]
+"""An RGB-D folder seen by NYUv2's camera."""
+
 
 def test_evaluating_a_checkpoint_on_an_rgbd_folder(trained, rgbd_folder, tmp_path):
-    done = inside("evaluate", "pictures=0", f"checkpoint='{trained[0] / 'checkpoints/best.ckpt'}'", "data=rgbd",
+    done = inside("evaluate", "pictures=0", f"checkpoint='{trained[0] / 'checkpoints/best.ckpt'}'", *RGBD,
                f"data.root='{rgbd_folder}'", "data.renderer.sigma_scale=1.0", "output_dir=e",
                cwd=tmp_path)  # fmt: skip
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
@@ -26,7 +29,7 @@ def test_evaluating_a_checkpoint_on_an_rgbd_folder(trained, rgbd_folder, tmp_pat
 
 
 def test_baselines_alone_follow_their_closed_forms(rgbd_folder, tmp_path):
-    inside("evaluate", "pictures=0", "data=rgbd", f"data.root='{rgbd_folder}'", "output_dir=e", cwd=tmp_path)
+    inside("evaluate", "pictures=0", *RGBD, f"data.root='{rgbd_folder}'", "output_dir=e", cwd=tmp_path)
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert "depth/abs_rel" not in metrics and metrics["protocol"]["synthesis_sigma_scale"] == 0.5
     depths = [iio.imread(rgbd_folder / "depth" / f"{i}.png") / 1000 for i in range(4)]
@@ -52,7 +55,7 @@ def test_recorded_stacks_are_blurred_like_photographs(photographs_folder, tmp_pa
     from sfdfd.runs.command import CONF_DIR
     from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS, UNWINDOWED
 
-    default = yaml.safe_load((CONF_DIR / "data" / "recorded.yaml").read_text())["optics"]
+    default = yaml.safe_load((CONF_DIR / "data" / "base" / "blur.yaml").read_text())
     assert {**default, **UNWINDOWED} == PHOTOGRAPH_OPTICS
     root = tmp_path / "mine"
     shutil.copytree(photographs_folder, root)
@@ -78,7 +81,7 @@ def test_left_out_slices_judge_every_method(rgbd_folder, tmp_path):
     inside(
         "evaluate",
         "pictures=1",
-        "data=rgbd",
+        *RGBD,
         f"data.root='{rgbd_folder}'",
         "holdout=[1,3]",
         "output_dir=e",
@@ -143,7 +146,7 @@ def test_processes_share_the_images_and_find_what_one_finds(trained, tmp_path):
 
 
 def test_what_another_process_cannot_use_is_one_line(trained, tmp_path):
-    done = inside("evaluate", "data=rgbd", "data.root=nowhere", "processes=2", "output_dir=e", expect=2, cwd=tmp_path)
+    done = inside("evaluate", "data=nyu", "data.root=nowhere", "processes=2", "output_dir=e", expect=2, cwd=tmp_path)
     assert "nowhere" in one_line(done.stderr)
     done = inside("evaluate", "processes=0", "output_dir=e", expect=2, cwd=tmp_path)
     assert "processes: expected a whole number of 1 or more" in one_line(done.stderr)

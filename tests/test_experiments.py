@@ -13,7 +13,7 @@ from tests.test_architecture import EXPERIMENTS, composed
 
 HEIGHT, WIDTH = 72, 88
 LIKE_ANOTHER = [name for name in EXPERIMENTS if name.endswith("_paper") and name != "nyu_synth_paper"]
-"""A recipe on data that another experiment has: what they compose to is in tests/composed.json."""
+"""A recipe on data that another experiment has: what they compose to is in tests/test_configs.py."""
 QUICK = [name for name in EXPERIMENTS if name not in LIKE_ANOTHER]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in LIKE_ANOTHER]
 

@@ -53,7 +53,7 @@ def test_a_training_killed_at_random_moments_ends_as_the_whole_one(tmp_path):
     (tmp_path / "killed").mkdir()
     chance, killed, after = random.Random(0), 0, []
     while killed < KILLS:
-        running = start(*run, "ckpt_path=last", cwd=tmp_path / "killed")
+        running = start(*run, "resume=last", cwd=tmp_path / "killed")
         time.sleep(0.5 + 9 * chance.random())  # at start, while reading, stepping, validating, writing
         assert running.poll() is None, f"it ended before it was killed:\n{running.stderr.read()}"
         os.killpg(running.pid, signal.SIGKILL)
@@ -64,7 +64,7 @@ def test_a_training_killed_at_random_moments_ends_as_the_whole_one(tmp_path):
             torch.load(path, weights_only=True)  # whole
         after.append(step_of(tmp_path / "killed" / "r"))
     assert after == sorted(after) and len(set(after)) > KILLS // 4, f"killed after steps {after}"
-    process("train", *run, "ckpt_path=last", cwd=tmp_path / "killed")
+    process("train", *run, "resume=last", cwd=tmp_path / "killed")
     whole, again = tmp_path / "whole" / "r", tmp_path / "killed" / "r"
     for name in ("last.ckpt", "best.ckpt"):
         expected, found = weights(whole / "checkpoints" / name), weights(again / "checkpoints" / name)
@@ -98,12 +98,12 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path
     with disk(tmp_path / "small", f"{int(1.4 * needed)}") as remount:  # one more checkpoint does not fit beside them
         done = process("train", *run, cwd=tmp_path / "small", expect=2)
         line = [text for text in done.stderr.splitlines() if text.startswith("sfdfd: ")][-1]
-        assert "No space left on device" in line and "ckpt_path=last" in line, done.stderr
+        assert "No space left on device" in line and "resume=last" in line, done.stderr
         assert "Traceback" not in done.stderr
         for path in (tmp_path / "small" / "r" / "checkpoints").glob("*.ckpt"):
             torch.load(path, weights_only=True)
         remount("size=64m")
-        process("train", *run, "ckpt_path=last", cwd=tmp_path / "small")
+        process("train", *run, "resume=last", cwd=tmp_path / "small")
         expected = weights(folder / "checkpoints" / "last.ckpt")
         found = weights(tmp_path / "small" / "r" / "checkpoints" / "last.ckpt")
         assert all(torch.equal(expected[key], found[key]) for key in expected)
@@ -142,17 +142,17 @@ def test_a_process_of_several_that_dies_ends_the_others_in_a_line(tmp_path):
             os.killpg(running.pid, signal.SIGKILL)
     assert running.returncode == 2, err
     line = [text for text in err.splitlines() if text.startswith("sfdfd: ")][-1]
-    assert "another process of the run died; continue with ckpt_path=last" in line and "Traceback" not in err, err
+    assert "another process of the run died; continue with resume=last" in line and "Traceback" not in err, err
     step = step_of(tmp_path / "r")
     assert step > 0
     on = [one for one in run if "max_steps" not in one]
-    process("train", *on, f"trainer.max_steps={step + 4}", "ckpt_path=last", cwd=tmp_path)
+    process("train", *on, f"trainer.max_steps={step + 4}", "resume=last", cwd=tmp_path)
     assert step_of(tmp_path / "r") == step + 4
 
 
 def test_a_file_that_vanishes_while_training(tmp_path, rgbd_folder):
     """Frames go while epochs pass: raise says which, skip counts it and goes on."""
-    data = ["data=rgbd", "data.in_memory=false", "data.batch_size=1", "module.augmentation.crop=32", "network.width=8",
+    data = ["data=nyu", "data.in_memory=false", "data.batch_size=1", "module.augmentation.crop=32", "network.width=8",
             "network.depth=2", "pictures=0", "threads=1", "trainer.max_steps=100000", "trainer.val_check_interval=50000",
             "trainer.max_time=00:00:00:20", "output_dir=r"]  # fmt: skip
     for choice, code in (("raise", 2), ("skip", 0)):

@@ -58,9 +58,9 @@ def test_checkpoints_hold_their_config_and_no_pickled_objects(trained):
 def test_a_run_continues_and_a_new_one_starts_from_weights(trained, tmp_path):
     last = trained[0] / "checkpoints" / "last.ckpt"
     common = ["experiment=procedural", "trainer.val_check_interval=2", *SMALL]
-    inside("train", *common, "trainer.max_steps=8", f"ckpt_path='{last}'", "output_dir=on", cwd=tmp_path)
+    inside("train", *common, "trainer.max_steps=8", f"resume='{last}'", "output_dir=on", cwd=tmp_path)
     assert torch.load(tmp_path / "on/checkpoints/last.ckpt", weights_only=True)["global_step"] == 8
-    inside("train", *common, "trainer.max_steps=2", f"weights_path='{last}'", "output_dir=new", cwd=tmp_path)
+    inside("train", *common, "trainer.max_steps=2", f"checkpoint='{last}'", "output_dir=new", cwd=tmp_path)
     assert torch.load(tmp_path / "new/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
 
@@ -239,10 +239,10 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     torch.testing.assert_close(scores[1], scores[0], atol=1e-5, rtol=1e-4)  # validation over two shards
 
 
-def test_ckpt_path_last_continues_the_run_folder(tmp_path):
-    common = ["experiment=procedural", "trainer.val_check_interval=2", "output_dir=r", "ckpt_path=last", *SMALL]
+def test_resume_last_continues_the_run_folder(tmp_path):
+    common = ["experiment=procedural", "trainer.val_check_interval=2", "output_dir=r", "resume=last", *SMALL]
     done = inside("train", *common, "trainer.max_steps=2", cwd=tmp_path)
-    assert "starts from the beginning (ckpt_path=last)" in done.stderr
+    assert "starts from the beginning (resume=last)" in done.stderr
     (tmp_path / "r" / "metrics.json").unlink()  # killed in the final test
     done = inside("train", *common, "trainer.max_steps=2", cwd=tmp_path)
     assert "last.ckpt, step 2" in done.stderr and (tmp_path / "r" / "metrics.json").is_file()
@@ -265,7 +265,7 @@ def test_a_run_that_continues_in_its_folder_keeps_its_curve(tmp_path):
     ]
     inside("train", *common, "trainer.max_steps=4", cwd=tmp_path)
     before = csv_rows(tmp_path / "r")
-    inside("train", *common, "trainer.max_steps=6", "ckpt_path=r/checkpoints/last.ckpt", cwd=tmp_path)
+    inside("train", *common, "trainer.max_steps=6", "resume=r/checkpoints/last.ckpt", cwd=tmp_path)
     after = csv_rows(tmp_path / "r")
     steps = [row["step"] for row in after if row["train/total"]]
     assert steps == ["0", "1", "2", "3", "4", "5"]
@@ -278,7 +278,7 @@ def test_a_run_continued_elsewhere_keeps_its_best_checkpoint(trained, tmp_path):
     """A learning rate that ruins everything: the best stays that of the run before."""
     last, best = (trained[0] / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     inside(
-        "train", "experiment=procedural", "trainer.val_check_interval=3", "trainer.max_steps=12", f"ckpt_path='{last}'",
+        "train", "experiment=procedural", "trainer.val_check_interval=3", "trainer.max_steps=12", f"resume='{last}'",
         "output_dir=on", *SMALL, cwd=tmp_path,
     )  # fmt: skip
     content = torch.load(tmp_path / "on" / "checkpoints" / "last.ckpt", weights_only=True)
@@ -317,9 +317,9 @@ def test_a_run_stopped_by_a_signal_saves_its_step_and_can_continue(number, tmp_p
         err = running.stderr.read()
     assert running.returncode == 128 + number, err
     step = torch.load(tmp_path / "r" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
-    assert step > 0 and f"stopped by {number.name} after step {step}; continue with ckpt_path=" in err
+    assert step > 0 and f"stopped by {number.name} after step {step}; continue with resume=" in err
     assert not (tmp_path / "r" / "metrics.json").exists()
-    inside("train", "experiment=procedural", f"trainer.max_steps={step + 2}", "ckpt_path=r/checkpoints/last.ckpt",
+    inside("train", "experiment=procedural", f"trainer.max_steps={step + 2}", "resume=r/checkpoints/last.ckpt",
            "output_dir=on", *SMALL, cwd=tmp_path)  # fmt: skip
 
 

@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sfdfd.errors import InputError
-from sfdfd.runs.command import reported_errors
-from sfdfd.runs.comparison import collect, write_comparison
+from sfdfd.runs.command import exit_on_input_error
+from sfdfd.runs.comparison import compare_runs, write_comparison
+
+HELP = """\
+python -m sfdfd.compare FOLDER [FOLDER ...]      one table of every run below the folders, failed ones too;
+                                                 comparison.csv, .md and .html in the first"""
 
 
 def main() -> None:
     """Compare the run folders on the command line; ``comparison.csv``, ``.md`` and ``.html`` go into the first."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            "python -m sfdfd.compare FOLDER [FOLDER ...]      one table of every run below the folders, failed ones too;\n"
-            "                                                 comparison.csv, .md and .html in the first"
-        )
+        print(HELP)
     if arguments[:1] not in (["-h"], ["--help"]):
-        with reported_errors():
+        with exit_on_input_error():
             _compare([Path(argument) for argument in arguments])
 
 
@@ -30,7 +31,7 @@ def _compare(folders: Sequence[Path]) -> None:
     missing = next((folder for folder in folders if not folder.is_dir()), None)
     if missing is not None:
         raise InputError(f"{missing}: no such folder")
-    rows = collect(folders)
+    rows = compare_runs(folders)
     if not rows:
         raise InputError(f"{folders[0]}: no run below")
     write_comparison(rows, folders[0])

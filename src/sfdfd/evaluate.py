@@ -1,4 +1,4 @@
-"""Evaluate: ``python -m sfdfd.evaluate checkpoint=PATH data=rgbd data.root=DIR``."""
+"""Evaluate: ``python -m sfdfd.evaluate checkpoint=PATH data=nyu data.root=DIR``."""
 
 from __future__ import annotations
 

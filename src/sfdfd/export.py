@@ -35,7 +35,7 @@ def export(config: DictConfig) -> None:
     else:
         path = output_dir / "weights.ckpt"
         save_weights(path, module.state_dict(), module.run_config)
-        print("read it as checkpoint=PATH or weights_path=PATH")
+        print("read it as checkpoint=PATH")
     write_json(output_dir / "export.json", {"checkpoint": str(config.checkpoint), "run": run_record()})
     print(f"written to {path}")
 

@@ -11,7 +11,7 @@ from sfdfd.runs.command import (
     plain,
     print_optics_differences,
     resolve_optics,
-    run_name,
+    run_labels,
     say,
     seed_everything,
 )
@@ -52,7 +52,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     untrained = instantiate(config.network)
     untrained.load_state_dict(module.network.state_dict())
     intervals = run.shortened_intervals(config.trainer)
-    start = run.start_point(settings["ckpt_path"], output_dir, max_steps, module, datamodule, say)
+    start = run.start_point(settings["resume"], output_dir, max_steps, module, datamodule, say)
     trainer = _trainer(config, start, intervals)
     record = _recorded(trainer, settings, output_dir)
     try:
@@ -87,8 +87,8 @@ def _module(config: DictConfig, settings: dict[str, Any]) -> DepthFromDefocus:
     module = instantiate(config.module, renderer=renderer, **parts)
     module.run_config, module.camera = settings, model_camera(settings)
     print_optics_differences(settings["data"].get("camera"), settings["optics"]["camera"])
-    if settings["weights_path"]:
-        load_weights(module, str(settings["weights_path"]))
+    if settings["checkpoint"]:
+        load_weights(module, str(settings["checkpoint"]))
     return module
 
 
@@ -110,7 +110,7 @@ def _wandb_names(node: DictConfig) -> dict[str, Any]:
     """Return name, group and tags of a W&B run where the config leaves them open."""
     if not str(node.get("_target_", "")).endswith("wandb_logger"):
         return {}
-    return {key: value for key, value in run_name().items() if node.get(key) is None and value}
+    return {key: value for key, value in run_labels().items() if node.get(key) is None and value}
 
 
 def _recorded(trainer: lightning.Trainer, settings: dict[str, Any], output_dir: Path) -> dict[str, Any]:

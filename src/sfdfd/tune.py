@@ -14,7 +14,7 @@ def tune(config: DictConfig) -> None:
     """Search as configured; ``best.yaml`` holds the overrides of the best trial."""
     from pathlib import Path
 
-    from sfdfd.runs.comparison import collect, write_comparison
+    from sfdfd.runs.comparison import compare_runs, write_comparison
     from sfdfd.training.search import SearchSettings, hold_study, run_folders, search, write_best
 
     settings = SearchSettings.of(plain(config))
@@ -22,7 +22,7 @@ def tune(config: DictConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with hold_study(folder):
         study = search(settings, folder, say)
-        rows = collect(run_folders(study, folder))
+        rows = compare_runs(run_folders(study, folder))
         if rows:
             write_comparison(rows, folder)
         overrides = write_best(study, folder)

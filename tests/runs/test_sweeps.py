@@ -7,8 +7,8 @@ import json
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from sfdfd.runs.command import _in_words, quoted_path, unquoted
-from sfdfd.runs.comparison import collect, write_comparison
+from sfdfd.runs.command import _user_message, quote_value, unquote_value
+from sfdfd.runs.comparison import compare_runs, write_comparison
 from tests.commands import SMALL, ended, inside
 
 PATHS = [
@@ -19,14 +19,14 @@ PATHS = [
 
 @pytest.mark.parametrize("path", PATHS)
 def test_any_path_is_an_output_folder(path):
-    parsed = OverridesParser.create().parse_override(f"hydra.run.dir={quoted_path(path)}")
+    parsed = OverridesParser.create().parse_override(f"hydra.run.dir={quote_value(path)}")
     assert parsed.value() == path and not parsed.is_sweep_override()
 
 
 def test_what_is_quoted_stays_quoted():
     for given in ("'a, b'", '"a, b"'):
-        assert quoted_path(given) == given and unquoted(given) == "a, b"
-    assert unquoted("'") == "'" and unquoted("[1,2]") == "[1,2]"
+        assert quote_value(given) == given and unquote_value(given) == "a, b"
+    assert unquote_value("'") == "'" and unquote_value("[1,2]") == "[1,2]"
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def test_what_cannot_be_read_says_what_to_write(override, words, tmp_path):
 
 def test_a_folder_named_after_too_many_overrides_says_how_to_number_the_jobs():
     name = "sweep/" + ",".join(f"key.number{index}=1" for index in range(30))
-    words = _in_words(OSError(errno.ENAMETOOLONG, "File name too long", name))
+    words = _user_message(OSError(errno.ENAMETOOLONG, "File name too long", name))
     assert words.endswith("number the jobs instead: hydra.sweep.subdir='${hydra.job.num}'")
-    assert "hydra" not in _in_words(OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300))
+    assert "hydra" not in _user_message(OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300))
 
 
 def a_sweep(folder, key, values):
@@ -77,7 +77,7 @@ def a_sweep(folder, key, values):
 )
 def test_a_comparison_shows_whatever_was_swept(tmp_path, key, values, shown):
     a_sweep(tmp_path, key, values)
-    rows = collect([tmp_path])
+    rows = compare_runs([tmp_path])
     write_comparison(rows, tmp_path)
     with (tmp_path / "comparison.csv").open(newline="") as file:
         assert [row[key.lstrip("+")] for row in csv.DictReader(file)] == shown

@@ -133,10 +133,10 @@ def test_checkpoints_that_cannot_be_continued_give_a_message(trained, tmp_path):
     last = trained[0] / "checkpoints" / "last.ckpt"
     module = load_run(last)
     assert resume_position(module, str(last)).step == 6
-    again = ["experiment=procedural", *SMALL, "trainer.max_steps=6", f"ckpt_path='{last}'", "output_dir=again"]
+    again = ["experiment=procedural", *SMALL, "trainer.max_steps=6", f"resume='{last}'", "output_dir=again"]
     assert "made 6 steps already" in one_line(inside("train", *again, cwd=tmp_path, expect=2).stderr)
     inside("export", f"checkpoint='{last}'", "format=weights", "output_dir=x", cwd=tmp_path)
-    with pytest.raises(InputError, match=r"weights alone.*weights_path"):
+    with pytest.raises(InputError, match=r"weights alone.*checkpoint"):
         resume_position(module, str(tmp_path / "x" / "weights.ckpt"))
     with pytest.raises(InputError, match="of another network"):
         resume_position(load_run(PRETRAINED), str(last))
@@ -177,9 +177,9 @@ def test_a_training_state_that_cannot_be_restored_gives_a_message(change, traine
     content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
     change(content)
     torch.save(content, tmp_path / "last.ckpt")
-    on = ["experiment=procedural", *SMALL, "trainer.max_steps=7", "ckpt_path=last.ckpt", "output_dir=on"]
+    on = ["experiment=procedural", *SMALL, "trainer.max_steps=7", "resume=last.ckpt", "output_dir=on"]
     done = inside("train", *on, cwd=tmp_path, expect=2)
-    assert "ckpt_path=last.ckpt: cannot be continued from" in done.stderr.splitlines()[-1]
+    assert "resume=last.ckpt: cannot be continued from" in done.stderr.splitlines()[-1]
 
 
 def test_preferred_options_apply_if_the_renderer_has_them_and_they_are_not_overridden():

@@ -155,6 +155,6 @@ def test_training_with_shards_equals_training_without(tmp_path):
         whole, parts = ([float(row[key]) for row in found if row.get(key)] for found in rows)
         assert whole
         np.testing.assert_allclose(parts, whole, rtol=1e-4)
-    again = ["trainer.max_steps=6", "ckpt_path=last", "trainer.precision=bf16-mixed"]
+    again = ["trainer.max_steps=6", "resume=last", "trainer.precision=bf16-mixed"]
     done = process("train", *common, *sharded, *again, "output_dir=sharded", cwd=tmp_path, env={"PYTHONPATH": path})
     assert "after 6 steps" in done.stdout

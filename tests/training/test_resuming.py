@@ -298,5 +298,5 @@ def test_weights_alone_cannot_be_continued(whole, tmp_path):
     content = torch.load(whole[0] / "step2.ckpt", weights_only=True)
     del content["optimizer_states"]
     torch.save(content, tmp_path / "weights.ckpt")
-    with pytest.raises(InputError, match="weights_path="):
+    with pytest.raises(InputError, match="checkpoint="):
         resume_position(module(), tmp_path / "weights.ckpt")

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from sfdfd.datasets.datamodule import StacksDataModule
-from sfdfd.errors import InputError
+from sfdfd.errors import InputError, checked_choice
 from sfdfd.io.images import USUAL_PX, working_px_for
 from sfdfd.optics.render import Renderer
 from sfdfd.photographs.align import AlignSettings
@@ -49,8 +49,8 @@ class RecordedDataModule(StacksDataModule):
     Args:
         root: a folder of slices, or of such folders; ``predict`` reads their cameras in the same way.
         renderer: the model's optics, to estimate an unknown blur scale.
-        align: true, false, or "auto" (if slices move by more than half a pixel).
-        exposure: even out exposure and white balance.
+        align: ``mode``: true, false, or "auto" (if slices move by more than half a pixel); ``exposure``: even out exposure
+            and white balance. The defaults are "auto" and true.
         working_px: longer side of the images, or "auto" (:func:`sfdfd.io.images.working_px_for`).
         relative: accept stacks without focus distances. Slices are then equal steps of inverse depth, and depth is not
             metric.
@@ -63,24 +63,27 @@ class RecordedDataModule(StacksDataModule):
         self,
         root: str,
         renderer: Renderer,
-        align: bool | str = "auto",
-        exposure: bool = True,
+        align: Mapping[str, Any] | None = None,
         working_px: int | str = 512,
         relative: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(root, **common)
         self.relative = relative
-        self.renderer, self.align, self.exposure, self.working_px = renderer, align, exposure, working_px
+        self.renderer, self.working_px = renderer, working_px
+        align = {"mode": "auto", "exposure": True, **(align or {})}
+        if len(align) > 2:
+            raise InputError(f"data.align: expected mode and exposure, got {', '.join(align)}")
+        checked_choice(align["mode"], "data.align.mode", ("auto", True, False))
+        self.align = AlignSettings(mode=align["mode"], exposure=align["exposure"])
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
         kept, left_out = read_photographs(folder, overrides, self.holdout).parted()
         optics = self.optics.updated(kept.optics)
-        align = AlignSettings(mode=self.align, exposure=self.exposure)
         capture = Capture.of(
             kept,
             optics.applied_to(self.renderer),
-            align=align,
+            align=self.align,
             working_px=USUAL_PX if self.working_px == "auto" else cast(int, self.working_px),
         )
         if capture.relative and not self.relative:
@@ -92,12 +95,14 @@ class RecordedDataModule(StacksDataModule):
         stack = capture.stack(working_px).with_optics(optics)
         covered = stack.covered
         if len(left_out.images):
-            stack = whole_stack(capture, left_out, working_px, align).with_optics(optics)
+            stack = whole_stack(capture, left_out, working_px, self.align).with_optics(optics)
         if covered is None:
             return stack
         top, bottom, left, right = common_rectangle((covered[0] > 0.999).all(0).numpy())
         if bottom - top < 16 or right - left < 16:
-            raise InputError(f"{folder}: after alignment the slices have almost nothing in common (data.align=false?)")
+            raise InputError(
+                f"{folder}: after alignment the slices have almost nothing in common (data.align.mode=false?)"
+            )
         stack = stack.cropped(top, bottom, left, right)
         return stack if len(left_out.images) else replace(stack, covered=None)
 
@@ -105,8 +110,8 @@ class RecordedDataModule(StacksDataModule):
         return {
             **super().protocol(),
             "data": "recorded",
-            "align": self.align,
-            "exposure": self.exposure,
+            "align": self.align.mode,
+            "exposure": self.align.exposure,
             "working_px": self.working_px,
             "relative": self.relative,
             "calibration_renderer": dict(self.renderer.options),

@@ -1,4 +1,4 @@
-"""The same work for many stacks: what is done is skipped, what fails is listed, and nothing of it ends the rest."""
+"""The same work for many stacks: finished ones are skipped, failed ones are listed, and the others go on."""
 
 from __future__ import annotations
 
@@ -24,16 +24,25 @@ from sfdfd.runs.cluster import Spread
 __all__ = ["INDEX", "Job", "Watch", "run_many"]
 
 INDEX = "index.json"
-SAID = "said.txt"
-"""What the command said of a stack, beside its files."""
+OUTPUT_FILE = "said.txt"
+"""What the command printed about a stack, beside its files."""
+Row = dict[str, Any]
+"""A job's entry in the index; see :func:`run_many`."""
 Watch = Callable[[float], None]
-"""Told the share of a job that is done."""
+"""Called with the finished share of a job."""
+Report = Callable[[float, str, Row | None], None]
+"""Called with the number of finished jobs, a job's name, and its row once it has ended."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One stack: the name of its folder below the output folder, everything that its result depends on, and what ``work`` is
-    given."""
+    """One stack.
+
+    Attributes:
+        name: of its folder below the output folder.
+        depends_on: everything that its result depends on.
+        item: what ``work`` is given.
+    """
 
     name: str
     depends_on: Any
@@ -44,141 +53,141 @@ def run_many(
     jobs: Sequence[Job],
     output_dir: Path,
     work: Callable[[Any, Path, Watch], Mapping[str, Any]],
-    after_each: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
+    after_each: Callable[[list[Row]], None] = lambda rows: None,
     is_whole: Callable[[Mapping[str, Any]], bool] = lambda row: True,
     spread: Spread | None = None,
-) -> list[dict[str, Any]]:
-    """Do every job that is not done; ``output_dir/index.json`` says after each how all of them stand.
+) -> list[Row]:
+    """Do every job that is not finished; ``output_dir/index.json`` has the state of all after each.
 
     Args:
         jobs: in order.
-        output_dir: a job's files lie in the folder of its name there.
-        work: does the job of an item into its folder, and returns plain facts; with ``interrupted`` among them it was the
-            last. Writes whole or not at all. A job is skipped only while every file that it wrote is still there.
-        after_each: told the rows; draws the page.
-        is_whole: whether a row of an earlier call has what ``after_each`` asks for; else its job is done again.
-        spread: does them on several workers (:mod:`sfdfd.runs.cluster`), which are sent ``work``; None: one after the other.
+        output_dir: a job's files are in the folder of its name there.
+        work: does the job of an item into its folder, and returns plain facts; ``interrupted`` among them ends the batch.
+            It writes whole or not at all. A job is skipped only while every file that it wrote is still there.
+        after_each: called with the rows; draws the page.
+        is_whole: whether a row of an earlier call has what ``after_each`` needs; else its job is done again.
+        spread: sends ``work`` to several workers (:mod:`sfdfd.runs.cluster`); None does one job after the other.
 
     Returns:
         One row for each job: name, status ("done", "skipped", "failed", "stopped", "waiting"), seconds, error, facts, files
         (those that the job wrote, as paths below its folder).
 
     Raises:
-        InputError: ``output_dir`` holds something else's index.
+        InputError: ``output_dir`` holds another program's index.
     """
-    before = _read_index(output_dir)
-    rows: list[dict[str, Any]] = [
-        {
-            "name": job.name,
-            "status": "waiting",
-            "seconds": None,
-            "error": None,
-            "facts": {},
-            "files": [],
-            "depends_on": json.loads(json.dumps(job.depends_on, default=str)),
-        }
-        for job in jobs
-    ]
+    earlier = _read_index(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    missing = []
-    for index, row in enumerate(rows):
-        known = before.get(row["name"])
-        if known is not None and _still_holds(known, row["depends_on"], output_dir / row["name"]) and is_whole(known):
-            row.update(known, name=row["name"], status="skipped")
-        else:
-            missing.append(index)
-    with _bar(len(jobs)) as say:
-        there = len(jobs) - len(missing)
+    rows = [_row_of(job, earlier.get(job.name), output_dir, is_whole) for job in jobs]
+    missing = [index for index, row in enumerate(rows) if row["status"] == "waiting"]
+    finished = len(jobs) - len(missing)
+    with _progress(len(jobs)) as report:
         for row in rows:
             if row["status"] == "skipped":
-                say(there, row["name"], row)
+                report(finished, row["name"], row)
         tasks = [(jobs[index].item, output_dir / jobs[index].name) for index in missing]
         if spread is None:
-            ended: Iterator[tuple[int, Any]] = _one_by_one(
-                work, tasks, [jobs[index].name for index in missing], there, say
-            )
+            names = [jobs[index].name for index in missing]
+            outcomes = _one_by_one(work, tasks, lambda done, place: report(finished + done, names[place], None))
         else:
-            ended = spread(partial(_outcome, work), tasks)
-        for number, (place, outcome) in enumerate(ended):
+            outcomes = spread(partial(_outcome, work), tasks)
+        for number, (place, outcome) in enumerate(outcomes, 1):
             row = rows[missing[place]]
-            row.update(_failed(outcome) if isinstance(outcome, Exception) else outcome)
-            row["files"] = _own_files(row["name"], row["files"], [job.name for job in jobs])
-            say(there + number + 1.0, row["name"], row)
-            write_json(output_dir / INDEX, {"stacks": rows})
-            after_each(rows)
+            row.update(_failure(outcome) if isinstance(outcome, Exception) else outcome)
+            row["files"] = _files_of_its_own(row["name"], row["files"], [job.name for job in jobs])
+            report(finished + number, row["name"], row)
+            _write_index(output_dir, rows, after_each)
             if row["status"] == "stopped":
                 break
         if not missing:
-            write_json(output_dir / INDEX, {"stacks": rows})
-            after_each(rows)
+            _write_index(output_dir, rows, after_each)
     return rows
 
 
+def _row_of(job: Job, earlier: Row | None, output_dir: Path, is_whole: Callable[[Mapping[str, Any]], bool]) -> Row:
+    """Return the row of a job before it runs: "skipped" where the result of an earlier call still holds."""
+    row: Row = {
+        "name": job.name,
+        "status": "waiting",
+        "seconds": None,
+        "error": None,
+        "facts": {},
+        "files": [],
+        "depends_on": json.loads(json.dumps(job.depends_on, default=str)),
+    }
+    if earlier and _still_holds(earlier, row["depends_on"], output_dir / job.name) and is_whole(earlier):
+        row.update(earlier, name=job.name, status="skipped")
+    return row
+
+
+def _write_index(output_dir: Path, rows: list[Row], after_each: Callable[[list[Row]], None]) -> None:
+    write_json(output_dir / INDEX, {"stacks": rows})
+    after_each(rows)
+
+
 def _still_holds(row: Mapping[str, Any], depends_on: Any, folder: Path) -> bool:
-    """Whether the result of an earlier call can stand: made from the same, and every file of it is there."""
+    """Return whether the result of an earlier call depended on the same, and has all its files."""
     files = row.get("files")
     if row["status"] not in ("done", "skipped") or row.get("depends_on") != depends_on:
         return False
     return isinstance(files, list) and bool(files) and all((folder / str(name)).is_file() for name in files)
 
 
-def _written(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """What tells the files below a folder from later ones of the same names: (inode, size, time of modification)."""
-    found = {}
+def _file_states(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Return (inode, size, time of modification) of each file below a folder, which changes when it is written again."""
+    states = {}
     for path in folder.rglob("*"):
         if path.is_file():
-            facts = path.stat()
-            found[path.relative_to(folder).as_posix()] = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
-    return found
+            status = path.stat()
+            states[path.relative_to(folder).as_posix()] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return states
 
 
-def _own_files(name: str, files: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The files of a job without those of jobs whose folders lie in its own and that ran at the same time."""
-    below = tuple(f"{other[len(name) + 1 :]}/" for other in names if other.startswith(f"{name}/"))
-    return sorted(readable(file) for file in files if not file.startswith(below))
+def _files_of_its_own(name: str, files: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return a job's files without those of jobs whose folders are inside its folder and that ran at the same time."""
+    nested = tuple(f"{other[len(name) + 1 :]}/" for other in names if other.startswith(f"{name}/"))
+    return sorted(readable(file) for file in files if not file.startswith(nested))
 
 
 def _one_by_one(
-    work: Callable[..., Any], tasks: Sequence[Any], names: Sequence[str], there: int, say: Callable[..., None]
+    work: Callable[..., Any], tasks: Sequence[Any], report: Callable[[float, int], None]
 ) -> Iterator[tuple[int, Any]]:
-    """In this process, the bar told of every share."""
+    """Yield (place, outcome) of each task, done in this process; ``report`` is called with (finished tasks, place)."""
     for place, task in enumerate(tasks):
-        say(float(there + place), names[place], None)
-        yield place, _outcome(work, task, lambda share, p=place: say(there + p + share, names[p], None))
+        report(place, place)
+        yield place, _outcome(work, task, lambda share, place=place: report(place + share, place))
 
 
-def _outcome(work: Callable[..., Any], task: tuple[Any, Path], watch: Watch = lambda share: None) -> dict[str, Any]:
-    """One job: what its row says; what it said itself goes into a file beside its result."""
+def _outcome(work: Callable[..., Any], task: tuple[Any, Path], watch: Watch = lambda share: None) -> Row:
+    """Do one job and return what its row gets; what ``work`` prints goes into a file beside its result."""
     item, folder = task
-    started, said = time.monotonic(), io.StringIO()
+    started, printed = time.monotonic(), io.StringIO()
     try:
-        before = _written(folder)
-        with contextlib.redirect_stdout(said):
+        before = _file_states(folder)
+        with contextlib.redirect_stdout(printed):
             facts = dict(work(item, folder, watch))
-        outcome: dict[str, Any] = {
+        outcome: Row = {
             "status": "stopped" if facts.pop("interrupted", False) else "done",
             "facts": facts,
             "error": None,
         }
-        (folder / SAID).write_text(readable(said.getvalue()), encoding="utf-8")
-        outcome["files"] = [file for file, state in _written(folder).items() if before.get(file) != state]
+        (folder / OUTPUT_FILE).write_text(readable(printed.getvalue()), encoding="utf-8")
+        outcome["files"] = [file for file, state in _file_states(folder).items() if before.get(file) != state]
     except KeyboardInterrupt:
         outcome = {"status": "stopped"}
-    except Exception as error:  # a bug, or no memory: the others are not to suffer from it
-        outcome = _failed(error)
+    except Exception as error:  # a bug, or no memory: the other jobs go on
+        outcome = _failure(error)
     return {**outcome, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _failed(error: Exception) -> dict[str, Any]:
+def _failure(error: Exception) -> Row:
     if isinstance(error, InputError):
         return {"status": "failed", "error": one_line(error)}
-    where = "".join(
-        f" ({Path(at.filename).name}, line {at.lineno})" for at in traceback.extract_tb(error.__traceback__)[-1:]
-    )
-    return {"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}{where}"}
+    frames = traceback.extract_tb(error.__traceback__)[-1:]
+    location = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in frames)
+    return {"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}{location}"}
 
 
-def _read_index(output_dir: Path) -> dict[str, dict[str, Any]]:
+def _read_index(output_dir: Path) -> dict[str, Row]:
     path = output_dir / INDEX
     if not path.is_file():
         return {}
@@ -191,11 +200,11 @@ def _read_index(output_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _bar(number: int):
-    """One progress bar on a terminal, a line for each stack elsewhere."""
+def _progress(number: int) -> Iterator[Report]:
+    """Show one progress bar on a terminal, and a line for each stack elsewhere."""
     console = Console(stderr=True, force_terminal=sys.stderr.isatty())  # FORCE_COLOR makes no terminal
     if not console.is_terminal:
-        yield _say_line
+        yield _print_row
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
@@ -203,6 +212,6 @@ def _bar(number: int):
         yield lambda done, name, row: bar.update(task, completed=done, description=f"{name} (Ctrl-C ends with it)")
 
 
-def _say_line(done: float, name: str, row: Mapping[str, Any] | None) -> None:
+def _print_row(done: float, name: str, row: Row | None) -> None:
     if row is not None:
         print(f"{int(done)}: {name}: {row['status']}" + (f": {row['error']}" if row["error"] else ""), flush=True)

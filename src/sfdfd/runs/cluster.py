@@ -1,7 +1,7 @@
-"""The same function over many items, here or on the workers of a Dask cluster; a lost worker costs what it had at hand.
+"""Call a function for many items, in this process or on the workers of a Dask cluster.
 
-Dask and not Ray (measured, docs/howto/clusters.md): a tenth of the size, a quarter of the start-up, half of the time for
-tasks like ours, which write their results themselves, whole or not at all.
+A lost worker costs only its current item. Dask rather than Ray (measured, docs/howto/clusters.md): a tenth of the size, a
+quarter of the start-up time, half of the time for tasks that write their results themselves.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from sfdfd.runs.command import configure_allocator
 __all__ = ["Spread", "in_order", "spreading"]
 
 Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[tuple[int, Any]]]
-"""(function, items) -> (index, its result or the exception that it ended with), in whatever order they end."""
+"""(function, items) -> (index, result or exception) of each item, in the order in which they end."""
 
 
 def in_order(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """One after the other, in this process; the first exception ends it."""
+    """Call the function for one item after the other in this process; the first exception ends it."""
     for index, item in enumerate(items):
         yield index, function(item)
 
 
 @contextmanager
 def spreading(cluster: Any) -> Iterator[Spread]:
-    """How work is spread.
+    """Yield a function that distributes work.
 
     Args:
         cluster: None for :func:`in_order`; a number of workers of this machine; or the address of a Dask scheduler, whose
             workers see the same files under the same paths. Functions and items are sent to them pickled.
 
     Raises:
-        InputError: it is neither, Dask is not there, or nobody answers at the address.
+        InputError: it is neither, Dask is not installed, or no scheduler answers.
     """
     if cluster is None:
         yield in_order
@@ -44,25 +44,10 @@ def spreading(cluster: Any) -> Iterator[Spread]:
         checked_whole(cluster, "cluster", 1)
     try:
         from dask import config
-        from dask.distributed import Client, LocalCluster
     except ImportError:
         raise InputError(f"cluster={cluster} needs Dask: pip install 'sfdfd[cluster]'") from None
     with config.set({"distributed.worker.daemon": False, "distributed.admin.log-format": "%(message)s"}):
-        try:
-            if isinstance(cluster, str):
-                client = Client(cluster, timeout=20)
-            else:
-                threads = str(max(1, (os.cpu_count() or 1) // cluster))
-                made = LocalCluster(
-                    n_workers=cluster, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50,
-                    env={"OMP_NUM_THREADS": threads}, memory_limit=0,
-                )  # fmt: skip
-                client = Client(made)
-                client.register_worker_callbacks(
-                    configure_allocator
-                )  # of workers that take the place of lost ones, too
-        except (OSError, ValueError, TimeoutError) as error:
-            raise InputError(f"cluster={cluster}: no scheduler answers there ({one_line(error)})") from None
+        client = _client(cluster)
         try:
             yield lambda function, items: _on_workers(client, function, items)
         finally:
@@ -71,9 +56,32 @@ def spreading(cluster: Any) -> Iterator[Spread]:
                 client.cluster.close()
 
 
+def _client(cluster: str | int) -> Any:
+    """Connect to a scheduler, or start workers on this machine."""
+    try:
+        from dask.distributed import Client, LocalCluster
+    except ImportError:
+        raise InputError(f"cluster={cluster} needs Dask: pip install 'sfdfd[cluster]'") from None
+    try:
+        if isinstance(cluster, str):
+            return Client(cluster, timeout=20)
+        threads = str(max(1, (os.cpu_count() or 1) // cluster))
+        workers = LocalCluster(
+            n_workers=cluster, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50,
+            env={"OMP_NUM_THREADS": threads}, memory_limit=0,
+        )  # fmt: skip
+        client = Client(workers)
+        client.register_worker_callbacks(configure_allocator)  # also of workers that replace lost ones
+        return client
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(f"cluster={cluster}: no scheduler answers there ({one_line(error)})") from None
+
+
 def _on_workers(client: Any, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """Of those that took several workers along, each is tried once more, alone: whoever waits with a worker that dies is
-    suspected by Dask as well."""
+    """Yield the outcomes; items that killed several workers are tried once more, each alone.
+
+    Dask also suspects the items that only waited on a worker that died.
+    """
     from dask.distributed import KilledWorker
 
     suspects = []
@@ -89,7 +97,7 @@ def _on_workers(client: Any, function: Callable[[Any], Any], items: Sequence[Any
 
 
 def _outcomes(client: Any, function: Callable[[Any], Any], items: dict[int, Any]) -> Iterator[tuple[int, Any]]:
-    """As soon as each has ended, its result or its exception."""
+    """Yield the result or the exception of each item as soon as it has ended."""
     from dask.distributed import as_completed
 
     futures = {client.submit(function, item, pure=False): index for index, item in items.items()}

@@ -13,14 +13,14 @@ from sfdfd.runs.command import is_multirun, plain, say
 
 __all__ = ["finished_metrics", "run_in_own_process"]
 
-NOT_COMPARED = ("sweep", "output_dir", "ckpt_path")
+NOT_COMPARED = ("sweep", "output_dir", "resume")
 """Keys that may differ when a job is resumed."""
 
 
 def finished_metrics(settings: dict[str, Any]) -> dict[str, Any] | None:
     """Return the metrics of a job that ``sweep.resume`` finds finished; None for one that has to run.
 
-    A job that was interrupted gets ``ckpt_path=last`` in ``settings``.
+    A job that was interrupted gets ``resume=last`` in ``settings``.
 
     Raises:
         InputError: its folder holds a job of another configuration, or broken records.
@@ -36,7 +36,7 @@ def finished_metrics(settings: dict[str, Any]) -> dict[str, Any] | None:
             f"{folder}: holds a job of another configuration; resume a sweep with its own command line (sweep.resume)"
         )
     if metrics is None:
-        settings["ckpt_path"] = "last"
+        settings["resume"] = "last"
     else:
         say(f"{folder}: done already")
     return metrics
@@ -84,10 +84,10 @@ def run_in_own_process(settings: dict[str, Any]) -> dict[str, Any] | None:
     one_device = settings["trainer"].get("devices", 1) in (1, "1")
     if not is_multirun() or one_device or "spawn" in strategy or "fork" in strategy:
         return None
-    dropped = ("output_dir=", "sweep.", *(("ckpt_path=",) if settings["ckpt_path"] == "last" else ()))
+    dropped = ("output_dir=", "sweep.", *(("resume=",) if settings["resume"] == "last" else ()))
     overrides = [override for override in HydraConfig.get().overrides.task if not override.startswith(dropped)]
-    if settings["ckpt_path"] == "last":
-        overrides.append("ckpt_path=last")
+    if settings["resume"] == "last":
+        overrides.append("resume=last")
     command = [sys.executable, "-m", "sfdfd.train", *overrides, f"output_dir={settings['output_dir']}"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     sys.stderr.write(done.stderr)

@@ -1,7 +1,7 @@
-"""What a W&B run wrote on the disk, read back without W&B's server: ``run-ID.wandb``.
+"""Read the file that a W&B run writes to disk, ``run-ID.wandb``, without W&B's server.
 
-The file is a LevelDB log (blocks of 32 KiB; records whole or in parts, each with checksum, length and kind) of W&B's own
-protobuf messages, which the package ``wandb`` has the classes for.
+The file is a LevelDB log of W&B's protobuf messages, whose classes are in the package ``wandb``: blocks of 32 KiB, records
+whole or in parts, each with checksum, length and kind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from sfdfd.errors import InputError, one_line
 __all__ = ["WandbRun", "read_wandb", "wandb_files"]
 
 BLOCK, HEADER, MAGIC = 32768, 7, b":W&B"
-FIRST, LAST, WHOLE = 2, 4, 1
+WHOLE, FIRST, LAST = 1, 2, 4
+"""Kinds of records: whole, or the first or last part of one."""
 STEP = "trainer/global_step"
 
 
@@ -36,7 +37,7 @@ class WandbRun:
         alerts: (title, text).
         artifacts: (name, type, aliases).
         folder: ``files`` beside it, in which the media's paths are.
-        ended: whether W&B's own process has written the end, which it does a little after the run's has gone on.
+        ended: whether W&B's own process has written the end; it does so shortly after the run's process goes on.
     """
 
     folder: Path
@@ -52,7 +53,7 @@ class WandbRun:
     ended: bool = False
 
     def logged(self, key: str) -> list[tuple[float, float]]:
-        """(step, value) of a quantity."""
+        """Return (step, value) of a quantity."""
         return [
             (float(step), float(row[key]))
             for row in self.history
@@ -61,7 +62,7 @@ class WandbRun:
         ]
 
     def media(self, key: str) -> list[tuple[float, Any]]:
-        """(step, description) of what is no number: pictures, histograms, tables."""
+        """Return (step, description) of pictures, histograms or tables."""
         return [
             (float(step), row[key])
             for row in self.history
@@ -70,91 +71,96 @@ class WandbRun:
 
 
 def wandb_files(run: Path) -> list[Path]:
-    """The ``.wandb`` files of a run folder, oldest first: one for each time that it was continued."""
+    """Return the ``.wandb`` files of a run folder, oldest first: one for each time that the run was continued."""
     return sorted(run.glob("wandb/*run-*-*/run-*.wandb"))
 
 
 def read_wandb(path: Path) -> WandbRun:
-    """Read a ``.wandb`` file; what a killed run left unfinished at its end is left out.
+    """Read a ``.wandb`` file, without the unfinished record that a killed run leaves at its end.
 
     Raises:
-        InputError: it is none.
+        InputError: not such a file, or a broken one.
     """
     from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined] # made at import
 
     run = WandbRun(path.parent / "files")
-    run.config.update(_written_config(run.folder / "config.yaml"))
+    run.config.update(_read_config(run.folder / "config.yaml"))
     for raw in _records(path):
         try:
-            _take_in(run, Record.FromString(raw))
+            _add_record(run, Record.FromString(raw))
         except (DecodeError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: a broken file of W&B ({one_line(error)[:160]})") from None
     return run
 
 
-def _written_config(path: Path) -> dict[str, Any]:
-    """Read the configuration that lies beside the file, which holds it some seconds later; empty where there is none."""
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read ``config.yaml`` beside the file, which has it some seconds later; empty where there is none."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     if not isinstance(values, dict):
         return {}
-    return {str(key): one["value"] for key, one in values.items() if isinstance(one, dict) and "value" in one}
+    return {str(key): entry["value"] for key, entry in values.items() if isinstance(entry, dict) and "value" in entry}
 
 
-def _take_in(run: WandbRun, record: Any) -> None:
+def _add_record(run: WandbRun, record: Any) -> None:
     kind = record.WhichOneof("record_type")
     if kind == "run":
-        told = record.run
-        run.id, run.name, run.group, run.project = told.run_id, told.display_name, told.run_group, told.project
-        run.tags = list(told.tags)
-        run.config.update(_items(told.config.update))
+        facts = record.run
+        run.id, run.name, run.group, run.project = facts.run_id, facts.display_name, facts.run_group, facts.project
+        run.tags = list(facts.tags)
+        run.config.update(_nested(facts.config.update))
     elif kind == "config":
-        run.config.update(_items(record.config.update))
+        run.config.update(_nested(record.config.update))
     elif kind == "history":
-        run.history.append(_items(record.history.item))
+        run.history.append(_nested(record.history.item))
     elif kind == "exit":
         run.ended = True
     elif kind == "alert":
         run.alerts.append((record.alert.title, record.alert.text))
     elif kind == "artifact":
-        run.artifacts.append((record.artifact.name, record.artifact.type, tuple(record.artifact.aliases)))
+        _add_artifact(run, record.artifact)
     elif kind == "request" and record.request.WhichOneof("request_type") == "log_artifact":
-        told = record.request.log_artifact.artifact
-        run.artifacts.append((told.name, told.type, tuple(told.aliases)))
+        _add_artifact(run, record.request.log_artifact.artifact)
 
 
-def _items(items: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _add_artifact(run: WandbRun, artifact: Any) -> None:
+    run.artifacts.append((artifact.name, artifact.type, tuple(artifact.aliases)))
+
+
+def _nested(items: Any) -> dict[str, Any]:
+    """Return items, each with the path of its key and a value in JSON, as a nested mapping."""
+    tree: dict[str, Any] = {}
     for item in items:
         *outer, last = list(item.nested_key) or [item.key]
-        place = found
+        node = tree
         for key in outer:
-            place = place.setdefault(key, {})
-        place[last] = json.loads(item.value_json)
-    return found
+            node = node.setdefault(key, {})
+        node[last] = json.loads(item.value_json)
+    return tree
 
 
 def _records(path: Path) -> Iterator[bytes]:
+    """Yield the records of a LevelDB log; the checksums are not looked at."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     if content[:4] != MAGIC:
         raise InputError(f"{path}: no file of W&B (it does not begin with {MAGIC.decode()})")
-    place, parts = HEADER, b""
-    while place + HEADER <= len(content):
-        left = BLOCK - place % BLOCK
-        if left < HEADER:  # the rest of a block, too small for a header
-            place += left
+    position, parts = HEADER, b""
+    while position + HEADER <= len(content):
+        left_in_block = BLOCK - position % BLOCK
+        if left_in_block < HEADER:  # padding
+            position += left_in_block
             continue
-        _, length, kind = struct.unpack("<IHB", content[place : place + HEADER])
-        piece = content[place + HEADER : place + HEADER + length]
-        if not FIRST - 1 <= kind <= LAST or len(piece) < length:
+        _, length, kind = struct.unpack("<IHB", content[position : position + HEADER])
+        piece = content[position + HEADER : position + HEADER + length]
+        if not WHOLE <= kind <= LAST or len(piece) < length:
             return
         parts = piece if kind in (WHOLE, FIRST) else parts + piece
         if kind in (WHOLE, LAST):
             yield parts
-        place += HEADER + length
+        position += HEADER + length

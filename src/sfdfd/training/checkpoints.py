@@ -209,27 +209,27 @@ def _check_fit(shapes: Mapping[str, torch.Size], weights: Mapping[str, torch.Ten
         raise InputError(f"{where}: its weights do not fit its network ({next(iter(remaining))} is not part of it)")
 
 
-def load_weights(module: DepthFromDefocus, weights_path: str) -> None:
+def load_weights(module: DepthFromDefocus, checkpoint: str) -> None:
     """Load the weights of another run into the module.
 
     Raises:
         InputError: the file is no checkpoint of ours, or of another network.
     """
-    weights = load_checkpoint(weights_path, "weights_path")["state_dict"]
-    _check_same_network(module, weights, f"weights_path={weights_path}")
+    weights = load_checkpoint(checkpoint, "checkpoint")["state_dict"]
+    _check_same_network(module, weights, f"checkpoint={checkpoint}")
     module.load_state_dict(weights)
 
 
-def resume_position(module: DepthFromDefocus, ckpt_path: str | Path) -> LoopPosition:
+def resume_position(module: DepthFromDefocus, resume: str | Path) -> LoopPosition:
     """Return the position from which a checkpoint's run can continue.
 
     Raises:
         InputError: it holds weights alone, or is of another network.
     """
-    where = f"ckpt_path={ckpt_path}"
-    content = load_checkpoint(ckpt_path, "ckpt_path")
+    where = f"resume={resume}"
+    content = load_checkpoint(resume, "resume")
     if not content.get("optimizer_states") or "loops" not in content:
-        raise InputError(f"{where}: it holds weights alone; start a new run from them: weights_path={ckpt_path}")
+        raise InputError(f"{where}: it holds weights alone; start a new run from them: checkpoint={resume}")
     _check_same_network(module, content["state_dict"], where)
     return checked_loop_position(content, where)
 

@@ -28,7 +28,7 @@ PROCESS_FAILURES = (
 
 def describe_fault(error: BaseException) -> str | None:
     """Return one line on what happened and how to continue; None for any other error."""
-    advice = "continue with ckpt_path=last and the same output_dir"
+    advice = "continue with resume=last and the same output_dir"
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         file = f"{error.filename}: " if error.filename else ""
         return f"{file}{error.strerror}; {advice}"

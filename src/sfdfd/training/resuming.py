@@ -26,9 +26,9 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     candidates, broken = [], []
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            content = load_checkpoint(path, "ckpt_path")
+            content = load_checkpoint(path, "resume")
             if content.get("optimizer_states") and "loops" in content:
-                position = checked_loop_position(content, f"ckpt_path={path}")
+                position = checked_loop_position(content, f"resume={path}")
                 candidates.append((position.step, path.name == "last.ckpt", path))
         except InputError as error:
             broken.append(str(error))

@@ -85,7 +85,7 @@ def shortened_intervals(trainer: Mapping[str, Any]) -> dict[str, int]:
 
 
 def start_point(
-    ckpt_path: Any,
+    resume: Any,
     output_dir: Path,
     max_steps: int,
     module: DepthFromDefocus,
@@ -95,24 +95,24 @@ def start_point(
     """Find where a run starts, and move the data to that place.
 
     Args:
-        ckpt_path: the checkpoint to continue from; None starts a new run. "last" is the newest complete one of the run folder
+        resume: the checkpoint to continue from; None starts a new run. "last" is the newest complete one of the run folder
             ``output_dir``, or a new run if there is none.
         say: prints one line for the user.
 
     Raises:
         InputError: the checkpoint cannot be continued, or has no step left and is not "last".
     """
-    if ckpt_path is None:
+    if resume is None:
         return StartPoint()
-    path = _last_checkpoint(output_dir / "checkpoints", say) if ckpt_path == "last" else Path(str(ckpt_path))
+    path = _last_checkpoint(output_dir / "checkpoints", say) if resume == "last" else Path(str(resume))
     if path is None:
         return StartPoint()
     position = resume_position(module, path)
-    if ckpt_path == "last":
+    if resume == "last":
         say(f"continuing from {path}, step {position.step}")
     elif 0 <= max_steps <= position.step:
         raise InputError(
-            f"ckpt_path={path}: it has made {position.step} steps already; give a larger trainer.max_steps (now {max_steps})"
+            f"resume={path}: it has made {position.step} steps already; give a larger trainer.max_steps (now {max_steps})"
         )
     datamodule.continue_at(position.epoch, position.batches)
     return StartPoint(str(path), position.step)
@@ -124,7 +124,7 @@ def _last_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
     for reason in broken:
         say(f"not continued from {reason}")
     if newest is None:
-        say(f"{folder}: no whole checkpoint; this run starts from the beginning (ckpt_path=last)")
+        say(f"{folder}: no whole checkpoint; this run starts from the beginning (resume=last)")
     return newest
 
 
@@ -162,7 +162,7 @@ def fit(
     except Exception as error:
         message = describe_fault(error)
         if message is None and start.checkpoint is not None and (reason := describe_restore_error(error)):
-            message = f"ckpt_path={start.checkpoint}: cannot be continued from, what it holds is not whole ({reason})"
+            message = f"resume={start.checkpoint}: cannot be continued from, what it holds is not whole ({reason})"
         if message is None:
             raise
         raise InputError(message) from error
@@ -199,7 +199,7 @@ def exit_if_stopped(trainer: lightning.Trainer, steps: int) -> bool:
     if trainer.is_global_zero:
         print(
             f"sfdfd: stopped by {saver.stopped_by.name} after step {steps}; continue with "
-            f"ckpt_path={saver.last_model_path}",
+            f"resume={saver.last_model_path}",
             file=sys.stderr,
         )
         sys.exit(128 + saver.stopped_by)

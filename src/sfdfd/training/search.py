@@ -232,7 +232,7 @@ def _train(trial: optuna.Trial, overrides: list[str], metric: str, run: Path) ->
     import optuna
 
     run.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "sfdfd.train", *overrides, f"output_dir={run}", "ckpt_path=last"]
+    command = [sys.executable, "-m", "sfdfd.train", *overrides, f"output_dir={run}", "resume=last"]
     reported: set[int] = set()
     with (run / OUTPUT_FILE).open("a") as output:
         training = subprocess.Popen(command, stdout=output, stderr=output)

@@ -1,12 +1,12 @@
-"""Commands on odd input: their main functions in a process that lives on, without the shape checks of the tests' own, and
-what has to hold of every one of them."""
+"""Run commands on odd input in a process of their own, and say what has to hold of every run.
+
+The process stays alive between cases. It runs the commands' main functions without the shape checks of the test session.
+"""
 
 import contextlib
-import copy
 import json
 import multiprocessing
 import os
-import random
 import re
 import resource
 import shutil
@@ -93,8 +93,8 @@ def wrong_with(done, folder):
         return f"a line that says nothing: {lines[-1]}"
     if done.seconds > LONGEST_S:
         return f"it took {done.seconds:.0f} s"
-    if found := re.search(r"\w+Error: .*\(\w+\.py, line \d+\)", done.stdout + done.stderr):
-        return f"a bug in one of many stacks: {found[0]}"
+    if match := re.search(r"\w+Error: .*\(\w+\.py, line \d+\)", done.stdout + done.stderr):
+        return f"a bug in one of many stacks: {match[0]}"
     for file in folder.rglob("error.json"):
         with contextlib.suppress(ValueError):
             if bug := json.loads(file.read_text()).get("bug"):
@@ -147,82 +147,3 @@ class Bench:
                 )
                 if wrong:
                     print(f"WRONG {folder}\n{wrong}\nENDWRONG", file=file)
-
-
-# ---------------------------------------------------------------- odd values
-
-ODD = [
-    None, "", [], {}, -1, 0, 0.5, 3, float("nan"), float("inf"), float("-inf"), 1e30, 10**30, "x", True, "${nonsense}",
-    "long" * 800, "ä漢字\u202e\U0001f4f7", [[1]], [1, "x", None], {"a": {"b": [1]}}, "nan", "../..", "a\nb", [-1, -2],
-]  # fmt: skip
-
-
-def mutated_tree(tree, random_, odd=ODD, times=1):
-    """A JSON-like tree with values replaced, taken away, renamed, doubled or wrapped."""
-    for _ in range(times):
-        places = list(_places(tree))
-        if not places:
-            return tree
-        holder, key = random_.choice(places)
-        what = random_.randrange(8)
-        if what < 5:
-            holder[key] = copy.deepcopy(random_.choice(odd))
-        elif what == 5:
-            del holder[key]
-        elif what == 6 and isinstance(holder, dict):
-            holder[random_.choice(["nonsense", "ä", "", "-1"])] = holder.pop(key)
-        elif isinstance(holder, list):
-            holder.insert(0, copy.deepcopy(holder[key]))
-        else:
-            holder[key] = [holder[key]]
-    return tree
-
-
-def _places(node):
-    for key in list(node) if isinstance(node, dict) else range(len(node)):
-        yield node, key
-        if isinstance(node[key], (dict, list)):
-            yield from _places(node[key])
-
-
-def mutated_bytes(content, random_):
-    """Bytes flipped, cut, put in, doubled, or made nought."""
-    content = bytearray(content)
-    what = random_.randrange(7)
-    place = random_.randrange(len(content) + 1)
-    if random_.random() < 0.5:  # headers lie at the beginning
-        place = min(place, random_.randrange(200))
-    if what <= 1:
-        for _ in range(random_.choice([1, 1, 2, 8, 64])):
-            if content:
-                spot = (
-                    random_.randrange(min(len(content), 400))
-                    if random_.random() < 0.5
-                    else random_.randrange(len(content))
-                )
-                content[spot] ^= 1 << random_.randrange(8)
-    elif what == 2:
-        del content[place:]
-    elif what == 3:
-        content[place:place] = random_.randbytes(random_.choice([1, 2, 7, 300]))
-    elif what == 4:
-        del content[place : place + random_.choice([1, 4, 50])]
-    elif what == 5:
-        content[place : place + random_.choice([4, 40])] = bytes([random_.choice([0, 255])]) * random_.choice([4, 40])
-    else:
-        content = bytearray(random_.choice([b"", b"\0", b"\xff\xfe", bytes(300), content[::-1], content * 2]))
-    return bytes(content)
-
-
-def mutate_file(path, random_):
-    path.write_bytes(mutated_bytes(path.read_bytes(), random_))
-
-
-def seeded(draw, st):
-    """A source of chance that a case is drawn from."""
-    return random.Random(draw(st.integers(0, 2**63)))
-
-
-def quoted(path):
-    """A path as an override's value."""
-    return "'" + str(path).replace("'", "\\'") + "'"
