@@ -12,7 +12,8 @@ from sfdfd.optics import DefocusRenderer
 from sfdfd.plane_sweep.sweep import depth_from_plane_sweep
 from sfdfd.refinement.refiner import Refiner
 from sfdfd.scenes.example_stack import example_stack
-from sfdfd.training.distillation_samples import Answer, random_samples, random_setup
+from sfdfd.training.distillation_samples import random_samples
+from sfdfd.training.distillation_scenes import TeacherPrediction, random_sample_setup
 from tests.commands import SMALL, inside
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
@@ -73,12 +74,12 @@ def test_refinement(stack):
     assert errors[1] == pytest.approx(errors[0], rel=0.03)
 
 
-def test_self_made_lessons():
+def test_distillation_samples():
     """Without noise, which is another device's."""
     generator = torch.Generator().manual_seed(3)
     position = torch.linspace(0.1, 0.7, 96)[None].expand(96, 96)
-    answer = Answer(position, torch.rand(3, 96, 96, generator=generator), torch.ones(96, 96))
-    setups = [random_setup([answer], (5, seed), 64)._replace(noise_std=0.0) for seed in range(4)]
+    answer = TeacherPrediction(position, torch.rand(3, 96, 96, generator=generator), torch.ones(96, 96))
+    setups = [random_sample_setup([answer], (5, seed), 64)._replace(noise_std=0.0) for seed in range(4)]
     for reference, ours in zip(*(random_samples(setups, 8, device) for device in ("cpu", "cuda")), strict=True):
         assert mean_error(ours.images, reference.images) < 1e-3 and mean_error(ours.costs, reference.costs) < 0.05
 
