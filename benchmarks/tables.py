@@ -116,7 +116,9 @@ def path_traced() -> str:
             cells.append(f"{all_} / {edges} / {row['all']['aif_psnr'][0]:.1f}")
         seconds = [found["methods"][method]["seconds"] for found in groups.values()]
         rows.append([METHODS.get(method, method), *cells, f"{statistics.mean(seconds):.1f}"])
-    facts = source(result["command"], result["machine"], "mean ± standard deviation over scenes", "nothing in it is random")
+    facts = source(
+        result["command"], result["machine"], "mean ± standard deviation over scenes", "nothing in it is random"
+    )
     return f"{facts}\n\n{markdown(head, rows)}"
 
 
@@ -132,7 +134,16 @@ def left_out() -> str:
         rows.append([stack["name"], stack["camera"], indices, *values, *(f"{gain:+.1f}" for gain in gains[-1])])
     over = [f"{statistics.mean(column):+.1f} ± {statistics.stdev(column):.1f}" for column in zip(*gains, strict=True)]
     rows.append([f"mean ± std over the {len(gains)} stacks", "", "", "", "", "", *over])
-    head = ["stack", "photographs", "left out", "rendered dB", "nearest slice", "best blend", "over nearest", "over blend"]
+    head = [
+        "stack",
+        "photographs",
+        "left out",
+        "rendered dB",
+        "nearest slice",
+        "best blend",
+        "over nearest",
+        "over blend",
+    ]
     facts = source(found["command"], found["machine"], "one run each", "mean over the left-out slices of a stack")
     return f"{facts}\n\n{markdown(head, rows)}"
 
@@ -146,7 +157,10 @@ def nyu() -> str:
         for row in found["rows"]
     ]  # fmt: skip
     for name in ("8 bits, 5 s", "8 bits, 60 s"):
-        case, start = refinement["cases"][name], refinement["cases"][name].get("start_from", "classical depth from focus")
+        case, start = (
+            refinement["cases"][name],
+            refinement["cases"][name].get("start_from", "classical depth from focus"),
+        )
         values, std = case["refined"], case["std_over_frames"]
         label = f"refined from {'a ' if start == 'plane sweep' else ''}{start}, {case['seconds']} s"
         rmse = with_std([values["rmse"], std["rmse"]])
@@ -159,7 +173,9 @@ def nyu() -> str:
     head = ["method", "frames", "training", "AbsRel", "RMSE m", "delta1", "AIF dB"]
     commands = "\n".join(f"{row['command']}    # {row['key']}" for row in found["rows"] if row["key"] != "classical")
     listed = f"```bash\n{commands}\n{found['refined_command']}    # the refined rows\n```"
-    facts = f"{found['machine']}; ± is the standard deviation over the seeds of a network, over the frames of a refinement."
+    facts = (
+        f"{found['machine']}; ± is the standard deviation over the seeds of a network, over the frames of a refinement."
+    )
     return f"{facts}\n\n{markdown(head, rows)}\n\n{listed}"
 
 
