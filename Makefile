@@ -59,7 +59,7 @@ bench-robustness: $(STAMP) ## what feed-forward answers bear: wrong cameras, noi
 results: $(STAMP) ## the tables of README and docs from benchmarks/results/
 	$(RUN) benchmarks/tables.py
 
-bench-scale: $(STAMP) ## what steps, synthesis and predictions cost by size; writes docs/scale.md
+bench-scale: $(STAMP) ## what steps, synthesis and predictions cost by size; writes benchmarks/results/scale.md
 	$(RUN) benchmarks/scale.py
 
 bench-photographs: $(STAMP) ## seconds and memory of predict on real stacks in other forms, and on 50 slices of 12 megapixels

@@ -319,7 +319,7 @@ def main() -> None:
     (options.output / "renderer.md").write_text(table)
     options.figure.parent.mkdir(parents=True, exist_ok=True)
     draw(scaling, options.figure)
-    page = ROOT / "docs" / "renderer.md"
+    page = ROOT / "docs" / "explanation" / "renderer.md"
     if not options.quick:
         text = page.read_text()
         begin, end = "<!-- bench:begin -->\n", "<!-- bench:end -->"

@@ -1,7 +1,7 @@
 """What a training step, a synthesis and a prediction cost, over slices, resolution, batch and width, and a formula.
 
-``python benchmarks/scale.py`` (ten minutes on two quiet cores): writes benchmarks/results/scale.json and .md, and the tables
-between the marks of docs/scale.md. A time is the median of its repeats after one that does not count. The formula
+``python benchmarks/scale.py`` (ten minutes on two quiet cores) writes benchmarks/results/scale.json and .md; ``make results`` takes
+the table of speed in docs/reference/results.md from it. A time is the median of its repeats after one that does not count. The formula
 (seconds = fixed + rate x pixels of all slices) is fitted to two points of each row and checked at the others.
 """
 
@@ -218,7 +218,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def markdown(result: dict) -> str:
-    """The tables of docs/scale.md."""
+    """Return the tables of scale.md."""
     machine, seconds = result["machine"], result["refine_seconds"]
     parts = ("step", "learning", "renderer", "loss")
     steps = [
@@ -299,13 +299,10 @@ def main() -> None:
 
 
 def publish(result: dict) -> None:
-    """The result as JSON, as Markdown, and in docs/scale.md."""
+    """Write the result as JSON and as Markdown."""
     write_json(HERE / "results" / "scale.json", json.loads(json.dumps(result)))
     text = markdown(result)
     (HERE / "results" / "scale.md").write_text(text + "\n")
-    page = HERE.parent / "docs" / "scale.md"
-    before, rest = page.read_text().split("<!-- scale:begin -->\n")
-    page.write_text(f"{before}<!-- scale:begin -->\n{text}\n<!-- scale:end -->{rest.split('<!-- scale:end -->')[1]}")
 
 
 if __name__ == "__main__":

@@ -1,104 +1,225 @@
 """The tables of README and docs, from what the benchmarks left: ``make results``.
 
-Reads truth.json (``make bench-truth``) and robustness.json in benchmarks/results and rewrites what stands between
-``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``. Figures of others, and ours that no benchmark writes, stand here with
-where they come from.
+Reads the JSON files of benchmarks/results and rewrites what stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``
+in README.md and docs/reference/results.md. Every figure of both pages comes from one of these files:
+
+* truth.json, robustness.json, refinement.json, scale.json, photographs.json: written by the benchmark of that name.
+* left_out.json, nyu.json, gpu.json: measured by the commands that they name, and entered by hand.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
-
-from truth import table
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "reference" / "results.md"
 NAMES = {
     "raytraced/dslr": "path-traced, 50 mm f/1.2",
     "raytraced/phone": "path-traced, phone macro",
     "ours/dslr": "the same camera, our generator",
     "ours/phone": "the same phone, our generator",
 }
-FIXED = [
-    # docs/refinement.md#the-lens; docs/results.md, with their commands
-    ["a real phone's left-out slices (galaxy_house), dB", "nearest slice 35.3", "oracle's blend 38.6", "-", "37.5"],
-    [
-        "NYUv2, DEReD's protocol, 8 bits, synthesised by our renderer: AbsRel",
-        ".110", "DEReD .170 (.054 re-evaluated by a user); dfd .056 in 598 s on another frame",
-        ".040 (never saw NYU)", ".0088",
-    ],
-]  # fmt: skip
+METHODS = {
+    "constant (geometric mean of near and far)": "constant depth",
+    "classical": "classical depth from focus",
+    "sweep": "plane sweep (`checkpoint=null`)",
+    "pretrained": "weights in the package",
+    "refined from pretrained, 20 s": "refined from them, 20 s",
+    "refined from pretrained, 60 s": "refined from them, 60 s",
+}
 
 
-def replaced(page: Path, name: str, text: str) -> None:
-    """What stands between the marks of this name becomes ``text``."""
+def load(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def replace_region(page: Path, name: str, text: str) -> None:
+    """Put ``text`` between the marks of this name."""
     begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
     before, rest = page.read_text().split(begin)
     page.write_text(before + begin + text + "\n" + end + rest.split(end, 1)[1])
 
 
-def refined(methods: dict) -> str:
-    """The method that refines longest."""
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Format without the zero in front of the point."""
+    return f"{value:.{digits}f}".replace("0.", ".", 1) if value < 1 else f"{value:.{digits}f}"
+
+
+def with_std(value: list[float], digits: int = 3) -> str:
+    """Format a mean, and its standard deviation where there is one."""
+    return " ± ".join(number(part, digits) for part in value)
+
+
+def longest_refined(methods: dict) -> str:
+    """Return the name of the method that refines longest."""
     return max((name for name in methods if name.startswith("refined")), key=lambda name: methods[name]["seconds"])
 
 
-def summary(groups: dict) -> str:
-    """One row per protocol: classical, others, ours without and with refinement."""
+def refined_row(case: dict, digits: int = 4) -> str:
+    return with_std([case["refined"]["abs_rel"], case["std_over_frames"]["abs_rel"]], digits)
+
+
+def summary() -> str:
+    """Return the README's table: one row per protocol, without and with refinement."""
     rows = []
-    for group, found in groups.items():
+    for group, found in load("truth")["groups"].items():
         methods = found["methods"]
-        best = refined(methods)
-
-        def value(method: str, methods: dict = methods) -> str:
-            mean, std = methods[method]["all"]["abs_rel"]
-            return f"{mean:.3f} ± {std:.3f}".replace("0.", ".")
-
+        best = longest_refined(methods)
+        before = f"{with_std(methods['pretrained']['all']['abs_rel'])}"
+        without = f"{with_std(methods['sweep']['all']['abs_rel'])} without weights"
+        last = f"**{with_std(methods[best]['all']['abs_rel'])}** ({best.split(', ')[1]})"
         name = f"{NAMES.get(group, group)} ({found['scenes']} scenes): AbsRel"
-        last = f"**{value(best)}** ({best.split(', ')[1]})"
-        rows.append([name, value("classical"), "-", f"{value('pretrained')} ({value('sweep')} without weights)", last])
+        rows.append([name, with_std(methods["classical"]["all"]["abs_rel"]), "-", f"{before} ({without})", last])
+    phone = load("left_out")["stacks"][0]
+    left_out = [
+        f"a real phone's left-out slices ({phone['name']}), dB",
+        f"nearest slice {phone['nearest_db']:.1f}", f"oracle's blend {phone['blend_db']:.1f}", "-",
+        f"{phone['rendered_db']:.1f} (20 s)",
+    ]  # fmt: skip
+    nyu, refinement = load("nyu"), load("refinement")["cases"]
+    methods = {row["key"]: row for row in nyu["rows"]}
+    paper, user, *_, dfd = nyu["published"]
+    others = f"DEReD {number(paper['abs_rel'])} ({number(user['abs_rel'])} re-evaluated by a user); dfd {number(dfd['abs_rel'])} in 598 s on another frame"
+    synthetic = [
+        "NYUv2, DEReD's protocol, 8 bits, synthesised by our renderer: AbsRel",
+        number(methods["classical"]["abs_rel"][0]), others,
+        f"{number(methods['pretrained']['abs_rel'][0])} (never saw NYU)",
+        f"{refined_row(refinement['8 bits, 60 s'])} (60 s, ten other frames)",
+    ]  # fmt: skip
     head = ["protocol", "classical depth from focus", "others", "ours, no refinement", "ours, refined"]
-    lines = [head, ["---"] * len(head), *rows[:2], FIXED[0], *rows[2:], *FIXED[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(head, [*rows[:2], left_out, *rows[2:], synthetic])
 
 
-def light(groups: dict) -> str:
-    """Rows of methods, columns of cameras: AbsRel / at edges / AIF dB."""
-    methods = list(next(iter(groups.values()))["methods"])
-    head = ["AbsRel / at edges / AIF dB", *(f"{NAMES.get(g, g)} ({groups[g]['scenes']})" for g in groups)]
-    lines = [head, ["---"] * len(head)]
-    for method in methods:
+def source(command: str, *facts: str) -> str:
+    return f"`{command}`; " + "; ".join(facts) + "."
+
+
+def path_traced() -> str:
+    """Return rows of methods and columns of cameras: AbsRel, at edges, AIF."""
+    result = load("truth")
+    groups = result["groups"]
+    head = ["AbsRel / at edges / AIF dB", *(f"{NAMES.get(g, g)} ({groups[g]['scenes']})" for g in groups), "s a scene"]
+    rows = []
+    for method in next(iter(groups.values()))["methods"]:
         cells = []
         for found in groups.values():
             row = found["methods"][method]
-            both, db = (row[region]["abs_rel"][0] for region in ("all", "edges")), row["all"]["aif_psnr"][0]
-            cells.append(" / ".join([*(f"{one:.3f}" for one in both), f"{db:.1f}"]))
-        lines.append([method, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            all_, edges = (with_std(row[region]["abs_rel"]) for region in ("all", "edges"))
+            cells.append(f"{all_} / {edges} / {row['all']['aif_psnr'][0]:.1f}")
+        seconds = [found["methods"][method]["seconds"] for found in groups.values()]
+        rows.append([METHODS.get(method, method), *cells, f"{statistics.mean(seconds):.1f}"])
+    facts = source(
+        result["command"], result["machine"], "mean ± standard deviation over scenes", "nothing in it is random"
+    )
+    return f"{facts}\n\n{markdown(head, rows)}"
 
 
-def robustness(found: dict) -> str:
-    """Rows of conditions, columns of methods: AbsRel, mean and standard deviation over frames."""
+def left_out() -> str:
+    """Return a row for each real stack: PSNR of the rendered slice and of its two rivals."""
+    found = load("left_out")
+    rows, gains = [], []
+    for stack in found["stacks"]:
+        rendered, nearest, blend = (stack[f"{key}_db"] for key in ("rendered", "nearest", "blend"))
+        gains.append((rendered - nearest, rendered - blend))
+        indices = ", ".join(map(str, stack["held_out"]))
+        values = [f"{value:.1f}" for value in (rendered, nearest, blend)]
+        rows.append([stack["name"], stack["camera"], indices, *values, *(f"{gain:+.1f}" for gain in gains[-1])])
+    over = [f"{statistics.mean(column):+.1f} ± {statistics.stdev(column):.1f}" for column in zip(*gains, strict=True)]
+    rows.append([f"mean ± std over the {len(gains)} stacks", "", "", "", "", "", *over])
+    head = [
+        "stack",
+        "photographs",
+        "left out",
+        "rendered dB",
+        "nearest slice",
+        "best blend",
+        "over nearest",
+        "over blend",
+    ]
+    facts = source(found["command"], found["machine"], "one run each", "mean over the left-out slices of a stack")
+    return f"{facts}\n\n{markdown(head, rows)}"
+
+
+def nyu() -> str:
+    """Return networks on 39 frames, refinement on ten, and published figures."""
+    found, refinement = load("nyu"), load("refinement")
+    rows = [
+        [row["method"], str(found["frames"]), row["training"], with_std(row["abs_rel"], 4 if len(row["abs_rel"]) > 1 else 3),
+         with_std(row["rmse"]), with_std(row["delta1"]), f"{row['aif_db']:.1f}"]
+        for row in found["rows"]
+    ]  # fmt: skip
+    for name in ("8 bits, 5 s", "8 bits, 60 s"):
+        case, start = (
+            refinement["cases"][name],
+            refinement["cases"][name].get("start_from", "classical depth from focus"),
+        )
+        values, std = case["refined"], case["std_over_frames"]
+        label = f"refined from {'a ' if start == 'plane sweep' else ''}{start}, {case['seconds']} s"
+        rmse = with_std([values["rmse"], std["rmse"]])
+        delta1, aif = number(values["delta1"], 4), f"{values['aif_psnr']:.1f}"
+        rows.append([label, f"{case['frames']} of training", "-", refined_row(case), rmse, delta1, aif])
+    for row in found["published"]:
+        aif = f"{row['aif_db']:.1f}" if "aif_db" in row else "-"
+        values = (number(row[key]) for key in ("abs_rel", "rmse", "delta1"))
+        rows.append([f"{row['method']} ({row['where']})", row["frames"], "-", *values, aif])
+    head = ["method", "frames", "training", "AbsRel", "RMSE m", "delta1", "AIF dB"]
+    commands = "\n".join(f"{row['command']}    # {row['key']}" for row in found["rows"] if row["key"] != "classical")
+    listed = f"```bash\n{commands}\n{found['refined_command']}    # the refined rows\n```"
+    facts = (
+        f"{found['machine']}; ± is the standard deviation over the seeds of a network, over the frames of a refinement."
+    )
+    return f"{facts}\n\n{markdown(head, rows)}\n\n{listed}"
+
+
+def robustness() -> str:
+    """Return rows of conditions and columns of methods: AbsRel, mean and standard deviation over frames."""
+    found = load("robustness")
     methods = list(next(iter(found["rows"].values())))
-    lines = [["AbsRel", *methods], ["---"] * (1 + len(methods))]
-    for condition, row in found["rows"].items():
-        lines.append([condition, *(f"{row[name][0]:.3f} ± {row[name][1]:.3f}" for name in methods)])
-    said = f"`{found['command']}`; mean (± standard deviation) over {found['frames']} frames; nothing in it is random."
-    return said + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = [[condition, *(with_std(row[name]) for name in methods)] for condition, row in found["rows"].items()]
+    frames = f"mean ± standard deviation over {found['frames']} frames"
+    facts = source(found["command"], found["machine"], frames, "nothing in it is random")
+    return f"{facts}\n\n{markdown(['AbsRel', *(METHODS[name] for name in methods)], rows)}"
+
+
+def speed() -> str:
+    """Return what predictions, training steps and the renderer cost."""
+    scale, photographs, gpu = load("scale"), load("photographs"), load("gpu")
+    cpu = f"{scale['machine']['processor']}, {scale['machine']['cores']} cores"
+    seconds = scale["refine_seconds"]
+    rows = [
+        [f"prediction, {row['width']} x {row['height']}, five slices, {seconds:g} s of refinement", f"{row['seconds']:.1f}",
+         f"{row['peak_gib']:.1f}", cpu]
+        for row in scale["predict"]
+    ]  # fmt: skip
+    for row in photographs["rows"]:
+        label = f"`{row['command']}`, {row['name']}: {row['form']}"
+        rows.append([label, f"{row['seconds']:.0f}", f"{row['peak_gib']:.1f}", photographs["machine"]])
+    steps = {(row["network"], row["batch"], row["size"], row["slices"]): row["step"] for row in scale["steps"]}
+    for network in ("focus_attention", "daif"):
+        label = f"training step, `{network}`, 8 x 5 x 64²"
+        rows.append([label, f"{steps[network, 8, 64, 5]:.2f}", "-", cpu])
+    for row in gpu["rows"]:
+        peak = f"{row['peak_gib']:.1f}" if "peak_gib" in row else "-"
+        rows.append([row["what"], f"{row['seconds']:g}", peak, gpu["machine"]])
+    facts = (
+        f"`{scale['command']}`, `python benchmarks/photographs.py` and, for the last rows, `{gpu['rows'][0]['command']}`; "
+        "single runs or medians of a few, no spread was recorded."
+    )
+    return f"{facts}\n\n{markdown(['what', 'seconds', 'peak memory GiB', 'machine'], rows)}"
 
 
 def main() -> None:
-    result = json.loads((RESULTS / "truth.json").read_text())
-    groups = result["groups"]
-    said = (
-        f"`{result['command']}`; {result['machine']}; mean (± standard deviation) over scenes; nothing in it is random."
-    )
-    replaced(ROOT / "README.md", "results", summary(groups))
-    replaced(ROOT / "docs" / "results.md", "truth", f"{said}\n\n{light(groups)}")
-    bears = json.loads((RESULTS / "robustness.json").read_text())
-    replaced(ROOT / "docs" / "results.md", "robustness", robustness(bears))
-    by_region = "\n".join(table(group, found["scenes"], found["methods"]) for group, found in groups.items())
-    replaced(ROOT / "docs" / "refinement.md", "truth", f"{said}\n\n{by_region}")
+    replace_region(ROOT / "README.md", "results", summary())
+    for table in (path_traced, left_out, nyu, robustness, speed):
+        replace_region(PAGE, table.__name__, table())
 
 
 if __name__ == "__main__":

@@ -151,11 +151,11 @@ def main() -> None:
             groups.setdefault(group_of(root, folder), []).append(folder)
     manifests = {str(root): (read_manifest(root) or {}).get("options") for root in roots}
     result: dict = {
-        "command": " ".join(["python", "benchmarks/truth.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/truth.py", *map(public, sys.argv[1:])]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads",
         "load_before": os.getloadavg(),
         "model_optics": optics,
-        "sets": {root: made or "samples unknown (made elsewhere)" for root, made in manifests.items()},
+        "sets": {public(root): made or "samples unknown (made elsewhere)" for root, made in manifests.items()},
         "groups": {},
         "rows": [],
     }
@@ -210,6 +210,16 @@ def header(result: dict) -> str:
         f"{result['load_before'][0]:.1f} and {result['load_after'][0]:.1f}; model: {result['model_optics']}; {samples}.\n"
         "Mean over scenes +- standard deviation over scenes; s: wall seconds a scene.\n\n"
     )
+
+
+def public(argument: str) -> str:
+    """Name a folder without the machine's path: below ``$SFDFD_REAL_DATA``, or by its last part in capitals."""
+    if os.sep not in argument:
+        return argument
+    path, shared = Path(argument).resolve(), os.environ.get("SFDFD_REAL_DATA")
+    if shared and path.is_relative_to(Path(shared).resolve()):
+        return f"$SFDFD_REAL_DATA/{path.relative_to(Path(shared).resolve())}"
+    return path.name.upper()
 
 
 def json_or_text(value: str) -> object:

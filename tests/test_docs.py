@@ -18,9 +18,9 @@ from sfdfd.runs.command import CONF_DIR
 ROOT = Path(__file__).resolve().parents[1]
 
 
-DATASETS, CONFIGURATION, OWN_STACK, PHOTOGRAPHERS = (
+DATASETS, CONFIGURATION, FORMATS, OUTPUTS = (
     (ROOT / "docs" / name).read_text()
-    for name in ("datasets.md", "configuration.md", "your_own_stack.md", "photographers.md")
+    for name in ("reference/datasets.md", "configuration.md", "reference/formats.md", "howto/outputs.md")
 )
 
 
@@ -30,8 +30,8 @@ SETS = runpy.run_path(str(ROOT / "docs" / "figures" / "sets.py"))
 
 @pytest.mark.parametrize(
     ("page", "least"),
-    [(DATASETS, 10), (OWN_STACK, 8), (PHOTOGRAPHERS, 9)],
-    ids=["datasets", "formats", "photographers"],
+    [(DATASETS, 10), (FORMATS, 8), (OUTPUTS, 9)],
+    ids=["datasets", "formats", "outputs"],
 )
 def test_the_tests_that_a_page_names_exist(page, least):
     existing = {
@@ -125,3 +125,42 @@ def test_a_stack_with_truth_is_written_as_the_page_says(tmp_path):
     assert stack.images.shape == (1, 3, 3, 16, 24) and stack.camera[0].f_number == 8.0
     assert stack.valid.sum() == 383 and float(stack.depth_m[0, -1, -1]) == 4
     assert torch.allclose(stack.aif, torch.tensor(77 / 255))
+
+
+COMMITTED = [
+    path
+    for part in ("docs", "research", "benchmarks", "conf", "src", ".github", "README.md")
+    for path in sorted((ROOT / part).rglob("*") if (ROOT / part).is_dir() else [ROOT / part])
+    if path.suffix in {".md", ".py", ".yaml", ".yml", ".json", ".toml", ".js", ".css", ".html", ".txt"}
+    and not {"generated", "__pycache__"} & set(path.parts)
+]
+COMMIT = re.compile(r"(?<![\w.#-])(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{7,40}(?![\w.-])")
+"""A short or whole git id: digits and letters, no part of a number, a colour or a name."""
+
+
+def test_no_page_shows_a_machine_a_private_folder_or_a_commit():
+    for path in COMMITTED:
+        text, name = path.read_text(), str(path.relative_to(ROOT))
+        for private in ("/work/", "/tmp/wt", "../shared"):
+            assert private not in text, f"{name}: {private}"
+        found = [line for line in text.splitlines() if COMMIT.search(line) and "fromhex" not in line]
+        assert not found, f"{name}: {found[0][:200]}"
+        if name.startswith("docs/"):
+            assert "(asked" not in text and "asked:" not in text, name
+
+
+def test_the_paths_below_research_and_benchmarks_that_a_page_names_exist():
+    for page in [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "research").glob("*.md")), ROOT / "README.md"]:
+        for named in re.findall(r"`((?:research|benchmarks|docs)/[\w/.-]+\.\w+)`", page.read_text()):
+            assert (ROOT / named).exists(), f"{page.name}: {named}"
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()) if page.parent.name == "research" else ():
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_tables_of_readme_and_results_are_what_the_benchmarks_left(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
+    page, readme = (ROOT / "docs" / "reference" / "results.md").read_text(), (ROOT / "README.md").read_text()
+    assert tables["summary"]() in readme
+    for name in ("path_traced", "left_out", "nyu", "robustness", "speed"):
+        assert tables[name]() in page, f"make results: {name}"

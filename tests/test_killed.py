@@ -1,4 +1,4 @@
-"""Real processes that are killed, real disks that are full: nothing is lost (docs/reliability.md)."""
+"""Real processes that are killed, real disks that are full: nothing is lost (docs/explanation/reliability.md)."""
 
 import csv
 import os

@@ -76,7 +76,7 @@ def test_it_calls_the_package_and_holds_no_logic_of_its_own(path):
 
 
 def test_the_page_has_every_question():
-    text = (ROOT / "docs" / "howto" / "notebooks.md").read_text()
+    text = (ROOT / "docs" / "tutorials" / "notebooks.md").read_text()
     for path in NOTEBOOKS:
         question = re.search(r"The question: ([^\n]+\?)\*\*", read(path).cells[0].source).group(1)
         assert path.name in text and question[1:] in text, (path.name, question)

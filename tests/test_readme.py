@@ -140,3 +140,34 @@ def test_make_demo_ends_in_a_page(tmp_path):
     done = subprocess.run(line, cwd=ROOT, env={**os.environ, **QUIET}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "demo" / "index.html").is_file()
+
+
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+TUTORIAL_FEWER = {
+    "train": ["trainer.max_steps=2", "data.train_length=4", *SMALL[1:]],
+    "evaluate": ["data.height=32", "data.width=40", "data.test_length=1", "pictures=0"],
+    "predict": ["refine.seconds=1"],
+    "refocus": [],
+}
+"""What makes a tutorial's commands short, after their own arguments."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    """In order and in one folder, so that a command finds what the one before left."""
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for language, block in re.findall(r"```(bash|python)\n(.*?)```", page.read_text(), re.DOTALL):
+        if language == "python":
+            exec(compile(block, page.name, "exec"), names)
+        for line in block.splitlines() if language == "bash" else ():
+            words = shlex.split(line, comments=True)
+            if words[:2] != ["python", "-m"] or not words[2].startswith("sfdfd."):
+                continue  # of jupyter and pip
+            fewer = TUTORIAL_FEWER[words[2].removeprefix("sfdfd.")]
+            command = [sys.executable, *words[1:], *fewer]
+            done = subprocess.run(
+                command, env={**os.environ, **QUIET}, capture_output=True, text=True, timeout=500, check=False
+            )
+            assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

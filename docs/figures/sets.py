@@ -1,4 +1,4 @@
-"""A hook of mkdocs: docs/datasets.md ends in those published data sets that have no section there, in their own words."""
+"""A hook of mkdocs: docs/reference/datasets.md ends in those published data sets that have no section there, in their own words."""
 
 from __future__ import annotations
 
@@ -31,4 +31,4 @@ def with_sections(text: str) -> str:
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Called by mkdocs for each page."""
-    return with_sections(markdown) if page.file.src_uri == "datasets.md" else markdown
+    return with_sections(markdown) if page.file.src_uri == "reference/datasets.md" else markdown

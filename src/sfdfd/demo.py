@@ -111,7 +111,7 @@ def _write(output_dir: Path, checkpoint: Path, scenes: int, refine: Mapping[str,
         Section(
             title="How good", table={"header": header, "rows": rows},
             text=[f"Means over the {scenes} unseen scenes above. Their slices were made by the renderer that explains them: "
-                  "such figures compare methods, and say nothing about photographs (docs/results.md has those)."],
+                  "such figures compare methods, and say nothing about photographs (docs/reference/results.md has those)."],
         ),
         Section(title="How the training went", rows=[{"title": "", "pictures": _curves(checkpoint.parents[1])}]),
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 Channels go in pairs, as the real and imaginary part of one image, which such a kernel does not mix. A complex
 transform of a pair takes as long as the real transforms of both forward, and half as long as torch's inverse real ones on a
-CPU (docs/renderer.md).
+CPU (docs/explanation/renderer.md).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ in front of the level that closes the aperture and 0 behind it, and the colour K
 
 The levels are evenly spaced in blur, with the slices' own planes of focus among them. The scheme follows the layered
 occlusion of depth-of-field rendering (Barsky et al. 2003; Sheng et al., "Dr.Bokeh", CVPR 2024), with sums in the place of
-products (docs/renderer.md).
+products (docs/explanation/renderer.md).
 """
 
 from __future__ import annotations

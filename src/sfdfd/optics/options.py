@@ -26,7 +26,7 @@ class RenderOptions:
         method: "exact" (PSF error 1e-5 of its mass, 1e-9 in float64), "fast" (1.5e-2: half an 8-bit level in the
             image), "draft" (5e-2, a quarter faster; of the occlusion-aware renderer half as many levels, a third faster: for
             the first steps of a search), "auto": exact while the largest blur is below 8 px, and in float64; fast beyond
-            (docs/renderer.md).
+            (docs/explanation/renderer.md).
         linear_light: blur in linear light: sRGB -> linear -> blur -> sRGB; RGB in [0, 1].
         layers: largest number of levels of the occlusion-aware renderer; fewer where the blur differs by less.
         level_px: difference in blur radius between two of them, > 0; wider steps are faster, and bias depth near focus.

@@ -9,7 +9,7 @@ images B_1..B_L with
     K_s(q) = sum_l K_s(q_l) B_l(q)      for all sizes s, up to a tolerance that is computed, not hoped for.
 
 The coefficients K_s(q_l) are the PSF itself at L distances, exact and differentiable; the B_l are convolved once for
-all pixels. docs/renderer.md shows the accuracy and the cost.
+all pixels. docs/explanation/renderer.md shows the accuracy and the cost.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Focusing moves the lens and so changes the field of view ("breathing"): a scale about the image centre. Hands add a shift.
 The distortion of the lens changes, too: on three phones the corners lag behind that scale by a third to a half of it
-(docs/your_own_stack.md), and depth bends into a bowl if that is taken for blur.
+(docs/howto/predict_photographs.md), and depth bends into a bowl if that is taken for blur.
 
 Slices that are neighbours in focus are blurred alike, so they are registered pairwise
 (:mod:`sfdfd.photographs.registration`), and the motions are chained to a reference slice. Blur that varies over the image

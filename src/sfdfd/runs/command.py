@@ -362,7 +362,7 @@ def configure_allocator() -> None:
     """Let glibc keep a quarter of a gigabyte of freed memory, in pieces of up to 32 MiB.
 
     By default the kernel maps and clears such pieces anew as soon as one has been freed at the heap's end
-    (docs/refinement.md). Other C libraries are left alone.
+    (docs/explanation/refinement.md). Other C libraries are left alone.
     """
     import ctypes
 

@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "weights" / "pretrained.ckpt"
-"""Weights trained on procedural scenes, in the package (docs/results.md)."""
+"""Weights trained on procedural scenes, in the package (docs/reference/results.md)."""
 DEFAULT_OPTICS = {"sigma_scale": 0.5}
 UNWINDOWED = {"window_px": None, "smallest_radius_px": 0.0, "copied_radius_px": 0.0}
 """Options that switch off the shortcuts of published renderers."""

@@ -14,7 +14,7 @@ from sfdfd.datasets.sources.base import DataSource
 __all__ = ["FIRST", "SOURCES", "DataSource"]
 
 FIRST = ("nyu", "defocusnet", "ddff12", "mobile_depth", "middlebury", "zedd", "lightfield")
-"""First data sets of the table in docs/datasets.md; others follow by name."""
+"""First data sets of the table in docs/reference/datasets.md; others follow by name."""
 
 
 def discover_sources() -> dict[str, DataSource]:
