@@ -257,11 +257,11 @@ def test_a_broken_wandb_file_is_read_as_far_as_it_goes(told, tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # W&B's package, on pydantic 2
 def test_the_workspace_has_every_panel():
     pytest.importorskip("wandb_workspaces")
-    from sfdfd.dashboard import _workspace
     from sfdfd.report.dashboard import SECTIONS
+    from sfdfd.runs.wandb_workspace import dashboard_workspace
 
-    made = _workspace("me/project", "mine")
-    assert (made.entity, made.project, made.name) == ("me", "project", "mine")
-    titles = {panel.title for section in made.sections for panel in section.panels if hasattr(panel, "title")}
+    workspace = dashboard_workspace("me/project", "mine")
+    assert (workspace.entity, workspace.project, workspace.name) == ("me", "project", "mine")
+    titles = {panel.title for section in workspace.sections for panel in section.panels if hasattr(panel, "title")}
     assert {panel.title for row in SECTIONS.values() for panel in row} <= titles
-    assert "what was varied, and what came of it" in titles
+    assert "parameters that were varied, and results" in titles

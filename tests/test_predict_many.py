@@ -150,12 +150,12 @@ def test_what_has_changed_since_is_predicted_again(roll, tmp_path, monkeypatch):
         "left_out_psnr_db": None,
     }
 
-    def predicted(settings, one, folder, told):
+    def predicted(settings, stack, folder, on_share):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "depth_m.npy").touch()
         return facts
 
-    monkeypatch.setattr("sfdfd.predict.predict_found", predicted)
+    monkeypatch.setattr("sfdfd.runs.predict_stacks.predict_found", predicted)
 
     def states(*arguments):
         inside("predict", "stacks=in", "checkpoint=mine.ckpt", "output_dir=out", *arguments, cwd=tmp_path)
@@ -168,7 +168,7 @@ def test_what_has_changed_since_is_predicted_again(roll, tmp_path, monkeypatch):
     assert states() == ["done", "skipped"] and (tmp_path / "out" / "first" / "depth_m.npy").is_file()
     (tmp_path / "mine.ckpt").write_bytes(b"WEIGHTS")
     assert states() == ["done", "done"]
-    monkeypatch.setattr("sfdfd.__version__", "99")
+    monkeypatch.setattr("sfdfd.runs.predict_stacks.__version__", "99")
     assert states() == ["done", "done"] and states() == ["skipped", "skipped"]
     (tmp_path / "mine.ckpt").unlink()
     done = inside("predict", "stacks=in", "checkpoint=mine.ckpt", "output_dir=out", cwd=tmp_path, expect=2)

@@ -34,7 +34,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     from lightning.pytorch.callbacks import ModelCheckpoint
     from omegaconf import OmegaConf
 
-    from sfdfd.evaluation.evaluator import print_metrics
+    from sfdfd.evaluation.tables import print_metrics
     from sfdfd.evaluation.final_test import final_test, log_test
     from sfdfd.io.files import write_json
     from sfdfd.training.callbacks import RunCheckpoint

@@ -96,7 +96,7 @@ def test_of_a_large_image_a_network_sees_fewer_pixels(scenes, monkeypatch):
     )
     found = estimator.start.answer(scenes[0])
     assert sizes == [(67, 90)]
-    assert found.depth_m.shape == (1, 96, 128) and found.spread.shape == (1, 96, 128)
+    assert found.depth_m.shape == (1, 96, 128) and found.std.shape == (1, 96, 128)
     error, before = (float((1 / x.depth_m - 1 / scenes[0].depth_m).abs().mean()) for x in (found, full))
     assert error < 1.5 * before  # dioptres
     gradients = [torch.diff(aif, dim=-1).abs().mean() for aif in (found.aif, full.aif)]

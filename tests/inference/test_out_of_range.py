@@ -117,7 +117,7 @@ def test_a_prediction_of_photographs_notes_the_share_of_the_picture_and_the_reme
     given = {"focus_distances_m": FOCUS_M, "camera": CAMERA, "near_m": NEAR_M, "far_m": FAR_M}
     found = predict_photographs(images, **given, refine_seconds=0, align=False, say=said.append)
     notes = [note for note in found.notes if "sharp in no slice" in note]
-    share = 100 * float((found.solution.small.beyond_range == 1).float().mean())
+    share = 100 * float((found.solution.working.beyond_range == 1).float().mean())
     assert len(notes) == 1 and notes[0].startswith(f"{share:.0f} % of the picture") and share > 25
     assert "farther than 0.6 m; take a slice focused farther than that, or give far_m" in notes[0]
     assert f"note: {notes[0]}" in said

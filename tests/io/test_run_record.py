@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from sfdfd.errors import InputError
-from sfdfd.evaluation.evaluator import read_rows
+from sfdfd.evaluation.tables import read_rows
 from sfdfd.io.run_record import logged
 from sfdfd.runs.wandb_file import WandbRun, read_wandb
 

@@ -69,7 +69,7 @@ def cut_header(content):
     (lambda one: (one / "depth_m.npy").write_bytes(b"no array"), "not a NumPy array"),
     (lambda one: (one / "depth_m.npy").write_bytes(cut_header((one / "depth_m.npy").read_bytes())), "not a NumPy array"),
     (lambda one: np.savez(one / "x.npz", np.zeros(3)) or (one / "x.npz").rename(one / "depth_m.npy"), "finite numbers"),
-    (lambda one: np.save(one / "depth_m.npy", np.ones((3, 4), np.float32)), "two sizes"),
+    (lambda one: np.save(one / "depth_m.npy", np.ones((3, 4), np.float32)), "differ in size"),
     (lambda one: np.save(one / "depth_m.npy", np.full((72, 96), np.nan)), "finite"),
     (lambda one: (one / "aif.png").unlink(), "no such file"),
 ])  # fmt: skip

@@ -48,7 +48,9 @@ def test_bytes_are_counted_as_they_arrive_and_the_rest_is_not_read():
 
     assert asyncio.run(read()) == ["http.request"] * 2 + ["http.disconnect"] * 3
     assert (
-        body.refused.status == 413 and "1000 bytes" in body.refused.words and "uploads.total_mb" in body.refused.words
+        body.refused.status == 413
+        and "1000 bytes" in body.refused.message
+        and "uploads.total_mb" in body.refused.message
     )
     with pytest.raises(Refused):
         asyncio.run(CountedBody(arriving(*chunks(600, 401)), 1000).whole())
@@ -146,7 +148,7 @@ def test_a_key_that_is_repeated_counts_each_time_and_what_was_checked_is_what_is
 def test_other_bodies_are_refused_in_a_sentence(folder, body):
     with pytest.raises(Refused) as refused:
         passed(body, folder)
-    assert refused.value.status == 400 and "\n" not in refused.value.words
+    assert refused.value.status == 400 and "\n" not in refused.value.message
 
 
 def test_what_is_left_of_a_refused_body_is_read_to_a_bound():

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from sfdfd.web.origins import AllowedHosts
-from sfdfd.web.server import Guard
+from sfdfd.web.server import RequestFilter
 
 ALONE = AllowedHosts.serving("127.0.0.1")
 UPLOAD, JOIN = "/gradio_api/upload", "/gradio_api/queue/join"
@@ -57,7 +57,7 @@ def asked(
     headers = {"host": "127.0.0.1:1", **headers}
     pairs = [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items() if value is not None]
     scope = {"type": "http", "path": path, "method": method, "query_string": query, "headers": [*pairs, *more]}
-    asyncio.run((guard or Guard(app, hosts, tmp_path, 2_000_000))(scope, receive, send))
+    asyncio.run((guard or RequestFilter(app, hosts, tmp_path, 2_000_000))(scope, receive, send))
     assert [message["type"] for message in sent].count("http.response.start") == 1
     text = b"".join(message.get("body", b"") for message in sent if message["type"] == "http.response.body").decode()
     return SimpleNamespace(status=sent[0]["status"], headers=dict(sent[0]["headers"]), text=text, app=app)
@@ -135,7 +135,9 @@ def test_other_methods_and_websockets_are_refused(tmp_path):
         return {"type": "websocket.connect"}
 
     asyncio.run(
-        Guard(Application(), ALONE, tmp_path, 1)({"type": "websocket", "path": "/", "headers": []}, receive, send)
+        RequestFilter(Application(), ALONE, tmp_path, 1)(
+            {"type": "websocket", "path": "/", "headers": []}, receive, send
+        )
     )
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
@@ -161,7 +163,7 @@ def test_a_refused_body_is_read_before_the_answer_so_that_its_sender_sees_it(tmp
 
     headers = [(b"host", b"127.0.0.1:1"), (b"origin", b"http://evil.example")]
     scope = {"type": "http", "path": UPLOAD, "method": "POST", "query_string": b"", "headers": headers}
-    asyncio.run(Guard(Application(), ALONE, tmp_path, 2_000_000)(scope, receive, send))
+    asyncio.run(RequestFilter(Application(), ALONE, tmp_path, 2_000_000)(scope, receive, send))
     assert left_at_answer == [0, 0]
 
 
@@ -184,7 +186,7 @@ def test_a_full_disk_and_a_folder_of_empty_files_take_no_more(tmp_path, monkeypa
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100_000_400))
     assert [posted(tmp_path, content_length=str(size)).status for size in (400, 500)] == [200, 507]
     monkeypatch.undo()
-    guard = Guard(Application(), ALONE, tmp_path, 10_000)
+    guard = RequestFilter(Application(), ALONE, tmp_path, 10_000)
     for i in range(10):
         (tmp_path / f"{i}.jpg").touch()
     assert posted(tmp_path, guard=guard, content_length="1").status == 507
@@ -217,7 +219,7 @@ def test_room_that_runs_out_on_the_way_ends_an_upload(tmp_path):
     async def write():
         (tmp_path / f"tmp{app.received}").write_bytes(bytes(16_500_000))
 
-    app.during, guard = write, Guard(app, ALONE, tmp_path, 50_000_000)
+    app.during, guard = write, RequestFilter(app, ALONE, tmp_path, 50_000_000)
     (tmp_path / "others").write_bytes(bytes(170_000_000))
     refused = posted(tmp_path, guard=guard, app=app, transfer_encoding="chunked", body=(bytes(16_500_000),) * 3)
     assert refused.status == 507 and app.received == 33_000_000
@@ -226,7 +228,7 @@ def test_room_that_runs_out_on_the_way_ends_an_upload(tmp_path):
 
 def test_one_upload_id_is_of_one_upload_at_a_time(tmp_path):
     app, found = Application(), []
-    guard = Guard(app, ALONE, tmp_path, 2_000_000)
+    guard = RequestFilter(app, ALONE, tmp_path, 2_000_000)
     said = {"content_length": "1", "guard": guard, "app": app}
 
     async def again():
@@ -265,7 +267,7 @@ def test_json_is_passed_on_as_it_was_read_and_without_addresses(tmp_path):
 def test_over_a_socket_what_follows_a_refused_request_is_not_answered(tmp_path):
     uvicorn = pytest.importorskip("uvicorn")
     app = Application()
-    config = uvicorn.Config(Guard(app, ALONE, tmp_path, 1000), log_level="critical", lifespan="off")
+    config = uvicorn.Config(RequestFilter(app, ALONE, tmp_path, 1000), log_level="critical", lifespan="off")
     server, listening = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()

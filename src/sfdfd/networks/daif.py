@@ -51,6 +51,8 @@ class DAIFNet(nn.Module):
         torch.Size([1, 48, 64])
     """
 
+    requires_defocus = False
+
     def __init__(
         self,
         width: int = 16,

@@ -50,6 +50,8 @@ class FocusAttentionNet(nn.Module):
         (torch.Size([1, 48, 64]), torch.Size([1, 3, 48, 64]))
     """
 
+    requires_defocus = False
+
     def __init__(
         self, width: int = 24, depth: int = 4, power: float = 1.0, near_m: float = 0.5, far_m: float = 10.0
     ) -> None:
