@@ -140,7 +140,7 @@ def test_from_upload_to_download(served, photographs, tmp_path, width):
 
 
 @pytest.mark.slow
-def test_the_example_in_place_of_photographs_and_back(served, photographs, tmp_path):
+def test_the_example_replaces_photographs(served, photographs, tmp_path):
     from selenium.webdriver.common.by import By
 
     address, _ = served

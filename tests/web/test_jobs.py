@@ -10,7 +10,7 @@ from sfdfd.photographs.lookup import example_photographs
 from sfdfd.web.jobs import Job
 
 
-def test_what_is_wrong_is_said_and_nothing_is_left(tmp_path):
+def test_errors_of_a_command_are_raised_and_close_removes_everything(tmp_path):
     job = Job(tmp_path, 60.0)
     (job.photographs / "a.jpg").write_bytes(b"no picture")
     (job.photographs / "b.jpg").write_bytes(b"no picture")

@@ -20,11 +20,11 @@ from sfdfd.web.messages import (
     ("1,2,4", "m", [1, 2, 4]), ("10 100", "inches", [0.254, 2.54]), ("2 0.5 0", "dioptres (1/m)", [0.5, 2, 1e9]),
     ("1 inf", "m", [1, 1e9]),
 ])  # fmt: skip
-def test_distances_are_understood(text, unit, metres):
+def test_distances_are_read_in_every_unit(text, unit, metres):
     assert settings_from_fields(text, unit, None, None, None)["focus_distances_m"] == pytest.approx(metres)
 
 
-def test_empty_fields_say_nothing_and_wrong_ones_are_refused():
+def test_empty_fields_are_left_out_and_wrong_ones_refused():
     assert settings_from_fields("  ", "m", None, 0, None) == {}
     assert settings_from_fields("", "m", 50, 8, 4.2) == pytest.approx(
         {"camera.focal_length_m": 0.05, "camera.f_number": 8, "camera.pixel_pitch_m": 4.2e-6}
@@ -44,13 +44,13 @@ FOUND = {
 }  # fmt: skip
 
 
-def test_what_is_shown_of_files_is_text():
+def test_text_of_files_is_escaped():
     shown = describe_diagnosis(FOUND)
     assert "| a.jpg | 1 m |" in shown and "infinity" in shown and "50 mm (EXIF)" in shown and "f-number" in shown
     assert "<img" not in shown and "<b>" not in shown and "Will it work? Good." in shown
 
 
-def test_notes_of_the_commands_are_shown_before_and_after():
+def test_notes_of_the_commands_are_shown():
     notes = ["EXIF means k = 5.2, but the stack looks like 12.5", "<b>two</b>"]
     shown = describe_diagnosis({**FOUND, "facts": {**FOUND["facts"], "notes": notes}})
     facts = {
@@ -61,13 +61,13 @@ def test_notes_of_the_commands_are_shown_before_and_after():
     assert "Note" not in describe_diagnosis(FOUND) + describe_prediction({**facts, "notes": []})
 
 
-def test_what_stops_the_commands_is_said_with_where_to_mend_it():
+def test_failures_are_described_with_a_remedy():
     shown = describe_failure(InputError("file names: the nearest focus distance is <500> m"))
     assert "nearest focus distance is &#60;500&#62; m" in shown and "fill it in" in shown
 
 
 @pytest.mark.parametrize(("rendered", "words"), [(30.0, "better"), (25.0, "careful")])
-def test_the_check_is_said_in_words(rendered, words):
+def test_the_left_out_check_has_a_verdict(rendered, words):
     figures = {"psnr_db": rendered, "nearest_slice_psnr_db": 27.0, "best_blend_psnr_db": 31.0}
     facts = {"left_out": [{"file": "a.jpg", **figures}], "left_out_mean": figures}
     assert words in describe_left_out(facts) and "27.0 dB" in describe_left_out(facts)

@@ -93,5 +93,7 @@ def log_test(loggers: Sequence[Any], result: dict[str, Any], best: str, output_d
     pictures = {file.stem: file for file in (output_dir / "pictures").glob("*.png")}
     log_table(loggers, "test/frames", read_rows(output_dir / "metrics.csv"), pictures, steps)
     if best and Path(best).is_file():
-        figures = {key: result[key] for key in ("depth/abs_rel", "depth/rmse", "stack/psnr") if key in result}
+        figures: dict[str, Any] = {
+            key: result[key] for key in ("depth/abs_rel", "depth/rmse", "stack/psnr") if key in result
+        }
         log_checkpoint(loggers, best, {**figures, "steps": steps})
