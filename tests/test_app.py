@@ -93,19 +93,19 @@ def test_from_upload_to_download(served, photographs, tmp_path, width):
 
         upload = browser.find_element(By.CSS_SELECTOR, "#files input[type=file]")
         upload.send_keys("\n".join(str(path) for path in sorted(photographs.iterdir())))
-        found = waited(browser, "#found", "Will it work")
+        found = waited(browser, "#recognised", "Will it work")
         assert "50 mm (EXIF)" in found and "写真 150 cm!.jpg 1.5 m" in found  # the names and units of the user's side
         press("#check input")
         press("#go")
-        waited(browser, "#said", "Refining")
+        waited(browser, "#status", "Refining")
         end = time.monotonic() + 60
         while not browser.find_elements(By.CSS_SELECTOR, "#depth img"):  # depth so far, from the start on
-            assert time.monotonic() < end and "Done" not in browser.find_element(By.CSS_SELECTOR, "#said").text
+            assert time.monotonic() < end and "Done" not in browser.find_element(By.CSS_SELECTOR, "#status").text
             time.sleep(0.1)
         press("#stop")
-        waited(browser, "#said", "Done")
+        waited(browser, "#status", "Done")
         assert "metres" in waited(browser, "#about", "Stopped by you") and "dB" in waited(
-            browser, "#judged", "photograph"
+            browser, "#check_result", "photograph"
         )
         before = waited(browser, "#focused", "Focused at")
         picture = browser.find_element(By.CSS_SELECTOR, "#refocused img")
@@ -140,7 +140,7 @@ def test_from_upload_to_download(served, photographs, tmp_path, width):
 
 
 @pytest.mark.slow
-def test_the_example_in_place_of_photographs_and_back(served, photographs, tmp_path):
+def test_the_example_replaces_photographs(served, photographs, tmp_path):
     from selenium.webdriver.common.by import By
 
     address, _ = served
@@ -150,11 +150,11 @@ def test_the_example_in_place_of_photographs_and_back(served, photographs, tmp_p
         waited(browser, "#go", "Go")
         upload = browser.find_element(By.CSS_SELECTOR, "#files input[type=file]")
         upload.send_keys("\n".join(str(path) for path in sorted(photographs.iterdir())))
-        assert "50 mm (EXIF)" in waited(browser, "#found", "Will it work")
+        assert "50 mm (EXIF)" in waited(browser, "#recognised", "Will it work")
         browser.find_element(By.CSS_SELECTOR, "#example").click()
-        assert "EXIF" not in waited(browser, "#found", "example_1.0m")
+        assert "EXIF" not in waited(browser, "#recognised", "example_1.0m")
         time.sleep(2)  # what empties the field must not empty the page
-        assert "example_1.0m" in waited(browser, "#found", "Will it work")
+        assert "example_1.0m" in waited(browser, "#recognised", "Will it work")
         assert not browser.find_element(By.CSS_SELECTOR, "#go").get_attribute("disabled")
     finally:
         browser.quit()

@@ -97,7 +97,7 @@ def test_the_csv_file_has_the_numbers(told):
     assert len({row["truth/classical_abs_rel"] for row in rows if row["truth/classical_abs_rel"]}) == 1
 
 
-def test_what_is_held_against_validation_is_what_a_baseline_has(told):
+def test_logged_baselines_equal_those_of_evaluate(told):
     """The classical figure beside validation is evaluate's of the same frames."""
     with (told / "csv" / "metrics.csv").open() as file:
         logged = {
@@ -123,7 +123,7 @@ def test_the_dashboard_is_drawn_without_a_server(told):
     assert (told.parent / "board" / "dashboard.png").stat().st_size > 10_000
 
 
-def test_a_run_without_wandb_has_a_dashboard_as_well(trained, tmp_path):
+def test_a_run_without_wandb_has_a_dashboard(trained, tmp_path):
     inside("dashboard", f"run='{trained[0]}'", "output_dir=b", cwd=tmp_path)
     page = (tmp_path / "b" / "dashboard.html").read_text()
     assert "csv/metrics.csv" in page and "AbsRel" in page
@@ -184,7 +184,7 @@ def test_no_dashboard_stops_a_training(tmp_path, monkeypatch):
     wandb.finish()
 
 
-def test_a_logger_that_breaks_later_is_said_and_goes_on(tmp_path, monkeypatch):
+def test_training_continues_when_a_logger_breaks(tmp_path, monkeypatch):
     class Broken:
         id = "x"
 
@@ -257,11 +257,11 @@ def test_a_broken_wandb_file_is_read_as_far_as_it_goes(told, tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # W&B's package, on pydantic 2
 def test_the_workspace_has_every_panel():
     pytest.importorskip("wandb_workspaces")
-    from sfdfd.dashboard import _workspace
     from sfdfd.report.dashboard import SECTIONS
+    from sfdfd.runs.wandb_workspace import dashboard_workspace
 
-    made = _workspace("me/project", "mine")
-    assert (made.entity, made.project, made.name) == ("me", "project", "mine")
-    titles = {panel.title for section in made.sections for panel in section.panels if hasattr(panel, "title")}
+    workspace = dashboard_workspace("me/project", "mine")
+    assert (workspace.entity, workspace.project, workspace.name) == ("me", "project", "mine")
+    titles = {panel.title for section in workspace.sections for panel in section.panels if hasattr(panel, "title")}
     assert {panel.title for row in SECTIONS.values() for panel in row} <= titles
-    assert "what was varied, and what came of it" in titles
+    assert "parameters that were varied, and results" in titles

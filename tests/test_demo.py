@@ -8,7 +8,7 @@ from tests.commands import SMALL, inside
 
 
 @pytest.mark.slow
-def test_a_page_comes_of_a_few_steps(tmp_path):
+def test_a_few_steps_give_a_page(tmp_path):
     few = ",".join(f'"{one}"' for one in ("trainer.max_steps=2", *SMALL))
     done = inside("demo", f"train=[{few}]", "scenes=1", "refine.steps=1", "open=false", "output_dir=d", cwd=tmp_path)
     page = (tmp_path / "d" / "index.html").read_text()
@@ -20,5 +20,5 @@ def test_a_page_comes_of_a_few_steps(tmp_path):
 
 
 @pytest.mark.parametrize(("said", "part"), [("scenes=0", "scenes"), ("open=perhaps", "auto, true or false")])
-def test_wrong_values_are_said(tmp_path, said, part):
+def test_wrong_values_are_refused(tmp_path, said, part):
     assert part in inside("demo", said, cwd=tmp_path, expect=2).stderr

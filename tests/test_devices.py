@@ -7,7 +7,7 @@ import torch
 
 from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, with_confidence
-from sfdfd.inference.upsampling import enlarged, sharpest_slice_index
+from sfdfd.inference.upsampling import sharpest_slice_index, upsample_prediction
 from sfdfd.measures.diagnosis import textured_share
 from sfdfd.measures.left_out import score_left_out_slices
 from sfdfd.measures.losses import SelfSupervisedLoss
@@ -158,7 +158,7 @@ def test_the_estimator_and_what_it_enlarges():
     assert not isinstance(home.depth_m, Elsewhere)
     small = stack.resized(48, 60).to(DEVICE)
     prediction = with_confidence(SweepMethod(renderer)(small), small, renderer)
-    full = enlarged(prediction, small, list(stack.images[0].to(DEVICE)), stack.camera[0])
+    full = upsample_prediction(prediction, small, list(stack.images[0].to(DEVICE)), (96, 120), stack.camera[0])
     assert isinstance(full.aif, Elsewhere) and full.depth_m.shape == (1, 96, 120)
     index = sharpest_slice_index(full.depth_m[0], small.focus_distances_m[0], stack.camera[0])
     assert isinstance(index, Elsewhere)

@@ -14,7 +14,7 @@ def test_experiments_are_diagnosed(tmp_path):
     assert facts["of"] == "nyu_synth" and facts["verdict"] == "good" and len(facts["blur_radius_px"]) == 5
 
 
-def test_an_experiment_is_judged_by_what_its_data_module_uses(tmp_path):
+def test_an_experiment_is_diagnosed_with_the_optics_of_its_data_module(tmp_path):
     """Ten distances from each image's depth range, and not the five of another protocol; a resized camera."""
     done = inside("diagnose", "experiment=nyu_hybriddepth", "data.root=nowhere", "output_dir=h", cwd=tmp_path)
     facts = json.loads((tmp_path / "h" / "diagnosis.json").read_text())

@@ -77,7 +77,7 @@ def test_recorded_stacks_are_blurred_like_photographs(photographs_folder, tmp_pa
     assert said == ["disc, target weighting, sRGB codes"]
 
 
-def test_left_out_slices_judge_every_method(rgbd_folder, tmp_path):
+def test_every_method_is_scored_on_left_out_slices(rgbd_folder, tmp_path):
     inside(
         "evaluate",
         "pictures=1",
@@ -98,7 +98,7 @@ def test_left_out_slices_judge_every_method(rgbd_folder, tmp_path):
     assert "Left out: slice 3" in (tmp_path / "e" / "report.html").read_text()
 
 
-def test_left_out_photographs_give_nothing_to_a_recorded_stack(photographs_folder, tmp_path):
+def test_left_out_photographs_do_not_affect_a_recorded_stack(photographs_folder, tmp_path):
     """Neither near and far, nor motion, nor an unknown blur scale."""
     from sfdfd.datasets.datamodule import StacksDataModule
     from sfdfd.datasets.recorded import RecordedDataModule
@@ -127,7 +127,7 @@ def test_left_out_photographs_give_nothing_to_a_recorded_stack(photographs_folde
 
 
 @pytest.mark.slow
-def test_processes_share_the_images_and_find_what_one_finds(trained, tmp_path):
+def test_several_processes_write_the_same_results_as_one(trained, tmp_path):
     """Three images on two processes, one of each with pictures and a report: bit for bit what one process writes."""
     common = [f"checkpoint='{trained[0]}/checkpoints/best.ckpt'", "data.test_length=3", "data.height=32", "data.width=40",
               "data.split=test", "pictures=2", "threads=1", "refine.steps=2", "holdout=1"]  # fmt: skip
@@ -145,7 +145,7 @@ def test_processes_share_the_images_and_find_what_one_finds(trained, tmp_path):
     )
 
 
-def test_what_another_process_cannot_use_is_one_line(trained, tmp_path):
+def test_errors_with_several_processes_are_one_line(trained, tmp_path):
     done = inside("evaluate", "data=nyu", "data.root=nowhere", "processes=2", "output_dir=e", expect=2, cwd=tmp_path)
     assert "nowhere" in one_line(done.stderr)
     done = inside("evaluate", "processes=0", "output_dir=e", expect=2, cwd=tmp_path)

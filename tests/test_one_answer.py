@@ -38,7 +38,7 @@ def by_evaluate(folder, working_px):
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from sfdfd.evaluate import _prepared
+    from sfdfd.evaluate import prepare_evaluation
     from sfdfd.runs.command import CONF_DIR
 
     OmegaConf.clear_resolvers()
@@ -48,9 +48,9 @@ def by_evaluate(folder, working_px):
     ]  # fmt: skip
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = compose("evaluate", words)
-    prepared = _prepared(config, 0, 1)
-    stack = prepared["datamodule"].dataset("all")[0]
-    return prepared["methods"]["refined"](stack.with_optics(prepared["optics"])).depth_m[0].numpy()
+    evaluation = prepare_evaluation(config, 0, 1)
+    stack = evaluation.datamodule.dataset("all")[0].with_optics(evaluation.optics)
+    return evaluation.methods["refined"](stack).depth_m[0].numpy()
 
 
 @pytest.mark.parametrize(("height", "width"), [(72, 96), pytest.param(540, 720, marks=pytest.mark.slow)])

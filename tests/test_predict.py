@@ -101,13 +101,13 @@ def test_a_crop_moves_the_principal_point_of_the_intrinsics_and_the_point_cloud(
     np.testing.assert_allclose(points["y"], (rows + 0.5 - 15) * points["z"] / facts["fl_y"], rtol=1e-4, atol=1e-9)
 
 
-def test_a_wrong_output_is_refused_before_anything_is_done(photographs_folder, tmp_path):
+def test_an_unknown_output_is_refused_at_once(photographs_folder, tmp_path):
     done = inside("predict", f"stack='{photographs_folder}'", "outputs=[obj]", "output_dir=p", cwd=tmp_path, expect=2)
     assert "outputs: expected all" in done.stderr and not (tmp_path / "p" / "aif.png").exists()
 
 
 @pytest.mark.slow
-def test_unknown_distances_make_no_metric_file(photographs_folder, tmp_path):
+def test_without_distances_no_metric_file_is_written(photographs_folder, tmp_path):
     """And a metric prediction that lay in the folder before goes."""
     (tmp_path / "p").mkdir()
     np.save(tmp_path / "p" / "depth_m.npy", np.zeros(3))
@@ -133,7 +133,7 @@ def test_unknown_distances_make_no_metric_file(photographs_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_unknown_camera_is_estimated_and_the_example_has_its_truth(tmp_path):
+def test_the_blur_scale_of_an_unknown_camera_is_estimated(tmp_path):
     """The example written to a folder, with distances in the names and no camera."""
     photographs = example_photographs(160, 208)
     (tmp_path / "mine").mkdir()
@@ -156,7 +156,7 @@ def test_an_unknown_camera_is_estimated_and_the_example_has_its_truth(tmp_path):
     ("", ["optics.psf=gaussian", "optics.linear_light=false", "optics.weighting=source", "optics.sigma_scale=1.0"],
      {"psf": "gaussian", "linear_light": False, "weighting": "source", "sigma_scale": 1.0}, "cccc"),
 ])  # fmt: skip
-def test_optics_come_from_the_command_line_the_stack_the_default_the_checkpoint(
+def test_optics_precedence_is_command_line_stack_default_checkpoint(
     photographs_folder, tmp_path, yaml, said, expected, sources
 ):
     """In this order; the checkpoint is DEReD's in every respect."""
@@ -185,7 +185,7 @@ def test_optics_come_from_the_command_line_the_stack_the_default_the_checkpoint(
 
 
 @pytest.mark.slow
-def test_left_out_slices_are_predicted_and_give_nothing(tmp_path):
+def test_left_out_slices_are_scored_and_not_used(tmp_path):
     """Beside the figures, recomputed from the files; and garbage in a left-out slice changes no bit of the depth."""
     photographs = example_photographs(72, 96)
     for folder in ("mine", "spoilt"):
@@ -271,7 +271,7 @@ def test_folders_of_any_name_are_predicted(photographs_folder, tmp_path, name):
     assert "VERDICT" in done.stdout and (tmp_path / "d" / "diagnosis.png").is_file()
 
 
-def test_numbers_are_kept_where_a_picture_fails(photographs_folder, tmp_path, monkeypatch):
+def test_arrays_are_kept_when_a_picture_fails(photographs_folder, tmp_path, monkeypatch):
     """Whatever is wrong with a picture, the refinement's answer is not lost for it."""
     monkeypatch.setattr("sfdfd.report.prediction_folder.depth_figure", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

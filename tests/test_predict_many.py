@@ -39,7 +39,7 @@ def roll(tmp_path_factory):
     return root
 
 
-def test_many_stacks(roll, tmp_path):
+def test_many_stacks_are_predicted_and_only_failed_ones_again(roll, tmp_path):
     """One table, one page, exit code 1 for the one that failed; a second call does only that one."""
     arguments = [f"stacks='{roll}'", *QUICK, "output_dir=out"]
     done = inside("predict", *arguments, cwd=tmp_path, expect=1)
@@ -65,12 +65,12 @@ def test_many_stacks(roll, tmp_path):
     (["stacks=.", "align.save=a.json"], "align.save"), (["stacks=.", "burst_gap_s=-1"], "burst_gap_s"),
     (["stacks=."], "stacks=."),
 ])  # fmt: skip
-def test_what_cannot_be_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, arguments, message):
     done = inside("predict", *arguments, *QUICK, "output_dir=out", cwd=tmp_path, expect=2)
     assert message in one_line(done.stderr) and not left(tmp_path / "out")
 
 
-def test_alignment_is_kept_and_taken_and_is_all_that_is_done(roll, tmp_path):
+def test_an_alignment_is_saved_and_loaded_without_a_prediction(roll, tmp_path):
     shutil.copytree(roll / "first", tmp_path / "mine")
     done = inside("predict", "stack=mine", "align.only=true", "align.save=a.json", "output_dir=p", cwd=tmp_path)
     assert "aligned slices written" in done.stdout and (tmp_path / "a.json").is_file()
@@ -86,7 +86,7 @@ def test_alignment_is_kept_and_taken_and_is_all_that_is_done(roll, tmp_path):
     assert "align.load" in one_line(done.stderr)
 
 
-def test_of_a_long_stack_some_slices_work_and_the_others_judge(roll, tmp_path):
+def test_unused_slices_of_a_long_stack_score_the_prediction(roll, tmp_path):
     done = inside("predict", f"stack='{roll / 'first'}'", "slices=3", *QUICK, "output_dir=p", cwd=tmp_path)
     facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
     assert len(facts["focus_distances_m"]) == 3 and len(facts["left_out"]) == 2 and "slices=3" in done.stdout
@@ -130,14 +130,14 @@ def test_a_tiff_of_pages_is_a_stack_and_its_colours_are_named(tmp_path):
         assert (said.focal_length_m, said.f_number, said.pixel_pitch_m) == pytest.approx((0.05, 8, 6e-5))
 
 
-def test_uncertain_distances_are_said(roll, tmp_path):
+def test_uncertain_distances_are_noted(roll, tmp_path):
     inside("predict", f"stack='{roll / 'first'}'", "focus_unit=dioptre", "focus_distances_std=0.05", *QUICK,
            "output_dir=p", cwd=tmp_path)  # fmt: skip
     facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
     assert facts["focus_distances_std_dpt"] == [0.05] * 5 and any("0.05 dioptres" in note for note in facts["notes"])
 
 
-def test_what_has_changed_since_is_predicted_again(roll, tmp_path, monkeypatch):
+def test_changed_stacks_are_predicted_again(roll, tmp_path, monkeypatch):
     """Weights that were trained anew under the same path, a result that is gone, another release; a copy of the weights
     changes nothing."""
     shutil.copytree(roll / "first", tmp_path / "in" / "first")
@@ -150,12 +150,12 @@ def test_what_has_changed_since_is_predicted_again(roll, tmp_path, monkeypatch):
         "left_out_psnr_db": None,
     }
 
-    def predicted(settings, one, folder, told):
+    def predicted(settings, stack, folder, on_share):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "depth_m.npy").touch()
         return facts
 
-    monkeypatch.setattr("sfdfd.predict.predict_found", predicted)
+    monkeypatch.setattr("sfdfd.runs.predict_stacks.predict_found", predicted)
 
     def states(*arguments):
         inside("predict", "stacks=in", "checkpoint=mine.ckpt", "output_dir=out", *arguments, cwd=tmp_path)
@@ -168,7 +168,7 @@ def test_what_has_changed_since_is_predicted_again(roll, tmp_path, monkeypatch):
     assert states() == ["done", "skipped"] and (tmp_path / "out" / "first" / "depth_m.npy").is_file()
     (tmp_path / "mine.ckpt").write_bytes(b"WEIGHTS")
     assert states() == ["done", "done"]
-    monkeypatch.setattr("sfdfd.__version__", "99")
+    monkeypatch.setattr("sfdfd.runs.predict_stacks.__version__", "99")
     assert states() == ["done", "done"] and states() == ["skipped", "skipped"]
     (tmp_path / "mine.ckpt").unlink()
     done = inside("predict", "stacks=in", "checkpoint=mine.ckpt", "output_dir=out", cwd=tmp_path, expect=2)

@@ -45,10 +45,10 @@ def pictures(address: str, profile: Path) -> None:
             browser.get(address)
             waited(browser, "#go", "Go")
             browser.find_element(By.CSS_SELECTOR, "#example").click()
-            waited(browser, "#found", "Will it work")
+            waited(browser, "#recognised", "Will it work")
             browser.find_element(By.CSS_SELECTOR, "#check input").click()
             browser.find_element(By.CSS_SELECTOR, "#go").click()
-            waited(browser, "#said", "Done", 600)
+            waited(browser, "#status", "Done", 600)
             waited(browser, "#focused", "Focused at")
             for picture in browser.find_elements(
                 By.CSS_SELECTOR, "#results img"

@@ -1,4 +1,4 @@
-"""The app: ``python -m sfdfd.app`` opens a page on which all of it is done with the mouse."""
+"""The app: ``python -m sfdfd.app`` opens a page in the browser that predicts and refocuses photographs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from sfdfd.runs.command import command, plain
 
 if TYPE_CHECKING:
+    import socket
+
     from omegaconf import DictConfig
 
 
 def app(config: DictConfig) -> None:
-    """Serve the page until Ctrl-C; its folder is removed then."""
+    """Serve the page until Ctrl-C; then remove its folder."""
     import contextlib
     import importlib.util
     import signal
@@ -34,40 +36,40 @@ def app(config: DictConfig) -> None:
     folder = None if settings["folder"] is None else Path(str(settings["folder"]))
     if folder is not None and not folder.is_dir():
         raise InputError(f"folder={folder}: expected a folder that exists")
-    listening = _listening(host, port)
-    port = listening.getsockname()[1]
+    listener = _listen(host, port)
+    port = listener.getsockname()[1]
 
     import uvicorn
 
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as on_exit:
         root = Path(
-            stack.enter_context(
+            on_exit.enter_context(
                 tempfile.TemporaryDirectory(prefix="sfdfd-app-", dir=folder, ignore_cleanup_errors=True)
             )
         )
-        from sfdfd.web.page import Desk, application  # Gradio reads the environment when it is imported
+        from sfdfd.web.page import Sessions, application  # Gradio reads the environment when it is imported
 
-        desk = Desk(root.resolve(), limits, longest_s)
-        stack.callback(desk.close)
+        sessions = Sessions(root.resolve(), limits, longest_s)
+        on_exit.callback(sessions.close)
         server = uvicorn.Server(
-            uvicorn.Config(application(desk, host, port, hosts), log_level="warning", timeout_graceful_shutdown=3)
+            uvicorn.Config(application(sessions, host, port, hosts), log_level="warning", timeout_graceful_shutdown=3)
         )
         if not is_loopback(host):
-            print("sfdfd: this page is open to everybody who can reach this computer; there is no password")
+            print("sfdfd: everybody who can reach this computer can use this page; there is no password")
         print(f"{address} (Ctrl-C ends it)", flush=True)
         if opens:
             threading.Timer(1.0, webbrowser.open, [address]).start()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by whomever, its folder goes
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the folder is removed then, too
         with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listening])
+            server.run(sockets=[listener])
 
 
-def _listening(host: str, port: int):
-    """A socket that listens there.
+def _listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket.
 
     Raises:
-        InputError: it cannot.
+        InputError: the address or the port cannot be used.
     """
     import socket
 
@@ -76,7 +78,9 @@ def _listening(host: str, port: int):
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
-        raise InputError(f"host={host} port={port}: nothing can listen there ({error}); give another port=N") from None
+        raise InputError(
+            f"host={host} port={port}: the server cannot listen there ({error}); give another port=N"
+        ) from None
 
 
 main = command("app")(app)

@@ -1,8 +1,8 @@
-"""Diagnose: ``python -m sfdfd.diagnose stack=DIR`` or ``experiment=NAME``: will it work?"""
+"""Diagnose: ``python -m sfdfd.diagnose stack=DIR`` or ``experiment=NAME`` tells whether depth from defocus can work."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sfdfd.runs.command import command, instantiate, plain
 
@@ -23,22 +23,27 @@ def diagnose_command(config: DictConfig) -> None:
     from sfdfd.report.pictures import diagnosis_figure, to_rgb
 
     settings = plain(config)
-    judged = _of_stack(settings) if settings["stack"] is not None else _of_experiment(config, settings)
-    name, found, unit, facts = judged
-    _say(found, unit)
+    result = _diagnose_stack(settings) if settings["stack"] is not None else _diagnose_experiment(config, settings)
+    _print(result.diagnosis, result.unit)
     output_dir = Path(settings["output_dir"])
     output_dir.mkdir(parents=True, exist_ok=True)
-    iio.imwrite(output_dir / "diagnosis.png", to_rgb(diagnosis_figure(found, readable(name)[-50:], unit)))
-    write_json(output_dir / "diagnosis.json", {"of": name, **found.as_dict(), "facts": facts})
+    figure = diagnosis_figure(result.diagnosis, readable(result.name)[-50:], result.unit)
+    iio.imwrite(output_dir / "diagnosis.png", to_rgb(figure))
+    write_json(output_dir / "diagnosis.json", {"of": result.name, **result.diagnosis.as_dict(), "facts": result.facts})
     print(f"written to {output_dir}")
 
 
-Judged = tuple[str, "Diagnosis", str, dict[str, Any]]
-"""Name, what was found, the unit of its distances, and facts for ``diagnosis.json``."""
+class Diagnosed(NamedTuple):
+    """A diagnosis, the unit of its distances, and facts for ``diagnosis.json``."""
+
+    name: str
+    diagnosis: Diagnosis
+    unit: str
+    facts: dict[str, Any]
 
 
-def _of_stack(settings: dict[str, Any]) -> Judged:
-    """One's own photographs."""
+def _diagnose_stack(settings: dict[str, Any]) -> Diagnosed:
+    """Diagnose the user's photographs, and print what was found out about them."""
     from sfdfd.measures.diagnosis import diagnose
     from sfdfd.optics.render import DefocusRenderer
     from sfdfd.photographs.align import AlignSettings
@@ -51,17 +56,27 @@ def _of_stack(settings: dict[str, Any]) -> Judged:
     photographs = find_photographs(settings["stack"], settings)
     capture = Capture.of(photographs, renderer, align=AlignSettings(exposure=False), calibrate=False)
     stack = capture.stack(1024)
-    found = diagnose(capture.camera, capture.focus_distances_m, capture.near_m, capture.far_m, sigma_scale, stack)
-    print(capture.statement if capture.camera_source == "known" else _rough(capture))
+    diagnosis = diagnose(capture.camera, capture.focus_distances_m, capture.near_m, capture.far_m, sigma_scale, stack)
+    print(capture.statement if capture.camera_source == "known" else _unknown_camera(capture))
     motion = float(capture.alignment.motion_px.max())
     print(f"alignment: slices move by up to {motion:.2g} px" + (" (predict aligns them)" if motion > 0.5 else ""))
     for note in capture.notes:
         print(f"note: {note}")
-    return str(settings["stack"]), found, "" if capture.relative else "m", capture.facts()
+    return Diagnosed(str(settings["stack"]), diagnosis, "" if capture.relative else "m", capture.facts())
 
 
-def _of_experiment(config: DictConfig, settings: dict[str, Any]) -> Judged:
-    """The camera and distances that an experiment's data module really uses."""
+def _unknown_camera(capture: Capture) -> str:
+    if capture.relative:
+        return capture.statement
+    assert capture.blur_scale is not None  # the camera is not known
+    return (
+        "the camera is not known; its blur scale was only guessed here, to a factor of about two "
+        f"(k = {capture.blur_scale.value_px_m:.3g} px m); predict estimates it"
+    )
+
+
+def _diagnose_experiment(config: DictConfig, settings: dict[str, Any]) -> Diagnosed:
+    """Diagnose the optics that an experiment's data module uses."""
     from sfdfd.errors import InputError
     from sfdfd.measures.diagnosis import diagnose
 
@@ -74,31 +89,21 @@ def _of_experiment(config: DictConfig, settings: dict[str, Any]) -> Judged:
     if note:
         print(note)
     sigma_scale = settings["optics"]["sigma_scale"]
-    found = diagnose(camera, focus, near_m, far_m, sigma_scale)
-    return name, found, "m", {"camera": camera.as_dict(), "sigma_scale": sigma_scale, "note": note}
+    diagnosis = diagnose(camera, focus, near_m, far_m, sigma_scale)
+    return Diagnosed(name, diagnosis, "m", {"camera": camera.as_dict(), "sigma_scale": sigma_scale, "note": note})
 
 
-def _say(found: Diagnosis, unit: str) -> None:
+def _print(diagnosis: Diagnosis, unit: str) -> None:
     print(f"{'focus':>10} {'blur radius in pixels over the depth range'}")
-    for focus, radius in zip(found.focus_distances_m, found.blur_radius_px, strict=True):
+    for focus, radius in zip(diagnosis.focus_distances_m, diagnosis.blur_radius_px, strict=True):
         print(f"{focus:10.4g} {radius.min():6.2f} to {radius.max():6.2f}")
-    print(f"range covered by the focus distances: {found.covered_share:.0%} (in inverse depth)")
-    for index in (0, len(found.depth_m) // 2, len(found.depth_m) - 1):
-        depth, step = found.depth_m[index], found.depth_step_m[index]
+    print(f"range covered by the focus distances: {diagnosis.covered_share:.0%} (in inverse depth)")
+    for index in (0, len(diagnosis.depth_m) // 2, len(diagnosis.depth_m) - 1):
+        depth, step = diagnosis.depth_m[index], diagnosis.depth_step_m[index]
         print(f"at {depth:.3g} {unit} one 8-bit level is a depth step of {step:.2g} {unit}")
-    print(f"VERDICT: {found.verdict}")
-    for reason in found.reasons:
+    print(f"VERDICT: {diagnosis.verdict}")
+    for reason in diagnosis.reasons:
         print(f"  - {reason}")
-
-
-def _rough(capture: Capture) -> str:
-    if capture.relative:
-        return capture.statement
-    assert capture.blur_scale is not None  # the camera is not known
-    return (
-        "the camera is not known; its blur scale was only guessed here, to a factor of about two "
-        f"(k = {capture.blur_scale.value_px_m:.3g} px m); predict estimates it"
-    )
 
 
 main = command("diagnose")(diagnose_command)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def refocus(config: DictConfig) -> None:
-    """One picture of a finished prediction, focused elsewhere, at full size."""
+    """Render a finished prediction at another focus distance and aperture, at full size."""
     from pathlib import Path
 
     from sfdfd.errors import InputError
@@ -38,18 +38,18 @@ def refocus(config: DictConfig) -> None:
 
 
 def _focus(finished: FinishedPrediction, focus_m: Any, relative_focus: Any) -> float:
-    """The focus distance in the prediction's own unit."""
+    """Return the focus distance in the prediction's own unit."""
     from sfdfd.errors import InputError, checked_number
 
     if finished.relative:
         if relative_focus is None or focus_m is not None:
             raise InputError(
-                "this prediction is relative, it knows no metres; give focus=X instead of focus_m, from 0 (in focus in the "
+                "this prediction is relative and has no metres; give focus=X instead of focus_m, from 0 (in focus in the "
                 "first slice) to 1 (in the last)"
             )
         return finished.distance_at(checked_number(relative_focus, "focus", least=0, most=1))
     if focus_m is None or relative_focus is not None:
-        raise InputError("give the focus distance in metres: focus_m=X (focus=X is for relative predictions alone)")
+        raise InputError("give the focus distance in metres: focus_m=X (focus=X is for relative predictions only)")
     return checked_number(focus_m, "focus_m", infinite=True)
 
 

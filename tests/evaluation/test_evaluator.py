@@ -1,4 +1,4 @@
-"""Methods over a data set: each sample once, the cases that the page shows are those of the table."""
+"""Evaluation solves each sample once; the page shows the best and worst rows of the table."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from sfdfd.datasets.datamodule import FocalStackDataModule
-from sfdfd.evaluation.evaluator import evaluate
+from sfdfd.evaluation.evaluator import Evaluation, evaluate
 from sfdfd.inference.methods import NetworkMethod
 from sfdfd.networks import classical_network
 from sfdfd.optics import DefocusRenderer
@@ -44,7 +44,7 @@ class Listed(Dataset):
 
 
 class Counting:
-    """A method that answers another way each time, and counts."""
+    """A method that counts its calls and perturbs each prediction differently."""
 
     def __init__(self):
         self.calls, self.method = 0, NetworkMethod(classical_network, RENDERER)
@@ -58,9 +58,9 @@ class Counting:
 
 
 @pytest.mark.parametrize("truth", [True, False])
-def test_each_sample_is_solved_once_and_the_cases_are_of_the_table(truth, tmp_path):
+def test_each_sample_is_solved_once_and_the_report_shows_the_best_and_worst_rows(truth, tmp_path):
     method = Counting()
-    result = evaluate({"refined": method}, Scenes(truth), "all", tmp_path, renderer=RENDERER, pictures=1)
+    result = evaluate(Evaluation({"refined": method}, Scenes(truth), "all", RENDERER, pictures=1), tmp_path)
     assert method.calls == 6 and result["samples"] == 6
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -25,7 +25,7 @@ def scenes():
     return procedural_stacks(2, synthesis, seed=0, height=96, width=128)
 
 
-def test_a_batch_is_its_stacks_one_by_one(scenes):
+def test_a_batch_equals_its_stacks_one_by_one(scenes):
     estimator = DefocusEstimator(renderer=RENDERER, refiner=Refiner(steps=2))
     short = replace(
         scenes[1], images=scenes[1].images[:, 1:4], focus_distances_m=scenes[1].focus_distances_m[:, 1:4],
@@ -41,7 +41,7 @@ def test_a_batch_is_its_stacks_one_by_one(scenes):
 
 
 @pytest.mark.slow
-def test_large_images_come_back_to_their_size_along_edges(scenes):
+def test_depth_is_upsampled_along_the_edges_of_large_images(scenes):
     """A wall before a wall, worked on at half the size: the depth edge lies where the picture's edge lies."""
     torch.manual_seed(0)
     height, width = 192, 256
@@ -62,7 +62,7 @@ def test_large_images_come_back_to_their_size_along_edges(scenes):
     assert float((found.aif[0] - aif).abs().mean()) < 0.95 * float((stack.images[0] - aif).abs().mean((1, 2, 3)).min())
 
 
-def test_checkpoints_make_estimators(tmp_path):
+def test_estimators_are_made_from_checkpoints(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         DefocusEstimator.from_checkpoint(tmp_path / "none.ckpt")
     estimator = DefocusEstimator.from_checkpoint(None, refine_seconds=0.1, device="cpu", sigma_scale=1.0)
@@ -71,7 +71,7 @@ def test_checkpoints_make_estimators(tmp_path):
         DefocusEstimator(working_px=3)
 
 
-def test_a_padded_batch_of_two_sizes(scenes):
+def test_a_padded_batch_of_two_sizes_equals_its_stacks(scenes):
     other = procedural_stacks(1, StackSynthesis(RENDERER, CAMERA, FOCUS_M, 0.5, 10.0), seed=1, height=80, width=144)[0]
     estimator = DefocusEstimator(renderer=RENDERER)
     together = estimator.predict(FocalStack.collate([scenes[0], other]))
@@ -83,7 +83,7 @@ def test_a_padded_batch_of_two_sizes(scenes):
         torch.testing.assert_close(together.rendered[index, ..., :height, :width], alone.rendered[0])
 
 
-def test_of_a_large_image_a_network_sees_fewer_pixels(scenes, monkeypatch):
+def test_a_network_runs_on_a_reduced_large_image(scenes, monkeypatch):
     """Refinement of a megapixel began at a plane sweep, whose false minima in plain regions stayed."""
     estimator = DefocusEstimator.from_checkpoint("pretrained", refine_seconds=1, sigma_scale=0.5)
     assert isinstance(estimator.start, ReducedMethod)
@@ -96,7 +96,7 @@ def test_of_a_large_image_a_network_sees_fewer_pixels(scenes, monkeypatch):
     )
     found = estimator.start.answer(scenes[0])
     assert sizes == [(67, 90)]
-    assert found.depth_m.shape == (1, 96, 128) and found.spread.shape == (1, 96, 128)
+    assert found.depth_m.shape == (1, 96, 128) and found.std.shape == (1, 96, 128)
     error, before = (float((1 / x.depth_m - 1 / scenes[0].depth_m).abs().mean()) for x in (found, full))
     assert error < 1.5 * before  # dioptres
     gradients = [torch.diff(aif, dim=-1).abs().mean() for aif in (found.aif, full.aif)]

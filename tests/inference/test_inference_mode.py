@@ -46,7 +46,7 @@ def same(found, expected):
 @pytest.mark.parametrize("inside", [True, False], ids=["made inside", "made outside"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["source", "occlusion"])
-def test_refinement(name, mode, inside):
+def test_refinement_is_the_same_in_inference_mode(name, mode, inside):
     stack = example_stack(2, 32, 40, **RENDERERS[name])
     renderer = DefocusRenderer(**RENDERERS[name])
     method = RefinedMethod(SweepMethod(renderer), Refiner(steps=10, fit=("k", "shift")), renderer)
@@ -59,7 +59,7 @@ def test_refinement(name, mode, inside):
     assert refinement.objective < refinement.objective_start
 
 
-def test_what_was_made_in_inference_mode_is_refined_outside_of_it(stack):
+def test_tensors_made_in_inference_mode_can_be_refined_outside_it(stack):
     renderer = DefocusRenderer(sigma_scale=0.5)
     with torch.inference_mode():
         given, start = made_inside(stack), depth_from_plane_sweep(stack, renderer)
@@ -73,7 +73,7 @@ def test_what_was_made_in_inference_mode_is_refined_outside_of_it(stack):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", RENDERERS)
-def test_renderers(stack, name, mode):
+def test_renderers_are_the_same_in_inference_mode(stack, name, mode):
     renderer = DefocusRenderer(**RENDERERS[name])
     expected = renderer(stack.aif, stack.depth_m, stack.focus_distances_m, stack.camera)
     with mode():
@@ -83,7 +83,7 @@ def test_renderers(stack, name, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_methods_and_the_estimator(stack, mode):
+def test_methods_and_the_estimator_are_the_same_in_inference_mode(stack, mode):
     renderer, network = DefocusRenderer(sigma_scale=0.5), PlaneSweepNet(4, 3, 8)
     large = example_stack(2, 72, 80)
     methods = [
@@ -108,7 +108,7 @@ def test_methods_and_the_estimator(stack, mode):
 
 @pytest.mark.parametrize("psf", ["gaussian", "disc", "power:4"])
 @pytest.mark.parametrize("weighting", ["source", "target", "occlusion"])
-def test_what_inference_leaves_in_memory_serves_gradients(stack, weighting, psf):
+def test_tensors_cached_in_inference_mode_allow_gradients(stack, weighting, psf):
     for kept in (_frequencies, _jinc_table, _kept_spectrum, PSFBasis.spectra):
         kept.cache_clear()
     renderer = DefocusRenderer(psf=psf, weighting=weighting)

@@ -39,7 +39,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_answers_without_looking_at_truth(name, stack):
+def test_no_method_uses_the_truth(name, stack):
     method = METHODS[name]
     assert isinstance(method, Method)
     found = method(stack.without_truth())
@@ -48,7 +48,7 @@ def test_every_method_answers_without_looking_at_truth(name, stack):
     assert found.depth_m.shape == (1, 96, 112) and found.rendered.shape == stack.images.shape
 
 
-def test_refinement_in_evaluate_is_the_refinement_that_predict_delivers(stack):
+def test_evaluate_and_predict_refine_alike(stack):
     """The AIF has what the model does not explain of the sharpest slices, in both."""
     evaluated, predicted = METHODS["refined"](stack), METHODS["estimator"].predict(stack)
     assert torch.equal(evaluated.aif, predicted.aif) and torch.equal(evaluated.depth_m, predicted.depth_m)
@@ -56,7 +56,7 @@ def test_refinement_in_evaluate_is_the_refinement_that_predict_delivers(stack):
     assert not torch.equal(add_residual_detail(stack, raw), evaluated.aif)
 
 
-def test_a_mended_aif_is_the_slice_in_focus_where_there_is_one(stack):
+def test_residual_detail_restores_the_slice_in_focus(stack):
     focused = replace(stack, depth_m=torch.full_like(stack.depth_m, float(stack.focus_distances_m[0, 1])))
     images = RENDERER(stack.aif, focused.depth_m, stack.focus_distances_m, stack.camera)
     blurred = box_blur(stack.aif, 5, border_type="replicate")
@@ -66,7 +66,7 @@ def test_a_mended_aif_is_the_slice_in_focus_where_there_is_one(stack):
     assert after < before / 50
 
 
-def test_a_true_aif_is_left_alone_beside_a_silhouette(stack):
+def test_residual_detail_keeps_a_true_aif_beside_a_silhouette(stack):
     """Every slice shows the foreground's blur over the background there, and so does its rendering."""
     light = DefocusRenderer(sigma_scale=0.5, psf="disc", weighting="occlusion", linear_light=True)
     depth_m = torch.full_like(stack.depth_m, 6.0)
@@ -79,7 +79,7 @@ def test_a_true_aif_is_left_alone_beside_a_silhouette(stack):
     assert float((fuse_sharpest_slices(scene, depth_m) - aif).abs()[..., 60:64].mean()) > 0.02
 
 
-def test_mending_takes_nothing_from_where_no_slice_shows_anything(stack):
+def test_residual_detail_ignores_uncovered_pixels(stack):
     covered = torch.ones_like(stack.images[:, :, 0])
     covered[..., :8] = 0
     prediction = rendered(NetworkOutput(stack.depth_m, stack.aif * 0.9), RENDERER, stack)
@@ -99,7 +99,7 @@ def half_hidden(stack):
     return replace(stack, images=lying, covered=covered)
 
 
-def test_what_is_not_covered_counts_neither_in_confidence_nor_in_the_stacks_psnr(stack):
+def test_uncovered_pixels_affect_neither_confidence_nor_stack_psnr(stack):
     hidden = half_hidden(stack)
     other = replace(hidden, images=torch.where(hidden.covered[:, :, None] > 0, hidden.images, 0.5))
     prediction = rendered(NetworkOutput(stack.depth_m, stack.aif), RENDERER, stack)
@@ -111,7 +111,7 @@ def test_what_is_not_covered_counts_neither_in_confidence_nor_in_the_stacks_psnr
     assert image_metrics(prediction, blind).as_dicts()[0]["stack/psnr"] < figures[0] - 10
 
 
-def test_coverage_is_heeded_at_full_size(stack):
+def test_coverage_is_used_at_full_size(stack):
     """A large stack is worked on small; what its slices do not show comes back nowhere in the blended AIF."""
     hidden = half_hidden(stack)
     other = replace(hidden, images=torch.where(hidden.covered[:, :, None] > 0, hidden.images, 0.5))
@@ -127,7 +127,7 @@ def test_coverage_is_heeded_at_full_size(stack):
     assert float((blind[0].aif - blind[1].aif).abs().max()) > 0.1  # the slice in focus at 1.5 m is the one that lies
 
 
-def test_a_model_with_a_camera_of_its_own_renders_with_it(stack):
+def test_a_model_renders_with_its_own_camera(stack):
     other = replace(CAMERA, f_number=4.0)
     own, theirs = (NetworkMethod(classical_network, RENDERER, camera)(stack) for camera in (other, None))
     torch.testing.assert_close(own.defocus_px, 2 * theirs.defocus_px)

@@ -61,7 +61,7 @@ def estimators():
 @pytest.mark.parametrize(
     "name, estimator", list(estimators()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_a_wall_behind_the_range_is_pinned_to_far_and_doubted(wall, name, estimator):
+def test_a_wall_behind_the_range_gets_depth_far_and_a_low_confidence(wall, name, estimator):
     images, depth_m, outside = wall
     found = estimator.predict(stack_of(images))
     beyond = found.beyond_range[0] == 1
@@ -89,7 +89,7 @@ def test_the_aif_of_a_wall_behind_the_range_is_the_sharpest_slice(wall, name, es
     assert (aif <= images.amax(0)[:, inside] + 1e-3).all() and (aif >= images.amin(0)[:, inside] - 1e-3).all()
 
 
-def test_a_surface_nearer_than_the_range_is_pinned_to_near():
+def test_a_surface_nearer_than_the_range_gets_depth_near():
     outside = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     outside[:, :76] = True
     images, _ = photographs(outside, 0.24)
@@ -100,7 +100,7 @@ def test_a_surface_nearer_than_the_range_is_pinned_to_near():
     assert found.confidence[0][nearer].max() <= 0.1
 
 
-def test_nothing_is_said_of_scenes_within_the_range_or_without_texture():
+def test_scenes_within_the_range_or_without_texture_are_unchanged():
     within, _ = photographs(torch.zeros(HEIGHT, WIDTH, dtype=torch.bool), 1.0)
     plain = within.clone()
     plain[..., 64:] = 0.5 + 0.002 * torch.randn(len(FOCUS_M), 3, HEIGHT, 64, generator=torch.Generator().manual_seed(0))
@@ -111,19 +111,19 @@ def test_nothing_is_said_of_scenes_within_the_range_or_without_texture():
         assert note_on_out_of_range(found, NEAR_M, FAR_M) == []
 
 
-def test_a_prediction_of_photographs_notes_the_share_of_the_picture_and_the_remedy(wall):
+def test_a_note_says_the_share_out_of_range_and_the_remedy(wall):
     images, _, _ = wall
     said = []
     given = {"focus_distances_m": FOCUS_M, "camera": CAMERA, "near_m": NEAR_M, "far_m": FAR_M}
     found = predict_photographs(images, **given, refine_seconds=0, align=False, say=said.append)
     notes = [note for note in found.notes if "sharp in no slice" in note]
-    share = 100 * float((found.solution.small.beyond_range == 1).float().mean())
+    share = 100 * float((found.solution.working.beyond_range == 1).float().mean())
     assert len(notes) == 1 and notes[0].startswith(f"{share:.0f} % of the picture") and share > 25
     assert "farther than 0.6 m; take a slice focused farther than that, or give far_m" in notes[0]
     assert f"note: {notes[0]}" in said
 
 
-def test_full_size_maps_say_what_lies_beyond(wall):
+def test_full_size_maps_mark_pixels_beyond_the_range(wall):
     images, _, outside = wall
     found = DefocusEstimator.from_pretrained(refine_seconds=0, working_px=100).predict(stack_of(images))
     assert found.beyond_range.shape == found.depth_m.shape

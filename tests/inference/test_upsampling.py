@@ -8,7 +8,7 @@ from sfdfd.optics import Camera
 from tests.conftest import CAMERA
 
 
-def test_the_focused_slice_is_taken_where_depth_says_so():
+def test_blending_takes_the_slice_in_focus():
     depth_m = torch.full((8, 10), 1.0)
     depth_m[:, 5:] = 4.0
     slices = [torch.full((3, 8, 10), 0.2), torch.full((3, 8, 10), 0.9)]
@@ -27,7 +27,7 @@ def test_guided_upsampling_is_exact_for_linear_models():
     torch.testing.assert_close(enlarged, 2 * full + 0.3, atol=1e-3, rtol=0)
 
 
-def test_a_slice_that_shows_nothing_where_it_would_be_sharpest_leaves_no_hole():
+def test_blending_fills_uncovered_pixels_from_other_slices():
     """Blur of 30 pixels in the other slices: their weights must not overflow."""
     slices = [torch.full((3, 8, 9), value) for value in (0.2, 0.8)]
     covered = [torch.zeros(8, 9), torch.ones(8, 9)]
@@ -36,7 +36,7 @@ def test_a_slice_that_shows_nothing_where_it_would_be_sharpest_leaves_no_hole():
     torch.testing.assert_close(blended, slices[1], atol=1e-4, rtol=0)
 
 
-def test_the_sharpest_slice_is_one_that_shows_the_pixel():
+def test_the_sharpest_slice_covers_the_pixel():
     depth_m = torch.tensor([[1.0, 1.4, 3.0, 3.0]])
     focus, covered = torch.tensor([1.0, 1.5, 3.0]), torch.ones(3, 1, 4)
     assert sharpest_slice_index(depth_m, focus, CAMERA).tolist() == [[0, 1, 2, 2]]

@@ -3,7 +3,7 @@
 import pytest
 
 from sfdfd.errors import InputError
-from sfdfd.evaluation.evaluator import read_rows
+from sfdfd.evaluation.tables import read_rows
 from sfdfd.io.run_record import logged
 
 

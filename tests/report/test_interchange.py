@@ -65,7 +65,7 @@ def test_a_principal_point_moves_the_mesh_and_the_camera_still_sees_all_of_it(tm
     np.testing.assert_allclose(seen, [30 * 2 / 50, 20 * 2 / 50], rtol=1e-5)
 
 
-def test_slopes_are_no_jumps_and_what_is_not_kept_is_left_out(tmp_path):
+def test_slopes_stay_whole_and_masked_pixels_are_left_out(tmp_path):
     """A floor seen at 80 degrees stays whole."""
     rows = torch.arange(40.0)
     depth_m = (1 / (1 - rows / 80 * np.tan(np.radians(80)) / 5.67)).expand(30, 40).contiguous()

@@ -6,7 +6,7 @@ from sfdfd.errors import InputError
 from sfdfd.report.outputs import OUTPUTS, checked_outputs
 
 
-def test_names_are_taken_in_the_tables_order_and_all_is_all():
+def test_outputs_are_sorted_and_all_means_all():
     assert checked_outputs(None) == () == checked_outputs([])
     assert checked_outputs(["refocus", "exr", "exr"]) == ("exr", "refocus")
     assert checked_outputs("portrait") == ("portrait",)
@@ -15,6 +15,6 @@ def test_names_are_taken_in_the_tables_order_and_all_is_all():
 
 
 @pytest.mark.parametrize("value", ["everything", ["exr", "obj"], 3, {"exr": 1}, [["exr"]], True])
-def test_others_are_refused(value):
+def test_unknown_outputs_are_refused(value):
     with pytest.raises(InputError, match=r"outputs: expected all, or a list of exr, .*got"):
         checked_outputs(value)

@@ -79,7 +79,7 @@ def test_the_depth_comes_back_from_both_places(written):
         assert np.abs(1 / metres(png, near, far) - 1 / depth_m).max() < 0.51 * step
 
 
-def test_it_is_a_photograph_too(written):
+def test_a_portrait_is_a_readable_jpeg(written):
     path, _, aif, _ = written
     with Image.open(path) as picture:
         assert picture.size == (400, 300) and picture.getexif().get_ifd(0x8769)[0x829D] == 8
@@ -101,7 +101,7 @@ def test_a_reader_of_xmp_that_is_not_ours_understands_it(written):
     assert (exif["Exif.Photo.FNumber"], exif["Exif.Photo.FocalLength"]) == ("8/1", "50/1")  # rationals, as EXIF has it
 
 
-def test_relative_depth_pretends_no_metres_and_a_plane_is_no_division_by_zero(tmp_path):
+def test_relative_depth_has_no_unit_and_a_plane_can_be_written(tmp_path):
     write_portrait(tmp_path / "p.jpg", torch.full((300, 400), 2.0), torch.rand(3, 300, 400), metric=False)
     data = (tmp_path / "p.jpg").read_bytes()
     assert b"GDepth:Units" not in data and b'DepthMap:Units="None"' in data

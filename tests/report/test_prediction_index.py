@@ -21,7 +21,7 @@ ROW = {
     *({"facts": {**ROW["facts"], key: "x"}} for key in ("depth", "left_out_psnr_db")),
     *({"facts": {k: v for k, v in ROW["facts"].items() if k != key}} for key in ROW["facts"]),
 ])  # fmt: skip
-def test_a_row_that_the_table_cannot_show_is_not_whole(change):
+def test_rows_without_the_table_columns_are_not_whole(change):
     assert is_whole(ROW) and "1 to 2 m" in table([ROW]) and not is_whole({**ROW, **change})
 
 

@@ -32,7 +32,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_it_is_what_the_renderer_renders_also_in_tiles(folder, monkeypatch):
+def test_refocusing_in_tiles_equals_the_renderer(folder, monkeypatch):
     finished = FinishedPrediction.read(folder)
     renderer = DefocusRenderer(method="fast", **OPTICS)
     focus = torch.tensor([1.2])
@@ -45,7 +45,7 @@ def test_it_is_what_the_renderer_renders_also_in_tiles(folder, monkeypatch):
     assert finished.refocused(float("inf"), 0.5, longer_px=48).shape == (3, 36, 48)
 
 
-def test_relative_predictions_are_refocused_in_their_own_order(folder):
+def test_relative_predictions_can_be_refocused(folder):
     facts = json.loads((folder / "prediction.json").read_text())
     facts["metric"], facts["model"]["focus_distances"] = False, [1.0, 1.5, 5.0]
     (folder / "prediction.json").write_text(json.dumps(facts))
@@ -69,11 +69,11 @@ def cut_header(content):
     (lambda one: (one / "depth_m.npy").write_bytes(b"no array"), "not a NumPy array"),
     (lambda one: (one / "depth_m.npy").write_bytes(cut_header((one / "depth_m.npy").read_bytes())), "not a NumPy array"),
     (lambda one: np.savez(one / "x.npz", np.zeros(3)) or (one / "x.npz").rename(one / "depth_m.npy"), "finite numbers"),
-    (lambda one: np.save(one / "depth_m.npy", np.ones((3, 4), np.float32)), "two sizes"),
+    (lambda one: np.save(one / "depth_m.npy", np.ones((3, 4), np.float32)), "differ in size"),
     (lambda one: np.save(one / "depth_m.npy", np.full((72, 96), np.nan)), "finite"),
     (lambda one: (one / "aif.png").unlink(), "no such file"),
 ])  # fmt: skip
-def test_what_is_no_prediction_is_refused(folder, spoil, words):
+def test_incomplete_predictions_are_refused(folder, spoil, words):
     spoil(folder)
     with pytest.raises(InputError, match=words):
         FinishedPrediction.read(folder)

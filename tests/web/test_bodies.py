@@ -48,7 +48,9 @@ def test_bytes_are_counted_as_they_arrive_and_the_rest_is_not_read():
 
     assert asyncio.run(read()) == ["http.request"] * 2 + ["http.disconnect"] * 3
     assert (
-        body.refused.status == 413 and "1000 bytes" in body.refused.words and "uploads.total_mb" in body.refused.words
+        body.refused.status == 413
+        and "1000 bytes" in body.refused.message
+        and "uploads.total_mb" in body.refused.message
     )
     with pytest.raises(Refused):
         asyncio.run(CountedBody(arriving(*chunks(600, 401)), 1000).whole())
@@ -58,7 +60,7 @@ def test_bytes_are_counted_as_they_arrive_and_the_rest_is_not_read():
     )
 
 
-def test_room_is_asked_for_again_while_a_body_arrives():
+def test_room_is_checked_again_while_a_body_arrives():
     asked = []
 
     async def check():
@@ -77,7 +79,7 @@ def passed(content, folder):
     return json.loads(checked_json(body, folder, lambda origin: origin == "http://127.0.0.1:1"))
 
 
-def test_what_the_page_sends_passes_and_loses_its_addresses(folder):
+def test_bodies_of_the_page_pass_without_their_urls(folder):
     path = str(folder / "a1" / "写真 1.jpg")
     for start in ("http://127.0.0.1:1", "", "/prefix"):
         file = {"path": path, "url": f"{start}/gradio_api/file={path}", "orig_name": "写真 1.jpg", "meta": META}
@@ -116,7 +118,7 @@ def test_no_field_names_a_file_that_was_not_uploaded(folder, key, address):
             assert refused.value.status == 400
 
 
-def test_paths_reach_uploads_alone_whatever_their_spelling(folder):
+def test_paths_reach_only_uploads_however_they_are_spelled(folder):
     root = str(folder)
     for path in (f"{root}/../secret/c.jpg", f"{root}/a1/../../secret/c.jpg", f"{root}/a1/link.jpg", f"{root}/plain.jpg",
                  f"{root}/job/photographs/b.jpg", f"{root}/a1", root,
@@ -131,7 +133,7 @@ def test_paths_reach_uploads_alone_whatever_their_spelling(folder):
         passed({"url": f"http://127.0.0.1:1/gradio_api/file=http://evil.example/{root}/a1/写真 1.jpg"}, folder)
 
 
-def test_a_key_that_is_repeated_counts_each_time_and_what_was_checked_is_what_is_passed_on(folder):
+def test_repeated_keys_are_all_checked_and_the_checked_body_is_passed_on(folder):
     good = str(folder / "a1" / "写真 1.jpg")
     for first, second in (("http://x/a.jpg", good), (good, "http://x/a.jpg")):
         with pytest.raises(Refused):
@@ -143,13 +145,13 @@ def test_a_key_that_is_repeated_counts_each_time_and_what_was_checked_is_what_is
     b"", b"{", b"\xff\xfe\xff", b"[" * 100_000, b"[" * 100 + b"]" * 100, b'{"a": ' * 50 + b"1" + b"}" * 50, b"9" * 5000,
     b'{"data": ["http://example.org/a.jpg"]}', b'{"https://example.org": 1}', b'"\\u0068ttp://example.org"',
 ])  # fmt: skip
-def test_other_bodies_are_refused_in_a_sentence(folder, body):
+def test_malformed_bodies_are_refused(folder, body):
     with pytest.raises(Refused) as refused:
         passed(body, folder)
-    assert refused.value.status == 400 and "\n" not in refused.value.words
+    assert refused.value.status == 400 and "\n" not in refused.value.message
 
 
-def test_what_is_left_of_a_refused_body_is_read_to_a_bound():
+def test_the_rest_of_a_refused_body_is_read_up_to_a_limit():
     async def left(messages, **bounds):
         waiting = list(messages)
 

@@ -10,23 +10,23 @@ from sfdfd.photographs.lookup import example_photographs
 from sfdfd.web.jobs import Job
 
 
-def test_what_is_wrong_is_said_and_nothing_is_left(tmp_path):
+def test_errors_of_a_command_are_raised_and_close_removes_everything(tmp_path):
     job = Job(tmp_path, 60.0)
     (job.photographs / "a.jpg").write_bytes(b"no picture")
     (job.photographs / "b.jpg").write_bytes(b"no picture")
     with pytest.raises(InputError, match="not a readable image"):
-        job.check({})
+        job.diagnose({})
     job.close()
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="gone"):
-        job.check({})
+        job.diagnose({})
 
 
 def test_a_command_that_takes_too_long_is_ended(tmp_path):
     job = Job(tmp_path, 0.1)
     job.example = True
     with pytest.raises(InputError, match="longest_s"):
-        job.check({})
+        job.diagnose({})
     job.close()
 
 
@@ -36,7 +36,7 @@ def test_stopping_keeps_the_best_and_everything_is_in_the_archive(tmp_path):
     for image, focus in zip(example_photographs(72, 96).images, (1.0, 1.5, 2.5, 4.0, 6.0), strict=True):
         Image.fromarray(image).save(job.photographs / f"{focus}m.png")
     known = {"camera.focal_length_m": 0.05, "camera.f_number": 8.0, "camera.pixel_pitch_m": 4e-5}
-    assert job.check(known)["facts"]["focus_distances_m"] == [1.0, 1.5, 2.5, 4.0, 6.0]
+    assert job.diagnose(known)["facts"]["focus_distances_m"] == [1.0, 1.5, 2.5, 4.0, 6.0]
     shares, depth = [], None
     for progress in job.predict({**known, "refine.seconds": 250.0, "outputs": ["exr"]}):
         if progress.share is not None and progress.depth is not None:

@@ -5,7 +5,13 @@ import math
 import pytest
 
 from sfdfd.errors import InputError
-from sfdfd.web.messages import judged, recognised, settings_of, summary, unrecognised
+from sfdfd.web.messages import (
+    describe_diagnosis,
+    describe_failure,
+    describe_left_out,
+    describe_prediction,
+    settings_from_fields,
+)
 
 
 @pytest.mark.parametrize(("text", "unit", "metres"), [
@@ -14,18 +20,18 @@ from sfdfd.web.messages import judged, recognised, settings_of, summary, unrecog
     ("1,2,4", "m", [1, 2, 4]), ("10 100", "inches", [0.254, 2.54]), ("2 0.5 0", "dioptres (1/m)", [0.5, 2, 1e9]),
     ("1 inf", "m", [1, 1e9]),
 ])  # fmt: skip
-def test_distances_are_understood(text, unit, metres):
-    assert settings_of(text, unit, None, None, None)["focus_distances_m"] == pytest.approx(metres)
+def test_distances_are_read_in_every_unit(text, unit, metres):
+    assert settings_from_fields(text, unit, None, None, None)["focus_distances_m"] == pytest.approx(metres)
 
 
-def test_empty_fields_say_nothing_and_wrong_ones_are_refused():
-    assert settings_of("  ", "m", None, 0, None) == {}
-    assert settings_of("", "m", 50, 8, 4.2) == pytest.approx(
+def test_empty_fields_are_left_out_and_wrong_ones_refused():
+    assert settings_from_fields("  ", "m", None, 0, None) == {}
+    assert settings_from_fields("", "m", 50, 8, 4.2) == pytest.approx(
         {"camera.focal_length_m": 0.05, "camera.f_number": 8, "camera.pixel_pitch_m": 4.2e-6}
     )
     for fields in (("near far", "m", None), ("1 2", "ells", None), ("1 -2", "m", None), ("1 2", "m", -3)):
         with pytest.raises(InputError):
-            settings_of(*fields, None, None)
+            settings_from_fields(*fields, None, None)
 
 
 FOUND = {
@@ -38,31 +44,31 @@ FOUND = {
 }  # fmt: skip
 
 
-def test_what_is_shown_of_files_is_text():
-    shown = recognised(FOUND)
+def test_text_of_files_is_escaped():
+    shown = describe_diagnosis(FOUND)
     assert "| a.jpg | 1 m |" in shown and "infinity" in shown and "50 mm (EXIF)" in shown and "f-number" in shown
     assert "<img" not in shown and "<b>" not in shown and "Will it work? Good." in shown
 
 
-def test_notes_of_the_commands_are_shown_before_and_after():
+def test_notes_of_the_commands_are_shown():
     notes = ["EXIF means k = 5.2, but the stack looks like 12.5", "<b>two</b>"]
-    shown = recognised({**FOUND, "facts": {**FOUND["facts"], "notes": notes}})
+    shown = describe_diagnosis({**FOUND, "facts": {**FOUND["facts"], "notes": notes}})
     facts = {
         "metric": False, "statement": "s", "refinement": None, "confidence": {"share_above_half": 0.5}, "notes": notes,
     }  # fmt: skip
-    for text in (shown, summary(facts)):
+    for text in (shown, describe_prediction(facts)):
         assert "**Note:** EXIF means k = 5.2, but the stack looks like 12.5" in text and "<b>" not in text
-    assert "Note" not in recognised(FOUND) + summary({**facts, "notes": []})
+    assert "Note" not in describe_diagnosis(FOUND) + describe_prediction({**facts, "notes": []})
 
 
-def test_what_stops_the_commands_is_said_with_where_to_mend_it():
-    shown = unrecognised(InputError("file names: the nearest focus distance is <500> m"))
+def test_failures_are_described_with_a_remedy():
+    shown = describe_failure(InputError("file names: the nearest focus distance is <500> m"))
     assert "nearest focus distance is &#60;500&#62; m" in shown and "fill it in" in shown
 
 
 @pytest.mark.parametrize(("rendered", "words"), [(30.0, "better"), (25.0, "careful")])
-def test_the_check_is_said_in_words(rendered, words):
+def test_the_left_out_check_has_a_verdict(rendered, words):
     figures = {"psnr_db": rendered, "nearest_slice_psnr_db": 27.0, "best_blend_psnr_db": 31.0}
     facts = {"left_out": [{"file": "a.jpg", **figures}], "left_out_mean": figures}
-    assert words in judged(facts) and "27.0 dB" in judged(facts)
-    assert "kept aside" in judged({"left_out": [], "left_out_mean": None}) and math.isfinite(rendered)
+    assert words in describe_left_out(facts) and "27.0 dB" in describe_left_out(facts)
+    assert "kept aside" in describe_left_out({"left_out": [], "left_out_mean": None}) and math.isfinite(rendered)

@@ -22,12 +22,12 @@ def test_authorities_are_split_or_malformed(text, parsed):
     "evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil.example", "", "192.168.1.5:7860",
     "127.0.0.1@evil.example", "[::ffff:7f00:1]:7860", "0.0.0.0:7860",
 ])  # fmt: skip
-def test_a_page_of_this_computer_alone_answers_to_loopback_names_alone(host):
+def test_a_page_on_loopback_answers_only_to_loopback_names(host):
     assert not ALONE.is_host(host)
     assert all(ALONE.is_host(name) for name in ("127.0.0.1:7860", "LOCALHOST:1", "[::1]:7860", "localhost"))
 
 
-def test_an_open_page_answers_to_addresses_and_its_own_names_but_not_to_those_of_websites(monkeypatch):
+def test_an_open_page_answers_to_addresses_and_its_own_names(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "Attic.lan")
     hosts = AllowedHosts.serving("0.0.0.0", ["photos.example.org"])
     for host in (
@@ -58,7 +58,7 @@ def test_only_the_page_itself_is_its_own_origin(origin, host, own):
     assert ALONE.is_own(origin, host) is own
 
 
-def test_a_proxy_is_named_with_its_port_and_may_keep_the_name_to_itself():
+def test_a_page_behind_a_proxy_answers_to_the_public_name():
     hosts = AllowedHosts.serving("127.0.0.1", ["https://photos.example.org", "lab.example.org:8443"])
     for host in ("127.0.0.1:7860", "photos.example.org"):
         assert hosts.is_own("https://photos.example.org", host)
@@ -79,7 +79,7 @@ def test_requests_of_other_websites_are_refused(headers, status):
     assert (refused and refused[0]) == status
 
 
-def test_a_link_from_elsewhere_opens_the_page_and_two_hosts_are_none():
+def test_links_on_other_websites_open_the_page_and_two_hosts_are_refused():
     assert ALONE.refusal({"host": ["localhost"], "sec-fetch-site": ["cross-site"]}, navigates=True) is None
     assert ALONE.refusal({"host": ["localhost", "localhost"]}, navigates=False)[0] == 421
     assert ALONE.refusal({}, navigates=False)[0] == 421
@@ -97,5 +97,5 @@ def test_allowed_hosts_are_names(entry):
 @pytest.mark.parametrize(("host", "alone"), [
     *((name, True) for name in LOOPBACK), ("127.0.0.2", True), ("0.0.0.0", False), ("", False), ("attic", False),
 ])  # fmt: skip
-def test_who_can_reach_a_page(host, alone):
+def test_loopback_addresses_are_recognised(host, alone):
     assert is_loopback(host) is alone and AllowedHosts.serving(host).any_address is not alone

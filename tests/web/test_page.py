@@ -71,7 +71,7 @@ def happened(client, data, function=0, session="s1"):
     raise AssertionError("the page said nothing")
 
 
-def test_the_page_is_served_and_to_nobody_elses_website(page):
+def test_the_page_is_served_but_not_to_other_websites(page):
     client, root = page
     assert client.get("/").status_code == client.get("/config").status_code == 200
     before = set(root.rglob("*"))
@@ -84,7 +84,7 @@ def test_the_page_is_served_and_to_nobody_elses_website(page):
     assert uploaded(client, [("a.jpg", jpeg())], Origin=own).status_code == 200
 
 
-def test_a_body_names_no_file_of_the_server_and_no_address(page, tmp_path):
+def test_bodies_that_name_server_files_or_urls_are_refused(page, tmp_path):
     client, root = page
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(jpeg())
@@ -100,7 +100,7 @@ def test_a_body_names_no_file_of_the_server_and_no_address(page, tmp_path):
     assert set(root.rglob("*")) == before
 
 
-def test_uploads_in_chunks_are_counted_and_what_broke_off_is_removed(page):
+def test_chunked_uploads_are_counted_and_aborted_ones_removed(page):
     client, root = page
 
     def parts(megabytes):
@@ -129,7 +129,7 @@ def test_names_with_folders_in_them_stay_in_the_folder(page):
 
 
 @pytest.mark.slow
-def test_what_is_recognised_of_uploads_is_in_the_users_units(page):
+def test_distances_are_recognised_from_the_users_file_names(page):
     client, root = page
     named = ["1 dpt.jpg", "0.75 dpt.jpg", "写真 0.5 dpt!.jpg", "0.25 dpt.jpg", "0 dpt.jpg"]
     files = []

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from sfdfd.web.origins import AllowedHosts
-from sfdfd.web.server import Guard
+from sfdfd.web.server import RequestFilter
 
 ALONE = AllowedHosts.serving("127.0.0.1")
 UPLOAD, JOIN = "/gradio_api/upload", "/gradio_api/queue/join"
@@ -57,7 +57,7 @@ def asked(
     headers = {"host": "127.0.0.1:1", **headers}
     pairs = [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items() if value is not None]
     scope = {"type": "http", "path": path, "method": method, "query_string": query, "headers": [*pairs, *more]}
-    asyncio.run((guard or Guard(app, hosts, tmp_path, 2_000_000))(scope, receive, send))
+    asyncio.run((guard or RequestFilter(app, hosts, tmp_path, 2_000_000))(scope, receive, send))
     assert [message["type"] for message in sent].count("http.response.start") == 1
     text = b"".join(message.get("body", b"") for message in sent if message["type"] == "http.response.body").decode()
     return SimpleNamespace(status=sent[0]["status"], headers=dict(sent[0]["headers"]), text=text, app=app)
@@ -77,7 +77,7 @@ def test_only_this_computers_names_are_answered(tmp_path, host, status):
     assert asked(tmp_path, host=host, more=[(b"host", b"127.0.0.1:1")]).status in (421, 200 if host is None else 421)
 
 
-def test_every_answer_forbids_the_browser_to_load_from_elsewhere(tmp_path):
+def test_every_answer_has_the_content_security_policy(tmp_path):
     for answer in (asked(tmp_path), asked(tmp_path, host="evil.example")):
         policy = answer.headers[b"content-security-policy"].decode()
         assert "default-src 'self'" in policy and "connect-src 'self'" in policy and "http" not in policy
@@ -90,12 +90,12 @@ def test_every_answer_forbids_the_browser_to_load_from_elsewhere(tmp_path):
     "http://evil.example/", "/gradio_api/run-history/buckets", "/gradio_api/custom_component/1/client/a/../../x",
     "/gradio_api/dev/reload", "/gradio_api/vibe-code", "/gradio_api/call/go/1", "/gradio_api/startup-events", UPLOAD,
 ])  # fmt: skip
-def test_nothing_is_fetched_for_anybody_and_only_the_pages_own_addresses_are_answered(tmp_path, path):
+def test_only_the_pages_own_routes_are_answered(tmp_path, path):
     answer = asked(tmp_path, path)
     assert answer.status in (404, 405) and not answer.app.bodies
 
 
-def test_files_are_served_from_the_folder_alone(tmp_path):
+def test_only_files_of_the_folder_are_served(tmp_path):
     folder = tmp_path / "root"
     (folder / "job").mkdir(parents=True)
     (folder / "job" / "depth.png").write_bytes(b"x")
@@ -135,7 +135,9 @@ def test_other_methods_and_websockets_are_refused(tmp_path):
         return {"type": "websocket.connect"}
 
     asyncio.run(
-        Guard(Application(), ALONE, tmp_path, 1)({"type": "websocket", "path": "/", "headers": []}, receive, send)
+        RequestFilter(Application(), ALONE, tmp_path, 1)(
+            {"type": "websocket", "path": "/", "headers": []}, receive, send
+        )
     )
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
@@ -144,12 +146,12 @@ def test_other_methods_and_websockets_are_refused(tmp_path):
     "/gradio_api/component_server", "/gradio_api/process_recording", "/gradio_api/call/go", "/gradio_api/run/go", "/login",
     "/gradio_api/vibe-edit", "/gradio_api/upload/", "/gradio_api/run-history/connect", "/", "/gradio_api/stream/1",
 ])  # fmt: skip
-def test_nothing_else_takes_a_body(tmp_path, path):
+def test_other_routes_take_no_body(tmp_path, path):
     refused = posted(tmp_path, path, content_length="2", content_type="application/json", body=(b"{}",))
     assert refused.status == 404 and not refused.app.received
 
 
-def test_a_refused_body_is_read_before_the_answer_so_that_its_sender_sees_it(tmp_path):
+def test_a_refused_body_is_read_before_the_answer(tmp_path):
     waiting = [{"type": "http.request", "body": bytes(9), "more_body": i < 2} for i in range(3)]
     left_at_answer = []
 
@@ -161,11 +163,11 @@ def test_a_refused_body_is_read_before_the_answer_so_that_its_sender_sees_it(tmp
 
     headers = [(b"host", b"127.0.0.1:1"), (b"origin", b"http://evil.example")]
     scope = {"type": "http", "path": UPLOAD, "method": "POST", "query_string": b"", "headers": headers}
-    asyncio.run(Guard(Application(), ALONE, tmp_path, 2_000_000)(scope, receive, send))
+    asyncio.run(RequestFilter(Application(), ALONE, tmp_path, 2_000_000)(scope, receive, send))
     assert left_at_answer == [0, 0]
 
 
-def test_uploads_have_a_size_and_room(tmp_path):
+def test_uploads_are_limited_by_size_and_room(tmp_path):
     def post(**headers):
         return posted(tmp_path, **headers).status
 
@@ -180,11 +182,11 @@ def test_uploads_have_a_size_and_room(tmp_path):
     assert posted(tmp_path, JOIN, **said).status == 200  # whoever has uploaded already goes on
 
 
-def test_a_full_disk_and_a_folder_of_empty_files_take_no_more(tmp_path, monkeypatch):
+def test_a_full_disk_or_folder_refuses_uploads(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100_000_400))
     assert [posted(tmp_path, content_length=str(size)).status for size in (400, 500)] == [200, 507]
     monkeypatch.undo()
-    guard = Guard(Application(), ALONE, tmp_path, 10_000)
+    guard = RequestFilter(Application(), ALONE, tmp_path, 10_000)
     for i in range(10):
         (tmp_path / f"{i}.jpg").touch()
     assert posted(tmp_path, guard=guard, content_length="1").status == 507
@@ -194,7 +196,7 @@ def test_a_full_disk_and_a_folder_of_empty_files_take_no_more(tmp_path, monkeypa
     {"transfer_encoding": "chunked"}, {"content_length": "10"}, {"content_length": "10", "transfer_encoding": "chunked"},
     {"transfer_encoding": "Chunked", "content_length": "0"},
 ])  # fmt: skip
-def test_bytes_that_no_header_declares_are_counted(tmp_path, headers):
+def test_undeclared_bytes_are_counted(tmp_path, headers):
     refused = posted(tmp_path, body=(bytes(65_000),) * 100, **headers)
     assert refused.status == 413 and refused.app.received <= 2_000_000 and refused.app.broken == 1
     assert "uploads.total_mb" in refused.text and refused.headers[b"connection"] == b"close"
@@ -211,22 +213,22 @@ def test_a_body_with_two_sizes_is_refused(tmp_path, more):
     assert posted(tmp_path, more=more).status == 400
 
 
-def test_room_that_runs_out_on_the_way_ends_an_upload(tmp_path):
+def test_an_upload_ends_when_the_room_runs_out(tmp_path):
     app = Application()
 
     async def write():
         (tmp_path / f"tmp{app.received}").write_bytes(bytes(16_500_000))
 
-    app.during, guard = write, Guard(app, ALONE, tmp_path, 50_000_000)
+    app.during, guard = write, RequestFilter(app, ALONE, tmp_path, 50_000_000)
     (tmp_path / "others").write_bytes(bytes(170_000_000))
     refused = posted(tmp_path, guard=guard, app=app, transfer_encoding="chunked", body=(bytes(16_500_000),) * 3)
     assert refused.status == 507 and app.received == 33_000_000
     assert [file.name for file in tmp_path.iterdir()] == ["others"]  # what was left by the broken upload is gone
 
 
-def test_one_upload_id_is_of_one_upload_at_a_time(tmp_path):
+def test_an_upload_id_serves_one_upload_at_a_time(tmp_path):
     app, found = Application(), []
-    guard = Guard(app, ALONE, tmp_path, 2_000_000)
+    guard = RequestFilter(app, ALONE, tmp_path, 2_000_000)
     said = {"content_length": "1", "guard": guard, "app": app}
 
     async def again():
@@ -242,7 +244,7 @@ def test_one_upload_id_is_of_one_upload_at_a_time(tmp_path):
         assert posted(tmp_path, query=query, **said).status == 400
 
 
-def test_json_is_passed_on_as_it_was_read_and_without_addresses(tmp_path):
+def test_json_is_passed_on_as_it_was_checked(tmp_path):
     def post(body, kind="application/json", **headers):
         return posted(
             tmp_path, JOIN, body=(body[:9], body[9:]), content_type=kind, content_length=str(len(body)), **headers
@@ -262,10 +264,10 @@ def test_json_is_passed_on_as_it_was_read_and_without_addresses(tmp_path):
     assert posted(tmp_path, JOIN, content_type="application/json", body=(b"{}",)).status == 411
 
 
-def test_over_a_socket_what_follows_a_refused_request_is_not_answered(tmp_path):
+def test_a_connection_is_closed_after_a_refused_request(tmp_path):
     uvicorn = pytest.importorskip("uvicorn")
     app = Application()
-    config = uvicorn.Config(Guard(app, ALONE, tmp_path, 1000), log_level="critical", lifespan="off")
+    config = uvicorn.Config(RequestFilter(app, ALONE, tmp_path, 1000), log_level="critical", lifespan="off")
     server, listening = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()

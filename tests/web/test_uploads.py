@@ -13,7 +13,7 @@ from PIL import Image
 from sfdfd.errors import InputError
 from sfdfd.io.images import LARGEST_PIXELS, list_images
 from sfdfd.photographs.file_names import numbers_in_names
-from sfdfd.web.uploads import Limits, received, safe_name
+from sfdfd.web.uploads import Limits, safe_name, store_uploads
 
 LIMITS = Limits(files=4, file_mb=0.5, total_mb=1.0, megapixels=1.0)
 
@@ -70,7 +70,7 @@ def test_hostile_uploads_are_refused_in_one_line(tmp_path, case):
     make(tmp_path / "up" / name)
     good = [picture(tmp_path / "up" / f"good{i}.png") for i in range(2)]
     with pytest.raises(InputError, match=words) as error:
-        received([*good, tmp_path / "up" / name], tmp_path / "into", LIMITS)
+        store_uploads([*good, tmp_path / "up" / name], tmp_path / "into", LIMITS)
     assert "\n" not in str(error.value) and name in str(error.value)
     assert not list((tmp_path / "into").iterdir())
 
@@ -78,7 +78,7 @@ def test_hostile_uploads_are_refused_in_one_line(tmp_path, case):
 @pytest.mark.parametrize(
     ("width", "height", "passes"), [(9504, 6336, True), (11648, 8736, True), (20000, 10000, False)]
 )
-def test_the_default_takes_the_largest_cameras_photographs(tmp_path, width, height, passes):
+def test_default_limits_accept_the_largest_cameras(tmp_path, width, height, passes):
     """61 and 102 megapixels; 200 end in a line with the cure, as in the file's own default."""
     (tmp_path / "into").mkdir()
     files = [tmp_path / f"{index}.png" for index in range(2)]
@@ -87,39 +87,39 @@ def test_the_default_takes_the_largest_cameras_photographs(tmp_path, width, heig
     said = yaml.safe_load((Path(__file__).parents[2] / "conf" / "app.yaml").read_text())["uploads"]
     assert Limits(**said) == Limits()
     if passes:
-        assert len(received(files, tmp_path / "into", Limits())) == 2
+        assert len(store_uploads(files, tmp_path / "into", Limits())) == 2
     else:
         with pytest.raises(
             InputError, match=r"0\.png: expected 120 megapixels at most, got 200 .*half as wide"
         ) as error:
-            received(files, tmp_path / "into", Limits())
+            store_uploads(files, tmp_path / "into", Limits())
         assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "webp", "avif", "jp2", "pgm", "ppm", "tif"])
-def test_every_kind_that_is_read_is_taken(tmp_path, suffix):
+def test_every_readable_kind_is_stored(tmp_path, suffix):
     (tmp_path / "into").mkdir()
     for index in range(2):
         mode = "L" if suffix == "pgm" else "RGB"
         Image.new(mode, (40, 30), index).save(tmp_path / f"{index}.{suffix}")
-    assert len(received(sorted(tmp_path.glob(f"*.{suffix}")), tmp_path / "into", LIMITS)) == 2
+    assert len(store_uploads(sorted(tmp_path.glob(f"*.{suffix}")), tmp_path / "into", LIMITS)) == 2
 
 
 def test_a_tiff_of_several_pages_is_a_stack_by_itself(tmp_path):
     (tmp_path / "into").mkdir()
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 20, 30), np.uint8), photometric="minisblack")
-    assert len(received([tmp_path / "a.tif"], tmp_path / "into", LIMITS)) == 1
+    assert len(store_uploads([tmp_path / "a.tif"], tmp_path / "into", LIMITS)) == 1
 
 
-def test_number_and_sum_are_bounded_and_one_is_too_few(tmp_path):
+def test_number_and_total_size_are_limited_and_one_photograph_is_too_few(tmp_path):
     (tmp_path / "into").mkdir()
     files = [picture(tmp_path / f"{i}.png", (340, 340)) for i in range(5)]
     with pytest.raises(InputError, match=r"4 files at most, got 5 \(uploads.files\)"):
-        received(files, tmp_path / "into", LIMITS)
+        store_uploads(files, tmp_path / "into", LIMITS)
     with pytest.raises(InputError, match="total_mb"):
-        received(files[:4], tmp_path / "into", LIMITS)
+        store_uploads(files[:4], tmp_path / "into", LIMITS)
     with pytest.raises(InputError, match="two or more photographs"):
-        received(files[:1], tmp_path / "into", LIMITS)
+        store_uploads(files[:1], tmp_path / "into", LIMITS)
     assert not list((tmp_path / "into").iterdir())
 
 
@@ -136,40 +136,40 @@ def test_number_and_sum_are_bounded_and_one_is_too_few(tmp_path):
     ("conference.png", None), ("com10.png", None),
     ("x" * 300 + "1.5m.png", "x" * 232 + "1.5m.png"), ("写" * 100 + "1.5m.png", "写" * 77 + "1.5m.png"),
 ])  # fmt: skip
-def test_names_stay_as_far_as_they_are_safe_on_every_system(name, safe):
+def test_safe_names_keep_what_is_safe_on_every_system(name, safe):
     found = safe_name(name)
     assert found == (name if safe is None else safe) and len(found.encode()) <= 240 and safe_name(found) == found
 
 
-def test_good_ones_are_taken_whole_and_none_covers_another(tmp_path):
+def test_uploads_are_stored_whole_under_different_names(tmp_path):
     for folder in ("one", "two", "into"):
         (tmp_path / folder).mkdir()
     files = [picture(tmp_path / "one" / "a.png"), picture(tmp_path / "two" / "A.png", (20, 20))]
     (tmp_path / "one" / "focus_distance.txt").write_text("1\n2\n")
-    taken = received([*files, tmp_path / "one" / "focus_distance.txt"], tmp_path / "into", LIMITS)
+    taken = store_uploads([*files, tmp_path / "one" / "focus_distance.txt"], tmp_path / "into", LIMITS)
     assert [path.name for path in taken] == ["a.png", "A_2.png", "focus_distance.txt"]
     assert [path.read_bytes() for path in taken[:2]] == [path.read_bytes() for path in files]
 
 
-def test_names_of_the_users_side_are_taken_and_two_equal_ones_are_kept_apart(tmp_path):
+def test_the_users_names_are_used_and_kept_different(tmp_path):
     (tmp_path / "into").mkdir()
     files = [picture(tmp_path / f"up{i}.jpg", (20 + i, 20)) for i in range(6)]
     names = ["1.25 dpt.jpg", "1.25 DPT.jpg", "写真 50 cm.jpg", "A\u0308.jpg", "Ä.JPG", "sub/1.25 dpt.jpg"]
-    taken = received(files, tmp_path / "into", Limits(files=6), names)
+    taken = store_uploads(files, tmp_path / "into", Limits(files=6), names)
     assert [path.name for path in taken] == [
         "1.25 dpt.jpg", "1.25 DPT_2.jpg", "写真 50 cm.jpg", "A\u0308.jpg", "Ä_2.JPG", "1.25 dpt_3.jpg"
     ]  # fmt: skip
     assert [path.read_bytes() for path in taken] == [path.read_bytes() for path in files]
 
 
-def test_hidden_files_are_passed_over_as_in_a_folder(tmp_path):
+def test_hidden_files_are_ignored(tmp_path):
     (tmp_path / "into").mkdir()
     files = [picture(tmp_path / f"{i}.png") for i in range(4)]
     names = ["a.png", "._a.png", "b.png", ".DS_Store"]
-    assert [path.name for path in received(files, tmp_path / "into", LIMITS, names)] == ["a.png", "b.png"]
+    assert [path.name for path in store_uploads(files, tmp_path / "into", LIMITS, names)] == ["a.png", "b.png"]
 
 
-def test_distances_in_names_are_those_that_the_command_finds_in_the_users_folder(tmp_path):
+def test_distances_in_stored_names_equal_those_in_the_users_folder(tmp_path):
     for case, names in enumerate((["1.25 dpt.jpg", "2 dpt.jpg", "0 dpt.jpg"], ["50 cm.jpg", "120 cm.jpg", "3 m.jpg"],
                                   ["写真 0,5m.jpg", "写真 1m.jpg", "写真 inf.jpg"])):  # fmt: skip
         own, into = tmp_path / f"own{case}", tmp_path / f"into{case}"
@@ -177,16 +177,16 @@ def test_distances_in_names_are_those_that_the_command_finds_in_the_users_folder
         into.mkdir()
         files = [picture(own / name) for name in names]
         stored = [picture(tmp_path / f"{case}{i}.jpg") for i in range(3)]  # whatever the server calls them
-        received(stored, into, LIMITS, names)
+        store_uploads(stored, into, LIMITS, names)
         assert list_images(into) == [into / file.name for file in list_images(own)]
         assert numbers_in_names(list_images(into)) == numbers_in_names(list_images(own)) is not None
         assert any(number.unit for number in numbers_in_names(files))
 
 
-def test_what_cannot_be_stored_is_said_in_one_line(tmp_path):
+def test_a_storage_error_is_one_line(tmp_path):
     files = [picture(tmp_path / f"{i}.png") for i in range(2)]
     with pytest.raises(InputError, match=r"0\.png: cannot be stored"):
-        received(files, tmp_path / "nowhere", LIMITS)
+        store_uploads(files, tmp_path / "nowhere", LIMITS)
 
 
 def shipped():
@@ -195,7 +195,7 @@ def shipped():
     return Limits(**found["uploads"])
 
 
-def test_ten_photographs_of_61_megapixels_pass_by_default_and_200_are_refused_with_a_cure(tmp_path):
+def test_default_limits_accept_61_megapixels_and_refuse_200(tmp_path):
     assert shipped() == Limits()
     (tmp_path / "into").mkdir()
     files = [tmp_path / f"{i}.png" for i in range(10)]
@@ -203,16 +203,16 @@ def test_ten_photographs_of_61_megapixels_pass_by_default_and_200_are_refused_wi
         png_header(file, 9504, 6336)
         with file.open("r+b") as opened:
             opened.truncate(9504 * 6336 * 6)  # 16 bit, not compressed; sparse here
-    assert len(received(files, tmp_path / "into", shipped())) == 10
+    assert len(store_uploads(files, tmp_path / "into", shipped())) == 10
     assert LARGEST_PIXELS >= 9504 * 6336
     for size in ((16320, 12240), (20000, 10000), (40000, 30000)):
         png_header(files[3], *size)
         with pytest.raises(InputError, match=r"3.png: expected 120 megapixels at most.*half as wide") as error:
-            received(files, tmp_path / "into", shipped())
+            store_uploads(files, tmp_path / "into", shipped())
         assert "\n" not in str(error.value) and "uploads.megapixels" in str(error.value)
 
 
 @pytest.mark.parametrize("values", [{"files": 1}, {"files": 2.5}, {"file_mb": 0}, {"megapixels": float("nan")}])
-def test_bounds_are_numbers(values):
+def test_limits_are_checked(values):
     with pytest.raises(InputError, match=f"uploads.{next(iter(values))}"):
         Limits(**values)

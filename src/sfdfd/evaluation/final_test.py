@@ -1,4 +1,4 @@
-"""The test that ends a training: the best checkpoint, the baselines and the untrained network over the test split."""
+"""The test after a training: the best checkpoint, the baselines and the untrained network on the test split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from sfdfd.datasets.datamodule import FocalStackDataModule
-from sfdfd.evaluation.evaluator import MAIN, evaluate, read_rows
+from sfdfd.evaluation.evaluator import Evaluation, evaluate
+from sfdfd.evaluation.tables import MAIN, read_rows
 from sfdfd.inference.methods import NetworkMethod, baselines
 from sfdfd.networks.interface import Network
 from sfdfd.optics.blur_model import BlurModel
@@ -33,22 +34,22 @@ def final_test(
     output_dir: Path,
     pictures: int,
 ) -> tuple[dict[str, Any], str]:
-    """The figures (:func:`sfdfd.evaluation.evaluator.evaluate`), and the path of the checkpoint that has them.
+    """Evaluate the best checkpoint; return its metrics (:func:`sfdfd.evaluation.evaluator.evaluate`) and its path.
 
     Launched processes share the images; spawned ones have ended by now.
 
     Args:
         trainer: it has trained.
-        module: with the last weights, where no checkpoint was kept.
-        untrained: what it began as.
+        module: with the last weights, used where no checkpoint was kept.
+        untrained: the network before training.
         datamodule: the data.
         saver: knows the best checkpoint.
-        steps: that were made.
+        steps: number of training steps.
         output_dir: the run folder.
         pictures: number of samples to draw.
     """
-    best = getattr(saver, "best_model_path", "") or getattr(saver, "last_model_path", "")
-    trainer.strategy.barrier()  # whoever writes it has written it
+    best = "" if saver is None else saver.best_model_path or saver.last_model_path
+    trainer.strategy.barrier()  # the process that writes the checkpoint has finished
     if best and Path(best).is_file():
         module = load_run(best)
     sharing, renderer = _sharing(trainer), module.renderer
@@ -60,47 +61,39 @@ def final_test(
         "untrained": NetworkMethod(untrained, **options),
     }
     camera = module.camera or datamodule.camera
-    result = evaluate(
-        methods,
-        datamodule,
-        "test",
-        output_dir,
-        renderer=renderer,
-        optics=BlurModel.of(renderer),  # what the run was configured to assume
-        device=device,
-        pictures=pictures,
-        protocol={
-            "constant_depth_m": datamodule.constant_baseline_m() if "constant" in methods else None,
-            "checkpoint": best or None,
-            "steps": steps,
-            **({"skipped_samples": skipped} if (skipped := datamodule.skipped()) else {}),
-            "optics": None if camera is None else camera.as_dict(),
-            "selection": f"best {saver.monitor}" if saver is not None and saver.monitor else "last",
-        },
-        **sharing,
-    )
+    protocol = {
+        "constant_depth_m": datamodule.constant_baseline_m() if "constant" in methods else None,
+        "checkpoint": best or None,
+        "steps": steps,
+        **({"skipped_samples": skipped} if (skipped := datamodule.skipped()) else {}),
+        "optics": None if camera is None else camera.as_dict(),
+        "selection": f"best {saver.monitor}" if saver is not None and saver.monitor else "last",
+    }
+    optics = BlurModel.of(renderer)  # what the run was configured to assume
+    evaluation = Evaluation(methods, datamodule, "test", renderer, optics, device, pictures, protocol)
+    result = evaluate(evaluation, output_dir, **sharing)
     return result, best
 
 
 def _sharing(trainer: lightning.Trainer) -> dict[str, Any]:
-    """How this process shares an evaluation with the others of a training, where there are any."""
+    """Return rank, world size and gathering of a distributed training; empty without one."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return {}
 
-    def gather(mine: Any) -> list[Any] | None:
+    def gather(own_share: Any) -> list[Any] | None:
         shares: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(shares, mine)
+        torch.distributed.all_gather_object(shares, own_share)
         return shares if trainer.is_global_zero else None
 
     return {"rank": trainer.global_rank, "world": trainer.world_size, "gather": gather}
 
 
 def log_test(loggers: Sequence[Any], result: dict[str, Any], best: str, output_dir: Path, steps: int) -> None:
-    """Tell the loggers the test's frames as a table to sort, with the pictures that were drawn, and the best checkpoint."""
+    """Log the test frames as a table with their pictures, and the best checkpoint."""
     pictures = {file.stem: file for file in (output_dir / "pictures").glob("*.png")}
     log_table(loggers, "test/frames", read_rows(output_dir / "metrics.csv"), pictures, steps)
     if best and Path(best).is_file():
-        told: dict[str, Any] = {
+        figures: dict[str, Any] = {
             key: result[key] for key in ("depth/abs_rel", "depth/rmse", "stack/psnr") if key in result
         }
-        log_checkpoint(loggers, best, {**told, "steps": steps})
+        log_checkpoint(loggers, best, {**figures, "steps": steps})

@@ -1,1 +1,1 @@
-"""From a focal stack to a prediction, and from a data set to figures."""
+"""Methods that turn a focal stack into depth and an all-in-focus image."""

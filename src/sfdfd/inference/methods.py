@@ -1,4 +1,4 @@
-"""Methods: focal stack -> prediction. Everything that infers is one, or is composed of them."""
+"""Methods: objects that map a focal stack to a prediction, and combinations of them."""
 
 from __future__ import annotations
 
@@ -25,43 +25,45 @@ from sfdfd.refinement.refiner import Refinement, Refiner
 from sfdfd.refinement.variables import resize_to
 from sfdfd.stack import FocalStack, Method, Prediction, renderer_for
 
-__all__ = ["NetworkMethod", "ReducedMethod", "RefinedMethod", "SweepMethod", "baselines", "with_confidence"]
+__all__ = ["NetworkMethod", "Progress", "ReducedMethod", "RefinedMethod", "SweepMethod", "baselines", "with_confidence"]
 
 Progress = Callable[[float, int, float], None]
+"""Called with (share, step, energy) during refinement."""
 
 
 @runtime_checkable
-class Answering(Protocol):
-    """A method that can leave out rendering its answer."""
+class HasAnswer(Protocol):
+    """A method that can predict without rendering the prediction."""
 
     def answer(self, stack: FocalStack) -> NetworkOutput:
-        """Depth, AIF and std."""
+        """Return depth, AIF and std."""
 
 
 def _split_by_optics(
     stack: FocalStack, renderer: Renderer, run: Callable[[FocalStack, Renderer], Prediction]
 ) -> Prediction:
-    """Run a method on each part of a batch that was blurred alike, with a renderer that blurs so."""
+    """Run a method on each part of a batch that was blurred alike, with a renderer of that blur."""
     parts = stack.check().split_by_optics()
-    found = [run(part, renderer_for(part, renderer)) for _, part in parts]
+    predictions = [run(part, renderer_for(part, renderer)) for _, part in parts]
     if len(parts) == 1:
-        return found[0]
-    one_by_one = {
-        index: one[i] for (indices, _), one in zip(parts, found, strict=True) for i, index in enumerate(indices)
+        return predictions[0]
+    by_index = {
+        index: prediction[position]
+        for (indices, _), prediction in zip(parts, predictions, strict=True)
+        for position, index in enumerate(indices)
     }
-    return Prediction.collate([one_by_one[index] for index in range(len(stack))])
+    return Prediction.collate([by_index[index] for index in range(len(stack))])
 
 
 class NetworkMethod:
-    """A network, classical depth from focus or a constant, with the renderer that renders its answer again.
+    """A network, classical depth from focus or a constant, with the renderer that renders its prediction.
 
-    A stack that says how it was blurred (``FocalStack.optics``) is rendered so, whatever the renderer does otherwise; this
-    holds for every method here.
+    In every method here, the blur that a stack carries (``FocalStack.optics``) replaces that of the renderer.
 
     Args:
         network: stack -> depth and AIF; a module is put into evaluation mode.
-        renderer: the optics where the stack does not say its own.
-        camera: the model's own camera, where it is not the one that each stack carries.
+        renderer: the optics where a stack carries none.
+        camera: the model's own camera; replaces the camera of each stack.
         device: where a module goes.
 
     Examples:
@@ -92,12 +94,12 @@ class NetworkMethod:
 
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
-        """Depth, AIF and std, without rendering them."""
+        """Return depth, AIF and std without rendering them."""
         return estimate(self.network, renderer_for(stack.check(), self.renderer), stack.with_camera(self.camera))
 
 
 class SweepMethod:
-    """A plane sweep through the model's optics, see :mod:`sfdfd.plane_sweep.sweep`: where refinement starts without weights.
+    """A plane sweep (:mod:`sfdfd.plane_sweep.sweep`): the start of refinement where there is no network.
 
     Args:
         renderer, camera: as of :class:`NetworkMethod`.
@@ -122,18 +124,19 @@ class SweepMethod:
 
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
-        """Depth, AIF and std, without rendering them."""
+        """Return depth, AIF and std without rendering them."""
         return NetworkOutput(
             *depth_from_plane_sweep(stack.check().with_camera(self.camera), renderer_for(stack, self.renderer))
         )
 
 
 class ReducedMethod:
-    """Another method's answer on images of ``LARGE_PX`` pixels at most, enlarged: there a network takes longer than its
-    finest detail is worth to a refinement that needs the time itself.
+    """Another method on images of at most ``LARGE_PX`` pixels, upsampled.
+
+    On larger images, refinement makes better use of the time that a network takes for the finest detail.
 
     Args:
-        method: the other, with each stack's own camera.
+        method: the other method, with each stack's own camera.
     """
 
     def __init__(self, method: NetworkMethod | SweepMethod) -> None:
@@ -148,30 +151,29 @@ class ReducedMethod:
 
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
-        """Depth, AIF and std, without rendering them; the AIF with the detail of all pixels."""
+        """Return depth, AIF and std without rendering them; the AIF has the detail of all pixels."""
         stack = stack.in_full_precision()
         height, width = stack.images.shape[-2:]
         factor = math.sqrt(LARGE_PX / (height * width))
         if factor >= 1:
             return self.method.answer(stack)
-        found = self.method.answer(stack.resized(math.floor(height * factor), math.floor(width * factor)))
+        output = self.method.answer(stack.resized(math.floor(height * factor), math.floor(width * factor)))
 
-        def enlarged(values: Tensor) -> Tensor:
+        def upsampled(values: Tensor) -> Tensor:
             return resize_to(values[:, None], stack.images[:, 0])[:, 0]
 
-        depth_m = 1 / enlarged(1 / found.depth_m)
-        std = None if found.std is None else enlarged(found.std)
+        depth_m = 1 / upsampled(1 / output.depth_m)
+        std = None if output.std is None else upsampled(output.std)
         return NetworkOutput(depth_m, fuse_sharpest_slices(stack, depth_m), std)
 
 
 class RefinedMethod:
-    """Another method's answer, optimised through the renderer.
+    """Another method's prediction, optimised through the renderer.
 
     Args:
-        start: where to begin.
-        refiner: how, and for how long.
-        renderer: the model's optics.
-        camera: the model's own, as of :class:`NetworkMethod`.
+        start: the method whose prediction is the start.
+        refiner: settings and duration of the refinement.
+        renderer, camera: as of :class:`NetworkMethod`.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
@@ -190,14 +192,14 @@ class RefinedMethod:
         return _split_by_optics(stack, self.renderer, lambda part, renderer: self.solve(part)[0])
 
     def solve(self, stack: FocalStack, progress: Progress | None = None) -> tuple[Prediction, Refinement]:
-        """The prediction, and what the refinement did, of stacks that were blurred alike.
+        """Refine stacks that were blurred alike; return the prediction and the record of the refinement.
 
-        What a model that explains the rest leaves of the sharpest slices is the AIF's, see
-        :func:`sfdfd.inference.upsampling.add_residual_detail`; of one that does not, blur and alignment are to blame.
+        Where the model explains a stack well, the residual detail of the sharpest slices goes into the AIF
+        (:func:`sfdfd.inference.upsampling.add_residual_detail`). Elsewhere it stems from wrong blur or alignment.
         """
         stack, renderer = stack.check().with_camera(self.camera).in_full_precision(), renderer_for(stack, self.renderer)
         started = time.monotonic()
-        depth_m, aif, depth_std_m = self._begun(stack)
+        depth_m, aif, depth_std_m = self._start_values(stack)
         spent_s = time.monotonic() - started
         refinement = self.refiner(
             stack, renderer, depth_m, aif, spent_s=spent_s, depth_std_m=depth_std_m, progress=progress
@@ -211,26 +213,27 @@ class RefinedMethod:
             share = ((refinement.explained - MIN_SLICE_WEIGHT) / (1 - MIN_SLICE_WEIGHT)).square()
             return replace(prediction, aif=add_residual_detail(stack, prediction, share)), refinement
 
-    def _begun(self, stack: FocalStack) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Depth, AIF and standard deviation of depth to start from; not rendered where the start can do without."""
-        if isinstance(self.start, Answering):
+    def _start_values(self, stack: FocalStack) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return depth, AIF and standard deviation of depth of the start, without rendering them if possible."""
+        if isinstance(self.start, HasAnswer):
             output = self.start.answer(stack)
             return output.depth_m, output.aif, depth_std_from_output(output, stack)
-        begun = self.start(stack)
-        return begun.depth_m, begun.aif, begun.depth_std_m
+        prediction = self.start(stack)
+        return prediction.depth_m, prediction.aif, prediction.depth_std_m
 
 
 def with_confidence(prediction: Prediction, stack: FocalStack, renderer: Renderer) -> Prediction:
-    """The prediction with its standard deviation and confidence: the network's own where it has one, else see
-    :mod:`sfdfd.refinement.confidence`.
+    """Add standard deviation and confidence to a prediction.
+
+    The standard deviation is the network's own where it has one, else that of :mod:`sfdfd.refinement.confidence`.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
         >>> stack = example_stack()
         >>> from sfdfd.optics import DefocusRenderer
         >>> renderer = DefocusRenderer(sigma_scale=0.5)
-        >>> found = with_confidence(SweepMethod(renderer)(stack), stack, renderer)
-        >>> bool((found.confidence > 0).all() and (found.confidence <= 1).all())
+        >>> prediction = with_confidence(SweepMethod(renderer)(stack), stack, renderer)
+        >>> bool((prediction.confidence > 0).all() and (prediction.confidence <= 1).all())
         True
     """
     std = prediction.depth_std_m
@@ -241,7 +244,7 @@ def with_confidence(prediction: Prediction, stack: FocalStack, renderer: Rendere
 
 
 def baselines(datamodule: FocalStackDataModule, split: str, renderer: Renderer, **options: Any) -> Mapping[str, Method]:
-    """Those that stand in every table: "constant", where the split has depth and a constant is known, and "classical".
+    """Return the baselines of every table: "classical", and "constant" where the split has depth and a constant is known.
 
     Examples:
         >>> from sfdfd.datasets.synthetic import ProceduralDataModule
@@ -253,7 +256,7 @@ def baselines(datamodule: FocalStackDataModule, split: str, renderer: Renderer, 
         >>> sorted(baselines(data, "test", renderer))
         ['classical', 'constant']
     """
-    found: dict[str, Method] = {}
+    methods: dict[str, Method] = {}
     if datamodule.has_depth(split) and (constant := datamodule.constant_baseline_m()) is not None:
-        found["constant"] = NetworkMethod(constant_network(constant), renderer, **options)
-    return {**found, "classical": NetworkMethod(classical_network, renderer, **options)}
+        methods["constant"] = NetworkMethod(constant_network(constant), renderer, **options)
+    return {**methods, "classical": NetworkMethod(classical_network, renderer, **options)}

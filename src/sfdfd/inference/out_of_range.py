@@ -1,10 +1,11 @@
-"""Find surfaces that lie beyond the depth range, and say that their depth is not known.
+"""Find surfaces beyond the depth range, and mark their depth as unknown.
 
-A wall far behind the last focus distance is sharp in no slice. Any depth, with some blurred image, explains it about as
-well. Neither a sweep nor refinement can place it, and deconvolution of its blur only rings. What tells it from a surface
-within the range is how much more the other slices are blurred than the sharpest one. Beyond the range this difference is
-larger than anywhere within it on that side. To measure it needs no deconvolution: the sharpest slice is blurred further and
-compared with the others (relative blur; Pentland, PAMI 1987).
+A wall far behind the last focus distance is sharp in no slice. Any depth explains it about as well, together with some
+blurred image. Neither a sweep nor refinement can place it, and deconvolving its blur only makes ringing.
+
+Relative blur (Pentland, PAMI 1987) tells such a surface from one within the range: how much more the other slices are
+blurred than the sharpest one. Beyond the range, this difference is larger than anywhere within it on that side. It is
+measured without deconvolution: the sharpest slice is blurred further and compared with the others.
 """
 
 from __future__ import annotations
@@ -27,33 +28,33 @@ from sfdfd.stack import FocalStack, Prediction, renderer_for, resize_area
 __all__ = ["beyond_range", "note_on_out_of_range", "pin_out_of_range"]
 
 LEAST_BLUR_PX = 2.0
-"""Blur radius of the sharpest slice from which a surface counts as sharp in none."""
+"""Blur radius of the sharpest slice from which a surface counts as sharp in no slice."""
 LONGER_PX = 192
-"""The longer side of the images that relative blur is measured on: large blur has no finer detail."""
+"""The longer side of the images on which relative blur is measured: large blur has no finer detail."""
 WINDOW_PX = 11
 PLANES_WITHIN, PLANES_BEYOND = 6, 8
 MARGIN = 1.25
-"""By how much a depth beyond the range has to leave less unexplained than any within, and than equal slices."""
+"""Factor by which a depth beyond the range has to reduce the residual of every depth within, and of equal slices."""
 TOLERANCE = 4.0
-"""How much more than the answer, which is free to choose its sharp image, relative blur may leave unexplained."""
+"""Largest ratio of the residual of relative blur to that of the prediction, which can choose its sharp image freely."""
 FLOOR = 1e-5
-"""Mean square of a residual (of codes of a range of 1) that counts as none: a rounding error is a tenth of it."""
+"""Mean square of a residual, in codes of range 1, that counts as zero; a rounding error has a tenth of it."""
 LEAST_CONFIDENCE = 0.1
-SHARE_TOLD = 0.03
-"""Share of the picture beyond the range from which a note says so."""
+LEAST_SHARE_NOTED = 0.03
+"""Share of the image beyond the range from which a note says so."""
 
 
 def pin_out_of_range(prediction: Prediction, stack: FocalStack, renderer: Renderer) -> Prediction:
-    """Pin what lies beyond the depth range to its end, with a low confidence and the sharpest slice as AIF.
+    """Set depth beyond the range to the end of the range, with a low confidence and the sharpest slice as AIF.
 
     Returns:
-        The prediction with ``beyond_range``; its other maps are the same where nothing lies beyond the range. Where
-        something does, depth_std_m is at least the depth: farther than far every inverse depth down to 0 is left open, and
-        nearer than near as wide a span of inverse depth.
+        The prediction with ``beyond_range``. Its other maps change only where something lies beyond the range. There,
+        depth_std_m is at least the depth: every inverse depth from far down to 0 is possible, and beyond near an equally
+        wide span of inverse depth.
     """
     assert prediction.confidence is not None and prediction.depth_std_m is not None
     renderer = renderer_for(stack, renderer)
-    beyond = torch.cat([beyond_range(each, prediction[i], renderer) for i, each in enumerate(stack)])
+    beyond = torch.cat([beyond_range(sample, prediction[i], renderer) for i, sample in enumerate(stack)])
     if not bool(beyond.any()):
         return replace(prediction, beyond_range=beyond)
     end_m = torch.where(beyond > 0, stack.far_m[:, None, None], stack.near_m[:, None, None])
@@ -71,18 +72,18 @@ def pin_out_of_range(prediction: Prediction, stack: FocalStack, renderer: Render
     confidence = confidence_of(std, depth_m)
     confidence = torch.where(pinned, confidence.clamp_max(LEAST_CONFIDENCE), confidence)
     with torch.no_grad():
-        shown = renderer(aif, depth_m, stack.focus_distances_m, stack.camera)
+        rendered = renderer(aif, depth_m, stack.focus_distances_m, stack.camera)
     maps = defocus_map_px(depth_m, stack.focus_distances_m, stack.camera)
-    return Prediction(depth_m, aif, maps, shown, confidence, std, beyond)
+    return Prediction(depth_m, aif, maps, rendered, confidence, std, beyond)
 
 
 @torch.no_grad()
 def beyond_range(stack: FocalStack, prediction: Prediction, renderer: Renderer) -> Float[Tensor, "1 h w"]:
-    """Tell what lies beyond the depth range, of one stack: 1 farther than far, -1 nearer than near, 0 within or not known.
+    """Classify each pixel of one stack: 1 farther than far, -1 nearer than near, 0 within the range or not known.
 
     Args:
-        stack: a batch of one; truth is not looked at.
-        prediction: its answer within the range, with ``rendered`` or without.
+        stack: a batch of one; its truth is not used.
+        prediction: within the range, with or without ``rendered``.
         renderer: the optics.
     """
     height, width = stack.images.shape[-2:]
@@ -93,17 +94,17 @@ def beyond_range(stack: FocalStack, prediction: Prediction, renderer: Renderer) 
         rendered = renderer(prediction.aif, prediction.depth_m, stack.focus_distances_m, stack.camera)
     small = stack.with_slices(torch.nonzero(stack.slice_mask[0])[:, 0].tolist()).without_truth().resized(*size)
     rendered = resize_area(rendered[:, stack.slice_mask[0]], *size)
-    found = torch.zeros(size, device=stack.images.device)
+    sides = torch.zeros(size, device=stack.images.device)
     for sign in (1, -1):
         inverse, is_beyond = _planes(small, sign, scale)
         if bool(is_beyond.any()):
-            there = _explained_beyond(small, rendered, defocus_of(small, renderer), inverse, is_beyond, sign)
-            found = torch.where(there, float(sign), found)
-    return F.interpolate(found[None, None], (height, width), mode="nearest")[0]
+            mask = _explained_beyond(small, rendered, defocus_of(small, renderer), inverse, is_beyond, sign)
+            sides = torch.where(mask, float(sign), sides)
+    return F.interpolate(sides[None, None], (height, width), mode="nearest")[0]
 
 
 def _planes(stack: FocalStack, sign: int, scale: float) -> tuple[Float[Tensor, "d"], Bool[Tensor, "d"]]:
-    """Inverse depths of one side of the focus distances, and which of them are beyond the range and sharp in no slice."""
+    """Return inverse depths on one side of the focus distances, and which are beyond the range and sharp in no slice."""
     inverse_focus = 1 / stack.focus_distances_m[0]
     low, high = 1 / stack.far_m[0], 1 / stack.near_m[0]
     if sign > 0:
@@ -127,77 +128,78 @@ def _explained_beyond(
     is_beyond: Bool[Tensor, "d"],
     sign: int,
 ) -> Bool[Tensor, "h w"]:
-    """Whether relative blur beyond the range explains the slices, and none within does."""
-    images, shown = stack.images[0], stack.coverage()[0][:, None]
+    """Return where relative blur beyond the range explains the slices, and relative blur within does not."""
+    images, coverage = stack.images[0], stack.coverage()[0][:, None]
     light = linear(images) if defocus.linear_light else images
     radii = torch.stack([stack.camera[0].blur_radius_px(1 / inverse, focus) for focus in stack.focus_distances_m[0]])
     sharpest = int((stack.focus_distances_m[0] * sign).argmax())
     others = [index for index in range(len(images)) if index != sharpest]
-    if len(others) < 2:  # one comparison cannot tell blur from what moved, or from another exposure
+    if len(others) < 2:  # one comparison cannot tell blur from motion or a change of exposure
         return torch.zeros(images.shape[-2:], dtype=torch.bool, device=images.device)
     unit: Tensor | float = 1.0
-    if defocus.linear_light:  # as in a sweep: a residual in linear light counts as one of codes
+    if defocus.linear_light:  # as in a sweep: convert residuals of linear light to those of codes
         slope = torch.where(images < 0.04, 1 / 12.92, 2.4 / 1.055 * ((images + 0.055) / 1.055) ** 1.4)
         unit = box(slope.mean((0, 1))[None, None], 9)[0, 0].clamp_min(0.05)
-    # light that was clipped is missing in the sharpest slice as far as its blur would reach in the others
+    # clipped light is missing in the sharpest slice within the reach of its blur in the others
     reach = min(int(radii.max()) + 1, 2 * WINDOW_PX)
     clipped = stack.saturated()[0].any(1, keepdim=True).amax(0, keepdim=True).to(images)
     near_clipped = F.max_pool2d(clipped, 2 * reach + 1, 1, reach) > 0
-    counted = (shown * shown[sharpest] * ~near_clipped)[others]
+    weight = (coverage * coverage[sharpest] * ~near_clipped)[others]
 
     def squares(values: Tensor) -> Tensor:
         """(S-1,3,H,W) of light -> (H,W): the mean square over slices and channels."""
-        return (counted * (values / unit).square()).sum((0, 1)) / (3 * counted.sum((0, 1)) + 1e-3)
+        return (weight * (values / unit).square()).sum((0, 1)) / (3 * weight.sum((0, 1)) + 1e-3)
 
     # a disc of radius r has the variance r^2 / 4 along an axis
     per_square = defocus.sigma_scale**2 if isinstance(defocus.psf, GaussianPSF) else 0.25
     variance = per_square * (radii.square() - radii[sharpest].square()).clamp_min(0)
     source = light[sharpest][None]
     costs = [
-        squares(torch.cat([_blurred(source, float(v)) for v in of_plane]) - light[others])
-        for of_plane in variance[others].T
+        squares(torch.cat([_blurred(source, float(v)) for v in variances]) - light[others])
+        for variances in variance[others].T
     ]
-    answer = rendered[0][others]
-    answered = squares((linear(answer.clamp(0, 1)) if defocus.linear_light else answer) - light[others])
-    return _decided(torch.stack(costs), is_beyond, squares(source - light[others]), answered)
+    predicted = rendered[0][others]
+    of_prediction = squares((linear(predicted.clamp(0, 1)) if defocus.linear_light else predicted) - light[others])
+    return _is_clearly_beyond(torch.stack(costs), is_beyond, squares(source - light[others]), of_prediction)
 
 
-def _decided(
+def _is_clearly_beyond(
     costs: Float[Tensor, "d h w"],
     is_beyond: Bool[Tensor, "d"],
-    equal: Float[Tensor, "h w"],
-    answered: Float[Tensor, "h w"],
+    of_equal_slices: Float[Tensor, "h w"],
+    of_prediction: Float[Tensor, "h w"],
 ) -> Bool[Tensor, "h w"]:
-    """Where beyond is clearly better than within, and about there where nothing speaks against it.
+    """Return where planes beyond the range fit clearly better, and the surroundings that do not contradict.
 
     Args:
-        costs: what each plane leaves unexplained at each pixel.
+        costs: the residual of each plane at each pixel.
         is_beyond: which planes are beyond the range.
-        equal: what equal slices leave unexplained, which a surface without texture shows.
-        answered: what the answer within the range leaves unexplained.
+        of_equal_slices: the residual of the assumption that all slices are equal, as without texture.
+        of_prediction: the residual of the prediction within the range.
     """
 
     def compared(window_px: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The least unexplained beyond and within, and where the answer explains no more."""
-        planes, others = box(costs[None], window_px)[0], box(torch.stack([equal, answered])[None], window_px)[0]
+        """Return the least residual beyond and within, and where the prediction does not fit clearly better."""
+        planes = box(costs[None], window_px)[0]
+        others = box(torch.stack([of_equal_slices, of_prediction])[None], window_px)[0]
         beyond, within = planes[is_beyond].amin(0), torch.minimum(planes[~is_beyond].amin(0), others[0])
         return beyond, within, beyond < TOLERANCE * others[1] + FLOOR
 
-    beyond, within, open_to_doubt = compared(WINDOW_PX)
-    clear = (within > MARGIN * beyond + FLOOR / 2) & open_to_doubt
-    clear = box(clear[None, None].to(costs), WINDOW_PX)[0, 0] > 0.5  # blur of this size has no smaller surfaces
+    beyond, within, is_doubtful = compared(WINDOW_PX)
+    clear = (within > MARGIN * beyond + FLOOR / 2) & is_doubtful
+    clear = box(clear[None, None].to(costs), WINDOW_PX)[0, 0] > 0.5  # smaller surfaces cannot be told at this blur
     if not bool(clear.any()):
         return clear
-    beyond, within, open_to_doubt = compared(WINDOW_PX // 2)
-    possible = (open_to_doubt & (within > beyond / MARGIN)) | clear
-    for _ in range(2 * WINDOW_PX):  # texture is uneven: a wall goes on between the patches that tell
+    beyond, within, is_doubtful = compared(WINDOW_PX // 2)
+    possible = (is_doubtful & (within > beyond / MARGIN)) | clear
+    for _ in range(2 * WINDOW_PX):  # texture is uneven: a wall continues between its textured patches
         clear = (F.max_pool2d(clear[None, None].to(costs), 3, 1, 1)[0, 0] > 0) & possible
     share = box(clear[None, None].to(costs), WINDOW_PX // 2)[0, 0]
     return share > 0.5
 
 
 def _blurred(image: Float[Tensor, "1 c h w"], variance: float) -> Tensor:
-    """A Gaussian blur of this variance in square pixels, the border repeated."""
+    """Blur with a Gaussian of this variance in square pixels, with replicated borders."""
     sigma = variance**0.5
     if sigma < 0.15:
         return image
@@ -207,7 +209,7 @@ def _blurred(image: Float[Tensor, "1 c h w"], variance: float) -> Tensor:
 
 
 def note_on_out_of_range(prediction: Prediction, near_m: float, far_m: float, metric: bool = True) -> list[str]:
-    """Say what share of the picture lies beyond the depth range: a sentence for each end where it is 3 % or more."""
+    """Return a sentence for each end of the depth range beyond which 3 % of the image or more lie."""
     if prediction.beyond_range is None:
         return []
     notes = []
@@ -216,7 +218,7 @@ def note_on_out_of_range(prediction: Prediction, near_m: float, far_m: float, me
         (-1, "nearer", near_m, "near_m"),
     ):
         share = float((prediction.beyond_range == sign).float().mean())
-        if share < SHARE_TOLD:
+        if share < LEAST_SHARE_NOTED:
             continue
         which = "farthest" if sign > 0 else "nearest"
         remedy = "take another slice beyond that end of the stack"

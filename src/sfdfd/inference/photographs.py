@@ -1,4 +1,4 @@
-"""From photographs to a finished prediction: what the command, the page, many stacks and Python all call.
+"""Predict photographs: the command, the page, and Python call these functions.
 
 prediction = predict_photographs("DIR", refine_seconds=20)
 prediction.depth_m, prediction.aif, prediction.confidence
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sfdfd.errors import InputError, checked_keywords
 from sfdfd.inference.estimator import DefocusEstimator, Solution
+from sfdfd.inference.methods import Progress
 from sfdfd.inference.out_of_range import note_on_out_of_range
 from sfdfd.inference.upsampling import sharpest_slice_index
 from sfdfd.io.images import USUAL_PX, channels_first, to_float, working_px_for
@@ -35,7 +36,7 @@ from sfdfd.photographs.left_out import LeftOut, left_out_slices
 from sfdfd.photographs.lookup import find_photographs
 from sfdfd.photographs.read import Photographs
 from sfdfd.refinement.refiner import DEFAULT_SECONDS, Refinement, Refiner
-from sfdfd.report.outputs import checked_outputs, relative_position
+from sfdfd.report.outputs import checked_outputs, relative_depth
 from sfdfd.report.prediction_folder import PredictedStack, write_prediction
 from sfdfd.training.checkpoints import load_model, photograph_optics
 from sfdfd.training.device import pick_device
@@ -49,8 +50,8 @@ __all__ = [
     "prepare_photographs",
 ]
 
-Progress = Callable[[float, int, float], None]
 Say = Callable[[str], None]
+"""Receives lines of text for the user."""
 FIGURES = (
     "rendered {psnr_db:.2f} dB, nearest slice {nearest_slice_psnr_db:.2f} dB, "
     "best blend of two {best_blend_psnr_db:.2f} dB"
@@ -58,26 +59,26 @@ FIGURES = (
 
 
 def _silent(line: str) -> None:
-    """Say nothing."""
+    """Drop a line."""
 
 
 @dataclass(frozen=True)
 class PhotographSettings:
-    """Everything that a prediction of photographs depends on, besides the photographs.
+    """Settings of a prediction of photographs.
 
     Attributes:
-        told: what is known of the stack, by the keys of ``stack.yaml``; None for what the photographs say themselves.
-        holdout: slices to keep aside, see :func:`sfdfd.photographs.holdout.parse_holdout`.
-        slices: how many are worked on, see :func:`sfdfd.photographs.slice_selection.count_to_use`.
-        checkpoint: what refinement starts from: "pretrained", a path, or None for a plane sweep.
-        optics: options of the renderer that are told; None says nothing (``stack.yaml``, then photographs' own).
+        description: values for the keys of ``stack.yaml``, which they replace; None keeps what the photographs say.
+        holdout: slices to leave out, see :func:`sfdfd.photographs.holdout.parse_holdout`.
+        slices: how many to use, see :func:`sfdfd.photographs.slice_selection.wanted_slices`.
+        checkpoint: where refinement starts: "pretrained", a path, or None for a plane sweep.
+        optics: options of the renderer; None keeps those of ``stack.yaml``, else those of photographs.
         refiner: per-scene refinement.
-        working_px: longer side in pixels of the images that are worked on, or "auto".
+        working_px: longer side of the working size in pixels, or "auto".
         align: see :class:`AlignSettings`.
         device: "auto", "cpu", "cuda", "mps".
     """
 
-    told: Mapping[str, Any] = field(default_factory=dict)
+    description: Mapping[str, Any] = field(default_factory=dict)
     holdout: Any = None
     slices: Any = "auto"
     checkpoint: Any = "pretrained"
@@ -90,22 +91,22 @@ class PhotographSettings:
 
 @dataclass(frozen=True)
 class PreparedPhotographs:
-    """A stack of photographs that is read and registered, and the estimator that will predict it.
+    """A stack of photographs that is read and registered, and the estimator that predicts it.
 
     Attributes:
-        name: what it was given as.
+        name: the path that was given.
         capture: the registered photographs and their camera.
-        aside: slices that judge.
-        at_full_size: whether they judge at full size.
+        held_out: slices that the prediction does not use and is scored on.
+        at_full_size: whether it is scored at full size.
         estimator: inverts the optics of this stack.
         settings: as given.
-        optics: what decides the blur, by name; ``optics_sources`` says where each comes from.
-        described_optics: what ``stack.yaml`` says.
+        optics: the options that determine the blur; ``optics_sources`` says where each comes from.
+        described_optics: the options in ``stack.yaml``.
     """
 
     name: str
     capture: Capture
-    aside: Photographs
+    held_out: Photographs
     at_full_size: bool
     estimator: DefocusEstimator
     settings: PhotographSettings
@@ -122,14 +123,14 @@ class PreparedPhotographs:
         save_alignment(Path(path), self.capture)
 
     def write_aligned(self, folder: Path) -> Path:
-        """Write the aligned slices and their ``stack.yaml``; the folder they lie in."""
+        """Write the aligned slices and their ``stack.yaml``; return their folder."""
         return write_aligned(folder, self.capture, self.described_optics)
 
     def predict(self, say: Say = _silent, progress: Progress | None = None) -> PhotographPrediction:
-        """Predict at the working size, and bring the answer to the size of the photographs.
+        """Predict at the working size, and upsample the prediction to the size of the photographs.
 
         Args:
-            say: told in lines what was done.
+            say: receives lines about what was done.
             progress: see :class:`sfdfd.refinement.refiner.Refiner`.
         """
         capture, photographs = self.capture, self.capture.photographs
@@ -142,42 +143,44 @@ class PreparedPhotographs:
         slices = [lambda i=i: to_float(photographs.images[i]) for i in range(len(photographs.images))]
         clipped = None if stack.clipped is None else capture.clipped.mapped(channels_first)
         solution = self.estimator.solve_reduced(
-            stack, slices, capture.camera, covered, clipped=clipped, defocus=False, progress=progress
+            stack, slices, photographs.size, capture.camera, covered, clipped=clipped, defocus=False, progress=progress
         )
         for line in _refinement_lines(solution.refinement):
             say(line)
-        network = self.estimator.network
+        notes = note_on_out_of_range(solution.working, capture.near_m, capture.far_m, metric=not capture.relative)
+        for note in notes:
+            say(f"note: {note}")
+        return PhotographPrediction(self, solution, self._facts(solution, working_px, notes))
+
+    def _facts(self, solution: Solution, working_px: int, notes: Sequence[str]) -> dict[str, Any]:
+        """Return what ``prediction.json`` says about photographs, settings and refinement."""
         facts = {
             "stack": self.name,
-            "start": "plane sweep" if network is None else str(self.settings.checkpoint),
+            "start": "plane sweep" if self.estimator.network is None else str(self.settings.checkpoint),
             "run": run_record(),
             "optics": self.optics,
             "working_px": working_px,
             "refinement": _refinement_facts(solution.refinement),
-            **capture.facts(),
-            "sigma_scale": self._renderer.options.get("sigma_scale"),
+            **self.capture.facts(),
+            "sigma_scale": self._renderer.sigma_scale,
         }
-        metric = not capture.relative
-        beyond = note_on_out_of_range(solution.small, capture.near_m, capture.far_m, metric=metric)
-        for note in beyond:
-            say(f"note: {note}")
-        facts["notes"] = [*facts["notes"], *beyond]
+        facts["notes"] = [*facts["notes"], *notes]
         facts["sources"] = {**facts["sources"], **self.optics_sources}
-        return PhotographPrediction(self, solution, facts)
+        return facts
 
 
 @dataclass(frozen=True)
 class PhotographPrediction:
-    """What was predicted of photographs, at their full size.
+    """The prediction of photographs, at their full size.
 
     Attributes:
         prepared: the photographs, registered, with camera and settings.
         solution: the prediction at the working size and at full size (batches of one).
-        facts: what ``prediction.json`` says besides figures of the files.
+        facts: the content of ``prediction.json`` as far as it does not depend on the files beside it.
 
     Examples:
-        >>> found = predict_photographs("example", refine_seconds=0, weights=None)
-        >>> found.confidence.shape, found.notes
+        >>> prediction = predict_photographs("example", refine_seconds=0, weights=None)
+        >>> prediction.confidence.shape, prediction.notes
         (torch.Size([240, 320]), [])
     """
 
@@ -187,18 +190,18 @@ class PhotographPrediction:
 
     @property
     def metric(self) -> bool:
-        """Whether depth is in metres; else it is a position in the order of the slices (:attr:`relative_depth`)."""
+        """Whether depth is in metres; else only :attr:`relative_depth` has a meaning."""
         return not self.prepared.capture.relative
 
     @property
     def depth_m(self) -> Float[Tensor, "h w"]:
-        """(H,W) depth in metres; where the stack is relative, in the unit of :attr:`focus_distances_m`."""
+        """(H,W) depth in metres; where it is not metric, in the unit of :attr:`focus_distances_m`."""
         return self.solution.full.depth_m[0].cpu()
 
     @property
     def relative_depth(self) -> Float[Tensor, "h w"]:
-        """(H,W) depth as a position between the slices: 0 in focus in the first, 1 in the last."""
-        return relative_position(self._predicted())
+        """(H,W) depth relative to the slices: 0 in focus in the first, 1 in focus in the last."""
+        return relative_depth(self._predicted())
 
     @property
     def aif(self) -> Float[Tensor, "3 h w"]:
@@ -208,7 +211,7 @@ class PhotographPrediction:
     @property
     def confidence(self) -> Float[Tensor, "h w"]:
         """(H,W) in (0, 1]; see :mod:`sfdfd.refinement.confidence`."""
-        assert self.solution.full.confidence is not None  # an estimator's answer
+        assert self.solution.full.confidence is not None  # an estimator predicts it
         return self.solution.full.confidence[0].cpu()
 
     @property
@@ -219,61 +222,61 @@ class PhotographPrediction:
 
     @property
     def focus_distances_m(self) -> tuple[float, ...]:
-        """Focus distances in metres; stand-ins in the order of the slices where none is known."""
+        """Focus distances in metres; placeholders in the order of the slices where none is known."""
         return self.prepared.capture.focus_distances_m
 
     @property
     def camera(self) -> Camera:
-        """The camera of the full-size images; nominal where it is not known."""
+        """The camera of the full-size images; a nominal one where it is not known."""
         return self.prepared.capture.camera
 
     @property
     def notes(self) -> list[str]:
-        """What was found out about the photographs, in sentences."""
+        """Sentences about the photographs and their depth range."""
         return list(self.facts["notes"])
 
     @property
     def statement(self) -> str:
-        """What the depth means, in one sentence."""
+        """One sentence about the meaning of depth: metric or relative, and why."""
         return self.prepared.capture.statement
 
     def left_out(self, say: Say = _silent) -> Iterator[LeftOut]:
-        """Yield the slices that were kept aside, judged one by one."""
+        """Yield the left-out slices with their scores, one by one."""
         prepared, align = self.prepared, self.prepared.settings.align
-        small = self.solution.small
-        size = None if prepared.at_full_size else (small.depth_m.shape[-2], small.depth_m.shape[-1])
-        for one in left_out_slices(
+        working = self.solution.working
+        size = None if prepared.at_full_size else (working.depth_m.shape[-2], working.depth_m.shape[-1])
+        for left_out in left_out_slices(
             prepared.capture,
-            prepared.aside,
-            self.solution.full if prepared.at_full_size else small,
+            prepared.held_out,
+            self.solution.full if prepared.at_full_size else working,
             self._renderer,
             size=size,
             device=prepared.estimator.device,
             align=align,
         ):
-            say(f"left out {{index}} ({{file}}): {FIGURES}".format(**one.facts))
-            yield one
+            say(f"left out {{index}} ({{file}}): {FIGURES}".format(**left_out.facts))
+            yield left_out
 
     def save(self, folder: str | Path, outputs: Any = None, say: Say = _silent) -> dict[str, Any]:
         """Write what ``python -m sfdfd.predict`` writes: arrays, pictures, ``prediction.json`` and ``report.html``.
 
         Args:
             folder: receives them.
-            outputs: files beside the usual ones, see :func:`sfdfd.report.outputs.checked_outputs`.
-            say: told in lines what is written.
+            outputs: additional files, see :func:`sfdfd.report.outputs.checked_outputs`.
+            say: receives lines about the files and their figures.
 
         Returns:
             The content of ``prediction.json``.
 
         Raises:
-            InputError: there is no such output.
+            InputError: an output is unknown.
         """
         names = checked_outputs(outputs)
         predicted = self._predicted("slice_index" in names)
         facts = write_prediction(Path(folder), predicted, self._renderer, self.left_out(say), names)
-        for name, one in facts["outputs"].items():
-            if "not_written" in one:
-                say(f"{name}: not written: {one['not_written']}")
+        for name, output in facts["outputs"].items():
+            if "not_written" in output:
+                say(f"{name}: not written: {output['not_written']}")
         if facts["left_out_mean"] is not None:
             say(f"left-out slices, mean: {FIGURES}".format(**facts["left_out_mean"]))
         if self.metric:
@@ -296,7 +299,7 @@ class PhotographPrediction:
         return PredictedStack(
             name=capture.photographs.name,
             stack=self.solution.stack,
-            small=self.solution.small,
+            working=self.solution.working,
             full=full,
             camera=capture.camera,
             covered=torch.from_numpy(capture.common),
@@ -337,31 +340,31 @@ def predict_photographs(
 ) -> PhotographPrediction:
     """Predict depth and the all-in-focus image of a stack of photographs, as ``python -m sfdfd.predict`` does.
 
-    Photographs are read with what they say of their camera, registered, evened in exposure, and reduced to a working size;
-    an unknown blur scale is estimated; the network's answer is refined through the renderer and brought to full size.
+    Reads the photographs and their metadata, registers them, equalizes their exposure, and reduces them to a working size.
+    An unknown blur scale is estimated. The network's prediction is refined through the renderer and upsampled to full size.
 
     Args:
         source: a folder, a video or a TIFF of pages; a list of files; images in memory, (S,H,W,3) or (S,3,H,W), or a list of
             them, uint8, uint16 or floats in [0, 1]; or "example".
-        focus_distances_m: one per slice in metres, in the order of the names; None: what the photographs say.
+        focus_distances_m: one per slice in metres, in the order of the names; None: from the photographs.
         camera: a :class:`Camera`, or ``{"focal_length_m": ..., "f_number": ..., "pixel_pitch_m": ...}`` of which some may be
-            missing; None: what the photographs say.
+            missing; None: from the photographs' metadata.
         near_m, far_m: depth range in metres; None: from the focus distances.
-        refine_seconds: time for the refinement of the scene in seconds; 0 for the network's answer alone.
-        refine_steps: ends the refinement after so many steps instead.
+        refine_seconds: time for the refinement of the scene in seconds; 0 for the network's prediction alone.
+        refine_steps: number of steps; replaces the time.
         weights: "pretrained", the path of a checkpoint, or None for a plane sweep.
-        optics: how the photographs were blurred, where it is not as photographs are.
-        working_px: longer side in pixels of the images that are worked on, or "auto".
+        optics: how the photographs were blurred, where it differs from the blur of photographs.
+        working_px: longer side of the working size in pixels, or "auto".
         align: True, False, "auto", or :class:`AlignSettings`.
-        holdout: slices to keep aside and predict from the others: indices, or how many.
-        slices: how many are worked on: "auto" (at most 12), "all", or a number.
+        holdout: slices to leave out and predict from the others: indices, or their number.
+        slices: how many to use: "auto" (at most 12), "all", or a number.
         told: other keys of ``stack.yaml``, such as ``crop`` or ``focus_unit``.
         device: "auto", "cpu", "cuda" or "mps".
-        say: told in lines what is found and done.
-        progress: told (share, step, energy) while it refines.
+        say: receives lines about what is found and done.
+        progress: called with (share, step, energy) during refinement.
 
     Returns:
-        Depth, AIF, confidence, their full-size results, notes, and ``save(folder)``.
+        Depth, AIF and confidence at full size, with notes and a method ``save(folder)``.
 
     Raises:
         InputError: the photographs cannot be read, or an argument is wrong.
@@ -371,13 +374,12 @@ def predict_photographs(
         >>> prediction.depth_m.shape, prediction.aif.shape, prediction.metric
         (torch.Size([240, 320]), torch.Size([3, 240, 320]), True)
     """
-    known = dict(told or {})
-    given = {"focus_distances_m": focus_distances_m, "near_m": near_m, "far_m": far_m}
-    given["camera"] = camera.as_dict() if isinstance(camera, Camera) else camera  # type: ignore[assignment]
-    known |= {key: value for key, value in given.items() if value is not None}
+    arguments: dict[str, Any] = {"focus_distances_m": focus_distances_m, "near_m": near_m, "far_m": far_m}
+    arguments["camera"] = camera.as_dict() if isinstance(camera, Camera) else camera
+    described = {key: value for key, value in arguments.items() if value is not None}
     blur = optics.known() if isinstance(optics, BlurModel) else dict(optics or {})
     settings = PhotographSettings(
-        told=known,
+        description={**(told or {}), **described},
         holdout=holdout,
         slices=slices,
         checkpoint=None if weights is None else str(weights),
@@ -394,12 +396,11 @@ def prepare_photographs(source: Source, settings: PhotographSettings, say: Say =
     """Read and register photographs, and find their camera.
 
     Args:
-        source: as of :func:`predict_photographs`.
-        settings: everything else.
-        say: told in lines what is found.
+        source, say: as of :func:`predict_photographs`.
+        settings: all other settings.
 
     Raises:
-        InputError: they cannot be read, or a setting is wrong.
+        InputError: the photographs cannot be read, or a setting is wrong.
     """
     photographs, name = _photographs(source, settings)
     described = photographs.optics
@@ -407,59 +408,65 @@ def prepare_photographs(source: Source, settings: PhotographSettings, say: Say =
     module, renderer = load_model(settings.checkpoint, settings.optics, preferred={"method": "fast", **preferred})
     network = None if module is None else module.network
     estimator = DefocusEstimator(network, renderer, settings.refiner, settings.working_px, pick_device(settings.device))
-    kept, aside = photographs.parted()
-    at_full_size = bool(photographs.left_out)  # what was passed over judges at the working size: there may be many
+    used, held_out = photographs.parted()
+    at_full_size = bool(
+        photographs.left_out
+    )  # slices that ``slices`` passes over are scored at the working size: they may be many
     unknown = "" if photographs.known_camera() else ", and estimating the blur scale, which is not known"
-    say(f"registering {len(kept.images)} slices{unknown}")
+    say(f"registering {len(used.images)} slices{unknown}")
     del photographs
     align = settings.align
     capture = Capture.of(
-        kept,
+        used,
         renderer,
         align=align,
         working_px=USUAL_PX if settings.working_px == "auto" else settings.working_px,
         calibrate=not align.only,
-        alignment=None if align.load is None else load_alignment(Path(str(align.load)), kept),
+        alignment=None if align.load is None else load_alignment(Path(str(align.load)), used),
     )
     for line in _capture_lines(capture):
         say(line)
-    if module is not None and capture.camera_source == "known" and not getattr(network, "requires_defocus", False):
-        _say_where_cameras_differ(capture.camera, module.run_config["optics"]["camera"], say)
+    if module is not None and capture.camera_source == "known" and not module.network.requires_defocus:
+        _note_other_camera(capture.camera, module.run_config["optics"]["camera"], say)
     optics = {key: renderer.options[key] for key in OPTICS_KEYS if key in renderer.options}
-    return PreparedPhotographs(name, capture, aside, at_full_size, estimator, settings, optics, sources, described)
+    return PreparedPhotographs(name, capture, held_out, at_full_size, estimator, settings, optics, sources, described)
 
 
 def _photographs(source: Source, settings: PhotographSettings) -> tuple[Photographs, str]:
-    """The photographs, and what they were given as."""
-    told = {**settings.told, "holdout": settings.holdout, "slices": settings.slices}
-    unknown = [key for key in settings.told if key not in STACK_KEYS]
+    """Return the photographs and the name of their source."""
+    description = {**settings.description, "holdout": settings.holdout, "slices": settings.slices}
+    unknown = [key for key in settings.description if key not in STACK_KEYS]
     if unknown:
         raise InputError(f"told: unknown key {unknown[0]!r}; known are {', '.join(STACK_KEYS)}")
     if isinstance(source, (str, Path)):
-        return find_photographs(source, told), str(source)
+        return find_photographs(source, description), str(source)
     if isinstance(source, Photographs):
         return source, source.name
-    if isinstance(source, Sequence) and source and all(isinstance(one, (str, Path)) for one in source):
-        files = [Path(str(one)).absolute() for one in source]
-        return find_photographs(files[0].parent, {**told, "files": [str(file) for file in files]}), str(files[0].parent)
+    if isinstance(source, Sequence) and source and all(isinstance(path, (str, Path)) for path in source):
+        files = [Path(str(path)).absolute() for path in source]
+        description["files"] = [str(file) for file in files]
+        return find_photographs(files[0].parent, description), str(files[0].parent)
     if not isinstance(source, (Tensor, np.ndarray, Sequence)):
         raise InputError(f"expected a folder, a file, a list of files or images, got {type(source).__name__}")
-    return photographs_from_arrays(source, told), "images in memory"  # type: ignore[arg-type] # what is left are images
+    return photographs_from_arrays(source, description), "images in memory"  # type: ignore[arg-type] # only images are left
 
 
-def _say_where_cameras_differ(camera: Camera, trained: Mapping[str, Any], say: Say) -> None:
-    """A network that is not told the blur answers for the camera it was trained with."""
-    differ = [
+def _note_other_camera(camera: Camera, trained: Mapping[str, Any], say: Say) -> None:
+    """Say where the camera differs from that of the training: only ``requires_defocus`` networks work with any camera."""
+    differences = [
         f"{key} {value:g} (trained with {trained[key]:g})"
         for key, value in camera.as_dict().items()
         if isinstance(trained.get(key), (int, float)) and not np.isclose(value, trained[key], rtol=1e-6)
     ]
-    if differ:
-        say(f"note: this network was trained with another camera: {', '.join(differ)}; checkpoint=pretrained knows any")
+    if differences:
+        say(
+            f"note: this network was trained with another camera: {', '.join(differences)}; "
+            "checkpoint=pretrained works with any"
+        )
 
 
 def _capture_lines(capture: Capture) -> Iterator[str]:
-    """What was found out about the photographs."""
+    """Yield lines about metadata, alignment and camera."""
     photographs, alignment = capture.photographs, capture.alignment
     for key, source in photographs.sources.items():
         yield f"{key}: from {source}"
@@ -470,17 +477,17 @@ def _capture_lines(capture: Capture) -> Iterator[str]:
         if largest <= 0.5:
             yield f"alignment: not needed (slices move by at most {largest:.2g} px)"
     else:
-        of_each = (alignment.shift_px, alignment.scale, alignment.radial, alignment.residual_px)
-        for file, shift, scale, radial, residual in zip(photographs.files, *of_each, strict=True):
-            words = f"shift {shift[0]:+.2f} {shift[1]:+.2f} px, scale {scale:.5f}, distortion {radial:+.5f}, "
-            yield f"aligned {file.name}: {words}residual {residual:.2g} px"
+        motions = (alignment.shift_px, alignment.scale, alignment.radial, alignment.residual_px)
+        for file, shift, scale, radial, residual in zip(photographs.files, *motions, strict=True):
+            motion = f"shift {shift[0]:+.2f} {shift[1]:+.2f} px, scale {scale:.5f}, distortion {radial:+.5f}"
+            yield f"aligned {file.name}: {motion}, residual {residual:.2g} px"
     for note in capture.notes:
         yield f"note: {note}"
     yield capture.statement
 
 
 def _refinement_lines(refinement: Refinement | None) -> Iterator[str]:
-    """What the refinement did."""
+    """Yield lines about the refinement and the fitted lens."""
     if refinement is None:
         return
     stopped = ", stopped by you" if refinement.interrupted else ""
@@ -491,8 +498,8 @@ def _refinement_lines(refinement: Refinement | None) -> Iterator[str]:
     lens, std = _lens(refinement)
     if "k" in lens:
         yield (
-            f"lens: the stack asks for {lens['k']:.3f} +- {std['k']:.2g} times the known blur scale k; "
-            "depth is that of the stack's own"
+            f"lens: the stack fits {lens['k']:.3f} +- {std['k']:.2g} times the known blur scale k; "
+            "depth follows the fitted k"
         )
     if "shape" in lens:
         yield f"lens: the PSF is {lens['shape']:.2f} +- {std['shape']:.2g} of the way from a disc to a Gaussian"
@@ -507,6 +514,6 @@ def _refinement_facts(refinement: Refinement | None) -> dict[str, Any] | None:
 
 
 def _lens(refinement: Refinement) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What was fitted of the lens, and its standard deviations."""
+    """Return the fitted lens parameters and their standard deviations."""
     lens = {} if refinement.lens is None else {name: value[0] for name, value in refinement.lens.as_dict().items()}
     return lens, {name: value[0] for name, value in (refinement.lens_std or {}).items()}

@@ -1,1 +1,1 @@
-"""Pictures, pages and files of what was found."""
+"""Pictures, pages and files of predictions, evaluations and runs."""

@@ -1,7 +1,7 @@
-"""The page: one self-contained HTML file with pictures, facts and a viewer that refocuses.
+"""Self-contained HTML pages with pictures, facts and a viewer that refocuses.
 
-Everything is inside the file (no network access; it works from file://). The viewer's frames are rendered beforehand by our
-own renderer from AIF and depth: a click looks the depth up and shows the frame focused nearest to it.
+A page needs no network and works from file://. The frames of the viewer are rendered beforehand from AIF and depth: a click
+looks up the depth and shows the frame focused nearest to it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from sfdfd.report.pictures import colour_confidence, colour_defocus, colour_dept
 from sfdfd.report.refocus import focus_planes, reduced_scene
 from sfdfd.stack import FocalStack, Prediction
 
-__all__ = ["Section", "gallery", "left_out_row", "picture", "picture_file", "viewer", "write_page"]
+__all__ = ["Section", "gallery", "left_out_gallery_row", "picture", "picture_file", "viewer", "write_page"]
 
 APERTURES = (0.0, 0.5, 1.0, 2.0)
-"""Blur against the camera's own: 0 is the all-in-focus image."""
+"""Aperture diameters in units of the camera's own; 0 is the all-in-focus image."""
 
 
-def encoded(image: np.ndarray, *, largest_px: int = 640, quality: int = 85) -> str:
-    """(H,W,3) in [0, 1] or uint8 -> a data URI of a JPEG, its longer side at most ``largest_px``."""
+def jpeg_data_uri(image: np.ndarray, *, largest_px: int = 640, quality: int = 85) -> str:
+    """Encode (H,W,3) in [0, 1] or uint8 as a data URI of a JPEG, its longer side at most ``largest_px``."""
     if image.dtype != np.uint8:
         image = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
     picture = Image.fromarray(image)
@@ -48,14 +48,14 @@ def encoded(image: np.ndarray, *, largest_px: int = 640, quality: int = 85) -> s
 
 
 def picture(title: str, image: np.ndarray | Tensor, **options: int) -> dict[str, str]:
-    """An entry of a gallery; a tensor is (3,H,W) in [0, 1]."""
+    """Return an entry of a gallery; a tensor is (3,H,W) in [0, 1], an array (H,W,3)."""
     if isinstance(image, Tensor):
         image = image.detach().float().cpu().permute(1, 2, 0).numpy()
-    return {"title": title, "source": encoded(image, **options)}
+    return {"title": title, "source": jpeg_data_uri(image, **options)}
 
 
 def picture_file(title: str, path: Path, **options: int) -> list[dict[str, str]]:
-    """The entry of an image file; none where it is broken: a page does without it."""
+    """Return the entry of an image file as a list; an empty one where the file is broken."""
     try:
         return [picture(title, read_image(path), **options)]
     except InputError:
@@ -63,7 +63,7 @@ def picture_file(title: str, path: Path, **options: int) -> list[dict[str, str]]
 
 
 def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[dict[str, Any]]:
-    """Rows of pictures of one stack: slices, AIF, depth, confidence, residual, defocus maps."""
+    """Return rows of pictures of one stack: slices, AIF, depth, confidence, residual, defocus maps."""
     depth = prediction.depth_m[0].float().cpu().numpy()
     near, far = shown_range(depth)
     focus = stack.focus_distances_m[0].tolist()
@@ -76,8 +76,8 @@ def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[
         ),
     ]
     if prediction.confidence is not None:
-        sure = colour_confidence(prediction.confidence[0].cpu().numpy())
-        first.append(picture("Confidence: bright is sure", sure))
+        confidence = colour_confidence(prediction.confidence[0].cpu().numpy())
+        first.append(picture("Confidence: bright is confident", confidence))
     rows: list[dict[str, Any]] = [{"title": "Result", "pictures": first}]
     names = [f"focus {value:.3g} {unit}" if unit else f"slice {i + 1}" for i, value in enumerate(focus)]
     images = stack.images[0].cpu()
@@ -85,29 +85,29 @@ def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[
     rows.append({"title": "Input slices", "pictures": slices})
     if prediction.rendered is not None:
         error = (prediction.rendered[0].cpu() - images).abs().mean(1).numpy()
-        shown = [picture(n, colour_error(e), largest_px=360) for n, e in zip(names, error, strict=True)]
+        residuals = [picture(n, colour_error(e), largest_px=360) for n, e in zip(names, error, strict=True)]
         rows.append(
-            {"title": "Residual: |rendered - input|, black is 0, white is 0.06 of the range", "pictures": shown}
+            {"title": "Residual: |rendered - input|, black is 0, white is 0.06 of the range", "pictures": residuals}
         )
     maps = prediction.defocus_px[0].float().cpu().numpy()
     limit = max(1e-3, float(np.abs(maps).max()))
-    shown = [picture(n, colour_defocus(m, limit), largest_px=360) for n, m in zip(names, maps, strict=True)]
+    defocus = [picture(n, colour_defocus(m, limit), largest_px=360) for n, m in zip(names, maps, strict=True)]
     title = f"Defocus maps: blue in front of the focus, red behind it, full colour is a blur radius of {limit:.1f} px"
-    rows.append({"title": title, "pictures": shown})
+    rows.append({"title": title, "pictures": defocus})
     return rows
 
 
-def left_out_row(title: str, judged: LeftOutScore) -> dict[str, Any]:
-    """A row of a gallery: the slice that was predicted, the photograph, and what differs."""
-    difference: Any = (judged.rendered - judged.photograph).abs().mean(0)
+def left_out_gallery_row(title: str, score: LeftOutScore) -> dict[str, Any]:
+    """Return a row of a gallery: the rendered slice, the photograph, and their difference."""
+    difference: Any = (score.rendered - score.photograph).abs().mean(0)
     size = working_size(*difference.shape, longer_px=640)
     difference = F.interpolate(difference[None, None], size, mode="area")[0, 0].numpy()
-    words = {FIGURES[key]: value for key, value in judged.figures.as_dict().items()}
+    figures = [f"{FIGURES[key]} {value:.2f} dB" for key, value in score.figures.as_dict().items()]
     return {
-        "title": f"{title}: " + ", ".join(f"{name} {value:.2f} dB" for name, value in words.items()),
+        "title": f"{title}: " + ", ".join(figures),
         "pictures": [
-            picture("Rendered from the other slices", judged.rendered),
-            picture("The photograph", judged.photograph),
+            picture("Rendered from the other slices", score.rendered),
+            picture("The photograph", score.photograph),
             picture("|rendered - photograph|, black is 0, white is 0.06 of the range", colour_error(difference)),
         ],
     }
@@ -123,12 +123,12 @@ def viewer(
     largest_px: int = 512,
     unit: str = "m",
 ) -> dict[str, Any]:
-    """What the page's viewer needs: frames over focus and aperture, and the depth map to look up clicks in.
+    """Return the data of a viewer: frames over focus and aperture, and a depth map that looks up clicks.
 
     Args:
         stack, prediction: of one scene, at one size.
         renderer: the optics.
-        focuses: number of focus distances, evenly spaced in inverse distance over the scene's depth.
+        focuses: number of focus distances, evenly spaced in inverse distance over the depth of the scene.
         apertures: blur factors; 0 shows the AIF.
         largest_px: longer side of the frames.
         unit: of the distances; "" for relative depth.
@@ -140,20 +140,20 @@ def viewer(
     frames = []
     for aperture in apertures:
         if aperture == 0:
-            frames.append([encoded(_array(aif[0]), largest_px=largest_px)] * focuses)
+            frames.append([jpeg_data_uri(_array(aif[0]), largest_px=largest_px)])
             continue
         row = []
         for distance in focus:
             with torch.no_grad():
                 frame = renderer(aif, depth_m, distance.reshape(1), camera, blur_factor=aperture)[0, 0]
-            row.append(encoded(_array(frame), largest_px=largest_px, quality=82))
+            row.append(jpeg_data_uri(_array(frame), largest_px=largest_px, quality=82))
         frames.append(row)
     columns = min(160, depth_m.shape[-1])
     rows = max(1, round(columns * depth_m.shape[-2] / depth_m.shape[-1]))
     coarse = F.interpolate(inverse[:, None], (rows, columns), mode="nearest-exact")[0, 0]
     lookup = to_bytes((high - coarse) / max(high - low, 1e-12)).cpu().numpy()
     return {
-        "frames": [frame if aperture else frame[:1] for frame, aperture in zip(frames, apertures, strict=True)],
+        "frames": frames,
         "apertures": list(apertures),
         "focus": focus.tolist(),
         "unit": unit,
@@ -168,12 +168,15 @@ def _array(image: Float[Tensor, "3 h w"]) -> np.ndarray:
 
 
 class Section(dict):
-    """One part of the page: ``title`` and any of ``text`` (paragraphs), ``facts`` (pairs), ``table`` (header, rows),
-    ``rows`` (galleries) and ``viewer``."""
+    """One section of a page.
+
+    It has a ``title`` and any of ``text`` (paragraphs), ``facts`` (pairs), ``table`` (header, rows), ``rows`` (galleries) and
+    ``viewer``.
+    """
 
 
 def write_page(path: Path, title: str, sections: Sequence[Mapping[str, Any]]) -> None:
-    """Write the page; every text is escaped."""
+    """Write a page; all text is escaped."""
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True).from_string(template).render(title=title, sections=list(sections))
     path.write_text(readable(page), encoding="utf-8")

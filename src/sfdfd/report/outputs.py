@@ -1,4 +1,4 @@
-"""What a prediction may leave beside the usual files, by name."""
+"""Additional files of a prediction, by name: ``outputs=[exr,portrait,...]``."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from sfdfd.report.portrait import write_portrait
 from sfdfd.report.predicted_stack import PredictedStack
 from sfdfd.report.refocus import write_focus_pull
 
-__all__ = ["OUTPUTS", "OUTPUT_FILES", "checked_outputs", "relative_position", "write_outputs"]
+__all__ = ["OUTPUTS", "OUTPUT_FILES", "checked_outputs", "relative_depth", "write_outputs"]
 
 LARGEST_MAPS_BYTES = 500e6
-"""From this size on, the defocus maps are written where they are asked for."""
+"""Larger defocus maps are written only if they are among the outputs."""
 
 
 def checked_outputs(value: Any) -> tuple[str, ...]:
-    """The names that ``outputs=`` asks for, in the order of the table.
+    """Return the names of outputs in the order of :data:`OUTPUTS`.
 
     Args:
         value: names, "all", or None for none.
 
     Raises:
-        InputError: no such output, or the library that writes it is not installed.
+        InputError: an output is unknown, or the library that writes it is not installed.
     """
-    asked = list(OUTPUTS) if value == "all" else [] if value is None else value
-    asked = [asked] if isinstance(asked, str) else asked
-    if not isinstance(asked, list) or any(not isinstance(name, str) or name not in OUTPUTS for name in asked):
+    names = list(OUTPUTS) if value == "all" else [] if value is None else value
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or any(not isinstance(name, str) or name not in OUTPUTS for name in names):
         raise InputError(f"outputs: expected all, or a list of {', '.join(OUTPUTS)}, got {value!r}")
-    for name, needed in (("exr", require_exr), ("glb", require_trimesh)):
-        if name in asked:
-            needed()
-    return tuple(name for name in OUTPUTS if name in asked)
+    for name, require_library in (("exr", require_exr), ("glb", require_trimesh)):
+        if name in names:
+            require_library()
+    return tuple(name for name in OUTPUTS if name in names)
 
 
 def write_outputs(folder: Path, predicted: PredictedStack, renderer: Renderer, names: Sequence[str]) -> dict[str, Any]:
-    """Write what was asked for (and the defocus maps, where they are small).
+    """Write the named outputs, and the defocus maps where they are small.
 
     Returns:
-        For ``prediction.json``: name -> facts, with ``file``, or with ``not_written`` and why.
+        Facts by name for ``prediction.json``: with ``file``, or with the reason as ``not_written``.
     """
     maps_bytes = 4 * len(predicted.focus) * predicted.full.depth_m[0].numel()
     facts = {}
@@ -59,16 +59,16 @@ def write_outputs(folder: Path, predicted: PredictedStack, renderer: Renderer, n
     return facts
 
 
-def relative_position(predicted: PredictedStack) -> Tensor:
-    """(H,W) relative depth: 0 in focus in the first slice, 1 in the last."""
+def relative_depth(predicted: PredictedStack) -> Tensor:
+    """Return (H,W) relative depth: 0 in focus in the first slice, 1 in focus in the last."""
     first, last = predicted.focus[0], predicted.focus[-1]
     return 1 - normalized_inverse_depth(predicted.full.depth_m[0].cpu(), float(first), float(last)).float()
 
 
 def _exr(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
     if predicted.relative:
-        words = "relative depth: 0 in focus in the first slice, 1 in the last"
-        write_depth_exr(folder / "relative_depth.exr", relative_position(predicted), words)
+        comment = "relative depth: 0 in focus in the first slice, 1 in the last"
+        write_depth_exr(folder / "relative_depth.exr", relative_depth(predicted), comment)
         return {"file": "relative_depth.exr", "channel": "Z"}
     write_depth_exr(folder / "depth.exr", predicted.full.depth_m[0], "metres along the optical axis")
     return {"file": "depth.exr", "channel": "Z"}
@@ -108,20 +108,20 @@ def _glb(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[st
 
 def _slice_index(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
     values = predicted.slice_index
-    assert values is not None  # made where it is asked for
-    kind = np.uint8 if int(values.max()) < 256 else np.uint16
-    iio.imwrite(folder / "slice_index.png", values.cpu().numpy().astype(kind))
+    assert values is not None  # it is an output
+    dtype = np.uint8 if int(values.max()) < 256 else np.uint16
+    iio.imwrite(folder / "slice_index.png", values.cpu().numpy().astype(dtype))
     return {"file": "slice_index.png"}
 
 
 def _refocus(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
-    small, camera = predicted.small, predicted.stack.camera[0]
-    count = write_focus_pull(folder / "refocus.webp", small.aif, small.depth_m, camera, renderer)
+    working, camera = predicted.working, predicted.stack.camera[0]
+    count = write_focus_pull(folder / "refocus.webp", working.aif, working.depth_m, camera, renderer)
     return {"file": "refocus.webp", "pictures": count}
 
 
 def _defocus_px(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
-    """One slice at a time."""
+    """Write one slice at a time, so that memory does not grow with their number."""
     depth_m = predicted.full.depth_m[0].cpu()
     shape = (len(predicted.focus), *depth_m.shape)
     maps = np.lib.format.open_memmap(folder / "defocus_px.npy", "w+", np.float32, shape)
@@ -142,4 +142,4 @@ OUTPUTS: dict[str, Callable[[Path, PredictedStack, Renderer], dict[str, Any]]] =
 OUTPUT_FILES = (
     "depth.exr", "relative_depth.exr", "portrait.jpg", "scene.glb", "slice_index.png", "refocus.webp", "defocus_px.npy",
 )  # fmt: skip
-"""Whatever of these an earlier prediction left in the folder would contradict a later one."""
+"""Removed before a new prediction is written: files of an earlier one would contradict it."""

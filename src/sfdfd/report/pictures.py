@@ -1,4 +1,4 @@
-"""Tensors -> pictures. Pure: nothing here reads or writes a file."""
+"""Draw tensors as colour images and figures; nothing here reads or writes a file."""
 
 from __future__ import annotations
 
@@ -26,52 +26,52 @@ __all__ = [
     "diagnosis_figure",
     "map_figure",
     "overview",
+    "set_plain_title",
     "shown_range",
-    "thinned",
-    "titled",
+    "subsampled",
     "to_rgb",
 ]
 
 DEPTH_COLOURS = "plasma"
 DEPTH_ERROR_SHOWN = 0.25
-"""The share of the true depth at which the error of depth is drawn white."""
+"""The relative depth error that is drawn white."""
 
 
 def to_rgb(figure: Figure) -> np.ndarray:
-    """The drawn figure as (H,W,3) uint8."""
+    """Draw a figure; return (H,W,3) uint8."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def colour_depth(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
-    """(H,W) metres -> (H,W,3) in [0, 1]; linear in inverse depth, perceptually uniform: near is bright
-    yellow, far is dark blue."""
+    """Colour (H,W) metres as (H,W,3) in [0, 1], linear in inverse depth: near is bright yellow, far is dark blue."""
     share = np.clip(normalized_inverse_depth(depth_m, near_m, far_m), 0, 1)
     return matplotlib.colormaps[DEPTH_COLOURS](share)[..., :3]
 
 
 def colour_confidence(confidence: np.ndarray) -> np.ndarray:
-    """(H,W) in [0, 1] -> (H,W,3) in [0, 1]; bright is sure."""
+    """Colour (H,W) in [0, 1] as (H,W,3) in [0, 1]; bright is confident."""
     return matplotlib.colormaps["viridis"](np.clip(confidence, 0, 1))[..., :3]
 
 
 def colour_defocus(defocus_px: np.ndarray, limit_px: float) -> np.ndarray:
-    """(H,W) signed blur radius -> (H,W,3) in [0, 1]: blue in front of the focus, red behind it."""
+    """Colour (H,W) signed blur radii as (H,W,3) in [0, 1]: blue in front of the focus, red behind it."""
     return matplotlib.colormaps["coolwarm"](np.clip(0.5 + 0.5 * defocus_px / limit_px, 0, 1))[..., :3]
 
 
 def colour_error(error: np.ndarray, largest: float = 0.06) -> np.ndarray:
-    """(H,W) absolute error -> (H,W,3) in [0, 1]; black is 0, white ``largest``."""
+    """Colour (H,W) absolute errors as (H,W,3) in [0, 1]; black is 0, white ``largest``."""
     return matplotlib.colormaps["inferno"](np.clip(error / largest, 0, 1))[..., :3]
 
 
-def titled(axis, title: str, **options) -> None:
-    """A title as it stands: names of files are no formulas."""
+def set_plain_title(axis, title: str, **options) -> None:
+    """Set a title that may hold file names, without parsing it as a formula."""
     axis.set_title(title, parse_math=False, **options)
 
 
 def shown_range(depth_m: np.ndarray) -> tuple[float, float]:
+    """Return near and far for the colours of a depth map, without its outliers."""
     near, far = np.percentile(depth_m, [1, 99])
     return (float(near), float(far)) if far > 1.01 * near else (0.95 * float(near), 1.05 * float(near))
 
@@ -85,50 +85,50 @@ def _axes_for_scale(figure: Figure, axis, near: float, far: float, label: str) -
 
 
 def depth_figure(depth_m: Float[Tensor, "h w"], title: str = "depth", label: str = "depth in metres") -> Figure:
-    """The depth map in colour, with a scale bar."""
+    """Draw the depth map in colour, with a scale bar."""
     values = depth_m.detach().cpu().numpy()
     near, far = shown_range(values)
     figure = Figure(figsize=(1.6 + 5 * values.shape[1] / values.shape[0], 5), layout="constrained")
     axis = figure.subplots()
     axis.imshow(colour_depth(values, near, far))
-    titled(axis, title)
+    set_plain_title(axis, title)
     axis.set_axis_off()
     _axes_for_scale(figure, axis, near, far, label)
     return figure
 
 
-def thinned(values: Tensor, largest: int = 1200) -> Tensor:
-    """(H,W), every so manyth row and column, so that a picture of it is no larger than ``largest``."""
+def subsampled(values: Tensor, largest: int = 1200) -> Tensor:
+    """Return every n-th row and column of (H,W), so that the longer side is at most ``largest``."""
     stride = -(-max(values.shape) // largest)
     return values[::stride, ::stride]
 
 
 def map_figure(values: Float[Tensor, "h w"], title: str) -> Figure:
-    """A map of values in [0, 1] (confidence, relative depth) in colour, with its scale."""
+    """Draw a map of values in [0, 1] (confidence, relative depth) in colour, with a scale bar."""
     array = values.detach().cpu().numpy()
     figure = Figure(figsize=(1.6 + 5 * array.shape[1] / array.shape[0], 5), layout="constrained")
     axis = figure.subplots()
-    shown = axis.imshow(array, cmap="viridis", vmin=0, vmax=1)
-    titled(axis, title)
+    image = axis.imshow(array, cmap="viridis", vmin=0, vmax=1)
+    set_plain_title(axis, title)
     axis.set_axis_off()
-    figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02)
+    figure.colorbar(image, ax=axis, fraction=0.046, pad=0.02)
     return figure
 
 
 def defocus_figure(
     defocus_px: Float[Tensor, "s h w"], focus_distances_m: Sequence[float], titles: Sequence[str] | None = None
 ) -> Figure:
-    """The signed defocus map of each slice: blue in front of the focus distance, red behind it."""
+    """Draw the signed defocus map of each slice: blue in front of the focus distance, red behind it."""
     values = defocus_px.detach().cpu().numpy()
     limit = max(1e-3, float(np.abs(values).max()))
     figure, axes = _grid(len(values), min(len(values), 5), values.shape[2] / values.shape[1])
-    shown = None
+    image = None
     titles = titles or [f"focus {focus:.3g} m" for focus in focus_distances_m]
     for axis, value, title in zip(axes, values, titles, strict=False):
-        shown = axis.imshow(value, cmap="coolwarm", vmin=-limit, vmax=limit)
-        titled(axis, title, fontsize=9)
-    assert shown is not None  # there are slices
-    figure.colorbar(shown, ax=axes, fraction=0.02, pad=0.01, label="blur radius in pixels")
+        image = axis.imshow(value, cmap="coolwarm", vmin=-limit, vmax=limit)
+        set_plain_title(axis, title, fontsize=9)
+    assert image is not None  # there are slices
+    figure.colorbar(image, ax=axes, fraction=0.02, pad=0.01, label="blur radius in pixels")
     return figure
 
 
@@ -142,8 +142,7 @@ def _grid(number: int, columns: int, aspect: float) -> tuple[Figure, list]:
 
 
 def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figure:
-    """One sample on one page: the stack, its reconstruction, the error, depth, AIF and confidence, with truth and the error
-    of depth where they are known."""
+    """Draw one sample: the stack, its reconstruction and error, depth, AIF and confidence, and truth where it is known."""
     keep = stack.slice_mask[index].cpu()
     images = stack.images[index].cpu()[keep].permute(0, 2, 3, 1).numpy()
     rendered: np.ndarray | None = None
@@ -158,7 +157,7 @@ def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figur
     def show(row: int, column: int, picture: np.ndarray, title: str) -> None:
         axis = axes[row * columns + column]
         axis.imshow(np.clip(picture, 0, 1))
-        titled(axis, title, fontsize=8)
+        set_plain_title(axis, title, fontsize=8)
 
     for column, (image, distance) in enumerate(zip(images, focus, strict=True)):
         show(0, column, image, f"input, focus {distance:.3g} m")
@@ -185,20 +184,20 @@ def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figur
     return figure
 
 
-def diagnosis_figure(found: Diagnosis, title: str, unit: str = "m") -> Figure:
-    """Blur radius of each slice over depth, and the smallest visible depth step."""
+def diagnosis_figure(diagnosis: Diagnosis, title: str, unit: str = "m") -> Figure:
+    """Draw the blur radius of each slice over depth, and the smallest visible depth step."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for focus, radius in zip(found.focus_distances_m, found.blur_radius_px, strict=True):
-        left.plot(found.depth_m, radius, label=f"focus {focus:.3g} {unit}".strip())
+    for focus, radius in zip(diagnosis.focus_distances_m, diagnosis.blur_radius_px, strict=True):
+        left.plot(diagnosis.depth_m, radius, label=f"focus {focus:.3g} {unit}".strip())
     left.axhline(0.5, color="0.6", linestyle=":", linewidth=1)
     left.set(ylabel="blur radius in pixels")
-    titled(left, title)
+    set_plain_title(left, title)
     left.legend(fontsize=8)
-    finite = np.isfinite(found.depth_step_m)
-    right.plot(found.depth_m[finite], 100 * (found.depth_step_m / found.depth_m)[finite], color="C3")
+    finite = np.isfinite(diagnosis.depth_step_m)
+    right.plot(diagnosis.depth_m[finite], 100 * (diagnosis.depth_step_m / diagnosis.depth_m)[finite], color="C3")
     right.set(ylabel="depth step of one 8-bit level, % of depth")
-    titled(right, f"verdict: {found.verdict}")
+    set_plain_title(right, f"verdict: {diagnosis.verdict}")
     right.set_ylim(bottom=0)
     for axis in (left, right):
         axis.set(xscale="log", xlabel=f"depth in {unit}" if unit else "depth")

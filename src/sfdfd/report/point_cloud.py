@@ -1,4 +1,4 @@
-"""Files that other programs read."""
+"""Point clouds as PLY files."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def write_point_cloud(
         focal_length_px: focal length over pixel pitch.
         principal_point_px: (x, y) where the optical axis meets the image, from the corner of the first pixel; its middle
             by default.
-        keep: (H,W) bool; all by default.
-        largest: at most so many points; a regular grid of pixels is taken where there are more.
+        keep: (H,W) bool, the pixels to write; all by default.
+        largest: largest number of points; where there are more pixels, a regular grid of them is used.
         comment: one line for the header.
 
     Returns:

@@ -1,10 +1,13 @@
-"""A JPEG that carries its depth: Dynamic Depth 1.0 and, for older readers, GDepth.
+"""A JPEG that contains its depth map: Dynamic Depth 1.0 and, for older readers, GDepth.
 
-Both say depth as 8 bits of inverse depth between near and far (``RangeInverse``): with v = code / 255,
-``depth = far near / (far - v (far - near))``. GDepth's map lies in the extended XMP of the JPEG (Adobe's XMP specification,
-part 3, 1.1.3.1: segments of at most 64 KiB, joined by a GUID that is the MD5 of the whole), Dynamic Depth's behind the
-picture's end, where the container's directory says. Sources: the Dynamic Depth 1.0 specification
-and Google's "Depthmap Metadata".
+Both store inverse depth between near and far in 8 bits (``RangeInverse``): with v = code / 255,
+``depth = far near / (far - v (far - near))``.
+
+- GDepth's map is in the extended XMP of the JPEG (Adobe's XMP specification, part 3, 1.1.3.1: segments of at most 64 KiB,
+  joined by a GUID that is the MD5 of the whole).
+- Dynamic Depth's map follows the end of the JPEG; the container's directory points to it.
+
+Sources: the Dynamic Depth 1.0 specification and Google's "Depthmap Metadata".
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import hashlib
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from PIL import Image
@@ -28,7 +32,7 @@ __all__ = ["write_portrait"]
 
 XMP, EXTENDED = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 CHUNK = 65_000
-"""Bytes of extended XMP in a segment; with its head it must stay below 65,533."""
+"""Bytes of extended XMP in a segment; with its header it must stay below 65,533."""
 DD = "http://ns.google.com/photos/dd/1.0/"
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 
@@ -43,46 +47,47 @@ def write_portrait(
     f_number: float | None = None,
     exif: Image.Exif | None = None,
 ) -> dict[str, float]:
-    """Write the AIF as a JPEG with its depth inside.
+    """Write the AIF as a JPEG that contains its depth.
 
     Args:
         path: the file.
-        depth_m: (H,W) in metres, finite; in any unit where not ``metric``.
+        depth_m: (H,W) in metres, finite; in any unit if not ``metric``.
         aif: (3,H,W) in [0, 1].
-        metric: whether the unit of depth may be said.
-        focal_length_m, f_number: for the EXIF, where they are known and there is no ``exif``.
+        metric: whether the unit is written.
+        focal_length_m, f_number: for the EXIF, where they are known and ``exif`` is None.
         exif: of the picture, see :mod:`sfdfd.io.embedded_metadata`.
 
     Returns:
-        near and far, the depths of the codes 0 and 255.
+        "near" and "far", the depths of the codes 0 and 255.
     """
     near, far = float(depth_m.min()), float(depth_m.max())
     far = max(far, near * (1 + 1e-6))
-    codes = to_bytes(
-        1 - normalized_inverse_depth(depth_m.float().cpu(), near, far)
-    ).numpy()  # 0 is near: so it is specified
-    file = io.BytesIO()
-    Image.fromarray(codes).save(file, "PNG")
-    depth_png = file.getvalue()
-    file = io.BytesIO()
+    # the specification has 0 near
+    codes = to_bytes(1 - normalized_inverse_depth(depth_m.float().cpu(), near, far)).numpy()
+    depth_png = _encoded(Image.fromarray(codes), "PNG")
     picture = Image.fromarray(to_bytes(aif.float().cpu()).permute(1, 2, 0).numpy())
     if exif is None:
         height, width = depth_m.shape
         exif = carried_exif(None, (height, width), camera={"focal_length_m": focal_length_m, "f_number": f_number})
-    picture.save(file, "JPEG", quality=95, subsampling=0, exif=exif, icc_profile=srgb_profile())
+    jpeg = _encoded(picture, "JPEG", quality=95, subsampling=0, exif=exif, icc_profile=srgb_profile())
     extended = _extended(depth_png)
     guid = hashlib.md5(extended, usedforsecurity=False).hexdigest().upper()
-    said = {"near": f"{near:.6g}", "far": f"{far:.6g}", "guid": guid, "length": str(len(depth_png))}
-    segments = [_segment(XMP + _standard(metric, said))]
+    values = {"near": f"{near:.6g}", "far": f"{far:.6g}", "guid": guid, "length": str(len(depth_png))}
+    segments = [_segment(XMP + _standard(metric, values))]
     for start in range(0, len(extended), CHUNK):
-        head = EXTENDED + guid.encode() + struct.pack(">II", len(extended), start)
-        segments.append(_segment(head + extended[start : start + CHUNK]))
-    jpeg = file.getvalue()
-    place = 2  # behind SOI, JFIF and EXIF
-    while jpeg[place : place + 2] in (b"\xff\xe0", b"\xff\xe1"):
-        place += 2 + struct.unpack(">H", jpeg[place + 2 : place + 4])[0]
-    path.write_bytes(jpeg[:place] + b"".join(segments) + jpeg[place:] + depth_png)
-    return {"near": float(said["near"]), "far": float(said["far"])}
+        header = EXTENDED + guid.encode() + struct.pack(">II", len(extended), start)
+        segments.append(_segment(header + extended[start : start + CHUNK]))
+    offset = 2  # skip SOI, JFIF and EXIF
+    while jpeg[offset : offset + 2] in (b"\xff\xe0", b"\xff\xe1"):
+        offset += 2 + struct.unpack(">H", jpeg[offset + 2 : offset + 4])[0]
+    path.write_bytes(jpeg[:offset] + b"".join(segments) + jpeg[offset:] + depth_png)
+    return {"near": float(values["near"]), "far": float(values["far"])}
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
 
 
 def _segment(content: bytes) -> bytes:
@@ -97,15 +102,15 @@ def _packet(description: str) -> bytes:
 
 
 def _extended(depth_png: bytes) -> bytes:
-    """The map for readers of GDepth."""
+    """Return the XMP packet with GDepth's map."""
     data = base64.b64encode(depth_png).decode()
     return _packet(
         f'<rdf:Description rdf:about="" xmlns:GDepth="http://ns.google.com/photos/1.0/depthmap/" GDepth:Data="{data}"/>'
     )
 
 
-def _standard(metric: bool, said: dict[str, str]) -> bytes:
-    """What the picture is, and where its depth lies."""
+def _standard(metric: bool, values: dict[str, str]) -> bytes:
+    """Return the XMP packet that describes the picture and says where its depth map is."""
     gdepth_units, dd_units = ('GDepth:Units="m" ', "Meters") if metric else ("", "None")
     spaces = {
         "xmpNote": "http://ns.adobe.com/xmp/note/",
@@ -137,6 +142,6 @@ def _standard(metric: bool, said: dict[str, str]) -> bytes:
         '<rdf:li rdf:parseType="Resource"><Container:Item Item:Mime="image/png" Item:Length="{length}" '
         'Item:DataURI="depth_map"/></rdf:li>'
         "</rdf:Seq></Container:Directory></Device:Container></rdf:Description>".format(
-            **said, gdepth_units=gdepth_units, dd_units=dd_units
+            **values, gdepth_units=gdepth_units, dd_units=dd_units
         )
     )

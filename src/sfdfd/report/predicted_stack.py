@@ -1,4 +1,4 @@
-"""What is known of a stack once it is predicted: all that is written of it, in whatever form."""
+"""A predicted stack, as the files and pages of a prediction need it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = ["PredictedStack"]
 
 @dataclass(frozen=True)
 class PredictedStack:
-    """A prediction and what is to be said about it.
+    """A prediction and the facts about it.
 
     Attributes:
         name: of the stack.
-        stack, small: as they were worked on.
-        full: at the size of the photographs.
+        stack, working: the stack and its prediction at the working size.
+        full: the prediction at the size of the photographs.
         camera: of the photographs.
-        covered: (H,W) where every slice shows something.
-        relative: whether depth is a position in the order of the slices and no metre.
+        covered: (H,W) true where every slice shows something.
+        relative: whether depth is relative to the slices and not in metres.
         aligned: whether the slices were moved.
-        focal_length_px: and how it is known, in words.
+        focal_length_px: the focal length, and where it comes from, in words.
         facts: for ``prediction.json``, with statement, sources, alignment and so on.
-        slice_index: (H,W) which slice is sharpest at a pixel, where ``outputs`` asks for it.
+        slice_index: (H,W) index of the sharpest slice; None unless it is an output.
         principal_point_px: (x, y) where the optical axis meets the photographs, from the corner of the first pixel; None
             is their middle.
-        exif: what the AIF says of the camera, see :mod:`sfdfd.io.embedded_metadata`.
+        exif: metadata of the written AIF, see :mod:`sfdfd.io.embedded_metadata`.
     """
 
     name: str
     stack: FocalStack
-    small: Prediction
+    working: Prediction
     full: Prediction
     camera: Camera
     covered: Bool[Tensor, "h w"]
@@ -51,5 +51,5 @@ class PredictedStack:
 
     @property
     def focus(self) -> Tensor:
-        """(S,) focus distances."""
+        """(S,) focus distances of the slices."""
         return self.stack.focus_distances_m[0]

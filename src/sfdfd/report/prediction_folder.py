@@ -1,4 +1,4 @@
-"""What a prediction of one's own stack leaves: arrays, pictures, a point cloud, facts and a page."""
+"""Write the folder of a prediction: arrays, pictures, a point cloud, ``prediction.json`` and a page."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sfdfd.io.images import to_bytes, write_image
 from sfdfd.measures.left_out import FIGURES, HOW_TO_READ, LeftOutScore, mean_left_out_psnr
 from sfdfd.measures.metrics import psnr
 from sfdfd.optics.render import Renderer
-from sfdfd.report.html import Section, gallery, left_out_row, viewer, write_page
-from sfdfd.report.outputs import OUTPUT_FILES, relative_position, write_outputs
-from sfdfd.report.pictures import defocus_figure, depth_figure, map_figure, thinned, to_rgb
+from sfdfd.report.html import Section, gallery, left_out_gallery_row, viewer, write_page
+from sfdfd.report.outputs import OUTPUT_FILES, relative_depth, write_outputs
+from sfdfd.report.pictures import defocus_figure, depth_figure, map_figure, subsampled, to_rgb
 from sfdfd.report.point_cloud import write_point_cloud
 from sfdfd.report.predicted_stack import PredictedStack
 
@@ -30,14 +30,14 @@ __all__ = ["PredictedStack", "write_prediction"]
 METRIC_FILES = ("depth_m.npy", "depth_mm.png", "pointcloud.ply")
 RELATIVE_FILES = ("relative_depth.npy",)
 REFOCUSED = "refocused.png"
-"""What ``refocus`` makes of a finished prediction."""
+"""The file that ``refocus`` writes from a finished prediction."""
 LEFT_OUT = "left_out"
-"""The folder of the slices that were kept aside."""
+"""The folder of the left-out slices."""
 
 
 @runtime_checkable
 class LeftOutSlice(Protocol):
-    """A slice that was kept aside, its pictures, and what ``prediction.json`` says of it."""
+    """A left-out slice, its score and pictures, and its facts for ``prediction.json``."""
 
     @property
     def index(self) -> int: ...
@@ -54,29 +54,53 @@ def write_prediction(
     left_out: Iterable[LeftOutSlice] = (),
     outputs: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write everything at full size: the numbers first, whole or not at all, then what is drawn of them.
+    """Write everything at full size: first the arrays, then what is derived from them.
+
+    Each of the four groups of files appears complete or not at all.
 
     Args:
         output_dir: the folder.
         predicted: the prediction.
         renderer: the model's optics.
-        left_out: the slices that were kept aside; each is written and forgotten before the next is asked for.
-        outputs: what to write beside the usual files, see :mod:`sfdfd.report.outputs`.
+        left_out: the left-out slices; only one at a time is held in memory.
+        outputs: additional files, see :mod:`sfdfd.report.outputs`.
 
     Returns:
         The content of ``prediction.json``.
     """
-    small = predicted.small
-    assert predicted.full.confidence is not None and small.rendered is not None  # an estimator's answer
+    facts = _facts(predicted)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    stale = (*METRIC_FILES, *RELATIVE_FILES, *OUTPUT_FILES, LEFT_OUT, REFOCUSED)
+    with _completed_folder(output_dir, stale) as part:
+        facts.update((_write_relative if predicted.relative else _write_metric)(part, predicted))
+        _write_maps(part, predicted)
+        write_json(part / "prediction.json", facts)
+    with _completed_folder(output_dir) as part:
+        facts["outputs"] = write_outputs(part, predicted, renderer, outputs)
+        write_json(part / "prediction.json", facts)
+    with _completed_folder(output_dir) as part:
+        left_out_facts, left_out_rows = _write_left_out(part / LEFT_OUT, left_out)
+        facts.update(left_out_facts)
+        write_json(part / "prediction.json", facts)
+    with _completed_folder(output_dir) as part:
+        _write_pictures(part, predicted)
+        _write_report(part / "report.html", predicted, facts, renderer, left_out_rows)
+    return facts
+
+
+def _facts(predicted: PredictedStack) -> dict[str, Any]:
+    """Return what ``prediction.json`` says before any file is written."""
+    working = predicted.working
+    assert predicted.full.confidence is not None and working.rendered is not None  # an estimator predicts both
     confidence = predicted.full.confidence[0].cpu()
     scale = predicted.camera.blur_scale_px_m / predicted.stack.camera[0].blur_scale_px_m
-    shown = predicted.stack.coverage()[:, :, None].expand_as(predicted.stack.images)
-    facts = {
+    coverage = predicted.stack.coverage()[:, :, None].expand_as(predicted.stack.images)
+    return {
         **predicted.facts,
         "working_size": list(predicted.stack.images.shape[-2:]),
         "size": list(predicted.full.depth_m.shape[-2:]),
-        "largest_blur_radius_px": float(small.defocus_px.abs().max()) * scale,
-        "stack_psnr_db": float(psnr(small.rendered, predicted.stack.images, shown)[0]),
+        "largest_blur_radius_px": float(working.defocus_px.abs().max()) * scale,
+        "stack_psnr_db": float(psnr(working.rendered, predicted.stack.images, coverage)[0]),
         "confidence": {"mean": float(confidence.mean()), "share_above_half": float((confidence > 0.5).float().mean())},
         "valid_share": float(predicted.covered.float().mean()),
         "intrinsics": _intrinsics(predicted),
@@ -88,27 +112,11 @@ def write_prediction(
         "left_out": [],
         "left_out_mean": None,
     }
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with _aside(output_dir, (*METRIC_FILES, *RELATIVE_FILES, *OUTPUT_FILES, LEFT_OUT, REFOCUSED)) as part:
-        facts.update((_write_relative if predicted.relative else _write_metric)(part, predicted))
-        _write_maps(part, predicted)
-        write_json(part / "prediction.json", facts)
-    with _aside(output_dir) as part:
-        facts["outputs"] = write_outputs(part, predicted, renderer, outputs)
-        write_json(part / "prediction.json", facts)
-    with _aside(output_dir) as part:
-        judged, shown_left_out = _write_left_out(part / LEFT_OUT, left_out)
-        facts.update(judged)
-        write_json(part / "prediction.json", facts)
-    with _aside(output_dir) as part:
-        _write_pictures(part, predicted)
-        _write_report(part / "report.html", predicted, facts, renderer, shown_left_out)
-    return facts
 
 
 @contextmanager
-def _aside(output_dir: Path, stale: tuple[str, ...] = ()) -> Iterator[Path]:
-    """A folder whose files move into ``output_dir`` when all are written; what would contradict them goes."""
+def _completed_folder(output_dir: Path, stale: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield a folder whose files move into ``output_dir`` when all are written; then remove the ``stale`` files."""
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=output_dir))
     try:
         yield part
@@ -123,15 +131,15 @@ def _aside(output_dir: Path, stale: tuple[str, ...] = ()) -> Iterator[Path]:
 
 
 def _write_left_out(folder: Path, left_out: Iterable[LeftOutSlice]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write the pictures; the facts, and rows for the page."""
+    """Write the pictures; return the facts, and gallery rows for the page."""
     facts, figures, rows = [], [], []
-    for one in left_out:
+    for slice_ in left_out:
         folder.mkdir(exist_ok=True)
-        write_image(folder / f"{one.index:02d}_rendered.png", one.judged.rendered)
-        write_image(folder / f"{one.index:02d}_photograph.png", one.judged.photograph)
-        facts.append(one.facts)
-        figures.append(one.judged.figures)
-        rows.append(left_out_row("{index}, {file}".format(**one.facts), one.judged))
+        write_image(folder / f"{slice_.index:02d}_rendered.png", slice_.judged.rendered)
+        write_image(folder / f"{slice_.index:02d}_photograph.png", slice_.judged.photograph)
+        facts.append(slice_.facts)
+        figures.append(slice_.judged.figures)
+        rows.append(left_out_gallery_row("{index}, {file}".format(**slice_.facts), slice_.judged))
     return {"left_out": facts, "left_out_mean": mean_left_out_psnr(figures) if figures else None}, rows
 
 
@@ -140,8 +148,8 @@ def _summary(values: Tensor) -> dict[str, float]:
 
 
 def _intrinsics(predicted: PredictedStack) -> dict[str, Any]:
-    """A pinhole camera in nerfstudio's words (``transforms.json``), and as a line of COLMAP's ``cameras.txt``."""
-    (height, width), (focal_px, how) = predicted.full.depth_m.shape[-2:], predicted.focal_length_px
+    """Return a pinhole camera with nerfstudio's keys (``transforms.json``), and as a line of COLMAP's ``cameras.txt``."""
+    (height, width), (focal_px, origin) = predicted.full.depth_m.shape[-2:], predicted.focal_length_px
     cx, cy = predicted.principal_point_px or (width / 2, height / 2)  # both count from the corner of the first pixel
     return {
         "camera_model": "PINHOLE",
@@ -151,22 +159,22 @@ def _intrinsics(predicted: PredictedStack) -> dict[str, Any]:
         "fl_y": focal_px,
         "cx": cx,
         "cy": cy,
-        "focal_length": how,
+        "focal_length": origin,
         "colmap": f"1 PINHOLE {width} {height} {focal_px:.6f} {focal_px:.6f} {cx} {cy}",
     }
 
 
 def _write_relative(folder: Path, predicted: PredictedStack) -> dict[str, Any]:
-    position = relative_position(predicted)
-    np.save(folder / "relative_depth.npy", position.numpy().astype(np.float32))
-    return {"relative_depth": _summary(position), "pointcloud": "not written: relative depth has no shape"}
+    depth = relative_depth(predicted)
+    np.save(folder / "relative_depth.npy", depth.numpy().astype(np.float32))
+    return {"relative_depth": _summary(depth), "pointcloud": "not written: relative depth has no shape"}
 
 
 def _write_metric(folder: Path, predicted: PredictedStack) -> dict[str, Any]:
     depth_m = predicted.full.depth_m[0].cpu()
     np.save(folder / "depth_m.npy", depth_m.numpy().astype(np.float32))
     iio.imwrite(folder / "depth_mm.png", (depth_m * 1000).round().clamp(0, 65535).numpy().astype(np.uint16))
-    focal_px, how = predicted.focal_length_px
+    focal_px, origin = predicted.focal_length_px
     points = write_point_cloud(
         folder / "pointcloud.ply",
         depth_m,
@@ -174,17 +182,17 @@ def _write_metric(folder: Path, predicted: PredictedStack) -> dict[str, Any]:
         focal_px,
         principal_point_px=predicted.principal_point_px,
         keep=predicted.covered,
-        comment=how,
+        comment=origin,
     )
     return {
         "depth_m": _summary(depth_m),
         "depth_mm_saturated": bool((depth_m > 65.535).any()),
-        "pointcloud": {"points": points, "focal_length_px": focal_px, "focal_length": how},
+        "pointcloud": {"points": points, "focal_length_px": focal_px, "focal_length": origin},
     }
 
 
 def _write_maps(folder: Path, predicted: PredictedStack) -> None:
-    """AIF, confidence and validity."""
+    """Write AIF, confidence and validity."""
     assert predicted.full.confidence is not None
     confidence = predicted.full.confidence[0].cpu()
     write_image(folder / "aif.png", predicted.full.aif[0].cpu(), predicted.exif)
@@ -196,13 +204,13 @@ def _write_maps(folder: Path, predicted: PredictedStack) -> None:
 def _write_pictures(folder: Path, predicted: PredictedStack) -> None:
     if predicted.relative:
         title = f"{predicted.name}: relative depth (0 first slice, 1 last)"
-        figure = map_figure(thinned(relative_position(predicted)), title)
+        figure = map_figure(subsampled(relative_depth(predicted)), title)
     else:
-        figure = depth_figure(thinned(predicted.full.depth_m[0].cpu()), f"{predicted.name}: depth")
+        figure = depth_figure(subsampled(predicted.full.depth_m[0].cpu()), f"{predicted.name}: depth")
     iio.imwrite(folder / "depth.png", to_rgb(figure))
     focus = predicted.focus.tolist()
     titles = [f"slice {i + 1}" for i in range(len(focus))] if predicted.relative else None
-    iio.imwrite(folder / "defocus.png", to_rgb(defocus_figure(predicted.small.defocus_px[0].cpu(), focus, titles)))
+    iio.imwrite(folder / "defocus.png", to_rgb(defocus_figure(predicted.working.defocus_px[0].cpu(), focus, titles)))
 
 
 def _write_report(
@@ -212,16 +220,16 @@ def _write_report(
     renderer: Renderer,
     left_out: list[dict[str, Any]],
 ) -> None:
-    unit, stack, small = "" if predicted.relative else "m", predicted.stack, predicted.small
+    unit, stack, working = "" if predicted.relative else "m", predicted.stack, predicted.working
     sections = [
         Section(
             title="Refocus",
-            text=[facts["statement"], "Click into the picture to focus there; the sliders set focus and aperture."],
-            viewer=viewer(stack, small, renderer, unit=unit),
+            text=[facts["statement"], "Click the picture to focus there; the sliders set focus and aperture."],
+            viewer=viewer(stack, working, renderer, unit=unit),
         ),
         *([_left_out_section(facts, left_out)] if left_out else []),
-        Section(title="Pictures", rows=gallery(stack, small, unit)),
-        Section(title="Camera and method", facts=_pairs(predicted, facts), text=facts["notes"]),
+        Section(title="Pictures", rows=gallery(stack, working, unit)),
+        Section(title="Camera and method", facts=_camera_and_method(predicted, facts), text=facts["notes"]),
         Section(
             title="Alignment and exposure",
             text=["Applied." if predicted.aligned else "Estimated; not applied."],
@@ -232,11 +240,11 @@ def _write_report(
 
 
 def _left_out_section(facts: dict[str, Any], rows: list[dict[str, Any]]) -> Section:
-    """How well the slices that were kept aside are predicted."""
+    """Return the section about left-out slices."""
     keys = list(FIGURES)
     table = [
-        [one["file"], *(f"{one[key]:.2f}" for key in keys)]
-        for one in (*facts["left_out"], {"file": "mean", **facts["left_out_mean"]})
+        [row["file"], *(f"{row[key]:.2f}" for key in keys)]
+        for row in (*facts["left_out"], {"file": "mean", **facts["left_out_mean"]})
     ]
     return Section(
         title="Left-out slices",
@@ -249,7 +257,7 @@ def _left_out_section(facts: dict[str, Any], rows: list[dict[str, Any]]) -> Sect
     )
 
 
-def _pairs(predicted: PredictedStack, facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _camera_and_method(predicted: PredictedStack, facts: dict[str, Any]) -> list[tuple[str, str]]:
     pairs = [(key, "not known" if value is None else f"{value:g}") for key, value in facts["camera"].items()]
     if not predicted.relative:
         pairs.append(("focus distances", ", ".join(f"{value:.4g} m" for value in facts["focus_distances_m"])))
@@ -261,17 +269,17 @@ def _pairs(predicted: PredictedStack, facts: dict[str, Any]) -> list[tuple[str, 
     pairs += [(f"{key} from", value) for key, value in sources.items()]
     pairs += [(f"{key} is missing", f"give {value}") for key, value in facts["missing"].items()]
     pairs.append(("started from", facts["start"]))
-    pairs += [("size, worked at", "{1} x {0}, {3} x {2}".format(*facts["size"], *facts["working_size"]))]
+    pairs += [("size, working size", "{1} x {0}, {3} x {2}".format(*facts["size"], *facts["working_size"]))]
     pairs += [("re-rendered stack", f"{facts['stack_psnr_db']:.1f} dB PSNR")]
     if facts["refinement"]:
-        words = "{seconds:.1f} s, {steps} steps, energy {objective_start:.5f} to {objective:.5f}"
-        pairs.append(("refinement", words.format(**facts["refinement"])))
+        summary = "{seconds:.1f} s, {steps} steps, energy {objective_start:.5f} to {objective:.5f}"
+        pairs.append(("refinement", summary.format(**facts["refinement"])))
     return pairs
 
 
 def _alignment_table(facts: dict[str, Any]) -> dict[str, Any]:
     rows = []
-    for one, gains in zip(facts["alignment"]["slices"], facts["exposure_gains"], strict=True):
-        shift, gain = "{:+.2f} {:+.2f}".format(*one["shift_px"]), " ".join(f"{g:.3f}" for g in gains)
-        rows.append([one["file"], shift, f"{one['scale']:.5f}", one["motion_px"], one["residual_px"], gain])
+    for motion, gains in zip(facts["alignment"]["slices"], facts["exposure_gains"], strict=True):
+        shift, gain = "{:+.2f} {:+.2f}".format(*motion["shift_px"]), " ".join(f"{g:.3f}" for g in gains)
+        rows.append([motion["file"], shift, f"{motion['scale']:.5f}", motion["motion_px"], motion["residual_px"], gain])
     return {"header": ["slice", "shift px", "scale", "motion px", "residual px", "gain"], "rows": rows}

@@ -1,4 +1,4 @@
-"""Many predictions at a glance: a table in words, and a page with a picture of each."""
+"""Overview of many predictions: a table as text, and a page with thumbnails."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sfdfd.io.files import atomic_write, readable
 from sfdfd.io.images import read_image, to_bytes
 from sfdfd.report.html import Section, write_page
 
-__all__ = ["facts_of", "is_whole", "table", "write_index"]
+__all__ = ["is_whole", "row_facts", "table", "write_index"]
 
 THUMBNAILS, THUMBNAIL_PX = "thumbnails", 320
-"""Where a stack's thumbnails lie below its result, and their longer side."""
+"""The folder of the thumbnails in that of a stack, and their longer side."""
 PICTURES = {"All-in-focus image": "aif.png", "Depth": "depth.png"}
 COLUMNS = ("stack", "status", "slices", "depth", "median", "left out, dB", "seconds")
 
 
-def facts_of(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the table says of a stack, of its ``prediction.json``."""
+def row_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the table shows of a ``prediction.json``."""
     depth = facts["depth_m"] if facts["metric"] else facts["relative_depth"]
     left_out = facts["left_out_mean"]
     return {
@@ -55,7 +55,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def is_whole(row: Mapping[str, Any]) -> bool:
-    """Whether the table can say of a row of an earlier call what it says of one of this."""
+    """Whether a row of an earlier call has everything that the table shows."""
     try:
         return bool(_cells(row) and row["facts"])
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -63,7 +63,7 @@ def is_whole(row: Mapping[str, Any]) -> bool:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line for each stack; what failed, and why, below."""
+    """Return a line for each stack, and below them the errors of those that failed."""
     failed = [row for row in rows if row["status"] == "failed"]
     lines = [list(COLUMNS), *(_cells({**row, "error": None}) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
@@ -77,49 +77,49 @@ def write_index(
     rows: Sequence[Mapping[str, Any]],
     thumbnails: dict[str, tuple[Any, list[dict[str, str]]]] | None = None,
 ) -> None:
-    """Write ``index.html``: a row of thumbnails for each stack, which link to its report, and the table.
+    """Write ``index.html``: the table, and for each stack a row of thumbnails that link to its report.
 
     Args:
-        output_dir: holds the folders of the stacks. Their thumbnails are made once and kept in ``NAME/thumbnails``.
+        output_dir: holds the folders of the stacks. Thumbnails are made once and kept in ``NAME/thumbnails``.
         title: of the page.
         rows: of :func:`sfdfd.runs.batch.run_many`.
-        thumbnails: what an earlier call found, by the stack's name; whoever writes the page after each of many stacks
-            passes the same dictionary, and only what is new is looked at on the disk.
+        thumbnails: a cache by the stack's name. Pass the same dictionary after each of many stacks, so that only new ones
+            are read from disk.
     """
     thumbnails, galleries = {} if thumbnails is None else thumbnails, []
     for row in rows:
         if not row["facts"]:
             continue
-        state = (row["seconds"], row["facts"])  # another one: predicted anew
-        known = thumbnails.get(row["name"])
-        if known is None or known[0] != state:
-            known = thumbnails[row["name"]] = (state, _thumbnails(output_dir, row["name"]))
-        if known[1]:
-            galleries.append({"title": ": ".join([row["name"], _cells(row)[3]]), "pictures": known[1]})
+        state = (row["seconds"], row["facts"])  # differs after a new prediction
+        cached = thumbnails.get(row["name"])
+        if cached is None or cached[0] != state:
+            cached = thumbnails[row["name"]] = (state, _thumbnails(output_dir, row["name"]))
+        if cached[1]:
+            galleries.append({"title": ": ".join([row["name"], _cells(row)[3]]), "pictures": cached[1]})
     waiting = sum(row["status"] == "waiting" for row in rows)
-    text = [f"{len(rows)} stacks" + (f", {waiting} of them still to be done." if waiting else ".")]
+    text = [f"{len(rows)} stacks" + (f", {waiting} of them waiting." if waiting else ".")]
     sections = [
         Section(title="Stacks", text=text, table={"header": list(COLUMNS), "rows": [_cells(row) for row in rows]}),
-        Section(title="Pictures", text=["Click for the report of a stack."], rows=galleries),
+        Section(title="Pictures", text=["Click a picture to open the report of its stack."], rows=galleries),
     ]
     with atomic_write(output_dir / "index.html") as part:
         write_page(part, title, sections)
 
 
 def _thumbnails(output_dir: Path, name: str) -> list[dict[str, str]]:
-    """The entries of a stack in the gallery; a picture that is broken or gone has none."""
+    """Return the gallery entries of a stack, without pictures that are broken or missing."""
     entries = []
-    for what, file in PICTURES.items():
+    for title, file in PICTURES.items():
         picture = output_dir / name / file
         thumbnail = picture.parent / THUMBNAILS / f"{picture.stem}.jpg"
-        if _made(picture, thumbnail):
+        if _make_thumbnail(picture, thumbnail):
             source = quote(readable(thumbnail.relative_to(output_dir).as_posix()))
-            entries.append({"title": what, "source": source, "link": quote(f"{readable(name)}/report.html")})
+            entries.append({"title": title, "source": source, "link": quote(f"{readable(name)}/report.html")})
     return entries
 
 
-def _made(picture: Path, thumbnail: Path) -> bool:
-    """Make the thumbnail, unless it is there and not older than the picture; whether it is there."""
+def _make_thumbnail(picture: Path, thumbnail: Path) -> bool:
+    """Make the thumbnail unless it is up to date; return whether it exists."""
     try:
         if thumbnail.is_file() and thumbnail.stat().st_mtime_ns >= picture.stat().st_mtime_ns:
             return True

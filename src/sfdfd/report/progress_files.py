@@ -1,4 +1,4 @@
-"""A look at a refinement from outside: how far it is, and the depth so far, in two files."""
+"""Progress of a refinement for other processes: two files with the share done and the current depth."""
 
 from __future__ import annotations
 
@@ -15,41 +15,42 @@ from torch import Tensor
 from sfdfd.io.files import atomic_write, write_json
 from sfdfd.report.pictures import colour_depth
 
-__all__ = ["DEPTH_FILE", "PROGRESS_FILE", "Watch"]
+__all__ = ["DEPTH_FILE", "PROGRESS_FILE", "ProgressFiles"]
 
 PROGRESS_FILE, DEPTH_FILE = "progress.json", "depth.png"
 EVERY_S = 1.0
 
 
-class Watch:
-    """A ``progress`` callback of :class:`sfdfd.refinement.refiner.Refiner` that also writes files, at most every second:
-    ``progress.json`` (share, step, energy) and ``depth.png`` (inverse depth; bright is near).
+class ProgressFiles:
+    """A ``progress`` callback of :class:`sfdfd.refinement.refiner.Refiner` that writes files, at most every second.
+
+    The files are ``progress.json`` (share, step, energy) and ``depth.png`` (inverse depth; bright is near).
 
     Args:
-        folder: where to.
-        refiner: its ``watch`` becomes this one's.
-        progress: what else is to be called.
+        folder: receives the files.
+        refiner: its ``watch`` is set, so that it passes on the current depth.
+        progress: another callback, called in addition.
     """
 
     def __init__(self, folder: Path, refiner: Any, progress: Callable[[float, int, float], None] | None = None) -> None:
         self.folder, self.progress = folder, progress
         folder.mkdir(parents=True, exist_ok=True)
-        self._position: Tensor | None = None
+        self._inverse_depth_01: Tensor | None = None
         self._next_s = 0.0
-        refiner.watch = self._look
+        refiner.watch = self._keep
 
-    def _look(self, position: Tensor) -> None:
-        self._position = position
+    def _keep(self, inverse_depth_01: Tensor) -> None:
+        self._inverse_depth_01 = inverse_depth_01
 
     def __call__(self, share: float, step: int, energy: float) -> None:
-        if self._position is not None and time.monotonic() >= self._next_s:
+        if self._inverse_depth_01 is not None and time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + EVERY_S
-            inverse = self._position[0].cpu().numpy() + 1e-3
+            inverse = self._inverse_depth_01[0].cpu().numpy() + 1e-3
             far, near = np.percentile(inverse, [1, 99])
-            shown = colour_depth(1 / inverse, 1 / max(near, far + 1e-3), 1 / far)
+            colours = colour_depth(1 / inverse, 1 / max(near, far + 1e-3), 1 / far)
             with atomic_write(self.folder / DEPTH_FILE) as part:
-                Image.fromarray((255 * shown).round().astype(np.uint8)).save(part, "PNG")
-            known = energy if math.isfinite(energy) else None
-            write_json(self.folder / PROGRESS_FILE, {"share": share, "step": step, "energy": known})
+                Image.fromarray((255 * colours).round().astype(np.uint8)).save(part, "PNG")
+            finite = energy if math.isfinite(energy) else None
+            write_json(self.folder / PROGRESS_FILE, {"share": share, "step": step, "energy": finite})
         if self.progress is not None:
             self.progress(share, step, energy)

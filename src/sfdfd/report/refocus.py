@@ -1,4 +1,4 @@
-"""Refocusing: of a finished prediction, and as a focus pull through a scene."""
+"""Refocus a finished prediction, and write a focus pull through a scene."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from sfdfd.optics.render import DefocusRenderer, Renderer
 __all__ = ["FinishedPrediction", "focus_planes", "reduced_scene", "write_focus_pull"]
 
 LARGEST_BLUR = 0.5
-"""Blur radius, as a share of the longer side, beyond which nothing is rendered."""
+"""Largest blur radius that is rendered, as a share of the longer side."""
 PULL_PX, PULL_PLANES, PULL_MS = 480, 20, 90
-"""Longer side of a focus pull, how many focus distances it goes through, and how long it shows each."""
+"""Longer side of a focus pull, number of its focus distances, and the time of each."""
 SCENE_ENDS = 0.01, 0.99
-"""Quantiles of inverse depth between which a scene is shown in focus."""
+"""Quantiles of inverse depth that are the farthest and nearest focus."""
 TILE_PX = 768
 
 
 def focus_planes(depth_m: Float[Tensor, "b h w"], count: int) -> Float[Tensor, "n"]:
-    """Focus distances from near to far, evenly spaced in inverse distance over what the scene has."""
+    """Return focus distances from near to far, evenly spaced in inverse distance over the depth of the scene."""
     inverse = (1 / depth_m).flatten()
     low, high = (float(torch.quantile(inverse[:: 1 + len(inverse) // 1_000_000], q)) for q in SCENE_ENDS)
     return 1 / torch.linspace(high, low, count, device=depth_m.device)
@@ -42,7 +42,7 @@ def focus_planes(depth_m: Float[Tensor, "b h w"], count: int) -> Float[Tensor, "
 def reduced_scene(
     aif: Float[Tensor, "b 3 h w"], depth_m: Float[Tensor, "b h w"], camera: Camera, longer_px: int
 ) -> tuple[Float[Tensor, "b 3 y x"], Float[Tensor, "b y x"], Camera]:
-    """AIF, depth and camera with the longer side at most ``longer_px``; depth is averaged in inverse distance."""
+    """Reduce AIF, depth and camera to a longer side of at most ``longer_px``; depth is averaged in inverse distance."""
     height, width = depth_m.shape[-2:]
     size = working_size(height, width, longer_px)
     if size == (height, width):
@@ -60,17 +60,17 @@ def write_focus_pull(
     renderer: Renderer,
     planes: int = PULL_PLANES,
 ) -> int:
-    """Write an animated WebP of a focus pull from the nearest to the farthest of the scene and back, endlessly.
+    """Write an animated WebP of a focus pull from the nearest to the farthest depth and back, in a loop.
 
     Args:
         path: the file.
         aif, depth_m: (1,3,H,W) and (1,H,W), of one scene.
         camera: of these pixels.
         renderer: the optics.
-        planes: how many focus distances.
+        planes: number of focus distances.
 
     Returns:
-        The number of pictures in it.
+        The number of frames.
     """
     aif, depth_m, camera = reduced_scene(aif[:1].float(), depth_m[:1].float(), camera, PULL_PX)
     frames = []
@@ -89,14 +89,14 @@ def write_focus_pull(
 
 @dataclass(frozen=True)
 class FinishedPrediction:
-    """What ``predict`` left in a folder, as far as refocusing needs it.
+    """The files of a prediction that refocusing needs.
 
     Attributes:
         aif: (3,H,W) in [0, 1].
-        depth: (H,W) in metres; where ``relative`` in the unit of ``ends``.
-        camera: of these pixels; nominal where it was not known.
+        depth: (H,W) in metres; if ``relative``, in the unit of ``ends``.
+        camera: of these pixels; a nominal one where it was not known.
         renderer: the optics of the prediction.
-        relative: whether depth is a position in the order of the slices.
+        relative: whether depth is relative to the slices and not in metres.
         ends: the focus distances of the first and the last slice, in the unit of ``depth``.
     """
 
@@ -109,10 +109,10 @@ class FinishedPrediction:
 
     @classmethod
     def read(cls, folder: Path) -> FinishedPrediction:
-        """Read a folder.
+        """Read a folder that ``predict`` wrote.
 
         Raises:
-            InputError: it holds no finished prediction, or one of another size or age.
+            InputError: the prediction is missing or incomplete, or another version wrote it.
         """
         path = folder / "prediction.json"
         if not path.is_file():
@@ -122,7 +122,7 @@ class FinishedPrediction:
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
             model, optics, relative = facts["model"], dict(facts["optics"]), not facts["metric"]
-            focus = [float(value) for value in model["focus_distances"]]  # JSON has no infinity, but its name
+            focus = [float(value) for value in model["focus_distances"]]  # infinity is a string in JSON
             camera, renderer = Camera(**model["camera"]), DefocusRenderer(method="fast", **optics)
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise InputError(f"{path}: not readable ({error})") from None
@@ -130,9 +130,9 @@ class FinishedPrediction:
             raise InputError(
                 f"{path}: not what this version of predict writes (model, optics, metric: {error}); predict the stack again"
             ) from None
-        aif, depth = read_image(folder / "aif.png"), _array(folder, relative)
+        aif, depth = read_image(folder / "aif.png"), _read_depth(folder, relative)
         if depth.shape != aif.shape[-2:]:
-            raise InputError(f"{folder}: aif.png and the depth are of two sizes: {tuple(aif.shape)}, {depth.shape}")
+            raise InputError(f"{folder}: aif.png and the depth differ in size: {tuple(aif.shape)}, {depth.shape}")
         ends = focus[0], focus[-1]
         tensor = torch.from_numpy(depth)
         if relative:
@@ -140,16 +140,16 @@ class FinishedPrediction:
         return cls(aif, tensor, camera, renderer, relative, ends)
 
     def distance_at(self, relative_focus: float) -> float:
-        """The focus distance, in the unit of ``depth``, of a relative one (0 first slice, 1 last)."""
+        """Convert a relative focus (0 first slice, 1 last) to the unit of ``depth``."""
         return float(depth_from_normalized(1 - relative_focus, *self.ends))
 
     def refocused(self, focus: float, aperture: float, longer_px: int | None = None) -> Float[Tensor, "3 h w"]:
-        """The picture, rendered in tiles, so that its memory does not grow with the photograph.
+        """Render a picture, in tiles, so that memory does not grow with its size.
 
         Args:
             focus: focus distance in the unit of ``depth``, beyond the focal length; inf is allowed.
-            aperture: aperture diameter in units of the camera's own; 0 has everything in focus.
-            longer_px: the longer side at most; that of the prediction by default.
+            aperture: aperture diameter in units of the camera's own; with 0 everything is in focus.
+            longer_px: largest longer side; that of the prediction by default.
 
         Raises:
             InputError: a value is out of range, or the blur would be larger than half the picture.
@@ -158,8 +158,8 @@ class FinishedPrediction:
         aperture = checked_number(aperture, "aperture", least=0)
         aif, depth, camera = self.aif, self.depth, self.camera
         if longer_px is not None:
-            light, depths, camera = reduced_scene(aif[None], depth[None], camera, longer_px)
-            aif, depth = light[0], depths[0]
+            batch_aif, batch_depth, camera = reduced_scene(aif[None], depth[None], camera, longer_px)
+            aif, depth = batch_aif[0], batch_depth[0]
         if aperture == 0:
             return aif
         radius = aperture * float(camera.blur_radius_px(depth, torch.tensor(focus)).max())
@@ -171,7 +171,7 @@ class FinishedPrediction:
         return render_slice(self.renderer, aif, depth, focus, camera, blur_factor=aperture, tile_px=TILE_PX)
 
 
-def _array(folder: Path, relative: bool) -> np.ndarray:
+def _read_depth(folder: Path, relative: bool) -> np.ndarray:
     path = folder / ("relative_depth.npy" if relative else "depth_m.npy")
     if not path.exists():
         raise InputError(f"{path}: no such file; predict the stack again")

@@ -1,1 +1,1 @@
-"""The page on which it is done: uploads, jobs, and what is shown of them."""
+"""The web page of ``python -m sfdfd.app``: uploads, jobs, and their results."""

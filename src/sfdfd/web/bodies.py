@@ -1,7 +1,7 @@
-"""Bodies of requests: bytes are counted as they arrive, and JSON names no files but uploads.
+"""Check the bodies of requests: count bytes as they arrive, and refuse JSON that names files other than uploads.
 
-Gradio fetches a file that a body names by its URL, and reads one that it names by its path on the server. Neither is
-anything that this page asks for, so that both are refused before Gradio sees them.
+Gradio fetches a file that a body names by URL, and reads one that it names by path on the server. This page needs neither,
+so both are refused before Gradio sees them.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ __all__ = ["CountedBody", "Message", "Receive", "Refused", "RequestBody", "check
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 URL = re.compile(r"\s*[a-z][a-z0-9+.-]+:[/\\]", re.IGNORECASE)
-"""A scheme of two letters or more: ``C:\\`` is none."""
+"""A scheme has two letters or more; ``C:\\`` is a drive."""
 FILE_URL = re.compile(r"(?:(https?://[^/@?#\s]+))?(?:/[\w.~-]+)*/gradio_api/file=(.+)", re.IGNORECASE)
 DEEPEST = 32
-"""Levels of lists and objects in a body; this page sends six."""
+"""Largest nesting of lists and objects in a body; this page sends six levels."""
 
 
 class Refused(Exception):
-    """A request that is refused: its status and a sentence."""
+    """Raised when a request is refused, with its status and a sentence."""
 
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status, self.words = status, words
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
 
 
 class RequestBody:
-    """Receive a request, and know whether some of its body was not read yet.
+    """Receive a request, and keep track of whether its body was read to the end.
 
     Args:
         receive: of ASGI.
@@ -55,8 +55,8 @@ class RequestBody:
         A client that still sends while the server closes the connection sees a reset instead of the answer.
 
         Args:
-            most_bytes: at which to stop.
-            most_seconds: after which to stop.
+            most_bytes: largest number of bytes to read.
+            most_seconds: longest time to read.
         """
 
         async def read() -> None:
@@ -69,15 +69,15 @@ class RequestBody:
 
 
 class CountedBody:
-    """A request's body; counts its bytes as they arrive, whatever its headers say.
+    """Count the bytes of a body as they arrive, whatever its headers say.
 
-    The application sees a client that hangs up where the body is refused, and ``refused`` says why.
+    When the body is refused, the application sees a client that hangs up, and ``refused`` holds the reason.
 
     Args:
         receive: of ASGI.
         largest_bytes: of the body.
-        key: the setting that bounds it, for the message; None where no setting does.
-        check: called with the bytes received so far at the start and every ``every_bytes``; raises :class:`Refused`.
+        key: the setting that limits it, for the message; None where there is none.
+        check: called at the start and every ``every_bytes`` received bytes; it may raise :class:`Refused`.
         every_bytes: see ``check``.
     """
 
@@ -113,10 +113,10 @@ class CountedBody:
         return message
 
     async def whole(self) -> bytes | None:
-        """Read the body to its end; None where the client hung up.
+        """Read the whole body; return None if the client hung up.
 
         Raises:
-            Refused: it is too large.
+            Refused: the body is too large.
         """
         parts: list[bytes] = []
         while True:
@@ -136,7 +136,7 @@ def too_large(largest_bytes: int, key: str | None) -> str:
 
 
 def is_upload(path: Any, folder: Path) -> bool:
-    """Whether a path names a file that was uploaded: a plain file ``folder/x/name``."""
+    """Whether a path names an uploaded file: a plain file ``folder/x/name``."""
     try:
         file = Path(path)
         return file.is_absolute() and len(file.resolve().relative_to(folder.resolve()).parts) == 2 and file.is_file()
@@ -145,18 +145,18 @@ def is_upload(path: Any, folder: Path) -> bool:
 
 
 def checked_json(body: bytes, folder: Path, is_own: Callable[[str], bool]) -> bytes:
-    """Read a JSON body and write it anew, so that Gradio reads what was checked and nothing else.
+    """Check a JSON body and write it anew, so that Gradio reads exactly what was checked.
 
-    Every ``path`` must be an upload. A ``url`` may be this page's own address of one; it is dropped, as the server has no
-    use for it. No other string may be a URL. Keys count in any case, at any depth, and each time that they are repeated.
+    Every ``path`` must be an upload. A ``url`` may be this page's own address of an upload; it is dropped, because the server
+    does not need it. No other string may be a URL. Keys are checked in any case, at any depth, and at each repetition.
 
     Args:
         body: UTF-8, UTF-16 or UTF-32.
-        folder: where uploads lie.
+        folder: of uploads.
         is_own: whether ``scheme://host:port`` is this page.
 
     Raises:
-        Refused: it is no JSON, or names something else.
+        Refused: the body is not JSON, or names anything else.
     """
 
     def checked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -176,15 +176,19 @@ def _checked_entry(key: str, value: Any, folder: Path, is_own: Callable[[str], b
         raise Refused(400, "a request names a file that was not uploaded to this page; give the photographs again")
     if name == "url" and value is not None:
         match = FILE_URL.fullmatch(value) if isinstance(value, str) else None
-        own = match is not None and (match[1] is None or is_own(match[1]))
-        if match is None or not own or not (is_upload(match[2], folder) or is_upload(unquote(match[2]), folder)):
+        is_own_page = match is not None and (match[1] is None or is_own(match[1]))
+        if (
+            match is None
+            or not is_own_page
+            or not (is_upload(match[2], folder) or is_upload(unquote(match[2]), folder))
+        ):
             raise Refused(400, "a request names an address to fetch a file from; upload the photographs themselves")
         return None
     return value
 
 
 def _check_strings(content: Any) -> None:
-    """Refuse URLs in any string, and nesting that is too deep; without recursion, as the sender chooses the depth."""
+    """Refuse URLs in strings and nesting that is too deep; not recursive, because the sender chooses the depth."""
     waiting = [(content, 0)]
     while waiting:
         value, depth = waiting.pop()
@@ -193,7 +197,6 @@ def _check_strings(content: Any) -> None:
         if isinstance(value, str) and URL.match(value):
             raise Refused(400, "a request names an address to fetch a file from; upload the photographs themselves")
         if isinstance(value, dict):
-            waiting += [(one, depth + 1) for one in value]
-            waiting += [(one, depth + 1) for one in value.values()]
+            waiting += [(item, depth + 1) for item in (*value, *value.values())]
         elif isinstance(value, list):
-            waiting += [(one, depth + 1) for one in value]
+            waiting += [(item, depth + 1) for item in value]

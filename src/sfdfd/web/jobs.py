@@ -1,4 +1,4 @@
-"""One stack at work: a folder of its own, and the commands as processes of their own, which can be watched and stopped."""
+"""Run the commands on one stack, in its own folder and in processes that can be watched and stopped."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ LAUNCH = (
     "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "name = sys.argv.pop(1); runpy.run_module(name, run_name='__main__', alter_sys=True)"
 )
-"""A server in the background ignores Ctrl-C, and so would its children."""
+"""Restores Ctrl-C, which a server in the background ignores and its children would ignore, too."""
 POLL_S = 0.3
 HIDDEN = {".hydra", "predict.log"}
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a prediction is.
+    """The progress of a prediction.
 
     Attributes:
         share: of the refinement, in [0, 1]; None before and after it.
-        said: the last line that the command printed.
-        depth: a picture of the depth so far.
+        last_line: that the command printed.
+        depth: a picture of the current depth.
     """
 
     share: float | None
-    said: str
+    last_line: str
     depth: Path | None
 
 
 class Job:
-    """A stack, from photographs to what was predicted of them.
+    """A stack, from photographs to their prediction.
 
     Args:
-        root: the job's folder is made in it, and is removed by :meth:`close`.
-        longest_s: after which a command is ended.
+        root: the job creates its folder in it; :meth:`close` removes it.
+        longest_s: longest time of a command in seconds.
     """
 
     def __init__(self, root: Path, longest_s: float) -> None:
@@ -66,42 +66,42 @@ class Job:
     def stack(self) -> str:
         return "example" if self.example else "photographs"
 
-    def check(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """What was recognised, and whether it will work: the content of ``diagnosis.json``.
+    def diagnose(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Run ``diagnose``; return the content of ``diagnosis.json``.
 
         Raises:
-            InputError: what ``diagnose`` said was wrong.
+            InputError: the error of the command.
         """
-        for _ in self._run("diagnose", [*_overrides(said), "output_dir=diagnosis"]):
+        for _ in self._run("diagnose", [*_overrides(settings), "output_dir=diagnosis"]):
             pass
         return _read(self.folder / "diagnosis" / "diagnosis.json")
 
-    def predict(self, said: Mapping[str, Any]) -> Iterator[Progress]:
-        """Predict; what there is to see is yielded about three times a second.
+    def predict(self, settings: Mapping[str, Any]) -> Iterator[Progress]:
+        """Run ``predict``; yield its progress about three times a second.
 
         Raises:
-            InputError: what ``predict`` said was wrong.
+            InputError: the error of the command.
         """
         for folder in (self.prediction, self.folder / "watch"):
             shutil.rmtree(folder, ignore_errors=True)
-        for line in self._run("predict", [*_overrides(said), "watch=watch", "output_dir=prediction"]):
-            seen, depth = _read(self.folder / "watch" / PROGRESS_FILE), self.folder / "watch" / DEPTH_FILE
-            refining = bool(seen) and not (self.prediction / "prediction.json").is_file()
+        for line in self._run("predict", [*_overrides(settings), "watch=watch", "output_dir=prediction"]):
+            progress, depth = _read(self.folder / "watch" / PROGRESS_FILE), self.folder / "watch" / DEPTH_FILE
+            refining = bool(progress) and not (self.prediction / "prediction.json").is_file()
             if refining and self._stopping and self._process is not None:
                 self._stopping = False
                 self._process.send_signal(signal.SIGINT)
-            yield Progress(seen.get("share") if refining else None, line, depth if depth.is_file() else None)
+            yield Progress(progress.get("share") if refining else None, line, depth if depth.is_file() else None)
 
     def facts(self) -> dict[str, Any]:
-        """The content of ``prediction.json``."""
+        """Return the content of ``prediction.json``."""
         return _read(self.prediction / "prediction.json")
 
     def stop(self) -> None:
-        """End the refinement as soon as there is one; the best until then is kept."""
+        """End the refinement as soon as it has started, and keep its best result."""
         self._stopping = True
 
     def archive(self) -> Path:
-        """Everything that was predicted, in one file."""
+        """Write all files of the prediction into a zip file; return its path."""
         path = self.folder / "sfdfd.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for file in self.files():
@@ -109,12 +109,12 @@ class Job:
         return path
 
     def files(self) -> list[Path]:
-        """What was predicted, file by file."""
-        found = (file for file in sorted(self.prediction.rglob("*")) if file.is_file())
-        return [file for file in found if not HIDDEN & set(file.relative_to(self.prediction).parts)]
+        """Return the files of the prediction."""
+        files = (file for file in sorted(self.prediction.rglob("*")) if file.is_file())
+        return [file for file in files if not HIDDEN & set(file.relative_to(self.prediction).parts)]
 
     def close(self) -> None:
-        """End what runs, remove what was written."""
+        """End the running command and remove the folder."""
         if self._process is not None:
             with contextlib.suppress(OSError):
                 self._process.kill()
@@ -122,20 +122,20 @@ class Job:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, command: str, arguments: Sequence[str]) -> Iterator[str]:
-        """Run a command; its last line, now and then, until it ends."""
+        """Run a command; until it ends, yield its last line again and again."""
         if not self.folder.is_dir():
             raise InputError("these photographs are gone; give them again")
-        said, wrong, self._stopping = self.folder / "said.txt", self.folder / "wrong.txt", False
+        output, errors, self._stopping = self.folder / "output.txt", self.folder / "errors.txt", False
         started = time.monotonic()
-        line = [sys.executable, "-u", "-c", LAUNCH, f"sfdfd.{command}", f"stack={self.stack}", *arguments]
-        with said.open("wb") as out, wrong.open("wb") as err:
-            process = subprocess.Popen(line, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        arguments = [sys.executable, "-u", "-c", LAUNCH, f"sfdfd.{command}", f"stack={self.stack}", *arguments]
+        with output.open("wb") as out, errors.open("wb") as err:
+            process = subprocess.Popen(arguments, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         self._process = process
         try:
             while process.poll() is None:
                 if time.monotonic() - started > self.longest_s:
                     raise InputError(f"this took longer than {self.longest_s:g} s and was ended (longest_s)")
-                yield _last_line(said)
+                yield _last_line(output)
                 time.sleep(POLL_S)
         finally:
             if process.poll() is None:
@@ -143,13 +143,13 @@ class Job:
                 process.wait()
             self._process = None
         if process.returncode != 0:
-            reason = _last_line(wrong).removeprefix("sfdfd: ")
+            reason = _last_line(errors).removeprefix("sfdfd: ")
             raise InputError(reason if process.returncode in (2, 130) else f"{command} failed: {reason}")
 
 
-def _overrides(said: Mapping[str, Any]) -> list[str]:
-    """Numbers and lists of them as arguments of a command; nothing that a user wrote reaches it as text."""
-    return [f"{key}={json.dumps(value)}" for key, value in said.items() if value is not None]
+def _overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Return numbers and lists of them as arguments of a command; no text of a user reaches it."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items() if value is not None]
 
 
 def _last_line(path: Path) -> str:

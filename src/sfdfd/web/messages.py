@@ -1,4 +1,4 @@
-"""What the page says, and what it understands: fields in, sentences out."""
+"""Text of the page: its fields as settings of the commands, and results as Markdown."""
 
 from __future__ import annotations
 
@@ -10,91 +10,106 @@ from typing import Any
 from sfdfd.errors import InputError, checked_number
 from sfdfd.measures.left_out import FIGURES, HOW_TO_READ
 
-__all__ = ["UNITS", "judged", "recognised", "settings_of", "summary", "unrecognised"]
+__all__ = [
+    "UNITS",
+    "describe_diagnosis",
+    "describe_failure",
+    "describe_left_out",
+    "describe_prediction",
+    "settings_from_fields",
+]
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inches": 0.0254, "dioptres (1/m)": None}
 """Units of focus distances, in metres; dioptres are their inverse."""
-KNOWN = {
+CAMERA_FIELDS = {
     "focal_length_m": ("Focal length", 1e3, "mm"),
     "f_number": ("f-number", 1, ""),
     "pixel_pitch_m": ("Pixel pitch", 1e6, "µm"),
 }
+"""Name, factor and unit in which a value of the camera is shown."""
+INFINITY_M = 1e9
+"""The focus distance that stands for infinity."""
 
 
-def settings_of(distances: str, unit: str, focal_mm: Any, f_number: Any, pitch_um: Any) -> dict[str, Any]:
-    """The page's fields as keys of the commands; an empty field says nothing.
+def settings_from_fields(distances: str, unit: str, focal_mm: Any, f_number: Any, pitch_um: Any) -> dict[str, Any]:
+    """Return the page's fields as settings of the commands, without empty ones.
 
     Raises:
-        InputError: a field holds no such number.
+        InputError: a field holds no valid number.
     """
     fields = (("camera.focal_length_m", focal_mm, 1e-3), ("camera.f_number", f_number, 1.0),
               ("camera.pixel_pitch_m", pitch_um, 1e-6))  # fmt: skip
-    said: dict[str, Any] = {
+    settings: dict[str, Any] = {
         key: checked_number(value, key) * factor for key, value, factor in fields if value not in (None, 0, "")
     }
-    words = re.split(r"[\s;]+|,(?!\d)|(?<!\d),", (distances or "").strip())
-    if len(words) == 1 and words[0].count(",") > 1:
-        words = words[0].split(",")
-    numbers = [
-        checked_number(word.replace(",", "."), "Focus distances", infinite=True, least=0) for word in words if word
-    ]
-    if numbers:
-        if unit not in UNITS:
-            raise InputError(f"Unit: expected one of {', '.join(UNITS)}, got {unit!r}")
-        factor = UNITS[unit]
-        metres = (
-            [math.inf if not one else 1 / one for one in numbers]
-            if factor is None
-            else [one * factor for one in numbers]
-        )
-        said["focus_distances_m"] = [one if math.isfinite(one) else 1e9 for one in metres]  # beyond 1 km is infinity
-    return said
+    if numbers := _numbers(distances or ""):
+        settings["focus_distances_m"] = _in_metres(numbers, unit)
+    return settings
 
 
-def recognised(found: Mapping[str, Any]) -> str:
-    """What ``diagnose`` found, in Markdown: the pictures, the camera, what is missing, and whether it will work."""
-    facts = found["facts"]
+def _numbers(text: str) -> list[float]:
+    """Read numbers that are separated by spaces, semicolons or commas; a comma may also be a decimal sign."""
+    parts = re.split(r"[\s;]+|,(?!\d)|(?<!\d),", text.strip())
+    if len(parts) == 1 and parts[0].count(",") > 1:
+        parts = parts[0].split(",")
+    return [checked_number(part.replace(",", "."), "Focus distances", infinite=True, least=0) for part in parts if part]
+
+
+def _in_metres(distances: list[float], unit: str) -> list[float]:
+    if unit not in UNITS:
+        raise InputError(f"Unit: expected one of {', '.join(UNITS)}, got {unit!r}")
+    factor = UNITS[unit]
+    if factor is None:
+        metres = [1 / distance if distance else math.inf for distance in distances]
+    else:
+        metres = [distance * factor for distance in distances]
+    return [value if math.isfinite(value) else INFINITY_M for value in metres]
+
+
+def describe_diagnosis(diagnosis: Mapping[str, Any]) -> str:
+    """Describe a ``diagnosis.json`` in Markdown: the photographs, the camera, what is missing, and whether it will work."""
+    facts = diagnosis["facts"]
     focus = facts["focus_distances_m"]
-    files = [_plain(one["file"]) for one in facts["alignment"]["slices"]]
-    shown = ["not known"] * len(files) if focus is None else [_metres(one) for one in focus]
+    files = [_escaped(motion["file"]) for motion in facts["alignment"]["slices"]]
+    distances = ["not known"] * len(files) if focus is None else [_metres(value) for value in focus]
     lines = ["| photograph | focused at |", "|---|---|"]
-    lines += [f"| {file} | {distance} |" for file, distance in zip(files, shown, strict=True)]
+    lines += [f"| {file} | {distance} |" for file, distance in zip(files, distances, strict=True)]
     lines += ["", *_camera(facts)]
     missing = [_missing(key) for key in facts["missing"]]
     if missing:
-        lines += ["", f"**Not known:** {', '.join(missing)}. Fill it in below, if you know it; it works without, too."]
-    lines += ["", f"**Will it work? {_plain(found['verdict']).capitalize()}.**", ""]
-    lines += [f"- {_plain(reason)}" for reason in found["reasons"] if "DEReD" not in reason]
+        lines += ["", f"**Not known:** {', '.join(missing)}. Fill it in below if you know it; it also works without."]
+    lines += ["", f"**Will it work? {_escaped(diagnosis['verdict']).capitalize()}.**", ""]
+    lines += [f"- {_escaped(reason)}" for reason in diagnosis["reasons"] if "DEReD" not in reason]
     lines += _notes(facts)
-    lines += ["", _plain(facts["statement"])] if facts["camera_source"] != "estimated" else []
+    lines += ["", _escaped(facts["statement"])] if facts["camera_source"] != "estimated" else []
     return "\n".join(lines)
 
 
-def unrecognised(error: Exception) -> str:
-    """Return what stops the commands, in Markdown; one of the page's fields may be the cure."""
+def describe_failure(error: Exception) -> str:
+    """Describe in Markdown what stopped a command; one of the page's fields may be the remedy."""
     return (
-        f"**This does not work yet:** {_plain(error)}\n\n"
-        "If one of the fields under *What the photographs do not say* mends it, fill it in and press **Go**."
+        f"**This does not work yet:** {_escaped(error)}\n\n"
+        "If a field under *What the photographs do not say* can correct it, fill it in and press **Go**."
     )
 
 
 def _notes(facts: Mapping[str, Any]) -> list[str]:
-    """Lines of Markdown: what the commands print as notes."""
-    return [line for note in facts.get("notes") or () for line in ("", f"**Note:** {_plain(note)}")]
+    """Return the notes of the commands as lines of Markdown."""
+    return [line for note in facts.get("notes") or () for line in ("", f"**Note:** {_escaped(note)}")]
 
 
 def _camera(facts: Mapping[str, Any]) -> list[str]:
     lines = []
-    for key, (name, factor, unit) in KNOWN.items():
+    for key, (name, factor, unit) in CAMERA_FIELDS.items():
         value, source = facts["camera"].get(key), facts["sources"].get(key)
         if value is not None:
-            lines.append(f"- {name}: {value * factor:.4g} {unit} ({_plain(source or 'given')})".replace("  ", " "))
+            lines.append(f"- {name}: {value * factor:.4g} {unit} ({_escaped(source or 'given')})".replace("  ", " "))
     return lines
 
 
 def _missing(key: str) -> str:
     name = key.removeprefix("camera.")
-    return KNOWN[name][0].lower() if name in KNOWN else "focus distances"
+    return CAMERA_FIELDS[name][0].lower() if name in CAMERA_FIELDS else "focus distances"
 
 
 def _metres(value: Any) -> str:
@@ -102,19 +117,19 @@ def _metres(value: Any) -> str:
     return "infinity" if math.isinf(number) else f"{number:.4g} m"
 
 
-def _plain(text: Any) -> str:
-    """Text of a file, as text: no HTML, no Markdown."""
+def _escaped(text: Any) -> str:
+    """Escape HTML and Markdown in text that comes from files."""
     return re.sub(r"([\\`*_{}\[\]<>()#|~$&])", lambda match: f"&#{ord(match.group(1))};", str(text))
 
 
-def summary(facts: Mapping[str, Any]) -> str:
-    """What was found, in a few sentences."""
+def describe_prediction(facts: Mapping[str, Any]) -> str:
+    """Describe a ``prediction.json`` in a few sentences."""
     if facts["metric"]:
         low, middle, high = (facts["depth_m"][key] for key in ("min", "median", "max"))
         lines = [f"The scene lies between {low:.3g} and {high:.3g} m; half of it is nearer than {middle:.3g} m."]
     else:
-        lines = ["Depth has an order, but no metres: no focus distance is known."]
-    lines.append(_plain(facts["statement"]))
+        lines = ["Depth is relative, not in metres: no focus distance is known."]
+    lines.append(_escaped(facts["statement"]))
     refinement = facts["refinement"]
     if refinement:
         stopped = " Stopped by you." if refinement["interrupted"] else ""
@@ -124,13 +139,13 @@ def summary(facts: Mapping[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def judged(facts: Mapping[str, Any]) -> str:
-    """The left-out check, in Markdown."""
+def describe_left_out(facts: Mapping[str, Any]) -> str:
+    """Describe in Markdown how well the left-out photograph of a ``prediction.json`` was predicted."""
     if not facts["left_out"]:
         return "No photograph was kept aside."
     lines = ["| photograph | " + " | ".join(FIGURES.values()) + " |", "|---|" + "---|" * len(FIGURES)]
-    for one in facts["left_out"]:
-        lines.append(f"| {_plain(one['file'])} | " + " | ".join(f"{one[key]:.1f} dB" for key in FIGURES) + " |")
+    for row in facts["left_out"]:
+        lines.append(f"| {_escaped(row['file'])} | " + " | ".join(f"{row[key]:.1f} dB" for key in FIGURES) + " |")
     mean = facts["left_out_mean"]
     gain = mean["psnr_db"] - mean["nearest_slice_psnr_db"]
     verdict = (

@@ -1,8 +1,8 @@
-"""Names under which the page answers, and the websites that may send it anything.
+"""The hosts under which the page answers, and the websites from which it takes requests.
 
-A browser sends requests to this computer for any website that asks it to. Two headers tell such requests apart: ``Host``,
-the name that the browser looked up (a website may point a name of its own at this computer: DNS rebinding), and
-``Origin``, the website that asks.
+Any website can make a browser send requests to this computer. Two headers reveal such requests: ``Host``, the name that the
+browser looked up (a website can point its own name at this computer: DNS rebinding), and ``Origin``, the website that made
+the browser send the request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def split_authority(text: str) -> tuple[str, int | None] | None:
-    """Split ``host:port`` into the host in lower case, without brackets, and the port; None where it is malformed."""
+    """Split ``host:port`` into the host in lower case without brackets, and the port; return None if it is malformed."""
     match = AUTHORITY.fullmatch(text.lower())
     if match is None:
         return None
@@ -38,7 +38,7 @@ def split_authority(text: str) -> tuple[str, int | None] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server that listens on ``host`` can be reached from this computer alone."""
+    """Whether a server that listens on ``host`` can be reached only from this computer."""
     address = _address(host)
     return host.lower() in LOOPBACK or (address is not None and address.is_loopback)
 
@@ -52,12 +52,12 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 @dataclass(frozen=True)
 class AllowedHosts:
-    """What the headers ``Host`` and ``Origin`` of a request may say.
+    """Allowed values of the headers ``Host`` and ``Origin``.
 
     Attributes:
         names: hosts that requests may be for, in lower case.
-        any_address: whether requests may be for any IP address. No website can point an address elsewhere, unlike a name.
-        public: (host, port) under which a proxy shows the page; None stands for the usual port of its scheme.
+        any_address: whether requests may be for any IP address; unlike a name, a website cannot point it at another computer.
+        public: (host, port) under which a proxy shows the page; a port of None is the default of the scheme.
     """
 
     names: frozenset[str]
@@ -66,23 +66,23 @@ class AllowedHosts:
 
     @classmethod
     def serving(cls, host: str, allowed: Any = ()) -> AllowedHosts:
-        """Return what a page that listens on ``host`` answers to.
+        """Return the allowed values for a page that listens on ``host``.
 
         Args:
-            host: on a loopback address the page answers to loopback names only; elsewhere also to any IP address, to this
+            host: on a loopback address, the page answers only to loopback names; otherwise also to any IP address, to this
                 computer's own name, and to that name with ``.local``.
-            allowed: further names, each with its port where a proxy shows the page on an unusual one.
+            allowed: further names, with the port where a proxy shows the page on an unusual one.
 
         Raises:
-            InputError: one of ``allowed`` is no name.
+            InputError: one of ``allowed`` is not a valid name.
         """
         entries = allowed if isinstance(allowed, (list, tuple)) else [allowed]
         public = frozenset(_public(entry) for entry in entries)
         names = {*LOOPBACK, host.lower(), *(name for name, _ in public)} - {""}
         if is_loopback(host):
             return cls(frozenset(names), False, public)
-        own = socket.gethostname().lower()
-        return cls(frozenset({*names, own, f"{own.split('.')[0]}.local"}), True, public)
+        computer = socket.gethostname().lower()
+        return cls(frozenset({*names, computer, f"{computer.split('.')[0]}.local"}), True, public)
 
     def is_host(self, header: str) -> bool:
         """Whether a request may be for this ``Host``."""
@@ -92,24 +92,24 @@ class AllowedHosts:
         return parsed[0] in self.names or (self.any_address and _address(parsed[0]) is not None)
 
     def is_own(self, origin: str, host: str) -> bool:
-        """Whether a page of ``origin`` (``scheme://host:port``) is this page, asked for as ``host``."""
+        """Whether ``origin`` (``scheme://host:port``) is this page in a request for ``host``."""
         match = ORIGIN.fullmatch(origin.lower())
-        asking, asked = split_authority(match[2]) if match else None, split_authority(host)
-        if match is None or asking is None or asked is None:
+        sender, receiver = split_authority(match[2]) if match else None, split_authority(host)
+        if match is None or sender is None or receiver is None:
             return False
-        usual = DEFAULT_PORTS[match[1]]
+        default_port = DEFAULT_PORTS[match[1]]
 
         def with_port(authority: tuple[str, int | None]) -> tuple[str, int]:
-            return authority[0], usual if authority[1] is None else authority[1]
+            return authority[0], default_port if authority[1] is None else authority[1]
 
-        return with_port(asking) in {with_port(asked), *(with_port(one) for one in self.public)}
+        return with_port(sender) in {with_port(receiver), *(with_port(public) for public in self.public)}
 
     def refusal(self, headers: Mapping[str, Sequence[str]], navigates: bool) -> tuple[int, str] | None:
-        """Return the status and the sentence that a request is refused with, or None where it is the page's own.
+        """Return the status and the sentence of a refusal, or None where the request is the page's own.
 
         Args:
             headers: values by names in lower case.
-            navigates: whether the request only opens the page (a link from elsewhere may).
+            navigates: whether the request only opens the page, as a link on another website may.
         """
         hosts, origins = headers.get("host", ()), headers.get("origin", ())
         if len(hosts) != 1 or not self.is_host(hosts[0]):
@@ -120,11 +120,11 @@ class AllowedHosts:
         if len(origins) > 1 or any(not self.is_own(origin, hosts[0]) for origin in origins):
             return (
                 403,
-                "this page takes nothing from other websites; behind a proxy, start it with allowed_hosts=[NAME]",
+                "this page takes no requests from other websites; behind a proxy, start it with allowed_hosts=[NAME]",
             )
         sites = headers.get("sec-fetch-site", ())
         if not origins and any(site in ("cross-site", "same-site") for site in sites) and not navigates:
-            return 403, "this page takes nothing from other websites"
+            return 403, "this page takes no requests from other websites"
         return None
 
 

@@ -1,4 +1,4 @@
-"""What stands between the network and the page: whose requests are answered, how large they are, what they may name."""
+"""Filter requests to the page: their origin, their size, and the files that they name."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from urllib.parse import parse_qs
 from sfdfd.web.bodies import CountedBody, Message, Receive, Refused, RequestBody, checked_json, too_large
 from sfdfd.web.origins import AllowedHosts
 
-__all__ = ["Guard"]
+__all__ = ["RequestFilter"]
 
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
     "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; connect-src 'self'; "
     "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
-"""A browser that keeps to it loads nothing from elsewhere, whatever the page asks for."""
+"""With this policy, browsers load nothing from other addresses."""
 SAFETY_HEADERS = {
     b"content-security-policy": POLICY.encode(),
     b"cross-origin-resource-policy": b"same-origin",
@@ -30,33 +30,33 @@ SAFETY_HEADERS = {
 API = "/gradio_api/"
 UPLOAD = f"{API}upload"
 POSTED_JSON = {f"{API}{name}" for name in ("queue/join", "cancel", "reset")}
-ASKED = re.compile(
+USED_ROUTES = re.compile(
     r"(app_id|info|login_check|queue/data|queue/status|theme\.css|token|upload_progress|user)/?|heartbeat/[\w-]+"
 )
-"""What the page asks Gradio for, beside files. Gradio has more: it fetches addresses, edits the program, records."""
+"""The routes of Gradio that the page uses, besides files. Its other routes fetch addresses, edit the program, record."""
 UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 LARGEST_JSON_BYTES = 1_000_000
-"""Of a request that carries no photographs; the page's own have less than a hundredth."""
+"""Largest request without photographs; the page's own requests have less than a hundredth."""
 LEAST_ON_DISK_BYTES = 4096
-"""What a file or folder takes at least; a million empty files fill a disk, too."""
+"""Least space of a file or folder; a million empty files fill a disk, too."""
 RESERVE_BYTES = 100_000_000
-"""Of the disk; what is left for everybody else on it."""
+"""Space on the disk that uploads leave free."""
 
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
-class Guard:
+class RequestFilter:
     """ASGI middleware around the page.
 
-    Refuses requests for other hosts and of other websites, everything of Gradio's that the page does not use, bodies and
-    uploads that are too large, uploads where the folder or the disk is full, and bodies that name files other than uploads.
+    It refuses requests for other hosts and from other websites, routes of Gradio that the page does not use, bodies and uploads
+    that are too large, uploads when the folder or the disk is full, and bodies that name files other than uploads.
 
     Args:
-        app: what is guarded.
-        hosts: what a request may be for, and where it may come from.
-        folder: where uploads lie; all that is served as a file lies in it.
-        largest_bytes: of one request, and of four times as much in the folder.
+        app: the application behind the filter.
+        hosts: allowed values of the headers ``Host`` and ``Origin``.
+        folder: the folder of uploads; only its files are served.
+        largest_bytes: of one request; the folder may hold four times as much.
     """
 
     def __init__(self, app: App, hosts: AllowedHosts, folder: Path, largest_bytes: int) -> None:
@@ -68,7 +68,7 @@ class Guard:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             await self._answer(scope, receive, send)
-        elif scope["type"] == "websocket":  # the page has none
+        elif scope["type"] == "websocket":  # the page uses none
             await receive()
             await send({"type": "websocket.close", "code": 1008})
 
@@ -89,7 +89,7 @@ class Guard:
             await answer.refuse(refused)
 
     def _check_request(self, scope: Message, headers: dict[str, list[str]]) -> None:
-        """Refuse by the request's first line and headers."""
+        """Refuse a request by its first line and headers."""
         navigates = scope["method"] in ("GET", "HEAD") and headers.get("sec-fetch-mode") == ["navigate"]
         foreign = self.hosts.refusal(headers, navigates)
         if foreign is not None:
@@ -99,25 +99,25 @@ class Guard:
         path = scope["path"]
         if scope["method"] == "POST":
             if path != UPLOAD and path not in POSTED_JSON:
-                raise Refused(404, "this page takes uploads and its own requests alone")
+                raise Refused(404, "this page takes only uploads and its own requests")
         elif path == UPLOAD:
             raise Refused(405, "expected POST")
         elif path.startswith(f"{API}file="):
-            if not self._is_ours(path.removeprefix(f"{API}file=")):
-                raise Refused(404, "no such file of this page; nothing is fetched from elsewhere")
-        elif path.startswith(API.rstrip("/")) and not ASKED.fullmatch(path.removeprefix(API)):
+            if not self._is_in_folder(path.removeprefix(f"{API}file=")):
+                raise Refused(404, "no such file on this page; it fetches no other addresses")
+        elif path.startswith(API.rstrip("/")) and not USED_ROUTES.fullmatch(path.removeprefix(API)):
             raise Refused(404, "this page has no such address")
         elif re.search(r"/(proxy|file)=", path, re.IGNORECASE) or not path.startswith("/"):
-            raise Refused(404, "nothing is fetched from elsewhere")
+            raise Refused(404, "this page fetches no other addresses")
 
-    def _is_ours(self, path: str) -> bool:
+    def _is_in_folder(self, path: str) -> bool:
         try:
             return Path(path).is_absolute() and Path(path).resolve().is_relative_to(self.folder.resolve())
         except (ValueError, OSError, RuntimeError):
             return False
 
     async def _post(self, scope: Message, headers: dict[str, list[str]], receive: Receive, answer: _Answer) -> None:
-        """Pass on a JSON body that names nothing but uploads, as it was understood here."""
+        """Pass on a JSON body that names only uploads, written anew as it was understood here."""
         kinds = [value.split(";")[0].strip().lower() for value in headers.get("content-type", ())]
         if kinds != ["application/json"]:
             raise Refused(415, "expected application/json")
@@ -157,7 +157,7 @@ class Guard:
                 _remove_unfinished(self.folder)
 
     async def _pass_on(self, scope: Message, receive: Receive, body: CountedBody, answer: _Answer) -> None:
-        """Let the application answer; where its body is refused on the way, that is the answer instead."""
+        """Let the application answer, unless its body is refused while it arrives."""
 
         async def send(message: Message) -> None:
             if body.refused is None:
@@ -172,7 +172,7 @@ class Guard:
             raise body.refused
 
     async def _check_room(self, more_bytes: int) -> None:
-        """Refuse where the folder has four times the largest request already, or the disk is nearly full."""
+        """Refuse when the folder holds four times the largest request, or the disk is nearly full."""
         used = await asyncio.to_thread(_used_bytes, self.folder)
         free = shutil.disk_usage(self.folder).free - RESERVE_BYTES
         if used + more_bytes > 4 * self.largest_bytes or more_bytes > free or free < 0:
@@ -182,7 +182,7 @@ class Guard:
 
 
 class _Answer:
-    """The one answer to a request: the application's, with headers for the browser's safety, or a refusal."""
+    """Send the one answer to a request: the application's with security headers, or a refusal."""
 
     def __init__(self, send: Send) -> None:
         self._send, self._started = send, False
@@ -195,26 +195,26 @@ class _Answer:
         await self._send(message)
 
     async def refuse(self, refused: Refused) -> None:
-        """Answer with a sentence, and end the connection: what follows on it may be the rest of the refused body."""
+        """Answer with a sentence and close the connection, on which the rest of the refused body may follow."""
         if self._started:
             return
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
         await self.send({"type": "http.response.start", "status": refused.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": refused.words.encode()})
+        await self.send({"type": "http.response.body", "body": refused.message.encode()})
 
 
 def _headers(scope: Message) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    headers: dict[str, list[str]] = {}
     for key, value in scope["headers"]:
-        found.setdefault(key.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
-    return found
+        headers.setdefault(key.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
+    return headers
 
 
 def _declared_bytes(headers: dict[str, list[str]], largest_bytes: int, key: str | None) -> int:
-    """The size of a body by its headers; 0 where it comes in chunks, which are counted as they come.
+    """Return the size of a body by its headers; 0 where it comes in chunks, which are counted as they arrive.
 
     Raises:
-        Refused: it is unknown, malformed, said twice, or too large.
+        Refused: the size is missing, malformed, repeated, or too large.
     """
     lengths, encodings = headers.get("content-length", []), headers.get("transfer-encoding", [])
     chunked = [value.lower() for value in encodings] == ["chunked"]
@@ -229,22 +229,22 @@ def _declared_bytes(headers: dict[str, list[str]], largest_bytes: int, key: str 
 
 
 def _used_bytes(folder: Path) -> int:
-    """Bytes on disk in a folder, what lies there under several names once; files may vanish while they are counted."""
+    """Return the bytes on disk of a folder; a file with several names counts once, and files may vanish meanwhile."""
     total, seen = 0, set()
     for file in folder.rglob("*"):
         try:
-            found = file.lstat()
+            status = file.lstat()
         except OSError:
             continue
-        identity = (found.st_dev, found.st_ino)
-        if not found.st_ino or identity not in seen:
+        identity = (status.st_dev, status.st_ino)
+        if not status.st_ino or identity not in seen:
             seen.add(identity)
-            total += max(found.st_size, LEAST_ON_DISK_BYTES)
+            total += max(status.st_size, LEAST_ON_DISK_BYTES)
     return total
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove what uploads that broke off have left: Gradio writes them as ``tmp...`` and moves them when they are whole."""
+    """Remove the rest of aborted uploads: Gradio writes ``tmp...`` and moves complete files."""
     for file in folder.glob("tmp*"):
         with contextlib.suppress(OSError):
             if file.is_file():

@@ -1,4 +1,4 @@
-"""Uploads: what is taken in, under which name, and within which bounds. Nothing of a file is believed but its bytes."""
+"""Check and store uploads: their number, sizes, names and kinds. Only the bytes of a file are trusted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sfdfd.errors import InputError, checked_number, checked_whole
 from sfdfd.io.duplicate_shots import has_pages
 from sfdfd.io.images import IMAGE_SUFFIXES, LARGEST_PIXELS
 
-__all__ = ["Limits", "received", "safe_name"]
+__all__ = ["Limits", "safe_name", "store_uploads"]
 
 TEXTS = ("focus_distance.txt", "dioptres.txt")
 """Tables of distances that may come with the pictures."""
@@ -27,25 +27,25 @@ LONGEST_NAME_BYTES = 240
 RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\.|$)", re.IGNORECASE)
 """Names of devices on Windows, whatever their suffix."""
 JOINERS = "\u200c\u200d"
-"""Invisible, but part of words in Persian and Hindi and of emoji."""
+"""Invisible characters that are part of words in Persian and Hindi and of emoji."""
 KINDS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".webp": "WEBP",
     ".avif": "AVIF", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".jpx": "JPEG2000", ".pgm": "PPM", ".ppm": "PPM", ".pnm": "PPM",
 }  # fmt: skip
-"""What Pillow must find in a file of that name; what it does not know is left to the reader."""
+"""The format that Pillow must find in a file with that suffix; other suffixes are checked when the file is read."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of what is taken in at once.
+    """Limits of one upload.
 
     Attributes:
-        files: how many.
-        file_mb, total_mb: size of one and of all, in 1e6 bytes.
-        megapixels: of one picture.
+        files: largest number of files.
+        file_mb, total_mb: largest size of one file and of all, in 1e6 bytes.
+        megapixels: of one image.
 
     Raises:
-        InputError: a value is no such number.
+        InputError: a value is out of range.
     """
 
     files: float = 60
@@ -60,14 +60,14 @@ class Limits:
 
 
 def safe_name(name: str) -> str:
-    """Return a name that is a file's own as far as it is safe on every system.
+    """Return the part of a file name that is safe on every system.
 
-    What stands in it about focus distances must reach the commands: letters of any script, spaces, commas and units stay.
-    Folders, control characters, marks that turn the direction of writing, and what Windows forbids go. A name that is too
-    long keeps its end.
+    The commands read focus distances from names, so letters of any script, spaces, commas and units stay. Folders, control
+    characters, marks that change the direction of writing, and characters that Windows forbids are removed. A name that is
+    too long keeps its end.
     """
     name = re.split(r"[/\\]", name)[-1]
-    name = "".join("_" if one in '<>:"|?*' or _is_control(one) else one for one in name)
+    name = "".join("_" if char in '<>:"|?*' or _is_control(char) else char for char in name)
     name = name.encode()[-LONGEST_NAME_BYTES:].decode("utf-8", "ignore")
     name = name.lstrip(". ").rstrip(". ")
     if RESERVED.match(name):
@@ -79,43 +79,54 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS
 
 
-def received(files: Sequence[Path], folder: Path, limits: Limits, names: Sequence[str] | None = None) -> list[Path]:
-    """Take uploads into a folder, all or none.
+def store_uploads(
+    files: Sequence[Path], folder: Path, limits: Limits, names: Sequence[str] | None = None
+) -> list[Path]:
+    """Check uploads and store them in a folder under safe names, all or none.
 
-    Hidden files are passed over, as the commands do in a folder.
+    Hidden files are ignored, as the commands ignore them in a folder.
 
     Args:
-        files: as they were uploaded; they stay where they are.
-        folder: empty; receives them under safe names.
+        files: where the uploads are; they stay there.
+        folder: an empty folder.
         limits: see :class:`Limits`.
-        names: what the files are called on the user's side, where that is not what they are called here.
+        names: the files' names on the user's side, if they differ.
+
+    Returns:
+        The stored files.
 
     Raises:
-        InputError: too many, too large, empty, of another kind than the name says, or of a kind that is not taken.
+        InputError: the files are too many, too large, empty, or not what their names say.
     """
-    said = [file.name for file in files] if names is None else [re.split(r"[/\\]", name)[-1] for name in names]
-    shown = [(file, name) for file, name in zip(files, said, strict=True) if not name.startswith(".")]
-    if len(shown) > limits.files:
-        raise InputError(f"expected {limits.files} files at most, got {len(shown)} (uploads.files)")
-    sizes = [file.stat().st_size for file, _ in shown]
+    names = [file.name for file in files] if names is None else [re.split(r"[/\\]", name)[-1] for name in names]
+    visible = [(file, name) for file, name in zip(files, names, strict=True) if not name.startswith(".")]
+    if len(visible) > limits.files:
+        raise InputError(f"expected {limits.files} files at most, got {len(visible)} (uploads.files)")
+    sizes = [file.stat().st_size for file, _ in visible]
     if sum(sizes) > 1e6 * limits.total_mb:
         raise InputError(f"expected {limits.total_mb:g} MB at most, got {sum(sizes) / 1e6:.0f} (uploads.total_mb)")
     safe: list[str] = []
-    for (file, name), size in zip(shown, sizes, strict=True):
+    for (file, name), size in zip(visible, sizes, strict=True):
         safe.append(_unique(safe_name(name), safe))
         _check(file, safe[-1], size, limits)
-    pictures = [name for name in safe if name not in TEXTS]
-    is_stack = len(pictures) == 1 and has_pages(shown[safe.index(pictures[0])][0])  # a TIFF whose pages are slices
-    if len(pictures) < 2 and not is_stack:
-        raise InputError(f"expected two or more photographs of one scene, each focused elsewhere, got {len(pictures)}")
-    taken = [folder / name for name in safe]
-    for (file, _), path in zip(shown, taken, strict=True):
+    _check_is_stack([file for file, _ in visible], safe)
+    stored = [folder / name for name in safe]
+    for (file, _), path in zip(visible, stored, strict=True):
         _store(file, path)
-    return taken
+    return stored
+
+
+def _check_is_stack(files: Sequence[Path], names: Sequence[str]) -> None:
+    """Refuse fewer than two photographs, unless one is a TIFF whose pages are slices."""
+    images = [file for file, name in zip(files, names, strict=True) if name not in TEXTS]
+    if len(images) < 2 and not (len(images) == 1 and has_pages(images[0])):
+        raise InputError(
+            f"expected two or more photographs of one scene, each focused at a different distance, got {len(images)}"
+        )
 
 
 def _store(file: Path, path: Path) -> None:
-    """The same bytes under another name: a link where it can be, so that nothing is on the disk twice."""
+    """Link a file to another name, or copy it where links are not possible."""
     try:
         os.link(file, path)
     except OSError:
@@ -127,14 +138,14 @@ def _store(file: Path, path: Path) -> None:
             ) from None
 
 
-def _same(name: str) -> str:
-    """What two names share that some file system takes for one."""
+def _folded(name: str) -> str:
+    """Return a form that is equal for two names that some file system does not distinguish."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _unique(name: str, others: Sequence[str]) -> str:
-    known, path, number = {_same(other) for other in others}, Path(name), 2
-    while _same(name) in known:
+    taken, path, number = {_folded(other) for other in others}, Path(name), 2
+    while _folded(name) in taken:
         name, number = f"{path.stem}_{number}{path.suffix}", number + 1
     return name
 
@@ -157,20 +168,20 @@ def _check(file: Path, name: str, size: int, limits: Limits) -> None:
 
 
 def _check_header(file: Path, name: str, kind: str, limits: Limits) -> None:
-    """By the header alone: no pixel is decoded here."""
+    """Check the format and the size by the header; no pixel is decoded."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(file, formats=(*sorted(set(KINDS.values())), "DIB")) as image:
-                width, height, found = *image.size, image.format
+                width, height, actual = *image.size, image.format
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\((\d+) pixels\)", str(error))
         got = f"{int(pixels[1]) / 1e6:.0f}" if pixels and int(pixels[1]) < 1e11 else "far more"
         raise InputError(_too_many_pixels(name, limits, got)) from None
-    except Exception:  # Pillow raises whatever it likes on broken files
+    except Exception:  # Pillow raises many types on broken files
         raise InputError(f"{name}: not a readable image") from None
-    if found != kind and (kind, found) != ("JPEG", "MPO"):  # phones write several JPEGs into one file
-        raise InputError(f"{name}: its name says {kind}, but it is {found}")
+    if actual != kind and (kind, actual) != ("JPEG", "MPO"):  # phones write several JPEGs into one file
+        raise InputError(f"{name}: its name says {kind}, but it is {actual}")
     if width * height > 1e6 * limits.megapixels:
         raise InputError(_too_many_pixels(name, limits, f"{width * height / 1e6:.0f} ({width} x {height})"))
 
