@@ -30,8 +30,8 @@ def train(config: DictConfig) -> dict[str, Any]:
     """Train as configured, then test the best checkpoint; return the content of ``metrics.json``."""
     from pathlib import Path
 
-    from sfdfd.evaluation.tables import print_metrics
     from sfdfd.evaluation.final_test import final_test, log_test
+    from sfdfd.evaluation.tables import print_metrics
     from sfdfd.runs.sweep import finished_metrics, run_in_own_process
     from sfdfd.training import run
     from sfdfd.training.device import checked_precision, use_threads

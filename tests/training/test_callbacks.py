@@ -21,7 +21,9 @@ def test_a_constant_depth_map_gives_a_warning():
     with pytest.warns(UserWarning, match="depth has collapsed: the predicted depth map is constant"):
         trainer = train(module(Constant()), stacks(2), stacks(1), steps=4, callbacks=[CollapseDetector()])
     assert float(trainer.callback_metrics["health/depth_std"]) < 1e-6
-    assert trainer.global_step == 4, "the warning comes after two steps, and the run continues (docs/howto/troubleshooting.md)"
+    assert trainer.global_step == 4, (
+        "the warning comes after two steps, and the run continues (docs/howto/troubleshooting.md)"
+    )
 
 
 def test_a_varying_depth_map_gives_no_warning(recwarn):
