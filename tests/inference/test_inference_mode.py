@@ -10,8 +10,8 @@ from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, with_confidence
 from sfdfd.networks import PlaneSweepNet
 from sfdfd.optics import DefocusRenderer
-from sfdfd.optics.occlusion import _frequencies, _jinc_table, _kept_spectrum
 from sfdfd.optics.psf import PSFBasis
+from sfdfd.optics.spectra import _cached_spectrum, _frequencies, _jinc_table
 from sfdfd.plane_sweep.sweep import depth_from_plane_sweep
 from sfdfd.refinement.energy import energy_of
 from sfdfd.refinement.refiner import Refiner
@@ -109,7 +109,7 @@ def test_methods_and_the_estimator(stack, mode):
 @pytest.mark.parametrize("psf", ["gaussian", "disc", "power:4"])
 @pytest.mark.parametrize("weighting", ["source", "target", "occlusion"])
 def test_what_inference_leaves_in_memory_serves_gradients(stack, weighting, psf):
-    for kept in (_frequencies, _jinc_table, _kept_spectrum, PSFBasis.spectra):
+    for kept in (_cached_spectrum, _frequencies, _jinc_table, PSFBasis.spectra):
         kept.cache_clear()
     renderer = DefocusRenderer(psf=psf, weighting=weighting)
     gradients = []
@@ -122,7 +122,7 @@ def test_what_inference_leaves_in_memory_serves_gradients(stack, weighting, psf)
         gradients.append(torch.autograd.grad(images.square().mean(), (aif, depth_m, focus_m)))
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second)
-    basis = _kept_spectrum(
-        DefocusRenderer(psf="disc").checked.family, 2.0, (16, 18), torch.float32, torch.device("cpu")
+    basis = _cached_spectrum(
+        DefocusRenderer(psf="disc").psf, 2.0, (16, 18), torch.float32, torch.device("cpu")
     )
     assert not basis.is_inference()

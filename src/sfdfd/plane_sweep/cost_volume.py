@@ -22,9 +22,9 @@ from kornia.filters import box_blur
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from sfdfd.optics.occlusion import kernel_sizes_px, psf_spectra
 from sfdfd.optics.psf import PSF, get_psf
 from sfdfd.optics.render import Renderer
+from sfdfd.optics.spectra import kernel_sizes_px, psf_spectra
 from sfdfd.stack import FocalStack
 
 __all__ = [
