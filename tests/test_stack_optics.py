@@ -144,7 +144,7 @@ def test_depth_with_a_channel_and_cameras_of_tensors():
     assert (
         _one_number(torch.tensor(8.0, dtype=torch.float64), "f_number") == _one_number(np.float64(8.0), "f_number") == 8
     )
-    with pytest.raises(InputError, match="aperture=TENSOR"):
+    with pytest.raises(InputError, match="blur_factor=TENSOR"):
         _one_number(torch.tensor(0.05, requires_grad=True), "focal_length_m")
 
 

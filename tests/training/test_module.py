@@ -172,7 +172,7 @@ def test_batches_of_several_sizes_train_on_crops():
     )
     assert trainer.global_step == 2 and torch.isfinite(trainer.callback_metrics["val/reconstruction"])
     batch = FocalStack.collate([stacks(1, i, s)[0] for i, s in enumerate(sizes)])
-    cropped = FocalStack.collate([StackAugmentation(crop=24)(part) for _, part in batch.parts()])
+    cropped = FocalStack.collate([StackAugmentation(crop=24)(part) for _, part in batch.split_by_size()])
     assert cropped.images.shape == (4, 3, 3, 24, 24) and cropped.size_px is None and bool(cropped.valid.all())
 
 

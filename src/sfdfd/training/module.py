@@ -171,7 +171,7 @@ class DepthFromDefocus(lightning.LightningModule):
 
     def predicted(self, stack: FocalStack) -> list[tuple[list[int], FocalStack, Prediction]]:
         """The batch size by size, so that padding counts nowhere: (indices, their stacks, their predictions)."""
-        return [(indices, part, self(part.without_truth())) for indices, part in stack.parts()]
+        return [(indices, part, self(part.without_truth())) for indices, part in stack.split_by_size()]
 
     def compare(self, predicted: Sequence[tuple[list[int], FocalStack, Prediction]]) -> dict[str, Tensor]:
         """Every term of the loss, per image of the batch (B,), with their weighted sum as "total"."""
@@ -182,7 +182,7 @@ class DepthFromDefocus(lightning.LightningModule):
     def training_step(self, batch: FocalStack, batch_index: int) -> Tensor:
         stack = batch.without_truth().in_full_precision()
         if self.augmentation is not None:
-            parts = [self.augmentation(part) for _, part in stack.parts()]
+            parts = [self.augmentation(part) for _, part in stack.split_by_size()]
             stack = parts[0] if len(parts) == 1 else FocalStack.collate(parts)
         try:
             terms = self.compare(self.predicted(stack))
