@@ -17,6 +17,7 @@ from sfdfd.training.checkpoints import (
     model_camera,
     resumable,
 )
+from sfdfd.training.module import CONFIG_KEY
 from sfdfd.training.resuming import newest_checkpoint
 from tests.commands import SMALL, inside, one_line
 
@@ -112,6 +113,13 @@ def test_older_checkpoints_load(tmp_path):
 def test_today_s_names_of_classes_exist(name):
     module, _, attribute = name.rpartition(".")
     assert hasattr(importlib.import_module(module), attribute)
+
+
+def test_removed_arguments_of_older_checkpoints_are_dropped(tmp_path):
+    content = load_checkpoint("pretrained")
+    old = {**content[CONFIG_KEY], "loss": {**content[CONFIG_KEY]["loss"], "coarse_blur": 10.0}}
+    torch.save({**content, CONFIG_KEY: old}, tmp_path / "old.ckpt")
+    assert load_run(tmp_path / "old.ckpt").loss.weights == load_run("pretrained").loss.weights
 
 
 def test_the_models_own_camera_is_the_one_that_is_not_the_datas():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import defocus_map_px
-from sfdfd.plane_sweep.cost_volume import CLIPPED_WEIGHT, sharpest
+from sfdfd.plane_sweep.cost_volume import CLIPPED_WEIGHT, blend_by_sharpness
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = ["add_residual_detail", "blend_slices", "enlarged", "guided_upsampling", "sharpest_slice_index"]
@@ -134,7 +134,7 @@ def add_residual_detail(
     stack: FocalStack, prediction: Prediction, share: Float[Tensor, "b"] | float = 1.0
 ) -> Float[Tensor, "b 3 h w"]:
     """The AIF and, on top of it, a share of what the slices that are sharpest have and their renderings lack:
-    I + share sum_s w_s (J_s - R_s), w of :func:`sfdfd.plane_sweep.cost_volume.sharpest`.
+    I + share sum_s w_s (J_s - R_s), w of :func:`sfdfd.plane_sweep.cost_volume.blend_by_sharpness`.
 
     One step of Van Cittert's iteration (1931), which needs no renderer. Beside a silhouette, where a slice shows the
     foreground's blur, so does its rendering, and the difference does not.
@@ -144,7 +144,7 @@ def add_residual_detail(
     shown = stack.coverage()
     lacking = stack.images - prediction.rendered
     lacking = torch.where(stack.saturated(), lacking.clamp_min(0), lacking)  # brighter than white is no fault
-    lacking = sharpest(lacking, radius_px, shown)
+    lacking = blend_by_sharpness(lacking, radius_px, shown)
     seen = shown.amax(1).clamp_max(1) * torch.as_tensor(share).to(shown).reshape(-1, 1, 1)
     return (prediction.aif + seen[:, None] * lacking).clamp(0, 1)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from sfdfd.networks.classical import focus_measure
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
-from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, mean_sweep_residual, minimum
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, mean_sweep_residual, parabolic_argmin
 from sfdfd.refinement.refiner import Refiner
 from sfdfd.stack import FocalStack
 
@@ -116,7 +116,7 @@ def estimate_blur_scale(
     largest = torch.logspace(math.log10(1.0), math.log10(0.3 * min(side_y, side_x)), 12)
     candidates = [float(px) / spread for px in largest]
     costs = torch.tensor([mean_sweep_residual(stack_of(k), renderer) for k in candidates])
-    start = candidates[0] * (candidates[1] / candidates[0]) ** float(minimum(costs[:, None, None]))
+    start = candidates[0] * (candidates[1] / candidates[0]) ** float(parabolic_argmin(costs[:, None, None]))
     depth_m, aif, *_ = depth_from_plane_sweep(stack_of(start), renderer)
     solver = Refiner(seconds=0, steps=steps, coarse_share=0.0)
     result = solver(stack_of(start), renderer, depth_m, aif, fit_blur=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from sfdfd.networks.interface import NetworkOutput
 from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.optics.psf import GaussianPSF
-from sfdfd.plane_sweep.cost_volume import Defocus
+from sfdfd.plane_sweep.cost_volume import StackDefocus
 from sfdfd.training.distillation_samples import BatchPlan, DistillationSample, ReplayBuffer
 from sfdfd.training.module import CONFIG_KEY
 
@@ -118,7 +118,7 @@ class Distillation(lightning.LightningModule):
     def terms(self, lesson: DistillationSample) -> dict[str, Tensor]:
         known: dict[str, Any] = {}
         if getattr(self.network, "requires_defocus", False):
-            known = {"defocus": Defocus(lesson.ends_px, GaussianPSF()), "costs": lesson.costs}
+            known = {"defocus": StackDefocus(lesson.ends_px, GaussianPSF()), "costs": lesson.costs}
         output = self.network(
             lesson.images,
             lesson.focus_m,

@@ -25,7 +25,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import depth_from_normalized, normalized_inverse_depth
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.render import DefocusRenderer, Renderer
-from sfdfd.plane_sweep.cost_volume import Defocus, defocus_of, unexplained
+from sfdfd.plane_sweep.cost_volume import StackDefocus, stack_defocus, sweep_residuals
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
@@ -122,7 +122,7 @@ def sample_from_stack(
     stack: FocalStack, answer: TeacherPrediction, renderer: Renderer, planes: int = 32
 ) -> DistillationSample:
     """The stack that was answered, as it is; ``planes`` 0: without a sweep."""
-    defocus, images = defocus_of(stack, renderer), stack.images[0]
+    defocus, images = stack_defocus(stack, renderer), stack.images[0]
     costs = log_sweep_residuals(images, stack.coverage()[0], defocus, planes) if planes else _no_costs(images)
     return _lesson(stack, answer, defocus, costs)
 
@@ -131,7 +131,7 @@ def _no_costs(images: Tensor) -> Float[Tensor, "2 0 y x"]:
     return images.new_zeros(2, 0, *(-(-n // 2) for n in images.shape[-2:]))
 
 
-def _lesson(stack: FocalStack, answer: TeacherPrediction, defocus: Defocus, costs: Tensor) -> DistillationSample:
+def _lesson(stack: FocalStack, answer: TeacherPrediction, defocus: StackDefocus, costs: Tensor) -> DistillationSample:
     return DistillationSample(
         stack.images[0], stack.slice_mask[0], stack.focus_distances_m[0], defocus.ends_px[0], costs,
         stack.near_m[0], stack.far_m[0], answer,
@@ -208,10 +208,10 @@ def random_samples(
             camera = replace(setup.camera, f_number=setup.camera.f_number / setup.error)
             stack = FocalStack.single(images, setup.focus_m, camera, setup.near_m, setup.far_m).to(device)
             answer = TeacherPrediction(*(value.to(device) for value in setup.answer))
-            defocus = defocus_of(stack, setup.renderer)
+            defocus = stack_defocus(stack, setup.renderer)
             lessons.append(_lesson(stack, answer, defocus, _no_costs(images)))
             if planes:
-                costs.append(unexplained(images, stack.coverage()[0], defocus, 0, planes, window_px=SQUARE_PX))
+                costs.append(sweep_residuals(images, stack.coverage()[0], defocus, 0, planes, window_px=SQUARE_PX))
         if not planes:
             return lessons
         logs = log_residuals(torch.stack(costs))

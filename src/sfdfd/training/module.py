@@ -19,7 +19,7 @@ from sfdfd.datasets.sampling import uniforms_for
 from sfdfd.errors import InputError, checked_whole, one_line
 from sfdfd.io.files import atomic_write
 from sfdfd.measures.metrics import depth_metrics
-from sfdfd.networks.interface import NetworkOutput, estimate, rendered
+from sfdfd.networks.interface import NetworkOutput, predict_output, render_prediction
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
@@ -143,7 +143,9 @@ class DepthFromDefocus(lightning.LightningModule):
         """
         stack = stack.with_camera(self.camera).in_full_precision()
         given = self._sparser(stack) if self.training and self.left_out else stack
-        return rendered(estimate(self.network, self.renderer, given, self._finite_output), self.renderer, stack)
+        return render_prediction(
+            predict_output(self.network, self.renderer, given, self._finite_output), self.renderer, stack
+        )
 
     def _sparser(self, stack: FocalStack) -> FocalStack:
         """Draw the slices that the network sees of each sample in training, from that sample's real slices.
