@@ -76,7 +76,9 @@ def examples_of(name):
     found = thing(name)
     module = importlib.import_module(found.__module__)
     doc = inspect.getdoc(found) or ""
-    return doctest.DocTestParser().get_doctest(doc, dict(vars(module)), name, inspect.getsourcefile(found), 0)
+    return doctest.DocTestParser().get_doctest(
+        doc, dict(vars(module)), name, inspect.getsourcefile(inspect.unwrap(found)), 0
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - WITHOUT_EXAMPLE))

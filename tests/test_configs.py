@@ -101,7 +101,7 @@ DATA = {
 
 LOSS = {
     "reconstruction": (1.0, 1000.0), "aif_consistency": (0.1, 100.0), "aif_blur": (0.0, 10.0), "smoothness": (0.01, 10.0),
-    "sharpness": (0.0, 0.0), "coarse_blur": (0.0, 10.0), "ssim_weight": (0.85, 0.85), "smoothness_factor": (1.0, 2.5),
+    "sharpness": (0.0, 0.0), "ssim_weight": (0.85, 0.85), "smoothness_factor": (1.0, 2.5),
     "blur_normalisation": ("variance", "released"), "smoothness_domain": ("inverse", "depth"), "border_px": (4, 0),
 }  # fmt: skip
 """Ours, and as released."""

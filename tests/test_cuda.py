@@ -7,7 +7,7 @@ import torch
 
 from sfdfd.inference.methods import RefinedMethod, SweepMethod
 from sfdfd.networks import PlaneSweepNet
-from sfdfd.networks.interface import estimate
+from sfdfd.networks.interface import predict_output
 from sfdfd.optics import DefocusRenderer
 from sfdfd.plane_sweep.sweep import depth_from_plane_sweep
 from sfdfd.refinement.refiner import Refiner
@@ -60,8 +60,8 @@ def test_network(stack):
     renderer = DefocusRenderer(**LIGHT)
     network = PlaneSweepNet(width=8).eval()
     with torch.no_grad():
-        reference = estimate(network, renderer, stack).depth_m
-        ours = estimate(network.cuda(), renderer, stack.to("cuda")).depth_m.cpu()
+        reference = predict_output(network, renderer, stack).depth_m
+        ours = predict_output(network.cuda(), renderer, stack.to("cuda")).depth_m.cpu()
     assert float((ours / reference - 1).abs().mean()) < 1e-3
 
 

@@ -173,7 +173,7 @@ def test_losses_and_their_gradients(stack):
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
         network = network.to(device)
-        loss = SelfSupervisedLoss(aif_blur=0.1, sharpness=0.1, coarse_blur=0.1, border_px=2)
+        loss = SelfSupervisedLoss(aif_blur=0.1, sharpness=0.1, border_px=2)
         model = DepthFromDefocus(network, DefocusRenderer(**LIGHT), loss, StackAugmentation(crop=20), left_out=1)
         batch = FocalStack.collate([moved, moved.with_slices([0, 1])])
         batch = replace(

@@ -86,7 +86,7 @@ def test_losses_metrics_and_judgements(whole, dtype):
     half = built_in_half(whole, dtype)
     rounded = half.in_full_precision()
     prediction = SweepMethod(CODES)(rounded)
-    loss = SelfSupervisedLoss(aif_blur=0.1, sharpness=0.1, coarse_blur=0.1)
+    loss = SelfSupervisedLoss(aif_blur=0.1, sharpness=0.1)
     for given in (prediction, prediction.to(dtype)):
         full = given.in_full_precision()
         for key, value in loss(given, half).items():

@@ -36,7 +36,7 @@ def test_images_of_several_sizes_stand_in_one_batch():
     batch = FocalStack.collate(stacks)
     assert batch.images.shape == (3, 3, 3, 10, 12) and batch.size_px == ((8, 12), (10, 9), (8, 12))
     assert not batch.valid[0, 8:].any() and not batch.valid[1, :, 9:].any()
-    parts = batch.parts()
+    parts = batch.split_by_size()
     assert [indices for indices, _ in parts] == [[0, 2], [1]]
     for index, stack in enumerate(stacks):
         for key in ("images", "depth_m", "aif", "valid", "focus_distances_m"):
@@ -60,7 +60,7 @@ def test_what_is_covered_goes_with_the_pixels():
     batch = FocalStack.collate([replace(one, covered=covered), other])
     assert torch.equal(batch[0].covered, covered) and bool((batch[1].covered == 1).all())
     assert not batch.covered[1, 2].any()  # a padding slice shows nothing
-    assert torch.equal(batch.parts()[0][1].covered, covered)
+    assert torch.equal(batch.split_by_size()[0][1].covered, covered)
     assert torch.equal(batch[0].cropped(1, 7, 2, 11).covered, covered[..., 1:7, 2:11])
     assert torch.equal(batch[0].with_slices([2, 0]).covered, covered[:, [2, 0]])
     each = batch.with_slices(torch.tensor([[2, 0], [1, 0]]))
@@ -114,7 +114,7 @@ def test_truth_that_only_some_have_counts_for_those():
         )
 
     alone = torch.cat([measured(stack).rows for stack in stacks])
-    parts = [(indices, measured(part).rows) for indices, part in batch.parts()]
+    parts = [(indices, measured(part).rows) for indices, part in batch.split_by_size()]
     together = torch.cat([rows for _, rows in parts])[
         torch.tensor([i for indices, _ in parts for i in indices]).argsort()
     ]
@@ -124,7 +124,7 @@ def test_truth_that_only_some_have_counts_for_those():
             one, expected = getattr(batch[index], key), getattr(stack, key)
             assert (one is None) == (expected is None) and (one is None or torch.equal(one, expected)), (index, key)
     metrics = EvaluationMetrics()
-    metrics.update(measured(batch.parts()[0][1]))
+    metrics.update(measured(batch.split_by_size()[0][1]))
     found = metrics.compute()
     assert (
         found["depth/abs_rel"] == pytest.approx(float(alone[1, KEYS.index("depth/abs_rel")])) and found["samples"] == 2

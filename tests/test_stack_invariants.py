@@ -100,7 +100,7 @@ def test_it_does_not_matter_in_which_steps_a_batch_is_made(stacks, cut):
 def test_parts_are_the_batch_by_size(stacks):
     stacks = made(stacks)
     batch = FocalStack.collate(stacks)
-    parts = batch.parts()
+    parts = batch.split_by_size()
     assert sorted(index for indices, _ in parts for index in indices) == list(range(len(stacks)))
     assert len({part.images.shape[-2:] for _, part in parts}) == len(parts)
     for indices, part in parts:
@@ -156,7 +156,7 @@ def test_metrics_of_parts_are_those_of_single_stacks(stacks):
         return image_metrics(guess, stack).as_dicts()
 
     batch = FocalStack.collate(stacks)
-    for indices, part in batch.parts():
+    for indices, part in batch.split_by_size():
         for index, row in zip(indices, measured(part), strict=True):
             assert row == pytest.approx(measured(stacks[index])[0], nan_ok=True, rel=1e-5)
 
@@ -196,7 +196,7 @@ def test_a_resized_stack_is_its_means_under_a_coarser_pitch(stacks, times, over)
     cover = (
         None if stack.covered is None else stack.covered.repeat_interleave(times[0], -2).repeat_interleave(times[1], -1)
     )
-    fine = stack.scaled(images, cover)
+    fine = stack.with_resized_images(images, cover)
     height, width = stack.images.shape[-2:]
     scale = (times[0] * times[1]) ** 0.5
     assert fine.camera[0].pixel_pitch_m == pytest.approx(stack.camera[0].pixel_pitch_m / scale)

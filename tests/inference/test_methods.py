@@ -11,7 +11,7 @@ from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
 from sfdfd.inference.upsampling import add_residual_detail
 from sfdfd.measures.metrics import image_metrics
 from sfdfd.networks import FocusAttentionNet, NetworkOutput, classical_network, constant_network
-from sfdfd.networks.interface import rendered
+from sfdfd.networks.interface import render_prediction
 from sfdfd.optics import DefocusRenderer
 from sfdfd.plane_sweep.sweep import fuse_sharpest_slices
 from sfdfd.refinement.confidence import depth_std_m
@@ -52,7 +52,7 @@ def test_evaluate_and_predict_refine_alike(stack):
     """The AIF has what the model does not explain of the sharpest slices, in both."""
     evaluated, predicted = METHODS["refined"](stack), METHODS["estimator"].predict(stack)
     assert torch.equal(evaluated.aif, predicted.aif) and torch.equal(evaluated.depth_m, predicted.depth_m)
-    raw = rendered(NetworkOutput(evaluated.depth_m, evaluated.aif), RENDERER, stack)
+    raw = render_prediction(NetworkOutput(evaluated.depth_m, evaluated.aif), RENDERER, stack)
     assert not torch.equal(add_residual_detail(stack, raw), evaluated.aif)
 
 
@@ -61,7 +61,7 @@ def test_residual_detail_restores_the_slice_in_focus(stack):
     images = RENDERER(stack.aif, focused.depth_m, stack.focus_distances_m, stack.camera)
     blurred = box_blur(stack.aif, 5, border_type="replicate")
     focused = replace(focused, images=images)
-    found = add_residual_detail(focused, rendered(NetworkOutput(focused.depth_m, blurred), RENDERER, focused))
+    found = add_residual_detail(focused, render_prediction(NetworkOutput(focused.depth_m, blurred), RENDERER, focused))
     before, after = (float((aif - stack.aif).square().mean().sqrt()) for aif in (blurred, found))
     assert after < before / 50
 
@@ -74,7 +74,7 @@ def test_residual_detail_keeps_a_true_aif_beside_a_silhouette(stack):
     aif = stack.aif * torch.where(depth_m < 1, 1.0, 0.3)[:, None]
     images = light(aif, depth_m, stack.focus_distances_m, stack.camera)
     scene = replace(stack, images=images, depth_m=depth_m)
-    found = add_residual_detail(scene, rendered(NetworkOutput(depth_m, aif), light, scene))
+    found = add_residual_detail(scene, render_prediction(NetworkOutput(depth_m, aif), light, scene))
     torch.testing.assert_close(found, aif)
     assert float((fuse_sharpest_slices(scene, depth_m) - aif).abs()[..., 60:64].mean()) > 0.02
 
@@ -82,7 +82,7 @@ def test_residual_detail_keeps_a_true_aif_beside_a_silhouette(stack):
 def test_residual_detail_ignores_uncovered_pixels(stack):
     covered = torch.ones_like(stack.images[:, :, 0])
     covered[..., :8] = 0
-    prediction = rendered(NetworkOutput(stack.depth_m, stack.aif * 0.9), RENDERER, stack)
+    prediction = render_prediction(NetworkOutput(stack.depth_m, stack.aif * 0.9), RENDERER, stack)
     found = add_residual_detail(replace(stack, covered=covered), prediction)
     assert torch.equal(found[..., :8], prediction.aif[..., :8]) and not torch.equal(found, prediction.aif)
 
@@ -102,7 +102,7 @@ def half_hidden(stack):
 def test_uncovered_pixels_affect_neither_confidence_nor_stack_psnr(stack):
     hidden = half_hidden(stack)
     other = replace(hidden, images=torch.where(hidden.covered[:, :, None] > 0, hidden.images, 0.5))
-    prediction = rendered(NetworkOutput(stack.depth_m, stack.aif), RENDERER, stack)
+    prediction = render_prediction(NetworkOutput(stack.depth_m, stack.aif), RENDERER, stack)
     std = [depth_std_m(one, RENDERER, stack.depth_m, stack.aif) for one in (hidden, other)]
     torch.testing.assert_close(*std)
     figures = [image_metrics(prediction, one).as_dicts()[0]["stack/psnr"] for one in (hidden, other, stack)]

@@ -84,7 +84,7 @@ def test_tiles_are_as_good_as_the_whole(scene, options):
 
 
 def test_a_renderer_of_another_kind_is_tiled_too(scene):
-    class Other:
+    class Other(Renderer):
         options, differentiable = {}, True
 
         def __call__(self, *arguments, **options):

@@ -10,7 +10,7 @@ from sfdfd.networks import plane_sweep as sweep
 from sfdfd.optics import DefocusRenderer
 from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.psf import GaussianPSF
-from sfdfd.plane_sweep.cost_volume import Defocus, defocus_of
+from sfdfd.plane_sweep.cost_volume import StackDefocus, stack_defocus
 from sfdfd.scenes.example_stack import example_stack
 from tests.conftest import CAMERA
 
@@ -24,7 +24,7 @@ class Told(PlaneSweepNet):
         focus = focus_distances_m.expand(images.shape[:2])
         ends = [torch.as_tensor(value).reshape(-1, 1) for value in (near_m, far_m)]
         blur = torch.stack([CAMERA.blur_radius_px(end, focus, signed=True) for end in ends], -1)
-        known = Defocus(blur, GaussianPSF())
+        known = StackDefocus(blur, GaussianPSF())
         return super().forward(images, focus, near_m=near_m, far_m=far_m, slice_mask=slice_mask, defocus=known)
 
 
@@ -133,17 +133,19 @@ def test_depth_is_the_median_where_inverse_depth_is_log_normal():
     near_m, far_m = torch.tensor([0.5]), torch.tensor([10.0])
     inverse, relative = torch.tensor([0.15, 0.4, 1.0])[None, None], torch.tensor([0.2, 0.1, 0.3])[None, None]
     position = (inverse - 0.1) / 1.9
-    found = sweep._at_median_depth(position, 2**0.5 * relative * inverse / 1.9, near_m, far_m)  # too large a std
+    found = sweep._median_depth_correction(
+        position, 2**0.5 * relative * inverse / 1.9, near_m, far_m
+    )  # too large a std
     width = torch.log1p(relative.square()).sqrt()  # of the normal distribution whose exponential has this mean and std
     drawn = torch.exp(torch.log(inverse) - width.square() / 2 + width * torch.randn(200_000, 1, 3))
     torch.testing.assert_close(
         depth_from_normalized(found, near_m, far_m), (1 / drawn).median(0).values[None], rtol=3e-3, atol=0
     )
     assert bool((found < position).all())  # what is unsure is farther than its mean inverse depth says
-    torch.testing.assert_close(sweep._at_median_depth(position, 0 * position, near_m, far_m), position)
-    two_surfaces = sweep._at_median_depth(position, torch.full_like(position, 0.5), near_m, far_m)
+    torch.testing.assert_close(sweep._median_depth_correction(position, 0 * position, near_m, far_m), position)
+    two_surfaces = sweep._median_depth_correction(position, torch.full_like(position, 0.5), near_m, far_m)
     assert float((depth_from_normalized(two_surfaces, near_m, far_m) * inverse).max()) < 1.05
-    infinite = sweep._at_median_depth(
+    infinite = sweep._median_depth_correction(
         torch.zeros(1, 1, 1), torch.full((1, 1, 1), 0.1), near_m, torch.tensor([torch.inf])
     )
     assert float(infinite) == 0
@@ -151,11 +153,13 @@ def test_depth_is_the_median_where_inverse_depth_is_log_normal():
 
 def test_noise_is_measured_where_there_is_least_texture():
     images, there = example_stack(0, 96, 128).images, torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0]])
-    assert float(sweep.noise_std(images, there)) < sweep.NOISY / 2  # a padding slice without anything does not count
+    assert (
+        float(sweep.estimate_noise_std(images, there)) < sweep.NOISY / 2
+    )  # a padding slice without anything does not count
     noisy = images + 0.02 * torch.randn(images.shape)
     noisy[:, 4] = 0
-    assert 0.017 < float(sweep.noise_std(noisy, there)) < 0.021
-    assert float(sweep.noise_std(noisy, torch.ones(1, 5))) == 0
+    assert 0.017 < float(sweep.estimate_noise_std(noisy, there)) < 0.021
+    assert float(sweep.estimate_noise_std(noisy, torch.ones(1, 5))) == 0
 
 
 def test_noisy_stacks_are_smoothed_and_others_left_as_they_are():
@@ -168,7 +172,7 @@ def test_noisy_stacks_are_smoothed_and_others_left_as_they_are():
     expected = gaussian_filter(both[1].double().numpy(), (0, 0, 0.6, 0.6), truncate=2 / 0.6, mode="mirror")
     torch.testing.assert_close(calm[1], torch.from_numpy(expected).float(), rtol=0, atol=1e-6)
     network = PlaneSweepNet(planes=8, width=8)
-    known = {"near_m": 0.5, "far_m": 10.0, "defocus": defocus_of(stack, DefocusRenderer(sigma_scale=0.5))}
+    known = {"near_m": 0.5, "far_m": 10.0, "defocus": stack_defocus(stack, DefocusRenderer(sigma_scale=0.5))}
     with torch.no_grad():
         seen = [network.train(mode)(both[1:], FOCUS, **known) for mode in (False, True)]
         smooth = network.train()(calm[1:], FOCUS, **known)
@@ -181,7 +185,7 @@ def test_tiles_of_a_large_image_are_the_image(monkeypatch):
     """The rest is what a tile does not see of its neighbours."""
     torch.manual_seed(0)
     network = PlaneSweepNet(width=4, depth=3, planes=8).eval()
-    defocus = Defocus(torch.tensor([[[-4.0, 1.0], [-1.0, 4.0]]]), GaussianPSF())
+    defocus = StackDefocus(torch.tensor([[[-4.0, 1.0], [-1.0, 4.0]]]), GaussianPSF())
     images = torch.rand(1, 2, 3, 90, 101)
     with torch.no_grad():
         whole = network(images, FOCUS[:2], near_m=0.7, far_m=3.0, defocus=defocus)

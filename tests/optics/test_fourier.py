@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.optics.fourier import mirrored, paired, unpaired
+from sfdfd.optics.fourier import channels_from_complex, complex_from_channels, full_spectrum
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_channels_come_out_of_pairs_as_they_went_in(channels):
     images = torch.randn(2, channels, 5, 6)
-    assert paired(images).shape == (2, (channels + 1) // 2, 5, 6)
-    assert torch.equal(unpaired(paired(images), channels), images)
+    assert complex_from_channels(images).shape == (2, (channels + 1) // 2, 5, 6)
+    assert torch.equal(channels_from_complex(complex_from_channels(images), channels), images)
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (7, 9), (6, 9), (1, 1), (2, 2)])
@@ -22,7 +22,7 @@ def test_a_pair_is_blurred_as_its_channels_are(shape):
     half = np.fft.rfft2(kernel).real
     images = g.normal(size=(3, *shape))
     expected = np.fft.irfft2(np.fft.rfft2(images) * half, s=shape)
-    whole = mirrored(torch.from_numpy(half), shape[1])
+    whole = full_spectrum(torch.from_numpy(half), shape[1])
     np.testing.assert_allclose(whole, np.fft.fft2(kernel).real, atol=1e-12)
-    found = torch.fft.ifft2(torch.fft.fft2(paired(torch.from_numpy(images))) * whole)
-    np.testing.assert_allclose(unpaired(found, 3), expected, atol=1e-12)
+    found = torch.fft.ifft2(torch.fft.fft2(complex_from_channels(torch.from_numpy(images))) * whole)
+    np.testing.assert_allclose(channels_from_complex(found, 3), expected, atol=1e-12)

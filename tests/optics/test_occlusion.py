@@ -200,13 +200,13 @@ def test_the_slope_of_a_plane_is_that_of_its_depth(psf, card):
     front[:, 5:20, 4:18] = card
     focus = torch.tensor([0.9, 3.5], dtype=torch.float64)
 
-    def rendered(wall, near):
+    def render_prediction(wall, near):
         return render_focal_stack(aif, 1 / torch.where(front, near, wall), focus, CAMERA, psf=psf, **OCCLUSION)
 
-    truth = rendered(*torch.tensor([0.65, 0.7], dtype=torch.float64))
+    truth = render_prediction(*torch.tensor([0.65, 0.7], dtype=torch.float64))
 
     def measured(wall, near):
-        return (rendered(wall, near) - truth).square().sum()
+        return (render_prediction(wall, near) - truth).square().sum()
 
     places = [torch.tensor(u, dtype=torch.float64, requires_grad=True) for u in (0.52, 0.83)]
     slopes = torch.autograd.grad(measured(*places), places)

@@ -8,7 +8,7 @@ import torch
 from sfdfd.inference.methods import SweepMethod
 from sfdfd.networks.classical import depth_from_focus
 from sfdfd.optics import DefocusRenderer
-from sfdfd.plane_sweep.cost_volume import defocus_of, unexplained
+from sfdfd.plane_sweep.cost_volume import stack_defocus, sweep_residuals
 from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, fuse_sharpest_slices
 from sfdfd.stack import FocalStack
 from tests.conftest import CAMERA, FOCUS_M, start_of
@@ -54,9 +54,9 @@ def test_odd_sizes_are_not_moved(size):
 
 
 def test_means_over_squares_are_those_of_the_residual(scene):
-    defocus = defocus_of(scene, DefocusRenderer(sigma_scale=0.5))
-    one = unexplained(scene.images[0], scene.coverage()[0], defocus, 0, 6)
-    two = unexplained(scene.images[0], scene.coverage()[0], defocus, 0, 6, window_px=2)
+    defocus = stack_defocus(scene, DefocusRenderer(sigma_scale=0.5))
+    one = sweep_residuals(scene.images[0], scene.coverage()[0], defocus, 0, 6)
+    two = sweep_residuals(scene.images[0], scene.coverage()[0], defocus, 0, 6, window_px=2)
     height, width = one.shape[-2] // 2 * 2, one.shape[-1] // 2 * 2
     means = one[:, :height, :width].reshape(6, height // 2, 2, width // 2, 2).mean((2, 4))
     torch.testing.assert_close(two[:, : height // 2, : width // 2], means)

@@ -16,7 +16,7 @@ from sfdfd.optics import DefocusRenderer
 from sfdfd.photographs.align import AlignSettings, align_clipped, estimate_alignment
 from sfdfd.photographs.capture import Capture
 from sfdfd.photographs.lookup import example_photographs
-from sfdfd.plane_sweep.cost_volume import Defocus, defocus_of, restored, unexplained
+from sfdfd.plane_sweep.cost_volume import StackDefocus, restore_clipped, stack_defocus, sweep_residuals
 from sfdfd.refinement.data_term import DataTerm
 from sfdfd.refinement.energy import Energy
 from sfdfd.refinement.lens import Lens
@@ -141,18 +141,18 @@ def test_lamps_get_back_what_they_lost():
     sharp[0, 20, 20] = 1.0
     disc[0, 17:24, 17:24] += 12 / 49
     light = torch.stack([sharp, disc])
-    found = restored(light, light >= 1, 5.0)
+    found = restore_clipped(light, light >= 1, 5.0)
     assert float(found[0, 0, 20, 20]) == pytest.approx(12.0, rel=0.15)
     assert torch.equal(found[1], light[1]) and torch.equal(found[light < 1], light[light < 1])
 
 
 def test_a_stack_without_clipped_pixels_is_swept_as_ever():
     stack = stack_of(None)
-    known = defocus_of(stack, MODEL)
+    known = stack_defocus(stack, MODEL)
     assert known.clipped is None
     told = known._replace(clipped=torch.zeros_like(stack.images, dtype=torch.bool))
-    costs = [unexplained(stack.images[0], stack.coverage()[0], one, 0, planes=8) for one in (known, told)]
-    assert torch.equal(*costs) and isinstance(known, Defocus)
+    costs = [sweep_residuals(stack.images[0], stack.coverage()[0], one, 0, planes=8) for one in (known, told)]
+    assert torch.equal(*costs) and isinstance(known, StackDefocus)
 
 
 def test_a_blend_asks_those_that_know_how_bright_it_is():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfdfd.networks.interface import NetworkOutput, rendered
+from sfdfd.networks.interface import NetworkOutput, render_prediction
 from sfdfd.optics import DefocusRenderer
 from sfdfd.report.html import Section, gallery, viewer, write_page
 from sfdfd.scenes.synthesis import StackSynthesis
@@ -25,7 +25,7 @@ def page(tmp_path_factory):
     )[0]  # fmt: skip
     depth_m = torch.full((1, 72, 96), 1.1)
     depth_m[..., 48:] = 4.0
-    prediction = rendered(NetworkOutput(depth_m, stack.aif), RENDERER, stack)
+    prediction = render_prediction(NetworkOutput(depth_m, stack.aif), RENDERER, stack)
     path = tmp_path_factory.mktemp("report") / "report.html"
     sections = [
         Section(title="Refocus", viewer=viewer(stack, prediction, RENDERER, focuses=9)),
@@ -48,7 +48,7 @@ def test_the_page_is_self_contained_and_escaped(page):
 
 def test_the_viewers_frames_are_renderings_and_the_lookup_is_inverse_depth():
     stack = procedural_stacks(1, StackSynthesis(RENDERER, CAMERA, FOCUS_M, 0.5, 10.0), seed=0, height=40, width=64)[0]
-    prediction = rendered(NetworkOutput(stack.depth_m, stack.aif), RENDERER, stack)
+    prediction = render_prediction(NetworkOutput(stack.depth_m, stack.aif), RENDERER, stack)
     found = viewer(stack, prediction, RENDERER, focuses=5)
     assert found["apertures"][0] == 0 and len(found["frames"][0]) == 1
     assert all(len(row) == 5 for row in found["frames"][1:])

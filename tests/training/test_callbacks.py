@@ -9,6 +9,8 @@ from tests.training.test_module import module, stacks, train
 
 
 class Constant(torch.nn.Module):
+    requires_defocus = False
+
     def __init__(self):
         super().__init__()
         self.level = torch.nn.Parameter(torch.tensor(2.0))

@@ -99,6 +99,8 @@ def test_a_data_set_without_readable_samples_is_an_error():
 class Spoils(torch.nn.Module):
     """A network whose AIF, or depth, is NaN at some calls."""
 
+    requires_defocus = False
+
     def __init__(self, at, key="aif"):
         super().__init__()
         from sfdfd.networks import FocusAttentionNet

@@ -14,6 +14,8 @@ from tests.training.test_module import module
 class Seen(torch.nn.Module):
     """A network that keeps the real slices that it was shown of each sample."""
 
+    requires_defocus = False
+
     def __init__(self, network=None):
         super().__init__()
         self.network = network or FocusAttentionNet(width=8, depth=2)

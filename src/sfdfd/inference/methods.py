@@ -14,7 +14,14 @@ from torch import Tensor
 from sfdfd.datasets.datamodule import FocalStackDataModule
 from sfdfd.inference.upsampling import add_residual_detail
 from sfdfd.networks.classical import classical_network, constant_network
-from sfdfd.networks.interface import Network, NetworkOutput, depth_std_from_output, estimate, predict_stack, rendered
+from sfdfd.networks.interface import (
+    Network,
+    NetworkOutput,
+    depth_std_from_output,
+    predict_output,
+    predict_stack,
+    render_prediction,
+)
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.plane_sweep.cost_volume import LARGE_PX
@@ -95,7 +102,7 @@ class NetworkMethod:
     @torch.no_grad()
     def answer(self, stack: FocalStack) -> NetworkOutput:
         """Return depth, AIF and std without rendering them."""
-        return estimate(self.network, renderer_for(stack.check(), self.renderer), stack.with_camera(self.camera))
+        return predict_output(self.network, renderer_for(stack.check(), self.renderer), stack.with_camera(self.camera))
 
 
 class SweepMethod:
@@ -118,7 +125,7 @@ class SweepMethod:
     @torch.no_grad()
     def __call__(self, stack: FocalStack) -> Prediction:
         def run(part: FocalStack, renderer: Renderer) -> Prediction:
-            return rendered(NetworkOutput(*depth_from_plane_sweep(part, renderer)), renderer, part)
+            return render_prediction(NetworkOutput(*depth_from_plane_sweep(part, renderer)), renderer, part)
 
         return _split_by_optics(stack.with_camera(self.camera), self.renderer, run)
 
@@ -145,7 +152,7 @@ class ReducedMethod:
     @torch.no_grad()
     def __call__(self, stack: FocalStack) -> Prediction:
         def run(part: FocalStack, renderer: Renderer) -> Prediction:
-            return rendered(self.answer(part), renderer, part)
+            return render_prediction(self.answer(part), renderer, part)
 
         return _split_by_optics(stack, self.renderer, run)
 
@@ -205,7 +212,7 @@ class RefinedMethod:
             stack, renderer, depth_m, aif, spent_s=spent_s, depth_std_m=depth_std_m, progress=progress
         )
         with torch.no_grad():
-            prediction = rendered(
+            prediction = render_prediction(
                 NetworkOutput(refinement.depth_m, refinement.aif), renderer, stack, refinement.rendered
             )
             if refinement.explained is None:

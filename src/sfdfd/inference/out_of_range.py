@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sfdfd.optics.psf import GaussianPSF
 from sfdfd.optics.render import Renderer, defocus_map_px
-from sfdfd.plane_sweep.cost_volume import Defocus, box, defocus_of, linear
+from sfdfd.plane_sweep.cost_volume import StackDefocus, box_mean, stack_defocus, to_linear_light
 from sfdfd.plane_sweep.sweep import fuse_sharpest_slices
 from sfdfd.refinement.confidence import confidence_of
 from sfdfd.stack import FocalStack, Prediction, renderer_for, resize_area
@@ -60,7 +60,7 @@ def pin_out_of_range(prediction: Prediction, stack: FocalStack, renderer: Render
     end_m = torch.where(beyond > 0, stack.far_m[:, None, None], stack.near_m[:, None, None])
     pinned = beyond != 0
     depth_m = torch.where(pinned, end_m, prediction.depth_m)
-    weight = box(pinned[:, None].to(depth_m), 5)
+    weight = box_mean(pinned[:, None].to(depth_m), 5)
     weight = torch.where(pinned[:, None], weight.clamp_min(0.5), weight)
     aif = prediction.aif
     for sign, far_or_near in ((1, stack.far_m), (-1, stack.near_m)):
@@ -98,7 +98,7 @@ def beyond_range(stack: FocalStack, prediction: Prediction, renderer: Renderer) 
     for sign in (1, -1):
         inverse, is_beyond = _planes(small, sign, scale)
         if bool(is_beyond.any()):
-            mask = _explained_beyond(small, rendered, defocus_of(small, renderer), inverse, is_beyond, sign)
+            mask = _explained_beyond(small, rendered, stack_defocus(small, renderer), inverse, is_beyond, sign)
             sides = torch.where(mask, float(sign), sides)
     return F.interpolate(sides[None, None], (height, width), mode="nearest")[0]
 
@@ -123,14 +123,14 @@ def _planes(stack: FocalStack, sign: int, scale: float) -> tuple[Float[Tensor, "
 def _explained_beyond(
     stack: FocalStack,
     rendered: Float[Tensor, "1 s 3 h w"],
-    defocus: Defocus,
+    defocus: StackDefocus,
     inverse: Float[Tensor, "d"],
     is_beyond: Bool[Tensor, "d"],
     sign: int,
 ) -> Bool[Tensor, "h w"]:
     """Return where relative blur beyond the range explains the slices, and relative blur within does not."""
     images, coverage = stack.images[0], stack.coverage()[0][:, None]
-    light = linear(images) if defocus.linear_light else images
+    light = to_linear_light(images) if defocus.linear_light else images
     radii = torch.stack([stack.camera[0].blur_radius_px(1 / inverse, focus) for focus in stack.focus_distances_m[0]])
     sharpest = int((stack.focus_distances_m[0] * sign).argmax())
     others = [index for index in range(len(images)) if index != sharpest]
@@ -139,7 +139,7 @@ def _explained_beyond(
     unit: Tensor | float = 1.0
     if defocus.linear_light:  # as in a sweep: convert residuals of linear light to those of codes
         slope = torch.where(images < 0.04, 1 / 12.92, 2.4 / 1.055 * ((images + 0.055) / 1.055) ** 1.4)
-        unit = box(slope.mean((0, 1))[None, None], 9)[0, 0].clamp_min(0.05)
+        unit = box_mean(slope.mean((0, 1))[None, None], 9)[0, 0].clamp_min(0.05)
     # clipped light is missing in the sharpest slice within the reach of its blur in the others
     reach = min(int(radii.max()) + 1, 2 * WINDOW_PX)
     clipped = stack.saturated()[0].any(1, keepdim=True).amax(0, keepdim=True).to(images)
@@ -159,7 +159,9 @@ def _explained_beyond(
         for variances in variance[others].T
     ]
     predicted = rendered[0][others]
-    of_prediction = squares((linear(predicted.clamp(0, 1)) if defocus.linear_light else predicted) - light[others])
+    of_prediction = squares(
+        (to_linear_light(predicted.clamp(0, 1)) if defocus.linear_light else predicted) - light[others]
+    )
     return _is_clearly_beyond(torch.stack(costs), is_beyond, squares(source - light[others]), of_prediction)
 
 
@@ -180,21 +182,21 @@ def _is_clearly_beyond(
 
     def compared(window_px: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the least residual beyond and within, and where the prediction does not fit clearly better."""
-        planes = box(costs[None], window_px)[0]
-        others = box(torch.stack([of_equal_slices, of_prediction])[None], window_px)[0]
+        planes = box_mean(costs[None], window_px)[0]
+        others = box_mean(torch.stack([of_equal_slices, of_prediction])[None], window_px)[0]
         beyond, within = planes[is_beyond].amin(0), torch.minimum(planes[~is_beyond].amin(0), others[0])
         return beyond, within, beyond < TOLERANCE * others[1] + FLOOR
 
     beyond, within, is_doubtful = compared(WINDOW_PX)
     clear = (within > MARGIN * beyond + FLOOR / 2) & is_doubtful
-    clear = box(clear[None, None].to(costs), WINDOW_PX)[0, 0] > 0.5  # smaller surfaces cannot be told at this blur
+    clear = box_mean(clear[None, None].to(costs), WINDOW_PX)[0, 0] > 0.5  # smaller surfaces cannot be told at this blur
     if not bool(clear.any()):
         return clear
     beyond, within, is_doubtful = compared(WINDOW_PX // 2)
     possible = (is_doubtful & (within > beyond / MARGIN)) | clear
     for _ in range(2 * WINDOW_PX):  # texture is uneven: a wall continues between its textured patches
         clear = (F.max_pool2d(clear[None, None].to(costs), 3, 1, 1)[0, 0] > 0) & possible
-    share = box(clear[None, None].to(costs), WINDOW_PX // 2)[0, 0]
+    share = box_mean(clear[None, None].to(costs), WINDOW_PX // 2)[0, 0]
     return share > 0.5
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import defocus_map_px
-from sfdfd.plane_sweep.cost_volume import CLIPPED_WEIGHT, sharpest
+from sfdfd.plane_sweep.cost_volume import CLIPPED_WEIGHT, blend_by_sharpness
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
@@ -142,7 +142,7 @@ def add_residual_detail(
 ) -> Float[Tensor, "b 3 h w"]:
     """Add to the AIF a share of the residuals of the sharpest slices.
 
-    The result is I + share sum_s w_s (J_s - R_s), with the weights w of :func:`sfdfd.plane_sweep.cost_volume.sharpest`: one
+    The result is I + share sum_s w_s (J_s - R_s), with the weights w of :func:`sfdfd.plane_sweep.cost_volume.blend_by_sharpness`: one
     step of Van Cittert's iteration (1931), which needs no renderer. Beside a silhouette, slice and rendering both show the
     blur of the foreground, so that it cancels.
     """
@@ -151,7 +151,7 @@ def add_residual_detail(
     coverage = stack.coverage()
     residual = stack.images - prediction.rendered
     residual = torch.where(stack.saturated(), residual.clamp_min(0), residual)  # a rendering may be brighter than white
-    residual = sharpest(residual, radius_px, coverage)
+    residual = blend_by_sharpness(residual, radius_px, coverage)
     weight = coverage.amax(1).clamp_max(1) * torch.as_tensor(share).to(coverage).reshape(-1, 1, 1)
     return (prediction.aif + weight[:, None] * residual).clamp(0, 1)
 

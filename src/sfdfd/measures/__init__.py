@@ -1,1 +1,1 @@
-"""What we train on (losses), what we report (metrics), and whether a stack carries a signal (diagnosis)."""
+"""Losses, metrics, left-out slices, exposure, and the diagnosis of a stack."""

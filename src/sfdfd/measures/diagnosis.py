@@ -1,15 +1,14 @@
-"""Will this stack, or this camera, carry a signal? Blur radii, depth resolution, texture, coverage; a verdict in words.
+"""Predict whether a camera or a stack carries enough signal: blur radii, depth resolution, texture, coverage, a verdict.
 
-The depth resolution is the smallest change of depth that moves the stack by one 8-bit level: with the blur's standard
-deviation s, the rendered image changes as d(I * G_s)/ds, and the texture of natural images sets the size of that. For a
-texture of root-mean-square contrast c and a spectrum falling as 1/f, the standard deviation of d(I * G_s)/ds was computed in
-closed form below (:func:`blur_sensitivity`).
+The depth resolution is the smallest change of depth that moves the stack by one 8-bit level. With the blur's standard
+deviation s, the rendered image changes as d(I * G_s)/ds. For a texture of root-mean-square contrast c and a 1/f spectrum, as
+in natural images, :func:`blur_sensitivity` has the standard deviation of that change in closed form.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,18 +26,25 @@ __all__ = ["Diagnosis", "blur_sensitivity", "diagnose", "textured_share"]
 
 LEVEL = 1 / 255
 TEXTURE_CHANGE = 0.75 / 255, 0.25
-"""A pixel counts as textured where its sharpness (mean absolute Laplacian) changes over the slices by more than this, and by
-more than this share of it: noise is sharp too, but alike in every slice."""
+"""A pixel is textured if its sharpness (mean absolute Laplacian) changes over the slices by more than the first, and by more
+than the second as a share of it. Noise is sharp too, but equally in every slice."""
 WEAK_STEP, NO_STEP = 0.06, 0.12
-"""Median depth step of one 8-bit level, as a share of depth, from which the verdict changes. DEReD's loader's camera, on
-which its users trained in vain, stands at 0.13; its generator's at 0.03."""
+"""Median depth step of one 8-bit level, as a share of depth, from which the verdict changes. The camera of DEReD's generator is
+at 0.03, that of its loader, from which networks learn nothing, at 0.13."""
+FEW_TEXTURED = 0.2
+"""Share of textured pixels below which texture is a problem."""
+VERDICTS = ("good", "weak", "no signal")
+Finding = tuple[str, str]
+"""A verdict, and the reason for it."""
 DEPTHS = 64
+BLUNT_PX, WIDE_PX = 0.5, 40.0
+"""Largest blur radius below which nothing is visibly out of focus, and above which details vanish."""
 DEREDS_WINDOW_PX = 3
 """Half of the 7 x 7 window of DEReD's released renderer."""
 
 
 def blur_sensitivity(sigma_px: np.ndarray, contrast: float = 0.1, longest_px: float = 64.0) -> np.ndarray:
-    """Root mean square of d(I * G_s)/ds over an image of 1/f spectrum, per pixel of s.
+    """Return the root mean square of d(I * G_s)/ds over an image of 1/f spectrum, per pixel of s.
 
     With power S(f) = c^2 / (2 pi log(f_high / f_low)) / f^2 on 1/longest <= f <= 1/2 cycles per pixel (variance c^2) and
     G_s(f) = exp(-2 pi^2 s^2 f^2), d/ds multiplies by -4 pi^2 s f^2 G_s; its variance is the integral over the band.
@@ -57,19 +63,19 @@ def blur_sensitivity(sigma_px: np.ndarray, contrast: float = 0.1, longest_px: fl
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found.
+    """What a camera and its focus distances can measure over a depth range.
 
     Attributes:
         depth_m: (D,) depths, evenly spaced in their logarithm.
         blur_radius_px: (S,D).
         depth_step_m: (D,) smallest depth change that moves some slice by one 8-bit level; inf where none does.
         focus_distances_m: (S,).
-        textured_share: share of the pixels with texture enough; None without images.
-        unblurred_share: share of the depths that are blurred by a radius of less than one pixel in every slice.
-        saturated_share: share of (slice, depth) whose blur DEReD's 7 x 7 window cannot hold.
+        textured_share: share of the pixels with enough texture; None without images.
+        unblurred_share: share of the depths whose blur radius is below one pixel in every slice.
+        saturated_share: share of (slice, depth) whose blur exceeds DEReD's 7 x 7 window.
         covered_share: share of the depth range (in inverse depth) between the nearest and farthest focus distance.
         verdict: "good", "weak" or "no signal".
-        reasons: in words.
+        reasons: sentences for the verdict.
     """
 
     depth_m: np.ndarray
@@ -84,7 +90,7 @@ class Diagnosis:
     reasons: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "verdict": self.verdict,
             "reasons": list(self.reasons),
@@ -107,7 +113,7 @@ def diagnose(
     sigma_scale: float = 0.5,
     stack: FocalStack | None = None,
 ) -> Diagnosis:
-    """Judge a camera and its focus distances over a depth range, and, if there are images, their texture.
+    """Diagnose a camera and its focus distances over a depth range and, if there are images, their texture.
 
     Args:
         camera: of the images as they are used.
@@ -130,9 +136,9 @@ def diagnose(
     depth = np.geomspace(near_m, far_m, DEPTHS)
     focus = np.asarray(focus_distances_m, float)
     radius = camera.blur_radius_px(depth[None], focus[:, None], signed=True)
-    finite = 1 / focus
-    low, high = max(finite.min(), 1 / far_m), min(finite.max(), 1 / near_m)
-    found = Diagnosis(
+    inverse_focus = 1 / focus
+    low, high = max(inverse_focus.min(), 1 / far_m), min(inverse_focus.max(), 1 / near_m)
+    diagnosis = Diagnosis(
         depth_m=depth,
         blur_radius_px=np.abs(radius),
         depth_step_m=_depth_steps_m(radius, depth, sigma_scale),
@@ -144,11 +150,11 @@ def diagnose(
         verdict="good",
         reasons=(),
     )
-    return _judged(found)
+    return _with_verdict(diagnosis)
 
 
 def _depth_steps_m(radius_px: np.ndarray, depth_m: np.ndarray, sigma_scale: float) -> np.ndarray:
-    """(D,) the depth change that moves some slice by one level."""
+    """Return the depth change (D,) that moves some slice by one level."""
     inverse = 1 / depth_m
     slope = sigma_scale * np.abs(np.gradient(radius_px, inverse, axis=1))  # |ds/du|; blur is linear in u
     # the sharper half of the image changes by this per unit of u
@@ -159,7 +165,7 @@ def _depth_steps_m(radius_px: np.ndarray, depth_m: np.ndarray, sigma_scale: floa
 
 
 def textured_share(stack: FocalStack) -> Float[Tensor, "b"]:
-    """(B,) the share of each image's pixels whose sharpness changes over its slices: where blur says something of depth.
+    """Return the share of each image's pixels whose sharpness changes over the slices, so that blur shows their depth.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
@@ -173,49 +179,60 @@ def textured_share(stack: FocalStack) -> Float[Tensor, "b"]:
     return textured.float().mean((1, 2))
 
 
-def _judged(found: Diagnosis) -> Diagnosis:
-    """With the verdict, and its reasons in words."""
-    largest = float(found.blur_radius_px.max())
-    relative = float(np.median(found.depth_step_m / found.depth_m))
-    unblurred, textured, covered = found.unblurred_share, found.textured_share, found.covered_share
-    reasons, verdict = [], "good"
-
-    def worse(to: str, reason: str) -> None:
-        nonlocal verdict
-        verdict = max(verdict, to, key=("good", "weak", "no signal").index)
-        reasons.append(reason)
-
-    if largest < 0.5:
-        worse(
-            "no signal",
-            f"the largest blur radius is {largest:.2g} px: nothing in this stack is visibly out of focus. A wider aperture "
-            "(smaller f-number), a longer focal length, nearer focus distances or more pixels would change that",
-        )
-    elif unblurred > 0.85:
-        worse("no signal", f"{unblurred:.0%} of the depths are blurred by less than one pixel in every slice")
-    elif unblurred > 0.15:
-        reasons.append(f"{unblurred:.0%} of the depths are blurred by less than one pixel in every slice")
-    if largest >= 0.5 and relative > WEAK_STEP:
-        worse(
-            "weak" if relative < NO_STEP else "no signal",
-            f"depth must change by {relative:.0%} (median) to move the stack by one 8-bit level",
-        )
-    if covered < 0.3:
-        worse("weak", f"the focus distances span only {covered:.0%} of the depth range (in inverse depth)")
-    if textured is not None and textured < 0.2:
-        worse("no signal" if textured < 0.03 else "weak", f"only {textured:.0%} of the pixels have texture enough")
-    if largest > 40:
-        worse("weak", f"blur radii reach {largest:.3g} px: details vanish in the most blurred slices; use more slices")
+def _with_verdict(diagnosis: Diagnosis) -> Diagnosis:
+    """Return the diagnosis with its verdict and the reasons for it."""
+    largest_px = float(diagnosis.blur_radius_px.max())
+    depth_step = float(np.median(diagnosis.depth_step_m / diagnosis.depth_m))
+    findings = [
+        *_blur_findings(largest_px, diagnosis.unblurred_share),
+        *_resolution_findings(largest_px, depth_step, diagnosis.covered_share),
+        *_texture_problems(diagnosis.textured_share),
+    ]
+    if largest_px > WIDE_PX:
+        reason = f"blur radii reach {largest_px:.3g} px: details vanish in the most blurred slices; use more slices"
+        findings.append(("weak", reason))
+    verdict = max((level for level, _ in findings), key=VERDICTS.index, default="good")
+    reasons = [reason for _, reason in findings]
     if verdict == "good":
         reasons.append(
-            f"blur radii reach {largest:.3g} px; a depth change of {relative:.1%} (median) moves the stack by one 8-bit "
-            "level"
+            f"blur radii reach {largest_px:.3g} px; a depth change of {depth_step:.1%} (median) moves the stack by one "
+            "8-bit level"
         )
-    if textured is not None and textured >= 0.2:
-        reasons.append(f"{textured:.0%} of the pixels have texture enough")
-    if found.saturated_share > 0:
+    if diagnosis.textured_share is not None and diagnosis.textured_share >= FEW_TEXTURED:
+        reasons.append(f"{diagnosis.textured_share:.0%} of the pixels have texture enough")
+    if diagnosis.saturated_share > 0:
         reasons.append(
-            f"{found.saturated_share:.0%} of the blur (over slices and depths) would not fit into the 7 x 7 window of "
+            f"{diagnosis.saturated_share:.0%} of the blur (over slices and depths) would not fit into the 7 x 7 window of "
             "DEReD's released renderer; ours has no such limit"
         )
-    return replace(found, verdict=verdict, reasons=tuple(reasons))
+    return replace(diagnosis, verdict=verdict, reasons=tuple(reasons))
+
+
+def _blur_findings(largest_px: float, unblurred_share: float) -> Iterator[Finding]:
+    """Yield what is wrong with the amount of blur; below 85 % of the depths without blur it is only a remark."""
+    unblurred = f"{unblurred_share:.0%} of the depths are blurred by less than one pixel in every slice"
+    if largest_px < BLUNT_PX:
+        yield (
+            "no signal",
+            f"the largest blur radius is {largest_px:.2g} px: nothing in this stack is visibly out of focus. A wider "
+            "aperture (smaller f-number), a longer focal length, nearer focus distances or more pixels would change that",
+        )
+    elif unblurred_share > 0.85:
+        yield "no signal", unblurred
+    elif unblurred_share > 0.15:
+        yield "good", unblurred
+
+
+def _resolution_findings(largest_px: float, depth_step: float, covered_share: float) -> Iterator[Finding]:
+    """Yield what is wrong with the depth resolution and the span of the focus distances."""
+    if largest_px >= BLUNT_PX and depth_step > WEAK_STEP:
+        reason = f"depth must change by {depth_step:.0%} (median) to move the stack by one 8-bit level"
+        yield "weak" if depth_step < NO_STEP else "no signal", reason
+    if covered_share < 0.3:
+        yield "weak", f"the focus distances span only {covered_share:.0%} of the depth range (in inverse depth)"
+
+
+def _texture_problems(textured_share: float | None) -> Iterator[Finding]:
+    if textured_share is not None and textured_share < FEW_TEXTURED:
+        reason = f"only {textured_share:.0%} of the pixels have texture enough"
+        yield "no signal" if textured_share < 0.03 else "weak", reason

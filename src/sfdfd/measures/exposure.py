@@ -1,4 +1,4 @@
-"""Exposure and white balance of photographs of one scene, evened out."""
+"""Equalize exposure and white balance of photographs of one scene."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Array = np.ndarray
 
 
 def clipped_pixels(image: Array) -> Array:
-    """(H,W,3) bool, where a photograph says only "at least so bright": at the top of its own type.
+    """Return (H,W,3) bool, true where a photograph's value is a lower bound of the brightness: at the top of its type.
 
     Args:
-        image: (H,W,3) uint8, uint16, or float in [0, 1], before anything is multiplied into it.
+        image: (H,W,3) uint8, uint16, or float in [0, 1], before any gain is applied.
     """
     if image.dtype.kind == "u":
         return image >= image.dtype.type(math.ceil(SATURATED * np.iinfo(image.dtype).max))
@@ -39,7 +39,7 @@ def equalize_exposure(
 
 
 def apply_gain(image: Array, gain: Array) -> Array:
-    """(H,W,3) times a gain per colour, of its type; itself where every gain is 1."""
+    """Multiply (H,W,3) by a gain per colour and keep its type; return the image itself where every gain is 1."""
     if (gain == 1).all():
         return image
     top = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
@@ -48,36 +48,37 @@ def apply_gain(image: Array, gain: Array) -> Array:
 
 
 def exposure_gains(images: Sequence[Array], reference: int, covered: Sequence[Array] | Array) -> Array:
-    """(S,3) gains that bring every slice to the reference's exposure and white balance.
+    """Return (S,3) gains that bring every slice to the reference's exposure and white balance.
 
-    The gain is the median ratio of strongly smoothed images where both slices reach: blur keeps local means. It does not
-    keep those of clipped light, of which a blurred slice shows more than a sharp one, so only the half of the picture that
-    is farthest from whatever any slice has clipped is asked. Below 2 % of change a slice is left alone.
+    The gain is the median ratio of strongly smoothed images where both slices are covered, because blur keeps local means. A
+    blurred slice shows more of clipped light than a sharp one, so only the half of the image that is farthest from clipped
+    pixels of any slice is used. Slices that would change by less than 2 % are not changed.
 
     Args:
-        images: (H,W,3) each; each is asked for once.
-        reference: index of the slice that stays as it is.
-        covered: (H,W) bool each, where a slice shows something.
+        images: (H,W,3) each; each is read once.
+        reference: index of the slice that is not changed.
+        covered: (H,W) bool each, where a slice shows the scene.
     """
     small, clipped = zip(*(_reduced(image) for image in images), strict=True)
-    far = _far_from(np.logical_or.reduce(clipped))
-    smooth = [_smoothed(one, far) for one in small]
+    is_unclipped = _far_from(np.logical_or.reduce(clipped))
+    smooth = [_smoothed(image, is_unclipped) for image in small]
     target, gains = smooth[reference], np.ones((len(small), 3))
-    for index, one in enumerate(smooth):
+    for index, image in enumerate(smooth):
         if index == reference:
             continue
-        reach = cv2.resize(covered[index].astype(np.uint8), one.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
-        usable = far & reach & (np.maximum(one, target).max(-1) < 0.92) & (np.minimum(one, target).min(-1) > 0.02)
+        mask = cv2.resize(covered[index].astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+        in_range = (np.maximum(image, target).max(-1) < 0.92) & (np.minimum(image, target).min(-1) > 0.02)
+        usable = is_unclipped & mask & in_range
         if usable.sum() < 50:
             continue
-        gain = np.median(target[usable] / one[usable], axis=0)
+        gain = np.median(target[usable] / image[usable], axis=0)
         if np.abs(gain - 1).max() > 0.02 and gain.min() > 0.2 and gain.max() < 5:
             gains[index] = gain
     return gains
 
 
 def _reduced(image: Array) -> tuple[Array, Array]:
-    """(h,w,3) of a range of 1, its longer side at most 256, and (h,w) bool where any of its pixels was clipped."""
+    """Return an image (h,w,3) in [0, 1], its longer side at most 256, and (h,w) bool where any of its pixels was clipped."""
     height, width = image.shape[:2]
     factor = min(1.0, 256 / max(height, width))
     size = (max(8, round(width * factor)), max(8, round(height * factor)))
@@ -88,7 +89,7 @@ def _reduced(image: Array) -> tuple[Array, Array]:
 
 
 def _far_from(clipped: Array) -> Array:
-    """(h,w) bool: the half of what is not clipped that is farthest from what is; all where nothing is."""
+    """Return (h,w) bool: the half of the unclipped pixels that is farthest from clipped ones; all if none is clipped."""
     if not clipped.any() or clipped.all():
         return ~clipped
     distance = cv2.distanceTransform((~clipped).astype(np.uint8), cv2.DIST_L2, 5)
@@ -96,7 +97,7 @@ def _far_from(clipped: Array) -> Array:
 
 
 def _smoothed(image: Array, usable: Array) -> Array:
-    """Blurred over usable pixels only."""
+    """Blur an image over usable pixels only."""
     sigma = max(2.0, image.shape[1] / 32)
     if usable.all():
         return cv2.GaussianBlur(image, (0, 0), sigma)

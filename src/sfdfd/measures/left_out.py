@@ -1,9 +1,9 @@
-"""The judge that needs no truth: a slice that was kept aside, predicted from the rest.
+"""Score predictions without ground truth, on a slice that was left out.
 
-Depth and AIF, found without it, are rendered at its focus distance and compared with the photograph. Two figures say what
-that is worth, from the input slices alone: the nearest of them in inverse focus distance as it is, and the best blend of the
-two around it, whose weight an oracle chooses with the left-out photograph before its eyes. All three are measured on
-the same pixels of the same registered photograph of even exposure.
+Depth and AIF, predicted without the slice, are rendered at its focus distance and compared with its photograph. Two baselines
+use the input slices alone: the one nearest in inverse focus distance, and the best blend of the two around it, with a weight
+fitted to the left-out photograph. All three are measured on the same pixels of the same registered photograph, with its
+exposure equalized.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 BORDER = 0.03
-"""Share of each side's length that is left out of the figures at each border."""
+"""Share of each side's length that figures ignore at each border."""
 TILE_PX = 1024
 """Side of the tiles in which larger images are rendered, so that memory does not grow with the photograph."""
 FIGURES = {
@@ -44,7 +44,7 @@ FIGURES = {
     "nearest_slice_psnr_db": "nearest slice",
     "best_blend_psnr_db": "best blend of two",
 }
-"""Each figure, and what it is of, in words."""
+"""Each figure, and the image that it measures."""
 HOW_TO_READ = (
     "Slices that were kept aside, predicted from the others: higher is better; a prediction worse than the nearest slice "
     "says that depth, lens or registration is wrong, and the best blend of the two neighbours, whose weight is chosen with "
@@ -54,12 +54,12 @@ HOW_TO_READ = (
 
 @dataclass(frozen=True)
 class LeftOutPSNR:
-    """PSNR of one left-out slice in dB, peak 1.0, capped at 100: of the rendered slice, and of what it has to beat.
+    """PSNR of one left-out slice in dB, peak 1.0, capped at 100: of the rendered slice and of its baselines.
 
     Attributes:
-        psnr_db: the slice that predicted depth and AIF render.
-        nearest_slice_psnr_db: the input slice nearest in inverse focus distance, as it is.
-        best_blend_psnr_db: w a + (1 - w) b of the two neighbouring input slices, with the w in [0, 1] of least squares.
+        psnr_db: the slice rendered from predicted depth and AIF.
+        nearest_slice_psnr_db: the input slice nearest in inverse focus distance.
+        best_blend_psnr_db: w a + (1 - w) b of the two neighbouring input slices, with the least-squares w in [0, 1].
     """
 
     psnr_db: float
@@ -77,8 +77,8 @@ class LeftOutScore:
     Attributes:
         figures: see :class:`LeftOutPSNR`.
         rendered: (3,H,W) the prediction.
-        photograph: (3,H,W) what it was compared with, its exposure evened.
-        gain: (3,) factors on the photograph's colours that did so.
+        photograph: (3,H,W) what it was compared with, its exposure equalized.
+        gain: (3,) the factors on the photograph's colours that did so.
     """
 
     figures: LeftOutPSNR
@@ -88,16 +88,16 @@ class LeftOutScore:
 
 
 def mean_left_out_psnr(figures: Sequence[LeftOutPSNR]) -> dict[str, float]:
-    """The unweighted mean of each figure over slices."""
+    """Return the unweighted mean of each figure over slices."""
     return {
         field.name: sum(getattr(one, field.name) for one in figures) / len(figures) for field in fields(LeftOutPSNR)
     }
 
 
 def neighbours(focus_distance_m: float, inputs_m: Sequence[float]) -> tuple[int, tuple[int, int]]:
-    """The nearest input slice in inverse focus distance, and the two around it.
+    """Return the index of the input slice nearest in inverse focus distance, and those of the two around it.
 
-    Beyond the first or the last input slice, the two at that end.
+    Beyond the first or the last input slice, it is the two at that end.
 
     Args:
         focus_distance_m: of the left-out slice, in metres.
@@ -105,7 +105,7 @@ def neighbours(focus_distance_m: float, inputs_m: Sequence[float]) -> tuple[int,
     """
     target, inverse = 1 / focus_distance_m, [1 / value for value in inputs_m]
     order = sorted(range(len(inverse)), key=inverse.__getitem__)
-    above = sum(value <= target for value in inverse)  # the first in order that is focused nearer
+    above = sum(value <= target for value in inverse)  # position of the first that is focused nearer
     first = min(max(above - 1, 0), len(order) - 2)
     nearest = min(order, key=lambda index: abs(inverse[index] - target))
     return nearest, (order[first], order[first + 1])
@@ -119,60 +119,58 @@ def judge(
     covered: Bool[Tensor, "h w"] | None = None,
     exposure: bool = True,
 ) -> LeftOutScore:
-    """Even the photograph's exposure out against the nearest input slice, as an input's would have been, and measure.
+    """Score a rendered slice against a left-out photograph.
+
+    Its exposure is equalized to the nearest input slice first, as that of an input slice would have been.
 
     Args:
         photograph: the left-out slice on the canvas of the others, in [0, 1].
         rendered: its prediction.
         nearest, pair: the input slices of :func:`neighbours`.
-        covered: (H,W) what of the canvas the photograph shows; all by default.
-        exposure: False leaves the exposure as it is.
+        covered: (H,W) true where the photograph shows the scene; everywhere by default.
+        exposure: whether to equalize the exposure.
 
     Returns:
-        See :class:`LeftOutScore`; NaN where the photograph shows nothing.
+        The score, with NaN figures if the photograph covers nothing.
     """
     gain: tuple[float, ...] = (1.0, 1.0, 1.0)
     if exposure:
-        photograph, gain = _evened(photograph, nearest, covered)
+        photograph, gain = _equalized(photograph, nearest, covered)
     height, width = photograph.shape[-2:]
     top, left = (math.ceil(BORDER * side) for side in (height, width))
-    counted = torch.zeros(height, width, dtype=torch.bool)
-    counted[top : height - top, left : width - left] = True
+    is_used = torch.zeros(height, width, dtype=torch.bool)
+    is_used[top : height - top, left : width - left] = True
     if covered is not None:
-        counted &= covered.cpu()
+        is_used &= covered.cpu()
 
     def error(channel: Callable[[int], Tensor]) -> Tensor:
-        """Sum of squares over what counts, one colour after the other: photographs are large."""
-        return cast(Tensor, sum(channel(c)[counted].square().sum(dtype=torch.float64) for c in range(3)))
+        """Sum the squares over the used pixels, one colour after the other to save memory."""
+        return cast(Tensor, sum(channel(c)[is_used].square().sum(dtype=torch.float64) for c in range(3)))
 
-    def of(image: Tensor) -> float:
-        return _psnr_db(error(lambda c: (image[c] - photograph[c]).cpu()), 3 * int(counted.sum()))
+    def psnr_db(image: Tensor) -> float:
+        return _psnr_db(error(lambda c: (image[c] - photograph[c]).cpu()), 3 * int(is_used.sum()))
 
     first, second = pair
-    between = error(lambda c: (first[c] - second[c]).cpu())
-    along = sum(
-        ((first[c] - second[c]) * (photograph[c] - second[c])).cpu()[counted].sum(dtype=torch.float64) for c in range(3)
+    difference = error(lambda c: (first[c] - second[c]).cpu())
+    projection = sum(
+        ((first[c] - second[c]) * (photograph[c] - second[c])).cpu()[is_used].sum(dtype=torch.float64) for c in range(3)
     )
-    weight = float((along / between).clamp(0, 1)) if between > 0 else 0.5
-    figures = LeftOutPSNR(of(rendered), of(nearest), of(_blend(first, second, weight)))
+    weight = float((projection / difference).clamp(0, 1)) if difference > 0 else 0.5
+    figures = LeftOutPSNR(psnr_db(rendered), psnr_db(nearest), psnr_db(torch.lerp(second, first, weight)))
     return LeftOutScore(figures, rendered.cpu(), photograph.cpu(), gain)
-
-
-def _blend(first: Tensor, second: Tensor, weight: float) -> Tensor:
-    return torch.lerp(second, first, weight)
 
 
 def _psnr_db(error: Tensor, count: int) -> float:
     return min(100.0, -10 * math.log10(max(float(error) / count, 1e-10))) if count else math.nan
 
 
-def _evened(photograph: Tensor, reference: Tensor, covered: Tensor | None) -> tuple[Tensor, tuple[float, ...]]:
+def _equalized(photograph: Tensor, reference: Tensor, covered: Tensor | None) -> tuple[Tensor, tuple[float, ...]]:
     images = [image.detach().cpu().permute(1, 2, 0).numpy() for image in (photograph, reference)]
-    reach = np.ones((2, *images[0].shape[:2]), bool)
+    is_covered = np.ones((2, *images[0].shape[:2]), bool)
     if covered is not None:
-        reach[0] = covered.cpu().numpy()
-    evened, gains = equalize_exposure(images, 1, reach)
-    return torch.from_numpy(evened[0]).permute(2, 0, 1).to(reference.device), tuple(float(g) for g in gains[0])
+        is_covered[0] = covered.cpu().numpy()
+    equalized, gains = equalize_exposure(images, 1, is_covered)
+    return torch.from_numpy(equalized[0]).permute(2, 0, 1).to(reference.device), tuple(float(g) for g in gains[0])
 
 
 def render_slice(
@@ -186,11 +184,11 @@ def render_slice(
     device: torch.device | str | None = None,
     tile_px: int = TILE_PX,
 ) -> Float[Tensor, "3 h w"]:
-    """One slice of an image of any size, in tiles that overlap by the reach of the blur.
+    """Render one slice of an image of any size, in tiles that overlap by the reach of the blur.
 
     Args:
         renderer: the model's optics.
-        aif, depth_m, focus_distance_m, camera, blur_factor: as of :class:`sfdfd.optics.render.Renderer`.
+        aif, depth_m, focus_distance_m, camera, blur_factor: as for :class:`sfdfd.optics.render.Renderer`.
         device: where tiles are rendered; the AIF's by default.
         tile_px: side of a tile.
 
@@ -202,7 +200,7 @@ def render_slice(
     focus = torch.tensor([focus_distance_m], dtype=torch.float32)
     largest = blur_factor * float(camera.blur_radius_px(depth_m, focus.to(depth_m)).max())
     margin = min(_reach_px(renderer, largest), max(height, width))
-    side = max(tile_px, 2 * margin)  # else most of the work would be margins
+    side = max(tile_px, 2 * margin)  # or most of the work would be margins
     rendered = torch.empty_like(aif)
     for top in range(0, height, side):
         for left in range(0, width, side):
@@ -218,32 +216,29 @@ def render_slice(
 
 
 def _reach_px(renderer: Renderer, radius_px: float) -> int:
-    """How far a blur of that radius spreads; four radii for a renderer that is none of ours."""
-    checked = getattr(renderer, "checked", None)
-    if checked is None:
-        return math.ceil(4 * radius_px) + 8
-    return checked.family.reach_px(float(checked.family.size_px(radius_px, checked.sigma_scale))) + 8
+    """Return how far a blur of that radius spreads, with a margin."""
+    return renderer.psf.reach_px(float(renderer.psf.size_px(radius_px, renderer.sigma_scale))) + 8
 
 
 def score_left_out_slices(
     stack: FocalStack, prediction: Prediction, renderer: Renderer, aside: FocalStack, camera: Camera | None = None
 ) -> list[LeftOutScore]:
-    """The figures of every left-out slice of a stack that is registered already.
+    """Score a prediction on every left-out slice of a stack that is registered already.
 
     Args:
-        stack: the slices that the method saw (a batch of one).
-        prediction: what it said.
+        stack: the input slices (a batch of one).
+        prediction: the method's prediction from them.
         renderer: the model's optics.
-        aside: the slices that it did not see, on the same canvas.
-        camera: the model's own, where it is not the stack's.
+        aside: the left-out slices, on the same canvas.
+        camera: the model's own, if it differs from the stack's.
     """
     camera = stack.camera[0] if camera is None else camera
-    inputs, focus, judged = stack.images[0], stack.focus_distances_m[0].tolist(), []
+    inputs, focus, scores = stack.images[0], stack.focus_distances_m[0].tolist(), []
     for index, distance in enumerate(aside.focus_distances_m[0].tolist()):
         rendered = render_slice(renderer, prediction.aif[0], prediction.depth_m[0], distance, camera)
         nearest, (first, second) = neighbours(distance, focus)
         covered = None if aside.covered is None else aside.covered[0, index] > 0.5
-        judged.append(
+        scores.append(
             judge(aside.images[0, index], rendered, inputs[nearest], (inputs[first], inputs[second]), covered)
         )
-    return judged
+    return scores

@@ -1,7 +1,4 @@
-"""What the method is trained on: pure functions of images and depth, and their weighted sum.
-
-Every function returns one number per image, (B,). Ground truth has no place here.
-"""
+"""Losses without ground truth: functions of images and depth that return one number per image, and their weighted sum."""
 
 from __future__ import annotations
 
@@ -33,12 +30,12 @@ __all__ = [
 def photometric_error(
     image: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"], *, ssim_weight: float = 0.85, border_px: int = 0
 ) -> Float[Tensor, "n"]:
-    """``w (1 - SSIM) + (1 - w) L1`` (CVPR 2023, reconstruction loss): SSIM 11x11 with sigma 1.5.
+    """Return ``w (1 - SSIM) + (1 - w) L1`` (CVPR 2023, reconstruction loss): SSIM 11x11 with sigma 1.5.
 
     Args:
         image, target: (N,3,H,W) RGB in [0, 1].
         ssim_weight: w in [0, 1].
-        border_px: pixels at each border that do not count (light from beyond a crop's border is missing there).
+        border_px: pixels at each border that are left out, because light from outside of a crop is missing there.
 
     Examples:
         >>> image = torch.rand(2, 3, 16, 16)
@@ -52,9 +49,11 @@ def photometric_error(
 
 
 def _ssim(image: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-    """``kornia.metrics.ssim(image, target, window_size=11)``, whose gradient takes 1.6 to 2 times as long on a CPU: the
-    window is two products with a matrix here, and the sum of the variances one map. In float32 at least: a variance is
-    a difference of near squares."""
+    """Return ``kornia.metrics.ssim(image, target, window_size=11)`` with a gradient that is 1.6 to 2 times as fast on a CPU.
+
+    The window is two matrix products, and the sum of the variances one map. It computes in float32 at least, because a
+    variance is a difference of nearly equal squares.
+    """
     dtype = torch.promote_types(torch.promote_types(image.dtype, target.dtype), torch.float32)
     image, target = image.to(dtype), target.to(dtype)
     with torch.autocast(image.device.type, enabled=False):
@@ -67,7 +66,7 @@ def _ssim(image: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]) -> 
 
 
 def _window(size: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n n"]:
-    """The blur of a line of pixels, mirrored at its ends, as a matrix."""
+    """Return the Gaussian blur of a line of pixels, reflected at its ends, as a matrix."""
     kernel = kornia.filters.get_gaussian_kernel1d(11, 1.5, dtype=dtype, device=device)
     ones = torch.eye(size, dtype=dtype, device=device)[:, None]
     return F.conv1d(F.pad(ones, (5, 5), mode="reflect"), kernel[None])[:, 0].T.contiguous()
@@ -91,19 +90,19 @@ def reconstruction(
 def coarse_aif(
     stack: Float[Tensor, "b s 3 h w"], defocus_px: Float[Tensor, "b s h w"], slice_mask: Bool[Tensor, "b s"]
 ) -> Float[Tensor, "b 3 h w"]:
-    """Per pixel, the slice with the smallest blur under the predicted depth (CVPR 2023, "coarse AIF")."""
+    """Take at each pixel the slice with the smallest blur under the predicted depth (CVPR 2023, "coarse AIF")."""
     blur = defocus_px.detach().abs().masked_fill(~slice_mask[:, :, None, None], torch.inf)
     index = blur.argmin(1)[:, None, None].expand(-1, 1, 3, -1, -1)
     return stack.gather(1, index).squeeze(1)
 
 
 def aif_blur(image: Float[Tensor, "b 3 h w"], *, normalisation: str = "variance") -> Float[Tensor, "b"]:
-    """Blurriness of the grey image, ``-.25 log(sum(LoG^2) / n + 1e-8)``; LoG 7x7 with sigma 1; lower is sharper.
+    """Return the blurriness of the grey image, ``-.25 log(sum(LoG^2) / n + 1e-8)``; LoG 7x7 with sigma 1; lower is sharper.
 
     Args:
         image: (B,3,H,W) RGB in [0, 1].
-        normalisation: n = "variance": sum((x - mean x)^2) + 1, invariant to contrast; "released": HW - mean(x)^2, as
-            DEReD's code has it.
+        normalisation: of n. "variance": sum((x - mean x)^2) + 1, invariant to contrast; "released": HW - mean(x)^2, as in
+            DEReD's code.
     """
     gray = rgb_to_grayscale(image)
     offsets = torch.arange(-3, 4, dtype=gray.dtype, device=gray.device)
@@ -123,7 +122,7 @@ def aif_blur(image: Float[Tensor, "b 3 h w"], *, normalisation: str = "variance"
 
 
 def depth_smoothness(value: Float[Tensor, "b h w"], image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
-    """Edge-aware smoothness ``mean(|dx v| exp(-|dx I|)) + mean(|dy v| exp(-|dy I|))``, from Kornia, per image.
+    """Return the edge-aware smoothness ``mean(|dx v| exp(-|dx I|)) + mean(|dy v| exp(-|dy I|))``, from Kornia, per image.
 
     Args:
         value: (B,H,W) depth or inverse depth, on a scale of about 1.
@@ -136,9 +135,9 @@ def depth_smoothness(value: Float[Tensor, "b h w"], image: Float[Tensor, "b 3 h 
 def sharpness(
     rendered: Float[Tensor, "b s 3 h w"], stack: Float[Tensor, "b s 3 h w"], slice_mask: Bool[Tensor, "b s"]
 ) -> Float[Tensor, "b"]:
-    """Mean difference of local sharpness (|Laplacian| of grey) between rendered and input slices.
+    """Return the mean difference of local sharpness (|Laplacian| of grey) between rendered and input slices.
 
-    The released code has a sharpness term of weight 0; this is our reading of its intent.
+    The paper's recipe has such a term, which its released code gives weight 0.
     """
 
     def measure(images: Tensor) -> Tensor:
@@ -158,8 +157,6 @@ class SelfSupervisedLoss(nn.Module):
         aif_blur: weight of the AIF's blurriness.
         smoothness: weight of edge-aware depth smoothness.
         sharpness: weight of the rendered slices' sharpness against the input's (0 as released).
-        coarse_blur: weight of the coarse AIF's blurriness; it has no gradient, and is here because the released code
-            adds it.
         ssim_weight: share of 1 - SSIM in the photometric error.
         blur_normalisation: "variance" or "released", see :func:`aif_blur`.
         smoothness_domain: "inverse" (inverse depth scaled to [0, 1], in which blur is linear) or "depth" (depth in
@@ -186,7 +183,6 @@ class SelfSupervisedLoss(nn.Module):
         aif_blur: float = 0.0,
         smoothness: float = 0.01,
         sharpness: float = 0.0,
-        coarse_blur: float = 0.0,
         ssim_weight: float = 0.85,
         blur_normalisation: str = "variance",
         smoothness_domain: str = "inverse",
@@ -202,19 +198,20 @@ class SelfSupervisedLoss(nn.Module):
             "aif_blur": aif_blur,
             "smoothness": smoothness,
             "sharpness": sharpness,
-            "coarse_blur": coarse_blur,
         }
         self.ssim_weight, self.border_px = ssim_weight, border_px
         self.blur_normalisation = blur_normalisation
         self.smoothness_domain, self.smoothness_factor = smoothness_domain, smoothness_factor
 
     def forward(self, prediction: Prediction, stack: FocalStack) -> dict[str, Float[Tensor, "b"]]:
-        """All terms, unweighted, per image, and their weighted sum as ``total``; the batch is not padded."""
+        """Return all terms per image, unweighted, and their weighted sum as ``total``; the batch is not padded."""
         prediction, stack = prediction.in_full_precision(), stack.in_full_precision()
         photometric: dict[str, Any] = {"ssim_weight": self.ssim_weight, "border_px": self.border_px}
-        rendered = cast(Tensor, prediction.rendered)  # whoever trains has rendered
+        rendered = cast(Tensor, prediction.rendered)  # training always renders
         images, aif, mask = stack.images, prediction.aif, stack.slice_mask
-        coarse = coarse_aif(images, prediction.defocus_px, mask).detach()
+
+        def coarse() -> Tensor:
+            return coarse_aif(images, prediction.defocus_px, mask).detach()
 
         def smooth() -> Tensor:
             if self.smoothness_domain == "depth":
@@ -225,11 +222,10 @@ class SelfSupervisedLoss(nn.Module):
 
         terms = {
             "reconstruction": lambda: reconstruction(rendered, images, mask, **photometric),
-            "aif_consistency": lambda: photometric_error(aif, coarse, **photometric),
+            "aif_consistency": lambda: photometric_error(aif, coarse(), **photometric),
             "aif_blur": lambda: aif_blur(aif, normalisation=self.blur_normalisation),
             "smoothness": smooth,
             "sharpness": lambda: sharpness(rendered, images, mask),
-            "coarse_blur": lambda: aif_blur(coarse, normalisation=self.blur_normalisation),
         }
         values = {name: terms[name]() for name, weight in self.weights.items() if weight}
         values["total"] = cast(Tensor, sum(self.weights[name] * value for name, value in values.items()))

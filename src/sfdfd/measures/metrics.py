@@ -1,6 +1,6 @@
-"""What we report: per-image metrics over valid pixels, averaged over images, and pooled over pixels as an extra.
+"""Metrics: per image over valid pixels, averaged over images, and pooled over pixels as an extra.
 
-Functional core: every function returns one value per image. :class:`EvaluationMetrics` is the thin stateful shell.
+Every function returns one value per image; :class:`EvaluationMetrics` accumulates them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["DEPTH_KEYS", "KEYS", "EvaluationMetrics", "ImageMetrics", "depth_met
 
 DEPTH_KEYS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "delta1", "delta2", "delta3")
 ROOTED = ("rmse", "rmse_log")
-"""Those that are the root of a mean."""
+"""Metrics that are the root of a mean."""
 
 
 def _pixel_errors(prediction_m: Tensor, truth_m: Tensor) -> dict[str, Tensor]:
-    """Per-pixel terms of which the metrics are (roots of) means."""
+    """Return the terms per pixel of which the metrics are (roots of) means."""
     difference = prediction_m - truth_m
     ratio = torch.maximum(prediction_m / truth_m, truth_m / prediction_m)
     log_error = torch.log(prediction_m) - torch.log(truth_m)
@@ -55,7 +55,7 @@ def _finish(key: str, mean: Tensor) -> Tensor:
 def depth_metrics(
     prediction_m: Float[Tensor, "b h w"], truth_m: Float[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]
 ) -> dict[str, Float[Tensor, "b"]]:
-    """Depth metrics of each image over its valid pixels (Eigen et al., NeurIPS 2014).
+    """Return the depth metrics of each image over its valid pixels (Eigen et al., NeurIPS 2014).
 
     Args:
         prediction_m, truth_m: (B,H,W) depth in metres, > 0 where valid.
@@ -67,8 +67,8 @@ def depth_metrics(
 
     Examples:
         >>> truth = torch.full((1, 2, 2), 2.0)
-        >>> found = depth_metrics(1.1 * truth, truth, torch.ones(1, 2, 2, dtype=torch.bool))
-        >>> round(found["abs_rel"].item(), 3), round(found["rmse"].item(), 3), found["delta1"].item()
+        >>> metrics = depth_metrics(1.1 * truth, truth, torch.ones(1, 2, 2, dtype=torch.bool))
+        >>> round(metrics["abs_rel"].item(), 3), round(metrics["rmse"].item(), 3), metrics["delta1"].item()
         (0.1, 0.2, 1.0)
     """
     sums, count = _sums(prediction_m, truth_m, valid)
@@ -78,11 +78,11 @@ def depth_metrics(
 def psnr(
     image: Float[Tensor, "b *rest"], truth: Float[Tensor, "b *rest"], weight: Float[Tensor, "b *rest"] | None = None
 ) -> Float[Tensor, "b"]:
-    """Peak signal-to-noise ratio of each image in dB, peak 1.0, capped at 100 dB.
+    """Return the peak signal-to-noise ratio of each image in dB, peak 1.0, capped at 100 dB.
 
     Args:
         image, truth: (B,...) in [0, 1].
-        weight: (B,...) how much each value counts, >= 0; all alike by default.
+        weight: (B,...) of each value, >= 0; equal by default.
 
     Examples:
         >>> round(psnr(torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.6)).item(), 2)
@@ -98,7 +98,7 @@ def psnr(
 
 
 def ssim(image: Float[Tensor, "b c h w"], truth: Float[Tensor, "b c h w"]) -> Float[Tensor, "b"]:
-    """Structural similarity of each image, 11x11 Gaussian window with sigma 1.5, data range 1 (torchmetrics).
+    """Return the structural similarity of each image, 11x11 Gaussian window with sigma 1.5, data range 1 (torchmetrics).
 
     Examples:
         >>> image = torch.rand(1, 3, 16, 16)
@@ -115,19 +115,18 @@ KEYS = (*(f"depth/{key}" for key in DEPTH_KEYS), *REGION_KEYS, "aif/psnr", "aif/
 
 
 class ImageMetrics(NamedTuple):
-    """Metrics of a batch: ``rows`` (B, len(KEYS)), NaN where there is no truth; ``sums`` (B,
-    len(DEPTH_KEYS) + 1), what pooling needs."""
+    """Metrics of a batch: ``rows`` (B, len(KEYS)), NaN without truth, and for pooling ``sums`` (B, len(DEPTH_KEYS) + 1)."""
 
     rows: Tensor
     sums: Tensor
 
     def as_dicts(self) -> list[dict[str, float]]:
-        """One dict per image."""
+        """Return one dict per image."""
         return [dict(zip(KEYS, values, strict=True)) for values in self.rows.tolist()]
 
 
 def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
-    """Every metric of every image of a batch, as far as the stack carries truth.
+    """Return every metric of every image of a batch for which the stack has truth.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
@@ -165,15 +164,15 @@ def image_metrics(prediction: Prediction, stack: FocalStack) -> ImageMetrics:
             rendered, images = prediction.rendered[index, real], stack.images[index, real]
             shown = weight[index, real][:, None].expand_as(images)
             rows[index, column["stack/psnr"]] = psnr(rendered[None], images[None], shown[None])[0]
-            seen = torch.where(shown > 0.5, rendered, images)  # what no slice shows is no difference
+            seen = torch.where(shown > 0.5, rendered, images)  # uncovered pixels are no difference
             rows[index, column["stack/ssim"]] = ssim(seen, images).mean().cpu().double()
     return ImageMetrics(rows, sums)
 
 
 class EvaluationMetrics(Metric):
-    """Accumulates :func:`image_metrics`; computes their unweighted means over images and the pooled depth metrics.
+    """Accumulate :func:`image_metrics`; compute their unweighted means over images and the pooled depth metrics.
 
-    A metric that no image has is left out. ``options`` are those of :class:`torchmetrics.Metric`.
+    Metrics that no image has are left out. ``options`` are those of :class:`torchmetrics.Metric`.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
@@ -202,7 +201,7 @@ class EvaluationMetrics(Metric):
         self.sums.append(measured.sums)
 
     def compute(self) -> dict[str, float]:
-        """Means over images by key, ``pooled/...`` over all valid pixels, and ``samples``."""
+        """Return means over images by key, ``pooled/...`` over all valid pixels, and ``samples``."""
         rows, sums = (torch.cat(state) if isinstance(state, list) else state for state in (self.rows, self.sums))
         result: dict[str, float] = {}
         for index, key in enumerate(KEYS):

@@ -1,4 +1,4 @@
-"""Where in an image a depth is judged: near depth jumps, between them, where nothing has texture, along the border."""
+"""Regions of an image for which metrics are reported: near depth edges, between them, without texture, at the border."""
 
 from __future__ import annotations
 
@@ -10,36 +10,40 @@ from torch import Tensor
 __all__ = ["REGIONS", "border", "near_depth_edges", "plain", "regions"]
 
 REGIONS = ("edges", "interior", "plain", "border")
-JUMP = 0.03
-"""A step of inverse depth between neighbours above this share of the nearer one's is a jump."""
+EDGE_STEP = 0.03
+"""A step of inverse depth between neighbours above this share of the nearer one's is an edge."""
 REACH_PX = 8
 BORDER_PX = 16
 PLAIN_STD = 0.02
-"""Of the AIF's grey value in a window: five levels of 255."""
+"""Standard deviation of the AIF's grey value in a window, five levels of 255, below which it is plain."""
 PLAIN_WINDOW_PX = 9
 
 
 def near_depth_edges(depth_m: Float[Tensor, "b h w"], reach_px: int = REACH_PX) -> Bool[Tensor, "b h w"]:
-    """Pixels within ``reach_px`` (rows, columns) of a depth jump: |1/z - 1/z'| > .03 / min(z, z') between neighbours.
+    """Return the pixels within ``reach_px`` (rows, columns) of a depth edge: |1/z - 1/z'| > .03 / min(z, z').
 
     Args:
-        depth_m: (B,H,W) in metres, > 0; 0 or NaN where it is unknown, which is no jump.
-        reach_px: how far.
+        depth_m: (B,H,W) in metres, > 0; 0 or NaN where it is unknown, which is no edge.
+        reach_px: distance in pixels.
     """
-    jump = torch.zeros_like(depth_m, dtype=torch.bool)
+    edge = torch.zeros_like(depth_m, dtype=torch.bool)
     for axis in (1, 2):
         count = depth_m.shape[axis] - 1
-        one, two = depth_m.narrow(axis, 0, count), depth_m.narrow(axis, 1, count)
-        step = ((1 / one - 1 / two).abs() > JUMP / torch.minimum(one, two)) & (one > 0) & (two > 0)
-        jump.narrow(axis, 0, count).logical_or_(step)
-        jump.narrow(axis, 1, count).logical_or_(step)
-    return F.max_pool2d(jump[:, None].float(), 2 * reach_px + 1, 1, reach_px)[:, 0] > 0
+        first, second = depth_m.narrow(axis, 0, count), depth_m.narrow(axis, 1, count)
+        is_step = (1 / first - 1 / second).abs() > EDGE_STEP / torch.minimum(first, second)
+        step = is_step & (first > 0) & (second > 0)
+        edge.narrow(axis, 0, count).logical_or_(step)
+        edge.narrow(axis, 1, count).logical_or_(step)
+    return F.max_pool2d(edge[:, None].float(), 2 * reach_px + 1, 1, reach_px)[:, 0] > 0
 
 
 def plain(aif: Float[Tensor, "b 3 h w"]) -> Bool[Tensor, "b h w"]:
-    """Pixels around which the AIF has next to no texture: the standard deviation of its grey value (the channels' mean) in
-    a window of 9x9 pixels, less at the border, is below .02."""
-    grey = aif.cpu().float().mean(1, keepdim=True).double()  # a variance; not every device has float64
+    """Return the pixels around which the AIF has almost no texture.
+
+    There the standard deviation of its grey value (the channels' mean) in a window of 9x9 pixels, smaller at the border, is
+    below .02.
+    """
+    grey = aif.cpu().float().mean(1, keepdim=True).double()  # float64 for the variance; not every device has it
 
     def mean(values: Tensor) -> Tensor:
         return F.avg_pool2d(values, PLAIN_WINDOW_PX, 1, PLAIN_WINDOW_PX // 2, count_include_pad=False)
@@ -48,19 +52,19 @@ def plain(aif: Float[Tensor, "b 3 h w"]) -> Bool[Tensor, "b h w"]:
 
 
 def border(height: int, width: int, px: int = BORDER_PX) -> Bool[Tensor, "h w"]:
-    """Pixels within ``px`` of the image's border."""
-    found = torch.ones(height, width, dtype=torch.bool)
-    found[px : max(height - px, px), px : max(width - px, px)] = False
-    return found
+    """Return the pixels within ``px`` of the image's border."""
+    mask = torch.ones(height, width, dtype=torch.bool)
+    mask[px : max(height - px, px), px : max(width - px, px)] = False
+    return mask
 
 
 def regions(depth_m: Float[Tensor, "b h w"], aif: Float[Tensor, "b 3 h w"] | None) -> dict[str, Bool[Tensor, "b h w"]]:
-    """Every region of :data:`REGIONS` by name, from the truth; "plain" only where the true AIF is known.
+    """Return every region of :data:`REGIONS` by name from the truth; "plain" only if the true AIF is known.
 
-    They overlap, but for "edges" and "interior", which are all between them.
+    "edges" and "interior" complement each other; the others overlap with them.
     """
-    jumps = near_depth_edges(depth_m)
-    found = {"edges": jumps, "interior": ~jumps}
+    edges = near_depth_edges(depth_m)
+    masks = {"edges": edges, "interior": ~edges}
     if aif is not None:
-        found["plain"] = plain(aif)
-    return {**found, "border": border(*depth_m.shape[-2:]).to(jumps.device).expand_as(jumps)}
+        masks["plain"] = plain(aif)
+    return {**masks, "border": border(*depth_m.shape[-2:]).to(edges.device).expand_as(edges)}

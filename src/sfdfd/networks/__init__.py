@@ -1,4 +1,4 @@
-"""Networks: a focal stack and its focus distances in, depth and an all-in-focus image out (:class:`Network`)."""
+"""Networks that map a focal stack and its focus distances to depth and an all-in-focus image."""
 
 from sfdfd.networks.classical import classical_network, constant_network
 from sfdfd.networks.daif import DAIFNet

@@ -1,6 +1,9 @@
-"""Classical depth from focus and a constant: the baselines that every table shows, called as networks are."""
+"""Baselines with the interface of a network: classical depth from focus, and a constant depth."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import update_wrapper
 
 import torch
 import torch.nn.functional as F
@@ -11,15 +14,15 @@ from torch import Tensor
 
 from sfdfd.networks.interface import Network, NetworkOutput
 
-__all__ = ["classical_network", "constant_network", "depth_from_focus", "focus_measure"]
+__all__ = ["FunctionNetwork", "classical_network", "constant_network", "depth_from_focus", "focus_measure"]
 
 
 def focus_measure(images: Float[Tensor, "b s 3 h w"], window_px: int = 15) -> Float[Tensor, "b s h w"]:
-    """Local sharpness of every slice: the absolute Laplacian of its grey image, averaged over a box.
+    """Return the local sharpness of every slice: the absolute Laplacian of its grey image, averaged over a window.
 
     Args:
         images: (B,S,3,H,W) slices, RGB in [0, 1].
-        window_px: side of the box, odd.
+        window_px: side of the window, odd.
 
     Returns:
         (B,S,H,W) sharpness >= 0, in units of grey levels (1.0 = white - black).
@@ -39,17 +42,17 @@ def depth_from_focus(
     window_px: int = 15,
     power: float = 4.0,
 ) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b 3 h w"]]:
-    """Depth and all-in-focus image as sharpness-weighted means over the slices.
+    """Estimate depth and all-in-focus image as sharpness-weighted means over the slices.
 
-    Weights ``(sharpness / largest sharpness over the slices)^power``; depth is the weighted mean of the inverse focus
-    distances, the AIF the weighted mean of the slices.
+    The weights are ``(sharpness / largest sharpness over the slices)^power``. Depth is the weighted mean of the inverse focus
+    distances, the AIF that of the slices.
 
     Args:
         images: (B,S,3,H,W) slices, RGB in [0, 1].
         focus_distances_m: (B,S) focus distances in metres; inf is allowed.
         near_m, far_m: (B,) depth range in metres; the result is clamped to it.
         slice_mask: (B,S) true for real slices; all by default.
-        window_px: side of the box of :func:`focus_measure`.
+        window_px: side of the window of :func:`focus_measure`.
         power: exponent of the relative sharpness.
 
     Returns:
@@ -61,7 +64,7 @@ def depth_from_focus(
     weight = (sharpness / sharpness.amax(1, keepdim=True).clamp_min(1e-12)) ** power
     if slice_mask is not None:
         weight = weight * slice_mask[..., None, None]
-    flat = weight.sum(1, keepdim=True) < 1e-6  # no texture at all: every slice counts the same
+    flat = weight.sum(1, keepdim=True) < 1e-6  # without texture, every slice weighs the same
     even = torch.ones_like(weight) if slice_mask is None else slice_mask[..., None, None].expand_as(weight).to(weight)
     weight = F.normalize(torch.where(flat, even, weight), p=1.0, dim=1)
     inverse = torch.einsum("bshw,bs->bhw", weight, 1.0 / focus_distances_m)
@@ -69,8 +72,22 @@ def depth_from_focus(
     return 1.0 / inverse, torch.einsum("bshw,bschw->bchw", weight, images)
 
 
+class FunctionNetwork:
+    """A function as a :class:`sfdfd.networks.interface.Network` that needs no knowledge of the blur."""
+
+    requires_defocus = False
+
+    def __init__(self, function: Callable[..., NetworkOutput]) -> None:
+        self.function = function
+        update_wrapper(self, function)
+
+    def __call__(self, *args, **kwargs) -> NetworkOutput:
+        return self.function(*args, **kwargs)
+
+
+@FunctionNetwork
 def classical_network(images, focus_distances_m, *, near_m, far_m, slice_mask=None) -> NetworkOutput:
-    """Classical depth from focus.
+    """Estimate depth by classical depth from focus.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
@@ -83,7 +100,7 @@ def classical_network(images, focus_distances_m, *, near_m, far_m, slice_mask=No
 
 
 def constant_network(depth_m: float) -> Network:
-    """The same depth everywhere, and the mean of the slices as AIF.
+    """Return a network that predicts the same depth everywhere, and the mean of the slices as AIF.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
@@ -93,6 +110,7 @@ def constant_network(depth_m: float) -> Network:
         tensor([2.5000])
     """
 
+    @FunctionNetwork
     def network(images, focus_distances_m, *, near_m, far_m, slice_mask=None) -> NetworkOutput:
         depth = images.new_full((images.shape[0], *images.shape[-2:]), depth_m)
         mask = images.new_ones(images.shape[:2]) if slice_mask is None else slice_mask.to(images)

@@ -14,10 +14,10 @@ from sfdfd.networks.interface import (
     NetworkOutput,
     bounded_depth_m,
     checked_size,
-    convolution,
+    conv_relu,
+    expand_to_batch,
     max_over_slices,
     pad_to_multiple,
-    per_sample,
 )
 from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.registry import part
@@ -27,18 +27,18 @@ __all__ = ["DAIFNet"]
 
 @part
 class DAIFNet(nn.Module):
-    """Depth and all-in-focus image from a focal stack: one encoder for every slice, fused by maxima over slices.
+    """A U-Net whose encoder is shared by all slices; maxima over slices fuse them for one decoder.
 
-    At each level the maximum over slices of the pooled features is concatenated to each slice's own ("layer-wise global
-    pooling"); skips and the bottleneck are fused by the maximum over slices for one decoder.
+    At each level, the maximum over slices of the pooled features is concatenated to those of each slice ("layer-wise global
+    pooling"). Skips and the bottleneck are maxima over slices.
 
     Args:
         width: channels of the first block.
         depth: number of encoder blocks, each at half the resolution of the one before.
-        head: "inverse_depth": bounded inverse depth between near and far, AIF through a logistic; "paper": ReLU divided
-            by the image's own maximum, times far (at least 0.1 m), AIF through a ReLU, as DEReD's code has it.
-        focus_encoding: the fourth input channel: "inverse" is (1/F - 1/far) / (1/near - 1/far), "metres" is F / far, as
-            in the paper's code; an infinite F enters as far.
+        head: "inverse_depth": bounded inverse depth between near and far, AIF through a logistic. "paper", as in DEReD's
+            code: ReLU divided by its maximum over the image, times far (at least 0.1 m), AIF through a ReLU.
+        focus_encoding: the fourth input channel: "inverse" is (1/F - 1/far) / (1/near - 1/far); "metres" is F / far, as in
+            the paper's code, with far for an infinite F.
         near_m, far_m: depth range in metres where the call does not give one.
 
     Examples:
@@ -72,15 +72,15 @@ class DAIFNet(nn.Module):
         widths = [width * 2**level for level in range(depth)]
         inputs = [4, *widths[1:]]
         self.encoder = nn.ModuleList(
-            nn.Sequential(convolution(i, w), convolution(w, w)) for i, w in zip(inputs, widths, strict=True)
+            nn.Sequential(conv_relu(i, w), conv_relu(w, w)) for i, w in zip(inputs, widths, strict=True)
         )
-        self.bottleneck = convolution(2 * widths[-1], 2 * widths[-1])
-        self.up = nn.ModuleList(convolution(2 * w, w) for w in reversed(widths))
-        self.joint = nn.ModuleList(nn.Sequential(convolution(2 * w, w), convolution(w, w)) for w in reversed(widths))
-        self.head = nn.Sequential(convolution(width, width), nn.Conv2d(width, 4, 3, padding=1))
+        self.bottleneck = conv_relu(2 * widths[-1], 2 * widths[-1])
+        self.up = nn.ModuleList(conv_relu(2 * w, w) for w in reversed(widths))
+        self.joint = nn.ModuleList(nn.Sequential(conv_relu(2 * w, w), conv_relu(w, w)) for w in reversed(widths))
+        self.head = nn.Sequential(conv_relu(width, width), nn.Conv2d(width, 4, 3, padding=1))
         if head == "inverse_depth":
             bias = cast(Tensor, self.head[-1].bias)
-            nn.init.constant_(bias[3], -1.5)  # start in the middle of the range in depth, not at near
+            nn.init.constant_(bias[3], -1.5)  # start in the middle of the depth range, not at near
 
     def forward(
         self,
@@ -100,16 +100,15 @@ class DAIFNet(nn.Module):
             slice_mask: (B,S) true for real slices; all by default.
         """
         batch, slices, _, height, width = images.shape
-        near = per_sample(self.near_m if near_m is None else near_m, images)
-        far = per_sample(self.far_m if far_m is None else far_m, images)
+        near, far = expand_to_batch(near_m, images, self.near_m), expand_to_batch(far_m, images, self.far_m)
         focus = focus_distances_m.to(images).expand(batch, slices)
         if self.focus_encoding == "inverse":
             focus = normalized_inverse_depth(focus, near, far)
         else:
             focus = torch.minimum(focus, far[:, None]) / far[:, None]
         images = pad_to_multiple(images, self.multiple)
-        plane = focus[:, :, None, None, None].expand(-1, -1, 1, *images.shape[-2:])
-        features = torch.cat([images, plane], dim=2).flatten(0, 1)
+        focus_channel = focus[:, :, None, None, None].expand(-1, -1, 1, *images.shape[-2:])
+        features = torch.cat([images, focus_channel], dim=2).flatten(0, 1)
         features = features.contiguous(memory_format=torch.channels_last)
         skips = []
         for block in self.encoder:

@@ -1,4 +1,4 @@
-"""A network that starts from the slices' sharpness instead of from nothing."""
+"""A network that starts from the slices' relative sharpness."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sfdfd.networks.interface import (
     NetworkOutput,
     bounded_depth_m,
     checked_size,
-    convolution,
+    conv_relu,
+    expand_to_batch,
     max_over_slices,
     pad_to_multiple,
-    per_sample,
 )
 from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.registry import part
@@ -27,14 +27,13 @@ WINDOWS_PX = (5, 15, 31)
 
 @part
 class FocusAttentionNet(nn.Module):
-    """Attention over slices, led by relative sharpness, then a bounded correction of inverse depth.
+    """Attention over slices that starts from their relative sharpness, then a bounded correction of inverse depth.
 
-    Depth from focus in its classical form is an attention over slices whose logits are ``power * log(relative
-    sharpness)``; it stands at the level of the published network before any training. Here a small U-Net with
-    DAIF-Net's pooling over slices sees the slices and their relative sharpness at three scales and adds what it has
-    learned: a logit per slice for depth and one for the AIF, a correction of inverse depth (between and beyond the focus
-    distances), and a residual of the AIF. AiFDepthNet (Wang et al., ICCV 2021) takes both outputs from attention over
-    slices; the sharpness prior and the correction are ours.
+    Classical depth from focus is an attention over slices with the logits ``power * log(relative sharpness)``, which without
+    training is as good as the published network. A small U-Net with DAIF-Net's pooling over slices sees the slices and their
+    relative sharpness at three scales. It adds learned logits per slice for depth and for the AIF, a correction of inverse
+    depth (between and beyond the focus distances), and a residual of the AIF. AiFDepthNet (Wang et al., ICCV 2021) takes both
+    outputs from attention over slices; the sharpness prior and the correction are ours.
 
     Args:
         width: channels of the first block, which works at half resolution.
@@ -62,15 +61,15 @@ class FocusAttentionNet(nn.Module):
         widths = [width, *(min(2 * width * (level + 1), 96) for level in range(depth - 1))]
         inputs = [4 * (3 + 1 + 1 + len(WINDOWS_PX)), *(2 * w for w in widths[:-1])]
         self.encoder = nn.ModuleList(
-            nn.Sequential(convolution(i, w), convolution(w, w)) for i, w in zip(inputs, widths, strict=True)
+            nn.Sequential(conv_relu(i, w), conv_relu(w, w)) for i, w in zip(inputs, widths, strict=True)
         )
         below = [*widths[1:], widths[-1]]
         self.decoder = nn.ModuleList(
-            nn.Sequential(convolution(w + b, w), convolution(w, w))
+            nn.Sequential(conv_relu(w + b, w), conv_relu(w, w))
             for w, b in zip(reversed(widths), reversed(below), strict=True)
         )
-        self.slice_head = nn.Sequential(convolution(2 * width, width), nn.Conv2d(width, 4 * 2, 3, padding=1))
-        self.fused_head = nn.Sequential(convolution(width, width), nn.Conv2d(width, 4 * 4, 3, padding=1))
+        self.slice_head = nn.Sequential(conv_relu(2 * width, width), nn.Conv2d(width, 4 * 2, 3, padding=1))
+        self.fused_head = nn.Sequential(conv_relu(width, width), nn.Conv2d(width, 4 * 4, 3, padding=1))
         self.power = nn.Parameter(torch.tensor([float(power), float(power)]))
 
     def forward(
@@ -84,53 +83,61 @@ class FocusAttentionNet(nn.Module):
     ) -> NetworkOutput:
         """Predict depth (B,H,W) in metres and the all-in-focus image (B,3,H,W); arguments as in DAIFNet."""
         batch, slices, _, height, width = images.shape
-        near = per_sample(self.near_m if near_m is None else near_m, images)
-        far = per_sample(self.far_m if far_m is None else far_m, images)
+        near, far = expand_to_batch(near_m, images, self.near_m), expand_to_batch(far_m, images, self.far_m)
         focus = focus_distances_m.to(images).expand(batch, slices)
-        inverse_depth_01 = normalized_inverse_depth(focus, near, far).clamp(0.0, 1.0)
+        focus_01 = normalized_inverse_depth(focus, near, far).clamp(0.0, 1.0)
         images = pad_to_multiple(images, self.multiple)
-        hidden = None if slice_mask is None else ~slice_mask[:, :, None, None]
+        is_padding = None if slice_mask is None else ~slice_mask[:, :, None, None]
 
-        levels, relative = [], []
-        for window in WINDOWS_PX:
-            level = torch.log(focus_measure(images, window) + 1e-3)  # 1e-3: about the noise of an 8-bit image
-            if hidden is not None:
-                level = level.masked_fill(hidden, -torch.inf)
-            peak = level.amax(1, keepdim=True)
-            relative.append(level - peak if hidden is None else (level - peak).masked_fill(hidden, -5.0))
-            levels.append(peak.expand_as(level))
-        plane = inverse_depth_01[:, :, None, None].expand(-1, -1, *images.shape[-2:])
-        cues = torch.stack([plane, 0.2 * levels[1] + 0.5, *relative], dim=2)
+        relative, peak = _relative_sharpness(images, is_padding)
+        focus_channel = focus_01[:, :, None, None].expand(-1, -1, *images.shape[-2:])
+        cues = torch.stack([focus_channel, 0.2 * peak.expand_as(focus_channel) + 0.5, *relative], dim=2)
         features = F.pixel_unshuffle(torch.cat([images, cues], dim=2).flatten(0, 1), 2)
-        features = features.contiguous(memory_format=torch.channels_last)
+        slice_features, fused = self._unet(features.contiguous(memory_format=torch.channels_last), slices, slice_mask)
 
+        per_slice = torch.cat([slice_features, fused.repeat_interleave(slices, 0)], dim=1)
+        logits = F.pixel_shuffle(self.slice_head(per_slice), 2).unflatten(0, (batch, slices)).float()
+        logits = logits + self.power[:, None, None] * torch.stack([relative[1], relative[0]], dim=2)
+        if is_padding is not None:
+            logits = logits.masked_fill(is_padding[:, :, None], -torch.inf)
+        depth_weight, aif_weight = torch.softmax(logits[..., :height, :width], dim=1).unbind(2)
+        correction = F.pixel_shuffle(self.fused_head(fused), 2)[..., :height, :width].float()
+
+        attended = torch.einsum("bshw,bs->bhw", depth_weight, focus_01.float()).clamp(0.01, 0.99)
+        depth_m = bounded_depth_m(torch.logit(attended) + correction[:, 3], near, far)
+        aif = torch.einsum("bshw,bschw->bchw", aif_weight, images[..., :height, :width].float())
+        return NetworkOutput(depth_m, (aif + 0.1 * correction[:, :3]).clamp(0.0, 1.0))
+
+    def _unet(
+        self, features: Tensor, slices: int, slice_mask: Bool[Tensor, "b s"] | None
+    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "b c h w"]]:
+        """Return the first block's features of each slice (B*S,...) and the decoder's features of the stack."""
+        per_level: list[Tensor] = []
         skips: list[Tensor] = []
-        first: Tensor | None = None
-        for number, block in enumerate(self.encoder):
+        for level, block in enumerate(self.encoder):
+            if level:
+                shared = F.max_pool2d(skips[-1], 2).repeat_interleave(slices, 0)
+                features = torch.cat([F.max_pool2d(features, 2), shared], dim=1)
             features = block(features)
-            fused = max_over_slices(features.unflatten(0, (batch, slices)), slice_mask)
-            skips.append(fused)
-            if number == 0:
-                first = features
-            if number < len(self.encoder) - 1:
-                pooled = F.max_pool2d(features, 2)
-                shared = F.max_pool2d(fused, 2)
-                features = torch.cat([pooled, shared.repeat_interleave(slices, 0)], dim=1)
+            per_level.append(features)
+            skips.append(max_over_slices(features.unflatten(0, (-1, slices)), slice_mask))
+        fused = skips[-1]
         for block, skip in zip(self.decoder, reversed(skips), strict=True):
             if fused.shape[-2:] != skip.shape[-2:]:
                 fused = F.interpolate(fused, size=skip.shape[-2:], mode="bilinear", align_corners=False)
             fused = block(torch.cat([skip, fused], dim=1))
+        return per_level[0], fused
 
-        assert first is not None
-        per_slice = torch.cat([first, fused.repeat_interleave(slices, 0)], dim=1)
-        logits = F.pixel_shuffle(self.slice_head(per_slice), 2).unflatten(0, (batch, slices)).float()
-        logits = logits + self.power[:, None, None] * torch.stack([relative[1], relative[0]], dim=2)
-        if hidden is not None:
-            logits = logits.masked_fill(hidden[:, :, None], -torch.inf)
-        depth_weight, aif_weight = torch.softmax(logits[..., :height, :width], dim=1).unbind(2)
-        correction = F.pixel_shuffle(self.fused_head(fused), 2)[..., :height, :width].float()
 
-        start = torch.einsum("bshw,bs->bhw", depth_weight, inverse_depth_01.float()).clamp(0.01, 0.99)
-        depth_m = bounded_depth_m(torch.logit(start) + correction[:, 3], near, far)
-        aif = torch.einsum("bshw,bschw->bchw", aif_weight, images[..., :height, :width].float())
-        return NetworkOutput(depth_m, (aif + 0.1 * correction[:, :3]).clamp(0.0, 1.0))
+def _relative_sharpness(images: Tensor, is_padding: Tensor | None) -> tuple[list[Tensor], Float[Tensor, "b 1 h w"]]:
+    """Return log sharpness relative to the sharpest slice, for each window, and the largest for the middle window."""
+    relative, peaks = [], []
+    for window in WINDOWS_PX:
+        sharpness = torch.log(focus_measure(images, window) + 1e-3)  # 1e-3: about the noise of an 8-bit image
+        if is_padding is not None:
+            sharpness = sharpness.masked_fill(is_padding, -torch.inf)
+        peak = sharpness.amax(1, keepdim=True)
+        difference = sharpness - peak
+        relative.append(difference if is_padding is None else difference.masked_fill(is_padding, -5.0))
+        peaks.append(peak)
+    return relative, peaks[1]

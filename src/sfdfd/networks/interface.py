@@ -1,4 +1,4 @@
-"""What every network is, and what networks share: output, padding, pooling over slices and bounded depth."""
+"""The :class:`Network` protocol, its output, and building blocks that networks share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sfdfd.errors import checked_whole
 from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.render import Renderer, defocus_map_px
-from sfdfd.plane_sweep.cost_volume import defocus_of
+from sfdfd.plane_sweep.cost_volume import stack_defocus
 from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
@@ -21,21 +21,26 @@ __all__ = [
     "NetworkOutput",
     "bounded_depth_m",
     "checked_size",
-    "convolution",
+    "conv_relu",
     "depth_std_from_output",
-    "estimate",
+    "expand_to_batch",
     "max_over_slices",
     "pad_to_multiple",
-    "per_sample",
+    "predict_output",
     "predict_stack",
-    "rendered",
+    "render_prediction",
+    "run_network",
 ]
 
 
 class NetworkOutput(NamedTuple):
-    """depth_m (B,H,W) in metres, aif (B,3,H,W) in [0, 1], and where a network knows it std (B,H,W): the standard
-    deviation of the normalized inverse depth between far (0) and near (1); in training also scores (B,D,H/2,W/2), the
-    logits of D positions evenly from 0 to 1, sides rounded up.
+    """The output of a network.
+
+    Attributes:
+        depth_m: (B,H,W) in metres.
+        aif: (B,3,H,W) in [0, 1].
+        std: (B,H,W) standard deviation of the normalized inverse depth; None where the network does not estimate it.
+        scores: (B,D,H/2,W/2) logits of D normalized inverse depths evenly from 0 to 1, sides rounded up; in training only.
 
     Examples:
         >>> output = NetworkOutput(torch.ones(1, 2, 2), torch.zeros(1, 3, 2, 2))
@@ -51,14 +56,20 @@ class NetworkOutput(NamedTuple):
 
 @runtime_checkable
 class Network(Protocol):
-    """A focal stack and its focus distances in, depth and an all-in-focus image out: any number of slices, in any order,
-    any image size. An :class:`torch.nn.Module`, or a function such as :func:`sfdfd.networks.classical.classical_network`.
+    """A network maps a focal stack and its focus distances to depth and an all-in-focus image.
+
+    It takes any number of slices in any order, and any image size. It is a :class:`torch.nn.Module` or another callable, such
+    as :data:`sfdfd.networks.classical.classical_network`.
 
     Examples:
         >>> from sfdfd.networks import DAIFNet, classical_network
         >>> isinstance(DAIFNet(), Network), isinstance(classical_network, Network)
         (True, True)
     """
+
+    @property
+    def requires_defocus(self) -> bool:
+        """Whether the network is called with ``defocus`` (:class:`sfdfd.plane_sweep.cost_volume.StackDefocus`)."""
 
     def __call__(
         self,
@@ -72,23 +83,23 @@ class Network(Protocol):
         """Predict from (B,S,3,H,W) images in [0, 1] and (B,S) distances in metres; ``slice_mask``: true for real slices."""
 
 
-def per_sample(value: float | Tensor, images: Tensor) -> Tensor:
-    """A number or a (B,) tensor as a (B,) tensor beside ``images``."""
-    value = torch.as_tensor(value, dtype=images.dtype, device=images.device)
+def expand_to_batch(value: float | Tensor | None, images: Tensor, default: float) -> Float[Tensor, "b"]:
+    """Return a number or a (B,) tensor as a (B,) tensor of the images' type; the default for None."""
+    value = torch.as_tensor(default if value is None else value, dtype=images.dtype, device=images.device)
     return value.expand(images.shape[0]) if value.ndim == 0 else value
 
 
 def bounded_depth_m(
     logit: Float[Tensor, "b h w"], near_m: Float[Tensor, "b"], far_m: Float[Tensor, "b"]
 ) -> Float[Tensor, "b h w"]:
-    """Depth in (near, far), positive by construction: the logistic of ``logit`` measures inverse depth, 1 is near."""
+    """Return depth in (near, far), positive by construction: the logistic of ``logit`` is the normalized inverse depth."""
     return depth_from_normalized(torch.sigmoid(logit), near_m, far_m)
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """(...,H,W) replicated at the bottom and right until both sides divide by ``multiple``."""
+    """Repeat the border of (...,H,W) at the bottom and right until both sides are multiples of ``multiple``."""
     height, width = images.shape[-2:]
-    if torch.compiler.is_compiling():  # sizes may be symbols, of which nobody can ask whether they divide
+    if torch.compiler.is_compiling():  # sizes may be symbolic, so no branch may depend on them
         rows, columns = (
             torch.arange((side + multiple - 1) // multiple * multiple, device=images.device).clamp(max=side - 1)
             for side in (height, width)
@@ -104,29 +115,25 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
 
 
 def checked_size(width: int, depth: int) -> None:
-    """Refuse what no machine could hold, wherever it comes from.
-
-    Raises:
-        InputError: not 1 to 1024 channels in 1 to 8 blocks.
-    """
+    """Raise an InputError unless a network has 1 to 1024 channels in 1 to 8 blocks, before memory is allocated."""
     checked_whole(width, "width (network.width)", 1, 1024)
     checked_whole(depth, "depth (network.depth)", 1, 8)
 
 
 def max_over_slices(features: Tensor, slice_mask: Bool[Tensor, "b s"] | None) -> Tensor:
-    """(B,S,C,H,W) -> (B,C,H,W), the largest value over the real slices: it does not depend on their order."""
+    """(B,S,C,H,W) -> (B,C,H,W), the largest value over the real slices, which does not depend on their order."""
     if slice_mask is not None:
         features = features.masked_fill(~slice_mask[:, :, None, None, None], -torch.inf)
     return features.amax(1)
 
 
-def convolution(inputs: int, outputs: int) -> nn.Sequential:
-    """3x3 convolution and ReLU."""
+def conv_relu(inputs: int, outputs: int) -> nn.Sequential:
+    """Return a 3x3 convolution and ReLU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True))
 
 
-def run_network(network: Callable[..., NetworkOutput], stack: FocalStack, **known: Any) -> NetworkOutput:
-    """What a network answers to a stack (or its module, compiled), given what else it asks for; the batch is not padded."""
+def run_network(network: Callable[..., NetworkOutput], stack: FocalStack, **extra: Any) -> NetworkOutput:
+    """Call a network (or its compiled module) on a stack, with extra keyword arguments; the batch is not padded."""
     stack = stack.in_full_precision()
     return network(
         stack.images,
@@ -134,19 +141,20 @@ def run_network(network: Callable[..., NetworkOutput], stack: FocalStack, **know
         near_m=stack.near_m,
         far_m=stack.far_m,
         slice_mask=stack.slice_mask,
-        **known,
+        **extra,
     )
 
 
 def predict_stack(
     network: Network, renderer: Renderer, stack: FocalStack, forward: Callable[..., NetworkOutput] | None = None
 ) -> Prediction:
-    """Predict depth and AIF with the network and render the stack they would produce; the batch is not padded.
+    """Predict depth and AIF with a network and render the stack that they would produce; the batch is not padded.
 
     Args:
-        network: one with ``requires_defocus`` true is told how the slices are blurred, as ``defocus``
-            (:class:`sfdfd.plane_sweep.cost_volume.Defocus`).
-        forward: called in the network's place (the same, compiled).
+        network: one with :attr:`Network.requires_defocus` is called with how the renderer blurs the slices.
+        renderer: the optics.
+        stack: the input.
+        forward: called in place of the network, of which it is the compiled form.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
@@ -156,29 +164,30 @@ def predict_stack(
         >>> predict_stack(classical_network, DefocusRenderer(sigma_scale=0.5), stack).rendered.shape
         torch.Size([1, 5, 3, 48, 64])
     """
-    return rendered(estimate(network, renderer, stack, forward), renderer, stack)
+    return render_prediction(predict_output(network, renderer, stack, forward), renderer, stack)
 
 
-def estimate(
+def predict_output(
     network: Network, renderer: Renderer, stack: FocalStack, forward: Callable[..., NetworkOutput] | None = None
 ) -> NetworkOutput:
-    """What the network says, as of :func:`predict_stack`, without rendering it."""
+    """Predict as :func:`predict_stack`, without rendering."""
     stack = stack.in_full_precision()
-    known = {"defocus": defocus_of(stack, renderer)} if getattr(network, "requires_defocus", False) else {}
-    return run_network(forward or network, stack, **known)
+    extra = {"defocus": stack_defocus(stack, renderer)} if network.requires_defocus else {}
+    return run_network(forward or network, stack, **extra)
 
 
 def depth_std_from_output(output: NetworkOutput, stack: FocalStack) -> Float[Tensor, "b h w"] | None:
-    """Standard deviation of the depth in metres: the std of inverse depth, to first order."""
+    """Return the standard deviation of the depth in metres, to first order from that of inverse depth."""
     if output.std is None:
         return None
     span = (1 / stack.near_m - 1 / stack.far_m)[:, None, None]
     return output.std * span * output.depth_m.square()
 
 
-def rendered(output: NetworkOutput, renderer: Renderer, stack: FocalStack, known: Tensor | None = None) -> Prediction:
-    """The prediction that this depth and AIF are, with the stack they would have produced: ``known``, where that is rendered
-    already."""
+def render_prediction(
+    output: NetworkOutput, renderer: Renderer, stack: FocalStack, rendered: Tensor | None = None
+) -> Prediction:
+    """Return the prediction with the stack that its depth and AIF produce: ``rendered`` where that exists already."""
     stack = stack.in_full_precision()
     depth_m, aif = output.depth_m, output.aif
     return Prediction(
@@ -186,5 +195,5 @@ def rendered(output: NetworkOutput, renderer: Renderer, stack: FocalStack, known
         aif=aif,
         depth_std_m=depth_std_from_output(output, stack),
         defocus_px=defocus_map_px(depth_m, stack.focus_distances_m, stack.camera),
-        rendered=renderer(aif, depth_m, stack.focus_distances_m, stack.camera) if known is None else known,
+        rendered=renderer(aif, depth_m, stack.focus_distances_m, stack.camera) if rendered is None else rendered,
     )

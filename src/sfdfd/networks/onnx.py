@@ -1,4 +1,4 @@
-"""A network as an ONNX file: stack and focus distances in, depth and all-in-focus image out."""
+"""Export a network to an ONNX file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUTPUTS = ("depth_m", "aif")
 
 
 class _Positional(nn.Module):
-    """The network with positional arguments and no mask, as ONNX wants it."""
+    """The network with positional arguments and without a mask, as ONNX requires."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -34,15 +34,15 @@ class _Positional(nn.Module):
 def export_onnx(network: nn.Module, path: Path, opset: int = 18) -> None:
     """Write ``network`` to ``path``.
 
-    The file takes images (1,S,3,H,W) in [0, 1], focus_distances_m (1,S), near_m (1,) and far_m (1,) in metres, S, H and W
-    free (S >= 2, H and W >= 16), and gives depth_m (1,H,W) in metres and aif (1,3,H,W).
+    The file takes images (1,S,3,H,W) in [0, 1], and focus_distances_m (1,S), near_m (1,) and far_m (1,) in metres. S, H and W
+    are free (S >= 2, H and W >= 16). It gives depth_m (1,H,W) in metres and aif (1,3,H,W).
 
     Raises:
-        InputError: the packages for it are not installed, or the network needs more than that (``requires_defocus``).
+        InputError: packages are not installed, or the network needs more inputs (``requires_defocus``).
     """
-    if getattr(network, "requires_defocus", False):
+    if network.requires_defocus:
         raise InputError(
-            "a network that is told how the slices are blurred (plane_sweep) has no ONNX file: its sweep is Python"
+            "a network that needs the blur of the slices (plane_sweep) cannot be exported to ONNX: its sweep is Python"
         )
     try:
         import onnx  # noqa: F401

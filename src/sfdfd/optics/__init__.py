@@ -1,4 +1,4 @@
-"""The thin lens and the differentiable defocus renderer; plain tensors, no learning, no Lightning, no Hydra."""
+"""The thin-lens camera and the differentiable defocus renderer, on plain tensors."""
 
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, Renderer, render_focal_stack

@@ -1,4 +1,4 @@
-"""How a focal stack was blurred: the part of the optics that belongs to the images and not to the program."""
+"""How a focal stack was blurred: the part of the optics that belongs to the images."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["BLUR_KEYS", "PHOTOGRAPH_BLUR", "BlurModel"]
 
 @dataclass(frozen=True)
 class BlurModel:
-    """How the slices of a stack were blurred; None for what nobody knows.
+    """How the slices of a stack were blurred; None for what is unknown.
 
-    A :class:`sfdfd.stack.FocalStack` carries it, so that no method has to guess the physics it inverts. The attributes mean
-    what the options of the same names mean in :class:`sfdfd.optics.options.RenderOptions`.
+    A :class:`sfdfd.stack.FocalStack` carries it, so that methods need not guess the physics that they invert. The attributes
+    have the meaning of the options of the same name in :class:`sfdfd.optics.options.RenderOptions`.
 
     Attributes:
         psf: "gaussian", "disc" or "power:P".
         weighting: "source", "target" or "occlusion".
-        linear_light: whether light was blurred (photographs), or its sRGB codes (published synthetic protocols).
-        sigma_scale: standard deviation over blur radius, where the PSF is no disc.
-        window_px, smallest_radius_px, copied_radius_px: what published renderers do instead of the full PSF.
+        linear_light: whether linear light was blurred (photographs) or sRGB codes (published synthetic protocols).
+        sigma_scale: standard deviation over blur radius; unused for a disc.
+        window_px, smallest_radius_px, copied_radius_px: limits of published renderers.
 
     Raises:
         InputError: a value is wrong; the message names its key.
@@ -54,14 +54,14 @@ class BlurModel:
         RenderOptions(**self.known())
 
     def known(self) -> dict[str, Any]:
-        """What is known, by name."""
+        """Return the known attributes by name."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     def updated(self, changes: BlurModel | Mapping[str, Any] | None) -> BlurModel:
-        """The same with what ``changes`` knows in place of its own.
+        """Return a copy with the known attributes of ``changes`` replaced.
 
         Raises:
-            InputError: no such key, or a wrong value.
+            InputError: an unknown key, or a wrong value.
         """
         if changes is None:
             return self
@@ -72,32 +72,30 @@ class BlurModel:
         return replace(self, **{key: value for key, value in more.items() if value is not None})
 
     def applied_to(self, renderer: Renderer) -> Renderer:
-        """A renderer like this one that blurs as is known here; itself where it does so already.
+        """Return a renderer with the known attributes as options, or the renderer itself if they hold already.
 
-        A renderer without an option of that name keeps what it does. One that publishes a window loses it where the stack is
-        known to have none (``smallest_radius_px`` and ``copied_radius_px`` are 0 then).
+        Attributes that the renderer has no option for are ignored. If anything is known but no window, a renderer with the
+        window of a published protocol loses it (and ``smallest_radius_px`` and ``copied_radius_px`` become 0).
         """
-        options = dict(renderer.options)
+        options = renderer.options
         known = {key: value for key, value in self.known().items() if key in options}
         if known and self.window_px is None and "window_px" in options:
-            known["window_px"] = None  # None means as wide as the blur, once anything else is known
+            known["window_px"] = None  # as wide as the blur
             known = {"smallest_radius_px": 0.0, "copied_radius_px": 0.0, **known}
         if all(options[key] == value for key, value in known.items()):
             return renderer
-        return type(renderer)(**{**options, **known})
+        return renderer.with_options(**known)
 
     @classmethod
-    def of(cls, renderer: Any) -> BlurModel | None:
-        """How a renderer blurs; None for a function that does not say."""
-        options = getattr(renderer, "options", None)
-        if not isinstance(options, Mapping):
-            return None
-        known = {key: options[key] for key in BLUR_KEYS if key in options}
+    def of(cls, renderer: Renderer) -> BlurModel | None:
+        """Return how a renderer blurs; None if its PSF has no name to record."""
+        known = {key: renderer.options[key] for key in BLUR_KEYS if key in renderer.options}
         return cls(**known) if isinstance(known.get("psf", ""), str) else None
 
     def __str__(self) -> str:
-        words = {True: "linear light", False: "sRGB codes"}
-        parts = [self.psf, self.weighting and f"{self.weighting} weighting", words.get(self.linear_light)]  # type: ignore[arg-type]
+        parts = [self.psf, self.weighting and f"{self.weighting} weighting"]
+        if self.linear_light is not None:
+            parts.append("linear light" if self.linear_light else "sRGB codes")
         if self.sigma_scale is not None and self.psf != "disc":
             parts.append(f"sigma_scale {self.sigma_scale:g}")
         parts += [f"{key} {value:g}" for key in BLUR_KEYS[4:] if (value := getattr(self, key))]
@@ -106,5 +104,5 @@ class BlurModel:
 
 BLUR_KEYS = tuple(field.name for field in fields(BlurModel))
 PHOTOGRAPH_BLUR = BlurModel(psf="disc", weighting="occlusion", linear_light=True, sigma_scale=0.5)
-"""How photographs are blurred: light adds, lenses have round apertures, and what is in front covers what is behind.
-``sigma_scale`` counts where the PSF is not a disc."""
+"""How photographs are blurred: in linear light, by a round aperture, with occlusion. ``sigma_scale`` is used if another PSF is
+chosen."""

@@ -15,12 +15,12 @@ __all__ = ["Camera"]
 
 
 def _all(condition: Any) -> bool:
-    """Whether a comparison holds everywhere; a comparison with NaN does not hold."""
+    """Return whether a comparison holds everywhere. A comparison with NaN does not hold."""
     return bool(condition.all()) if isinstance(condition, (torch.Tensor, np.ndarray)) else bool(condition)
 
 
 def _one_number(value: torch.Tensor | np.ndarray | np.generic, name: str) -> float:
-    """The number that a tensor or array of one element holds."""
+    """Return the number that a tensor or array of one element holds."""
     if isinstance(value, torch.Tensor) and value.requires_grad:
         raise InputError(
             f"camera.{name}: a camera holds plain numbers and has no gradient; to fit f^2/(2 N p), give the renderer "
@@ -42,8 +42,8 @@ class Camera:
             resizing an image resizes the pitch (:meth:`resized`), cropping does not.
 
     Raises:
-        InputError: a value is not a positive finite number, or a tensor with a gradient. A tensor of one number is taken as
-            that number.
+        InputError: a value is not a positive finite number, or is a tensor with a gradient. A tensor of one number is
+            converted.
 
     Examples:
         >>> camera = Camera(focal_length_m=0.05, f_number=8.0, pixel_pitch_m=1.2e-5)
@@ -66,30 +66,31 @@ class Camera:
 
     @property
     def blur_scale_px_m(self) -> float:
-        """k = f^2 / (2 N p) in pixel metres: the blur radius is k |1/F - 1/d| / (1 - f/F)."""
+        """k = f^2 / (2 N p) in pixel metres; the blur radius is k |1/F - 1/d| / (1 - f/F)."""
         return self.focal_length_m**2 / (2 * self.f_number * self.pixel_pitch_m)
 
     def blur_radius_px(self, depth_m: Any, focus_distance_m: Any, *, signed: bool = False) -> Any:
-        """Radius of the circle of confusion in pixels: the defocus map.
+        """Return the radius of the circle of confusion in pixels: the defocus map.
 
-        Thin lens: ``r = f/N * f/(F-f) * |d-F|/d / (2 p)`` (CVPR 2023 paper, "Optical Model for Defocus Blur"), computed
-        in inverse distances, so that a lens focused at infinity (``F = inf``) and points at infinity are exact.
+        Thin lens: ``r = f/N * f/(F-f) * |d-F|/d / (2 p)`` (CVPR 2023 paper, "Optical Model for Defocus Blur"). It is
+        computed in inverse distances, so focus and points at infinity are exact.
 
         Args:
             depth_m: depth d > 0 in metres; number, NumPy array or tensor of any shape.
             focus_distance_m: focus distance F > f in metres, broadcastable against depth_m; ``inf`` is allowed.
-            signed: keep the sign, positive behind the focus distance (d > F), negative in front of it.
+            signed: keep the sign: positive behind the focus distance (d > F), negative in front of it.
 
         Returns:
-            The radius in pixels, of the broadcast shape and the inputs' type; differentiable in both arguments (the
-            unsigned radius has derivative 0 in focus).
+            The radius in pixels, of the broadcast shape and the inputs' type, differentiable in both arguments. The
+            unsigned radius has derivative 0 in focus.
 
         Raises:
             InputError: a focus distance lies inside the focal length, or a depth is not positive.
         """
         focal_length_m = self.focal_length_m
         if not _all(focus_distance_m > focal_length_m):
-            worst = float(focus_distance_m.min()) if hasattr(focus_distance_m, "min") else focus_distance_m
+            is_array = isinstance(focus_distance_m, (torch.Tensor, np.ndarray))
+            worst = float(focus_distance_m.min()) if is_array else focus_distance_m
             raise InputError(
                 f"focus distance {worst:.6g} m lies inside the focal length {focal_length_m:.6g} m "
                 "(focus_distances_m; optics.camera.focal_length_m)"
@@ -101,7 +102,7 @@ class Camera:
         return radius if signed else abs(radius)
 
     def resized(self, scale: float | tuple[float, float]) -> Camera:
-        """The camera of the image resized by ``scale`` (0.5 halves the image and doubles the pixel pitch).
+        """Return the camera of the image resized by ``scale`` (0.5 halves the image and doubles the pixel pitch).
 
         Args:
             scale: one factor, or (vertical, horizontal), which must agree to 1 %.
@@ -119,5 +120,5 @@ class Camera:
         return replace(self, pixel_pitch_m=self.pixel_pitch_m / math.sqrt(vertical * horizontal))
 
     def as_dict(self) -> dict[str, float]:
-        """Plain numbers, for configs and JSON."""
+        """Return plain numbers, for configs and JSON."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -1,8 +1,8 @@
-"""Convolutions with real kernels that are even along both axes, by FFT.
+"""Convolutions by FFT with real kernels that are even along both axes.
 
-Channels go in pairs, as the real and imaginary part of one image, which such a kernel does not mix. A complex
-transform of a pair takes as long as the real transforms of both forward, and half as long as torch's inverse real ones on a
-CPU (docs/explanation/renderer.md).
+Two channels share one complex image, because such a kernel does not mix real and imaginary parts. One complex transform of a
+pair costs as much as two real forward transforms, and half as much as torch's two real inverse transforms on a CPU
+(docs/explanation/renderer.md).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-__all__ = ["mirrored", "paired", "unpaired"]
+__all__ = ["channels_from_complex", "complex_from_channels", "full_spectrum"]
 
 
-def paired(images: Float[Tensor, "*b c h w"]) -> Complex[Tensor, "*b p h w"]:
-    """Channels two by two as complex images; the last of an odd number has nothing beside it.
+def complex_from_channels(images: Float[Tensor, "*b c h w"]) -> Complex[Tensor, "*b p h w"]:
+    """Pack pairs of channels as complex images; the last of an odd number has the imaginary part 0.
 
     Examples:
-        >>> paired(torch.tensor([1.0, 2.0, 3.0])[:, None, None]).flatten().tolist()
+        >>> complex_from_channels(torch.tensor([1.0, 2.0, 3.0])[:, None, None]).flatten().tolist()
         [(1+2j), (3+0j)]
     """
     real, imaginary = images[..., 0::2, :, :], images[..., 1::2, :, :]
@@ -27,11 +27,11 @@ def paired(images: Float[Tensor, "*b c h w"]) -> Complex[Tensor, "*b p h w"]:
     return torch.complex(real, imaginary)
 
 
-def unpaired(pairs: Complex[Tensor, "*b p h w"], channels: int) -> Float[Tensor, "*b c h w"]:
-    """The channels that were :func:`paired`."""
+def channels_from_complex(pairs: Complex[Tensor, "*b p h w"], channels: int) -> Float[Tensor, "*b c h w"]:
+    """Unpack the channels of :func:`complex_from_channels`."""
     return torch.view_as_real(pairs).movedim(-1, -3).flatten(-4, -3)[..., :channels, :, :]
 
 
-def mirrored(half: Float[Tensor, "*b h k"], width: int) -> Float[Tensor, "*b h w"]:
-    """The whole spectrum of kernels that are even along both axes, from the half of it that ``rfft2`` gives."""
+def full_spectrum(half: Float[Tensor, "*b h k"], width: int) -> Float[Tensor, "*b h w"]:
+    """Complete the half spectrum that ``rfft2`` gives of kernels that are even along both axes."""
     return torch.cat([half, half[..., 1 : width - half.shape[-1] + 1].flip(-1)], -1)

@@ -1,4 +1,4 @@
-"""The options of :func:`sfdfd.optics.render.render_focal_stack`, checked once."""
+"""Validated options of :func:`sfdfd.optics.render.render_focal_stack`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WEIGHTINGS = ("source", "target", "occlusion")
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """How light is blurred.
+    """Options of a renderer: how light is blurred.
 
     Attributes:
         sigma_scale: std of the Gaussian over the blur radius, > 0: 1.0 = slides and paper, 0.5 = DEReD's released code
@@ -23,17 +23,17 @@ class RenderOptions:
         weighting: "source", "target" or "occlusion", see :func:`sfdfd.optics.render.render_focal_stack`.
         psf: "gaussian"; "disc" (its radius is the blur radius, whatever sigma_scale); "power:P", exp(-2 (q/c)^P) with
             c = 2 sigma_scale r; or a :class:`sfdfd.optics.psf.PSF`.
-        method: "exact" (PSF error 1e-5 of its mass, 1e-9 in float64), "fast" (1.5e-2: half an 8-bit level in the
-            image), "draft" (5e-2, a quarter faster; of the occlusion-aware renderer half as many levels, a third faster: for
-            the first steps of a search), "auto": exact while the largest blur is below 8 px, and in float64; fast beyond
+        method: "exact" (PSF error 1e-5 of its mass, 1e-9 in float64); "fast" (1.5e-2: half an 8-bit level in the
+            image); "draft" (5e-2, a quarter faster, or half the levels of the occlusion-aware renderer, a third faster:
+            for the first steps of a search); "auto": exact in float64 and while the largest blur is below 8 px, else fast
             (docs/explanation/renderer.md).
         linear_light: blur in linear light: sRGB -> linear -> blur -> sRGB; RGB in [0, 1].
-        layers: largest number of levels of the occlusion-aware renderer; fewer where the blur differs by less.
-        level_px: difference in blur radius between two of them, > 0; wider steps are faster, and bias depth near focus.
-        window_px, smallest_radius_px, copied_radius_px: what published renderers do instead, for their protocols: an odd
-            side of a square window beyond which nothing spreads (DEReD 7, dfd 11; None: as wide as the blur), a floor of
-            the blur radius (dfd 2), a radius up to which an output pixel is copied from the AIF (DEReD 1; no gradient
-            in depth there).
+        layers: largest number of levels of the occlusion-aware renderer; it uses fewer where the blur varies less.
+        level_px: difference in blur radius between two levels, > 0; wider steps are faster and bias depth near focus.
+        window_px: odd side of the square window of published renderers (DEReD 7, dfd 11); None: as wide as the blur.
+        smallest_radius_px: floor of the blur radius in published renderers (dfd 2).
+        copied_radius_px: radius up to which published renderers copy a pixel from the AIF (DEReD 1); depth has no gradient
+            there.
 
     Raises:
         InputError: a value is wrong; the message names its config key.
@@ -70,6 +70,6 @@ class RenderOptions:
         get_psf(self.psf)
 
     @cached_property
-    def family(self) -> PSF:
+    def psf_family(self) -> PSF:
         """The PSF family that ``psf`` names."""
         return get_psf(self.psf)

@@ -1,12 +1,12 @@
 """Point spread functions: blur size -> relative weight at a distance, and their low-rank bases.
 
-Every PSF is a family K_s(q): the weight that a source pixel of size s sends to a pixel at distance q, both in pixels,
-normalised so that its integral over the plane does not depend on s. A spatially varying blur needs K_s for another s at
-every pixel. The families are smooth in s, so a few members span all: an interpolative decomposition (Cheng, Gimbutas,
+Every PSF is a family K_s(q): the weight that a source pixel of size s sends to a pixel at distance q, both in pixels. Its
+integral over the plane does not depend on s. A spatially varying blur needs another size s at every pixel. The families are
+smooth in s, so a few members span all: an interpolative decomposition (Cheng, Gimbutas,
 Martinsson, Rokhlin, "On the compression of low rank matrices", SIAM J. Sci. Comput. 2005) finds distances q_1..q_L and
 images B_1..B_L with
 
-    K_s(q) = sum_l K_s(q_l) B_l(q)      for all sizes s, up to a tolerance that is computed, not hoped for.
+    K_s(q) = sum_l K_s(q_l) B_l(q)      for all sizes s, up to a tolerance that is measured.
 
 The coefficients K_s(q_l) are the PSF itself at L distances, exact and differentiable; the B_l are convolved once for
 all pixels. docs/explanation/renderer.md shows the accuracy and the cost.
@@ -42,11 +42,10 @@ __all__ = [
 
 
 def floored_size_px(size_px: Tensor, floor_px: float) -> Tensor:
-    """A size that is never zero: s where s >= 2a, else a + s^2/(4a), a the floor.
+    """Floor a size smoothly: s where s >= 2a, else a + s^2/(4a), with the floor a.
 
-    A parabola that joins with equal value and slope. The sampled PSF no longer shows its width below 2a, and the size is
-    smooth in depth at focus, because a size that is |linear| in inverse depth becomes its square. No division by zero
-    and no dead gradient beside the focus.
+    The parabola joins with equal value and slope; a sampled PSF no longer shows its width below 2a. The size stays smooth in
+    depth at focus, where it is |linear| in inverse depth, so nothing divides by zero and the gradient near focus stays alive.
     """
     return torch.where(size_px < 2 * floor_px, floor_px + size_px * size_px / (4 * floor_px), size_px)
 
@@ -57,29 +56,29 @@ class PSF(Protocol):
 
     @property
     def floor_px(self) -> float:
-        """Smallest size; there the neighbours' weight is negligible, so that rendering in focus is the identity."""
+        """Smallest size, at which rendering is the identity: the weight of neighbouring pixels is negligible."""
 
     @property
     def mass(self) -> float:
         """The integral of K_s over the plane, the same for every size."""
 
     def __hash__(self) -> int:
-        """Of its parameters: bases are kept."""
+        """Hash the parameters, by which bases are cached."""
 
     def size_px(self, radius_px, sigma_scale: float):
-        """The size s of a blur radius."""
+        """Return the size s of a blur radius."""
 
     def weight(self, distance_sq, size_px):
-        """K_s(q) for q^2 and s, broadcast; NumPy or torch."""
+        """Return K_s(q) for q^2 and s, broadcast; NumPy or torch."""
 
     def slope(self, distance_sq, size_px, weight):
-        """dK_s(q)/ds, given the weight; torch."""
+        """Return dK_s(q)/ds, given the weight; torch."""
 
     def reach_px(self, size_px: float) -> int:
-        """Half width of the window that holds K_s."""
+        """Return the half width of the window that holds K_s."""
 
     def sizes_px(self, limit_px: float) -> np.ndarray:
-        """Sizes from the floor to the limit, dense enough to stand for all between."""
+        """Return sizes from the floor to the limit, dense enough to represent all between."""
 
 
 @dataclass(frozen=True)
@@ -206,11 +205,11 @@ class PowerPSF:
 
 
 FAMILIES: dict[str, Callable[[], PSF]] = {"gaussian": GaussianPSF, "disc": DiscPSF}
-"""Name -> family, of those without a parameter."""
+"""Name -> PSF family, of those without a parameter."""
 
 
 def get_psf(psf: str | PSF) -> PSF:
-    """The PSF family by name: one of :data:`FAMILIES`, or "power:P" with an exponent P; a family is returned as it is.
+    """Return the PSF family by name: one of :data:`FAMILIES`, or "power:P" with an exponent P. A PSF is returned as it is.
 
     Examples:
         >>> get_psf("power:4")
@@ -233,14 +232,14 @@ def get_psf(psf: str | PSF) -> PSF:
 
 @dataclass(frozen=True, eq=False)
 class PSFBasis:
-    """Distances and images that span a PSF family up to a size; see the module's docstring.
+    """Distances and images that span a PSF family up to a size, as in the module's docstring.
 
     Attributes:
-        psf: the family.
+        psf: the PSF family.
         distances_sq: (L,) squared distances q_l^2 in pixels.
-        quadrants: (L, R+1, R+1) the images B_l for offsets >= 0; they are even in both axes and 0 at the centre, whose
-            weight K_s(0) is applied exactly.
-        error: largest L1 error of any member relative to its mass, measured over the sampled sizes.
+        quadrants: (L, R+1, R+1) the images B_l for offsets >= 0; they are even in both axes, and 0 at the centre because
+            its weight K_s(0) is applied exactly.
+        error: largest L1 error of any sampled size relative to the PSF's mass.
     """
 
     psf: PSF
@@ -254,9 +253,9 @@ class PSFBasis:
         return self.quadrants.shape[-1] - 1
 
     @lru_cache(maxsize=32)  # noqa: B019 - bases are few, frozen, and cached for the life of the process themselves
-    @torch.inference_mode(False)  # what is kept serves gradients, too, whoever asked first
+    @torch.inference_mode(False)  # cached spectra must serve gradients, too
     def spectra(self, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """(L, height, width//2+1) the real spectra of the images on a padded grid."""
+        """Return the real spectra (L, height, width//2+1) of the images on a padded grid."""
         rank, size, _ = self.quadrants.shape
         rows, columns = min(size, height // 2 + 1), min(size, width // 2 + 1)
         image = np.zeros((rank, height, width))
@@ -269,32 +268,32 @@ class PSFBasis:
 
 @lru_cache(maxsize=64)
 def psf_basis(psf: PSF, size_limit_px: float, reach_limit_px: int, tolerance: float) -> PSFBasis:
-    """The smallest basis that holds every member from the floor to ``size_limit_px``.
+    """Return the smallest basis that represents every size from the floor to ``size_limit_px``.
 
     Args:
-        psf: the family.
+        psf: the PSF family.
         size_limit_px: largest size in pixels.
-        reach_limit_px: half width beyond which offsets cannot occur (the image is no larger).
-        tolerance: largest L1 error of a member relative to its mass.
+        reach_limit_px: half width beyond which offsets cannot occur, because the image is no larger.
+        tolerance: largest L1 error of a PSF relative to its mass.
 
     Returns:
         The basis, whose ``error`` is at most the tolerance.
     """
-    family = _family(psf, max(size_limit_px, 2 * psf.floor_px), reach_limit_px)
-    # the error falls with the rank, but not strictly: bisect, then walk up to the first that holds
-    low, high = 1, family.highest
+    decomposition = _decomposition(psf, max(size_limit_px, 2 * psf.floor_px), reach_limit_px)
+    # the error falls with the rank, but not strictly: bisect, then walk up to the first rank that holds
+    low, high = 1, decomposition.highest_rank
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if family.interpolant(middle)[2] <= tolerance else (middle + 1, high)
-    while family.interpolant(low)[2] > tolerance and low < family.highest:
+        low, high = (low, middle) if decomposition.interpolant(middle)[2] <= tolerance else (middle + 1, high)
+    while decomposition.interpolant(low)[2] > tolerance and low < decomposition.highest_rank:
         low += 1
-    chosen, images, error = family.interpolant(low)
-    quadrants = np.concatenate([np.zeros((low, 1)), images], axis=1)[:, family.index]
-    return PSFBasis(psf, family.distances_sq[chosen], quadrants, error)
+    indices, images, error = decomposition.interpolant(low)
+    quadrants = np.concatenate([np.zeros((low, 1)), images], axis=1)[:, decomposition.distance_index]
+    return PSFBasis(psf, decomposition.distances_sq[indices], quadrants, error)
 
 
-class _Family:
-    """The members of a PSF family up to a size, decomposed: what bases of every tolerance share."""
+class _PSFDecomposition:
+    """An interpolative decomposition of a PSF family up to a size, from which bases of every tolerance are read."""
 
     def __init__(self, psf: PSF, size_limit_px: float, reach_limit_px: int) -> None:
         reach = max(1, min(psf.reach_px(size_limit_px), reach_limit_px))
@@ -302,31 +301,32 @@ class _Family:
         distance_sq = offsets[:, None] ** 2 + offsets[None, :] ** 2
         copies = np.where(offsets > 0, 2.0, 1.0)
         unique, index = np.unique(distance_sq, return_inverse=True)
-        self.count = np.bincount(index.ravel(), (copies[:, None] * copies[None, :]).ravel())[1:]
-        self.index, self.distances_sq, self.mass = index.reshape(distance_sq.shape), unique[1:].astype(float), psf.mass
+        self.pixel_count = np.bincount(index.ravel(), (copies[:, None] * copies[None, :]).ravel())[1:]
+        self.distance_index, self.distances_sq = index.reshape(distance_sq.shape), unique[1:].astype(float)
+        self.mass = psf.mass
         with np.errstate(under="ignore"):
-            family = psf.weight(self.distances_sq[None], psf.sizes_px(size_limit_px)[:, None])
-        family[family < 1e-30] = 0.0  # denormal numbers are slow and carry nothing
+            samples = psf.weight(self.distances_sq[None], psf.sizes_px(size_limit_px)[:, None])
+        samples[samples < 1e-30] = 0.0  # denormal numbers are slow and negligible
 
         candidates = np.arange(len(self.distances_sq))
         if len(candidates) > 800:  # a wide window has thousands of distances; a few hundred of them span the rest
             candidates = np.unique(np.round(np.geomspace(1, len(candidates), 1200)).astype(int)) - 1
-        self.scale = np.sqrt(self.count)
+        self.scale = np.sqrt(self.pixel_count)
         q, self.r, pivots = scipy.linalg.qr(
-            family[:, candidates] * self.scale[candidates], mode="economic", pivoting=True
+            samples[:, candidates] * self.scale[candidates], mode="economic", pivoting=True
         )
-        self.members, self.projected, self.pivots = family, q.T @ (family * self.scale), candidates[pivots]
+        self.samples, self.projected, self.pivots = samples, q.T @ (samples * self.scale), candidates[pivots]
         diagonal = np.abs(np.diag(self.r))
-        self.highest = max(1, int((diagonal > 1e-14 * diagonal[0]).sum()))
+        self.highest_rank = max(1, int((diagonal > 1e-14 * diagonal[0]).sum()))
         self.interpolant = lru_cache(self._interpolant)
 
     def _interpolant(self, rank: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """Distances by index, images over all distances, and the error of so many."""
-        chosen = self.pivots[:rank]
+        """Return, for a rank, the indices of its distances, its images over all distances, and its error."""
+        indices = self.pivots[:rank]
         images = scipy.linalg.solve_triangular(self.r[:rank, :rank], self.projected[:rank])
-        images = images * self.scale[chosen][:, None] / self.scale[None]
-        error = (np.abs(self.members - self.members[:, chosen] @ images) @ self.count).max() / self.mass
-        return chosen, images, float(error)
+        images = images * self.scale[indices][:, None] / self.scale[None]
+        error = (np.abs(self.samples - self.samples[:, indices] @ images) @ self.pixel_count).max() / self.mass
+        return indices, images, float(error)
 
 
-_family = lru_cache(maxsize=4)(_Family)
+_decomposition = lru_cache(maxsize=4)(_PSFDecomposition)

@@ -6,7 +6,7 @@ Shapes: B batch, S slice, H height, W width. Light is RGB in [0, 1], lengths are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -24,21 +24,20 @@ from sfdfd.optics.psf import PSF, floored_size_px, get_psf
 from sfdfd.optics.windowed import spread_in_window
 from sfdfd.registry import part
 
-__all__ = ["DefocusRenderer", "Hidden", "Renderer", "defocus_map_px", "render_blurred", "render_focal_stack"]
+__all__ = ["DefocusRenderer", "HiddenSurfaces", "Renderer", "defocus_map_px", "render_blurred", "render_focal_stack"]
 
-
-Hidden = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b h w"], Float[Tensor, "b h w"]]
-"""A surface behind the visible one: colours, depth in metres, and how far it is there, in [0, 1]."""
-Behind = Hidden | Sequence[Hidden]
-"""One, or several."""
+HiddenSurface = tuple[Float[Tensor, "b c h w"], Float[Tensor, "b h w"], Float[Tensor, "b h w"]]
+"""A surface behind the visible one: colours, depth in metres, and its coverage in [0, 1]."""
+HiddenSurfaces = HiddenSurface | Sequence[HiddenSurface]
+"""One surface, or several."""
 
 
 @runtime_checkable
 class Renderer(Protocol):
     """A renderer: AIF + depth + focus distances -> focal stack. It can synthesize stacks, train and refine.
 
-    A class that inherits from this protocol has to define ``options``, ``differentiable`` and ``__call__``; the other members
-    have defaults. Callers ask for capabilities by these names and never look into ``options``.
+    A class that inherits from this protocol defines ``options``, ``differentiable`` and ``__call__``; the other members have
+    defaults. Callers ask for capabilities by these names and do not read ``options``.
     """
 
     @property
@@ -47,21 +46,21 @@ class Renderer(Protocol):
 
     @property
     def differentiable(self) -> bool:
-        """Whether rendered stacks have a gradient in depth. Training and refinement need it."""
+        """Whether rendered stacks have a gradient in depth, which training and refinement need."""
 
     @property
     def models_occlusion(self) -> bool:
-        """Whether near surfaces hide far ones, so that ``hidden`` surfaces can be given."""
+        """Whether near surfaces hide far ones, so that ``hidden`` surfaces can be passed."""
         return False
 
     @property
     def linear_light(self) -> bool:
-        """Whether linear light is blurred, and not sRGB codes."""
+        """Whether linear light is blurred, not sRGB codes."""
         return False
 
     @property
     def psf(self) -> PSF:
-        """The family of point spread functions."""
+        """The point spread function."""
         return get_psf("gaussian")
 
     @property
@@ -90,7 +89,7 @@ class Renderer(Protocol):
         camera: Camera | Sequence[Camera],
         *,
         blur_factor: float | Float[Tensor, "b"] = 1.0,
-        hidden: Behind | None = None,
+        hidden: HiddenSurfaces | None = None,
     ) -> Float[Tensor, "b s 3 h w"]:
         """Render the focal stack.
 
@@ -105,7 +104,7 @@ class Renderer(Protocol):
 
 
 def without_channel(depth_m: Tensor) -> Float[Tensor, "b h w"]:
-    """Return depth as (B,H,W); of (B,1,H,W), which other libraries use, the one channel is dropped."""
+    """Return depth as (B,H,W), without the channel of (B,1,H,W)."""
     return depth_m[:, 0] if depth_m.ndim == 4 and depth_m.shape[1] == 1 else depth_m
 
 
@@ -114,7 +113,7 @@ def defocus_map_px(
     focus_distances_m: Float[Tensor, "b s"] | Float[Tensor, "s"],
     camera: Camera | Sequence[Camera],
 ) -> Float[Tensor, "b s h w"]:
-    """Signed blur radius of every pixel in every slice, in pixels; positive behind the focus distance.
+    """Return the signed blur radius of every pixel in every slice, in pixels; positive behind the focus distance.
 
     Args:
         depth_m: (B,H,W) or (B,1,H,W) depth in metres, > 0.
@@ -157,7 +156,7 @@ def render_focal_stack(
     camera: Camera | Sequence[Camera],
     *,
     blur_factor: float | Float[Tensor, "b"] = 1.0,
-    hidden: Behind | None = None,
+    hidden: HiddenSurfaces | None = None,
     sigma_scale: float = 1.0,
     weighting: str = "source",
     psf: str | PSF = "gaussian",
@@ -171,19 +170,19 @@ def render_focal_stack(
 ) -> Float[Tensor, "b s c h w"]:
     """Render the focal stack that a thin lens takes of an all-in-focus image with depth.
 
-    With the Gaussian's standard deviation s = sigma_scale * r (r = blur radius in pixels) and q the distance in pixels:
+    The Gaussian's standard deviation is s = sigma_scale * r with the blur radius r in pixels.
 
     * ``weighting="source"``: every source pixel p spreads with its own s_p,
       ``J(x) = sum_p w_p(x) I(p) / sum_p w_p(x)``, ``w_p(x) = exp(-|x-p|^2 / (2 s_p^2)) / s_p^2``;
     * ``weighting="target"``: the slides' ``J = I (x) F``, the output pixel's s_x for all p:
       ``w_p(x) = exp(-|x-p|^2 / (2 s_x^2))``;
-    * ``weighting="occlusion"``: coverage accumulated from front to back, so that a blurred foreground covers a sharp
-      background and not the other way round (:mod:`sfdfd.optics.occlusion`). What hides behind a foreground may be given
-      (``hidden``); where it is not, it takes the colours around.
+    * ``weighting="occlusion"``: coverage accumulated from front to back, so a blurred foreground covers a sharp background
+      and not the other way round (:mod:`sfdfd.optics.occlusion`). Surfaces behind a foreground may be passed as ``hidden``;
+      elsewhere the surrounding colours are used.
 
-    All sums run over the pixels inside the image, so a border neither darkens nor brightens. Sizes below 0.4 px are
-    floored smoothly (:func:`sfdfd.optics.psf.floored_size_px`); in focus the result is the AIF to 2e-5 of its contrast
-    (1e-4 for the disc).
+    All sums run over the pixels inside the image, so borders neither darken nor brighten. Sizes below 0.4 px are floored
+    smoothly (:func:`sfdfd.optics.psf.floored_size_px`). In focus the result is the AIF to 2e-5 of its contrast (1e-4 for the
+    disc).
 
     Args:
         aif: (B,3,H,W) all-in-focus image, usually in [0, 1]; any number of channels.
@@ -191,8 +190,8 @@ def render_focal_stack(
         focus_distances_m: (S,) or (B,S) focus distances in metres, > focal length; inf is allowed.
         camera: :class:`Camera` of these pixels, or one per sample.
         blur_factor: factor on every blur radius, > 0: a number, or (B,), in which the stack is differentiable.
-        hidden: a second surface behind the first, for ``weighting="occlusion"``: its colours (B,3,H,W), its depth (B,H,W) in
-            metres and how far it is there (B,H,W) in [0, 1]; or several.
+        hidden: a surface behind the first, for ``weighting="occlusion"``: its colours (B,3,H,W), depth (B,H,W) in metres and
+            coverage (B,H,W) in [0, 1]; or several.
         sigma_scale, weighting, psf, method, linear_light, layers, level_px, window_px, smallest_radius_px, copied_radius_px:
             see :class:`sfdfd.optics.options.RenderOptions`.
 
@@ -226,16 +225,16 @@ def render_focal_stack(
         smallest_radius_px=smallest_radius_px,
         copied_radius_px=copied_radius_px,
     )
-    return _rendered(aif, depth_m, focus_distances_m, camera, blur_factor, hidden, options)
+    return _render(aif, depth_m, focus_distances_m, camera, blur_factor, hidden, options)
 
 
-def _rendered(
+def _render(
     aif: Tensor,
     depth_m: Tensor,
     focus_distances_m: Any,
     camera: Any,
     blur_factor: Any,
-    hidden: Behind | None,
+    hidden: HiddenSurfaces | None,
     options: RenderOptions,
 ) -> Tensor:
     dtype = aif.dtype if aif.dtype in (torch.float32, torch.float64) else torch.float32
@@ -252,25 +251,25 @@ def _rendered(
     with torch.autocast(aif.device.type, enabled=False):  # FFTs and inverse depths need full precision
         aif, depth_m, focus_distances_m = (value.to(dtype) for value in (aif, depth_m, focus_distances_m))
         if options.weighting == "occlusion":
-            return _occluded(aif, depth_m, focus_distances_m, camera, blur_factor, hidden, options)
+            return _render_with_occlusion(aif, depth_m, focus_distances_m, camera, blur_factor, hidden, options)
         if hidden is not None:
             raise InputError(
-                f"hidden: only weighting=occlusion knows of surfaces behind others, not {options.weighting}"
+                f"hidden: surfaces behind others need weighting=occlusion, got {options.weighting} (optics.weighting)"
             )
         factor = blur_factor.reshape(-1, 1, 1, 1) if isinstance(blur_factor, Tensor) else blur_factor
-        return _blurred(aif, defocus_map_px(depth_m, focus_distances_m, camera) * factor, options)
+        return _render_weighted(aif, defocus_map_px(depth_m, focus_distances_m, camera) * factor, options)
 
 
-def _occluded(
+def _render_with_occlusion(
     aif: Tensor,
     depth_m: Tensor,
     focus_distances_m: Tensor,
     camera: Any,
     blur_factor: Any,
-    hidden: Behind | None,
+    hidden: HiddenSurfaces | None,
     options: RenderOptions,
 ) -> Tensor:
-    """Levels of inverse depth, a fixed difference in blur radius apart in the slice that blurs most."""
+    """Render with levels of inverse depth that are a fixed blur radius apart in the slice that blurs most."""
     batch = len(aif)
     cameras = [camera] * batch if isinstance(camera, Camera) else list(camera)
     focus = focus_distances_m.expand(batch, -1) if focus_distances_m.ndim == 1 else focus_distances_m
@@ -280,35 +279,46 @@ def _occluded(
     if not bool((depth_m.detach() > 0).all()):
         raise InputError("depth: expected positive metres, got a value that is zero, negative or NaN (depth_m)")
 
-    def sizes(b: int, inverse: Tensor) -> Tensor:
+    def level_sizes(b: int, inverse: Tensor) -> Tensor:
         radius = cameras[b].blur_radius_px(1 / inverse, focus[b, :, None]) * factors[b]
-        return options.family.size_px(radius, options.sigma_scale)
+        return options.psf_family.size_px(radius, options.sigma_scale)
 
+    steps = [_level_step(cameras[b], focus[b].detach(), factors[b], options) for b in range(batch)]
+    surfaces = _hidden_surfaces(hidden, options.linear_light)
+
+    def blur(light: Tensor) -> Tensor:
+        behind = [(colours.to(light), 1 / depth_m.to(light), cover.to(light)) for colours, depth_m, cover in surfaces]
+        return render_occlusion(
+            light, 1 / depth_m, 1 / focus, level_sizes, steps, options.psf_family, options.layers, behind
+        )
+
+    return _blur_in_light(aif, options, blur)
+
+
+def _level_step(camera: Camera, focus_distances_m: Tensor, blur_factor: Any, options: RenderOptions) -> float:
+    """Return the difference in inverse depth (1/m) between levels that are ``level_px`` apart in blur.
+
+    It is rounded to quarters of octaves, so that levels stay in place while a blur factor or a focus distance is fitted.
+    """
+    blur_factor = blur_factor.detach() if isinstance(blur_factor, Tensor) else blur_factor
+    camera.blur_radius_px(1.0, focus_distances_m)  # refuses focus distances inside the focal length
+    nearest = float(focus_distances_m.min())
+    px_per_inverse = camera.blur_scale_px_m / (1 - camera.focal_length_m / nearest) * float(blur_factor)
     level_px = options.level_px * (2 if options.method == "draft" else 1)
-    steps = []
-    for b in range(batch):
-        factor = factors[b].detach() if isinstance(factors, Tensor) else factors[b]
-        cameras[b].blur_radius_px(1.0, focus[b].detach())  # refuses focus distances inside the focal length
-        nearest = float(focus[b].detach().min())
-        per_inverse = cameras[b].blur_scale_px_m / (1 - cameras[b].focal_length_m / nearest) * float(factor)
-        # whole quarters of octaves: levels stay where they are while a blur factor or a focus distance is fitted
-        steps.append(level_px / 2.0 ** (round(4 * math.log2(per_inverse)) / 4))
-
-    def accumulated(light: Tensor) -> Tensor:
-        behind = []
-        for colours, hidden_depth_m, there in _each(hidden):
-            hidden_light = rgb_to_linear_rgb(colours) if options.linear_light else colours
-            behind.append((hidden_light.to(light), 1 / hidden_depth_m.to(light), there.to(light)))
-        return render_occlusion(light, 1 / depth_m, 1 / focus, sizes, steps, options.family, options.layers, behind)
-
-    return _in_light(aif, options, accumulated)
+    return level_px / 2.0 ** (round(4 * math.log2(px_per_inverse)) / 4)
 
 
-def _each(hidden: Behind | None) -> Sequence[Hidden]:
+def _hidden_surfaces(hidden: HiddenSurfaces | None, linear_light: bool) -> list[HiddenSurface]:
+    """Return the surfaces as a list, with their colours as the light that is blurred."""
     if hidden is None:
-        return ()
-    surfaces = (cast(Hidden, hidden),) if isinstance(hidden[0], Tensor) else cast(Sequence[Hidden], hidden)
-    return [(colours, without_channel(depth_m), without_channel(there)) for colours, depth_m, there in surfaces]
+        return []
+    surfaces = (
+        (cast(HiddenSurface, hidden),) if isinstance(hidden[0], Tensor) else cast(Sequence[HiddenSurface], hidden)
+    )
+    return [
+        (rgb_to_linear_rgb(colours) if linear_light else colours, without_channel(depth_m), without_channel(coverage))
+        for colours, depth_m, coverage in surfaces
+    ]
 
 
 @checked_keywords
@@ -327,7 +337,7 @@ def render_blurred(
     smallest_radius_px: float = 0.0,
     copied_radius_px: float = 0.0,
 ) -> Float[Tensor, "b s c h w"]:
-    """As :func:`render_focal_stack`, from the blur radius itself: for whoever does not know the camera (or fits it).
+    """Render as :func:`render_focal_stack`, from blur radii: for an unknown camera, or one that is being fitted.
 
     Args:
         aif: (B,3,H,W) all-in-focus image.
@@ -361,41 +371,41 @@ def render_blurred(
     if options.weighting == "occlusion":
         raise InputError("weighting: expected source or target: occlusion needs depths, not radii (optics.weighting)")
     with torch.autocast(aif.device.type, enabled=False):
-        return _blurred(aif, radius_px, options)
+        return _render_weighted(aif, radius_px, options)
 
 
-def _blurred(aif: Tensor, radius_px: Tensor, options: RenderOptions) -> Tensor:
-    """Source or target weighting, with or without a window."""
-    family, radius_px = options.family, radius_px.abs()
-    spread_px = radius_px.clamp_min(options.smallest_radius_px) if options.smallest_radius_px else radius_px
-    size = floored_size_px(family.size_px(spread_px, options.sigma_scale), family.floor_px)
+def _render_weighted(aif: Tensor, radius_px: Tensor, options: RenderOptions) -> Tensor:
+    """Render with source or target weighting, with or without a window."""
+    psf, radius_px = options.psf_family, radius_px.abs()
+    floored_px = radius_px.clamp_min(options.smallest_radius_px) if options.smallest_radius_px else radius_px
+    size = floored_size_px(psf.size_px(floored_px, options.sigma_scale), psf.floor_px)
     if not math.isfinite(float(size.detach().max())):
         raise InputError("render: the blur is not finite; depth_m or focus_distances_m holds a NaN or a zero")
 
-    def spread(light: Tensor) -> Tensor:
+    def blur(light: Tensor) -> Tensor:
         if options.window_px is None:
             stack = spread_light(light, size, options)
         else:
-            stack = spread_in_window(light, size, family, options.window_px, options.weighting)
+            stack = spread_in_window(light, size, psf, options.window_px, options.weighting)
         if not options.copied_radius_px:
             return stack
         return torch.where((radius_px <= options.copied_radius_px)[:, :, None], light[:, None], stack)
 
-    return _in_light(aif, options, spread)
+    return _blur_in_light(aif, options, blur)
 
 
-def _in_light(aif: Tensor, options: RenderOptions, blur) -> Tensor:
-    """Blur the codes as they are, or the linear light behind them."""
+def _blur_in_light(aif: Tensor, options: RenderOptions, blur: Callable[[Tensor], Tensor]) -> Tensor:
+    """Blur the codes, or with ``linear_light`` the light that they encode."""
     if not options.linear_light:
         return blur(aif)
     if aif.shape[1] != 3:
         raise InputError(f"linear_light: expected an RGB image, got {aif.shape[1]} channels (optics.linear_light)")
-    return linear_rgb_to_rgb(blur(rgb_to_linear_rgb(aif)).clamp_min(0))  # a disc's ringing is not darker than black
+    return linear_rgb_to_rgb(blur(rgb_to_linear_rgb(aif)).clamp_min(0))  # a disc's ringing falls below black
 
 
 @part
 class DefocusRenderer(torch.nn.Module):
-    """:func:`render_focal_stack` with its options bound, as the config builds it: a :class:`Renderer` without parameters.
+    """A :class:`Renderer` that binds the options of :func:`render_focal_stack`, without parameters.
 
     Args:
         sigma_scale, weighting, psf, method, linear_light, layers, level_px, window_px, smallest_radius_px, copied_radius_px:
@@ -429,8 +439,7 @@ class DefocusRenderer(torch.nn.Module):
         copied_radius_px: float = 0.0,
     ) -> None:
         super().__init__()
-        # wrong options are refused here, not in the first step
-        self.checked = RenderOptions(
+        self._options = RenderOptions(
             sigma_scale=sigma_scale,
             weighting=weighting,
             psf=psf,
@@ -442,7 +451,7 @@ class DefocusRenderer(torch.nn.Module):
             smallest_radius_px=smallest_radius_px,
             copied_radius_px=copied_radius_px,
         )
-        self.options = {field.name: getattr(self.checked, field.name) for field in fields(RenderOptions)}
+        self.options = {field.name: getattr(self._options, field.name) for field in fields(RenderOptions)}
 
     @property
     def differentiable(self) -> bool:
@@ -450,23 +459,23 @@ class DefocusRenderer(torch.nn.Module):
 
     @property
     def models_occlusion(self) -> bool:
-        return self.checked.weighting == "occlusion"
+        return self._options.weighting == "occlusion"
 
     @property
     def linear_light(self) -> bool:
-        return self.checked.linear_light
+        return self._options.linear_light
 
     @property
     def psf(self) -> PSF:
-        return self.checked.family
+        return self._options.psf_family
 
     @property
     def sigma_scale(self) -> float:
-        return self.checked.sigma_scale
+        return self._options.sigma_scale
 
     @property
     def has_draft(self) -> bool:
-        return self.checked.method != "draft"
+        return self._options.method != "draft"
 
     def draft(self) -> DefocusRenderer:
         return self.with_options(method="draft")
@@ -482,10 +491,10 @@ class DefocusRenderer(torch.nn.Module):
         camera: Camera | Sequence[Camera],
         *,
         blur_factor: float | Tensor = 1.0,
-        hidden: Behind | None = None,
+        hidden: HiddenSurfaces | None = None,
     ) -> Tensor:
         """(B,3,H,W), (B,H,W), (S,) or (B,S) -> (B,S,3,H,W)."""
-        return _rendered(aif, depth_m, focus_distances_m, camera, blur_factor, hidden, self.checked)
+        return _render(aif, depth_m, focus_distances_m, camera, blur_factor, hidden, self._options)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value}" for key, value in self.options.items())

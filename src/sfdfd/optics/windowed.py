@@ -1,4 +1,4 @@
-"""Renderers with a small square window, as published systems have them: for stacks in their protocol, to the letter."""
+"""Blur within a small square window, as published renderers do it, to reproduce their protocols exactly."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def spread_in_window(
     window_px: int,
     weighting: str,
 ) -> Float[Tensor, "b s c h w"]:
-    """``sum_p w_p(x) I(p) / sum_p w_p(x)`` over the pixels p of a window around x that lie inside the image.
+    """Average the light in a window around each pixel x: ``sum_p w_p(x) I(p) / sum_p w_p(x)`` over p inside the image.
 
     w_p(x) is K_s(|x - p|), with the size s of the source pixel p (``weighting="source"``, DEReD's kernel) or of the output
-    pixel x ("target", dfd's). Where the blur is wider than the window, it saturates: that is what these systems do, and
-    what :func:`sfdfd.optics.render.render_focal_stack` without a window does not.
+    pixel x ("target", dfd's). Blur wider than the window saturates, unlike in
+    :func:`sfdfd.optics.render.render_focal_stack` without a window.
 
     Args:
         light: (B,C,H,W) what is blurred.
         size_px: (B,S,H,W) PSF sizes in pixels, > 0.
-        psf: the family K.
+        psf: the PSF family K.
         window_px: odd side of the window, >= 3.
         weighting: "source" or "target".
 
@@ -37,7 +37,9 @@ def spread_in_window(
     """
     half = window_px // 2
     height, width = light.shape[-2:]
-    light = F.pad(torch.cat([light, torch.ones_like(light[:, :1])], 1), (half,) * 4)  # ones count what lies inside
+    light = F.pad(
+        torch.cat([light, torch.ones_like(light[:, :1])], 1), (half,) * 4
+    )  # the ones sum the weights inside the image
     spread_size = F.pad(size_px, (half,) * 4, mode="constant", value=1.0) if weighting == "source" else None
     total: Tensor | None = None
     for row in range(window_px):

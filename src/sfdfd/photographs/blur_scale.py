@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
-from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, minimum
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, parabolic_argmin
 from sfdfd.stack import FocalStack
 
 __all__ = ["BlurScale", "camera_for", "estimate_blur_scale", "scale_std"]
@@ -169,5 +169,5 @@ def _tile_costs(
 
 def _minimum(logs: Float[Tensor, "n"], costs: Float[Tensor, "n"]) -> float:
     """Return where a parabola through the smallest cost and its neighbours has its minimum."""
-    index = minimum(costs[:, None, None])
+    index = parabolic_argmin(costs[:, None, None])
     return float(logs[0] + index[0, 0] * (logs[1] - logs[0]))

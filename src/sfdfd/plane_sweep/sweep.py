@@ -1,7 +1,7 @@
-"""Estimate depth by a plane sweep without weights; refinement starts from it.
+"""Estimate depth by a plane sweep, without learned weights; refinement starts from it.
 
 The log of each plane's residual (:mod:`sfdfd.plane_sweep.cost_volume`), in squares of two pixels, is regularised by
-semi-global matching, and its minimum refined by a parabola.
+semi-global matching, and its minimum is refined by a parabola.
 """
 
 from __future__ import annotations
@@ -15,18 +15,31 @@ from torch import Tensor
 
 from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.render import Renderer, defocus_map_px
-from sfdfd.plane_sweep.cost_volume import RESIDUAL_FLOOR, defocus_of, semi_global_matching, sharpest, unexplained
+from sfdfd.plane_sweep.cost_volume import (
+    RESIDUAL_FLOOR,
+    blend_by_sharpness,
+    semi_global_matching,
+    stack_defocus,
+    sweep_residuals,
+)
 from sfdfd.stack import FocalStack
 
-__all__ = ["SweepOutput", "depth_from_plane_sweep", "fuse_sharpest_slices"]
+__all__ = [
+    "SweepOutput",
+    "depth_from_plane_sweep",
+    "fuse_sharpest_slices",
+    "mean_sweep_residual",
+    "parabolic_argmin",
+]
 
-TRUST = 4.0
-"""Natural logarithms of a likelihood per one of the residual, for the std."""
+LOG_LIKELIHOOD_PER_COST = 4.0
+"""Factor from the regularised log residual to a log-likelihood, for the std."""
+WIDE_BLUR_PX, HALVED_SIDE_PX = 12, 96
+"""Blur radius and image side from which a sweep works at half the size."""
 
 
 class SweepOutput(NamedTuple):
-    """depth_m (B,H,W) in metres, aif (B,3,H,W) in [0, 1], std (B,H,W): the standard deviation of the inverse_depth_01 of inverse
-    depth between far (0) and near (1)."""
+    """depth_m (B,H,W) in metres, aif (B,3,H,W) in [0, 1], and std (B,H,W) of the normalized inverse depth."""
 
     depth_m: Float[Tensor, "b h w"]
     aif: Float[Tensor, "b 3 h w"]
@@ -41,22 +54,22 @@ def depth_from_plane_sweep(
     noise: float = 1e-3,
     jump: float = 0.3,
 ) -> SweepOutput:
-    """Depth (metres), AIF and std of a batch of stacks, without a network.
+    """Estimate depth, AIF and std of a batch of stacks without a network.
 
-    Where the blur reaches 12 pixels, it is done at half the size: no detail is lost, and three quarters of the time is won.
-    Large images are swept by their luminance alone.
+    Where the blur reaches 12 pixels, the sweep works at half the size: this loses no detail and saves three quarters of the
+    time. Large images are swept by their luminance alone.
 
     Args:
-        stack: the images, and what of them is covered.
-        renderer: the optics; its weighting does not matter. Of a renderer without our options the PSF is taken as Gaussian.
+        stack: the images and their coverage.
+        renderer: the optics, of which the weighting is not used.
         planes: number of inverse depths between far and near.
-        window_px: side of the squares that the squared residual is averaged over; their depth is one.
+        window_px: side of the squares over which squared residuals are averaged; each has one depth.
         noise: n, noise over signal.
         jump: price of a step to the next plane; a larger step costs four times that.
 
     Returns:
-        Depth within near and far; as AIF, at each pixel the slices that its depth says are sharpest; as std the standard
-        deviation of the normalized inverse depth if the unexplained were the logarithm of a likelihood.
+        Depth within near and far; as AIF, at each pixel the slices that are sharpest at its depth; as std the standard
+        deviation of the normalized inverse depth if costs were log-likelihoods.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
@@ -66,63 +79,66 @@ def depth_from_plane_sweep(
         >>> bool(((depth_m - stack.depth_m).abs() / stack.depth_m).median() < 0.1)
         True
     """
-    found = []
-    for one in stack.in_full_precision():
-        height, width = one.images.shape[-2:]
-        small = one.without_truth()
-        if float(one.blur_radii_at_range_px().abs().max()) >= 12 and min(height, width) >= 96:
+    outputs = []
+    for sample in stack.in_full_precision():
+        height, width = sample.images.shape[-2:]
+        small = sample.without_truth()
+        is_wide = float(sample.blur_radii_at_range_px().abs().max()) >= WIDE_BLUR_PX
+        if is_wide and min(height, width) >= HALVED_SIDE_PX:
             small = small.resized(-(-height // 2), -(-width // 2))
-        maps = _position(small, renderer, planes, window_px, noise, jump)
-        inverse_depth_01, std = F.interpolate(maps[None], (height, width), mode="bilinear", align_corners=False)[
-            0, :, None
-        ]
-        depth_m = depth_from_normalized(inverse_depth_01, one.near_m, one.far_m)
-        found.append((depth_m, fuse_sharpest_slices(one, depth_m), std))
-    return SweepOutput(*(torch.cat(values) for values in zip(*found, strict=True)))
+        maps = _inverse_depth_and_std(small, renderer, planes, window_px, noise, jump)
+        maps = F.interpolate(maps[None], (height, width), mode="bilinear", align_corners=False)
+        inverse_depth_01, std = maps[0, :, None]
+        depth_m = depth_from_normalized(inverse_depth_01, sample.near_m, sample.far_m)
+        outputs.append((depth_m, fuse_sharpest_slices(sample, depth_m), std))
+    return SweepOutput(*(torch.cat(values) for values in zip(*outputs, strict=True)))
 
 
 def mean_sweep_residual(stack: FocalStack, renderer: Renderer, planes: int = 32) -> float:
-    """What a sweep leaves unexplained at best, the mean of its smallest regularised costs: the less, the righter is the
-    camera."""
-    costs = [_costs(one, renderer, planes).amin(0).mean() for one in stack.without_truth().in_full_precision()]
+    """Return the mean of a sweep's smallest regularised costs, which is lowest for the right camera."""
+    costs = [
+        _regularised_costs(sample, renderer, planes).amin(0).mean()
+        for sample in stack.without_truth().in_full_precision()
+    ]
     return float(torch.stack(costs).mean())
 
 
 def fuse_sharpest_slices(stack: FocalStack, depth_m: Float[Tensor, "b h w"]) -> Float[Tensor, "b 3 h w"]:
-    """At each pixel the slices that its depth says are sharpest, see :func:`sfdfd.plane_sweep.cost_volume.sharpest`."""
+    """Blend at each pixel the slices that are sharpest at its depth (:func:`~sfdfd.plane_sweep.cost_volume.blend_by_sharpness`)."""
     radius_px = defocus_map_px(depth_m, stack.focus_distances_m, stack.camera)
     saturated = stack.saturated()
-    return sharpest(stack.images, radius_px, stack.coverage(), saturated if bool(saturated.any()) else None)
+    return blend_by_sharpness(stack.images, radius_px, stack.coverage(), saturated if bool(saturated.any()) else None)
 
 
-def _position(
+def _inverse_depth_and_std(
     stack: FocalStack, renderer: Renderer, planes: int, window_px: int, noise: float, jump: float
 ) -> Float[Tensor, "2 h w"]:
-    """Position of inverse depth and its std."""
+    """Return the normalized inverse depth and its std."""
     height, width = stack.images.shape[-2:]
-    smoothed = _costs(stack, renderer, planes, window_px, noise, jump)
-    steps = torch.linspace(0, 1, planes, device=smoothed.device)
-    inverse_depth_01 = minimum(smoothed) / (planes - 1)
-    share = torch.softmax(-TRUST * smoothed, 0)
-    std = (share * (steps[:, None, None] - inverse_depth_01).square()).sum(0).sqrt()
+    costs = _regularised_costs(stack, renderer, planes, window_px, noise, jump)
+    steps = torch.linspace(0, 1, planes, device=costs.device)
+    inverse_depth_01 = parabolic_argmin(costs) / (planes - 1)
+    probability = torch.softmax(-LOG_LIKELIHOOD_PER_COST * costs, 0)
+    std = (probability * (steps[:, None, None] - inverse_depth_01).square()).sum(0).sqrt()
     maps = F.interpolate(
         torch.stack([inverse_depth_01, std])[None], scale_factor=window_px, mode="bilinear", align_corners=False
     )
     return maps[0, :, :height, :width]
 
 
-def _costs(
+def _regularised_costs(
     stack: FocalStack, renderer: Renderer, planes: int, window_px: int = 2, noise: float = 1e-3, jump: float = 0.3
 ) -> Float[Tensor, "d y x"]:
-    """The logs of what the planes leave unexplained of one stack, regularised."""
-    there = stack.slice_mask[0]
-    one, shown = stack.with_slices(torch.nonzero(there)[:, 0].tolist()), stack.coverage()[0][there]
-    costs = unexplained(one.images[0], shown, defocus_of(one, renderer), 0, planes, noise, window_px)
-    return semi_global_matching(torch.log(costs + RESIDUAL_FLOOR), jump)
+    """Return the log residuals of the planes for one stack, regularised by semi-global matching."""
+    is_real = stack.slice_mask[0]
+    covered = stack.coverage()[0][is_real]
+    stack = stack.with_slices(torch.nonzero(is_real)[:, 0].tolist())
+    residuals = sweep_residuals(stack.images[0], covered, stack_defocus(stack, renderer), 0, planes, noise, window_px)
+    return semi_global_matching(torch.log(residuals + RESIDUAL_FLOOR), jump)
 
 
-def minimum(costs: Float[Tensor, "d h w"]) -> Float[Tensor, "h w"]:
-    """Index of the smallest cost, refined by a parabola through its neighbours."""
+def parabolic_argmin(costs: Float[Tensor, "d h w"]) -> Float[Tensor, "h w"]:
+    """Return the fractional index of the smallest cost, refined by a parabola through its neighbours."""
     best = costs.argmin(0)
     inner = best.clamp(1, len(costs) - 2)
     before, at, after = (costs.gather(0, (inner + k)[None])[0] for k in (-1, 0, 1))

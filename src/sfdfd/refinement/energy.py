@@ -119,7 +119,7 @@ class Energy:
         if saturated.any():
             clipped = F.max_pool2d(saturated.flatten(0, 1).to(images), 2, ceil_mode=True).bool()
             clipped = clipped.unflatten(0, images.shape[:2])
-        half = stack.scaled(images, halve(stack.coverage()), clipped)
+        half = stack.with_resized_images(images, halve(stack.coverage()), clipped)
         return Energy(replace(level, stack=half, start=start, blur_span_px=_blur_span_px(half)), self.build_terms)
 
     def reduced(self, depth_m: Tensor, aif: Tensor, lens: Lens) -> Variables:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from sfdfd.errors import InputError, checked_whole
 from sfdfd.io.images import to_bytes
 from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
+from sfdfd.optics.render import Renderer
 from sfdfd.scenes.scene import Scene
 from sfdfd.scenes.sensor import SensorModel
 from sfdfd.stack import FocalStack
@@ -37,7 +37,7 @@ class StackSynthesis:
 
     def __init__(
         self,
-        renderer: Callable[..., Tensor],
+        renderer: Renderer,
         camera: Camera,
         focus_distances_m: Sequence[float],
         near_m: float,

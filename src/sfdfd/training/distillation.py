@@ -18,7 +18,7 @@ from torch import Tensor
 from sfdfd.networks.interface import NetworkOutput
 from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.optics.psf import GaussianPSF
-from sfdfd.plane_sweep.cost_volume import Defocus
+from sfdfd.plane_sweep.cost_volume import StackDefocus
 from sfdfd.training.distillation_samples import BatchPlan, DistillationSample, ReplayBuffer
 from sfdfd.training.module import CONFIG_KEY
 
@@ -122,7 +122,7 @@ class Distillation(lightning.LightningModule):
     def terms(self, sample: DistillationSample) -> dict[str, Tensor]:
         cues: dict[str, Any] = {}
         if self.network.requires_defocus:
-            cues = {"defocus": Defocus(sample.ends_px, GaussianPSF()), "costs": sample.costs}
+            cues = {"defocus": StackDefocus(sample.ends_px, GaussianPSF()), "costs": sample.costs}
         output = self.network(
             sample.images,
             sample.focus_m,

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset, get_worker_info
 from sfdfd.networks.plane_sweep import SQUARE_PX, log_residuals, log_sweep_residuals
 from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.optics.render import Renderer
-from sfdfd.plane_sweep.cost_volume import Defocus, defocus_of, unexplained
+from sfdfd.plane_sweep.cost_volume import StackDefocus, stack_defocus, sweep_residuals
 from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training.distillation_scenes import SampleSetup, TeacherPrediction, random_sample_setup, simulate_capture
 
@@ -99,7 +99,7 @@ def sample_from_stack(
     stack: FocalStack, target: TeacherPrediction, renderer: Renderer, planes: int = 32
 ) -> DistillationSample:
     """Make a sample of the teacher's own stack; ``planes=0`` leaves the sweep out."""
-    defocus, images = defocus_of(stack, renderer), stack.images[0]
+    defocus, images = stack_defocus(stack, renderer), stack.images[0]
     costs = log_sweep_residuals(images, stack.coverage()[0], defocus, planes) if planes else _no_costs(images)
     return _sample(stack, target, defocus, costs)
 
@@ -108,7 +108,7 @@ def _no_costs(images: Tensor) -> Float[Tensor, "2 0 y x"]:
     return images.new_zeros(2, 0, *(-(-n // 2) for n in images.shape[-2:]))
 
 
-def _sample(stack: FocalStack, target: TeacherPrediction, defocus: Defocus, costs: Tensor) -> DistillationSample:
+def _sample(stack: FocalStack, target: TeacherPrediction, defocus: StackDefocus, costs: Tensor) -> DistillationSample:
     return DistillationSample(
         stack.images[0], stack.slice_mask[0], stack.focus_distances_m[0], defocus.ends_px[0], costs,
         stack.near_m[0], stack.far_m[0], target,
@@ -126,10 +126,10 @@ def random_samples(
             camera = replace(setup.camera, f_number=setup.camera.f_number / setup.blur_error)
             stack = FocalStack.single(images, setup.focus_m, camera, setup.near_m, setup.far_m).to(device)
             target = TeacherPrediction(*(value.to(device) for value in setup.scene))
-            defocus = defocus_of(stack, setup.renderer)
+            defocus = stack_defocus(stack, setup.renderer)
             samples.append(_sample(stack, target, defocus, _no_costs(images)))
             if planes:
-                costs.append(unexplained(images, stack.coverage()[0], defocus, 0, planes, window_px=SQUARE_PX))
+                costs.append(sweep_residuals(images, stack.coverage()[0], defocus, 0, planes, window_px=SQUARE_PX))
         if not planes:
             return samples
         logs = log_residuals(torch.stack(costs))

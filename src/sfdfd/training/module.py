@@ -19,7 +19,7 @@ from sfdfd.datasets.sampling import uniforms_for
 from sfdfd.errors import InputError, checked_whole, one_line
 from sfdfd.io.files import atomic_write
 from sfdfd.measures.metrics import depth_metrics
-from sfdfd.networks.interface import NetworkOutput, estimate, rendered
+from sfdfd.networks.interface import NetworkOutput, predict_output, render_prediction
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
@@ -90,6 +90,8 @@ class DepthFromDefocus(lightning.LightningModule):
         torch.Size([1, 48, 64])
     """
 
+    network: Any  # an nn.Module that is a Network
+
     def __init__(
         self,
         network: nn.Module,
@@ -142,7 +144,9 @@ class DepthFromDefocus(lightning.LightningModule):
         """
         stack = stack.with_camera(self.camera).in_full_precision()
         visible = self._leave_out_slices(stack) if self.training and self.left_out else stack
-        return rendered(estimate(self.network, self.renderer, visible, self._finite_output), self.renderer, stack)
+        return render_prediction(
+            predict_output(self.network, self.renderer, visible, self._finite_output), self.renderer, stack
+        )
 
     def _leave_out_slices(self, stack: FocalStack) -> FocalStack:
         """Draw the slices that the network sees of each sample in training.
@@ -170,7 +174,7 @@ class DepthFromDefocus(lightning.LightningModule):
 
     def predicted(self, stack: FocalStack) -> list[tuple[list[int], FocalStack, Prediction]]:
         """Predict the batch in unpadded parts of one image size: (indices, stacks, predictions) of each part."""
-        return [(indices, part, self(part.without_truth())) for indices, part in stack.parts()]
+        return [(indices, part, self(part.without_truth())) for indices, part in stack.split_by_size()]
 
     def compare(self, predicted: Sequence[tuple[list[int], FocalStack, Prediction]]) -> dict[str, Tensor]:
         """Return every term of the loss per image of the batch (B,), and their weighted sum as "total"."""
@@ -181,7 +185,7 @@ class DepthFromDefocus(lightning.LightningModule):
     def training_step(self, batch: FocalStack, batch_index: int) -> Tensor:
         stack = batch.without_truth().in_full_precision()
         if self.augmentation is not None:
-            parts = [self.augmentation(part) for _, part in stack.parts()]
+            parts = [self.augmentation(part) for _, part in stack.split_by_size()]
             stack = parts[0] if len(parts) == 1 else FocalStack.collate(parts)
         try:
             terms = self.compare(self.predicted(stack))
