@@ -53,10 +53,10 @@ def test_recorded_stacks_are_blurred_like_photographs(photographs_folder, tmp_pa
     import yaml
 
     from sfdfd.runs.command import CONF_DIR
-    from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS, UNWINDOWED
+    from sfdfd.training.checkpoints import NO_RENDERER_SHORTCUTS, PHOTOGRAPH_OPTICS
 
     default = yaml.safe_load((CONF_DIR / "data" / "base" / "blur.yaml").read_text())
-    assert {**default, **UNWINDOWED} == PHOTOGRAPH_OPTICS
+    assert {**default, **NO_RENDERER_SHORTCUTS} == PHOTOGRAPH_OPTICS
     root = tmp_path / "mine"
     shutil.copytree(photographs_folder, root)
 
@@ -113,7 +113,7 @@ def test_left_out_photographs_do_not_affect_a_recorded_stack(photographs_folder,
         if spoil:
             iio.imwrite(folder / "1_.png", np.random.default_rng(3).integers(0, 255, (30, 42, 3), dtype=np.uint8))
         module = RecordedDataModule(str(folder), DefocusRenderer(sigma_scale=0.5, method="fast"))
-        module.keep_aside([2])
+        module.set_holdout([2])
         found.append(module.dataset("all")[0])
     assert found[0].camera == found[1].camera and found[0].far_m == found[1].far_m == pytest.approx(1.7 * 2)
     assert np.array_equal(found[0].images[:, :2], found[1].images[:, :2])
@@ -122,7 +122,7 @@ def test_left_out_photographs_do_not_affect_a_recorded_stack(photographs_folder,
     module = StacksDataModule(str(folder), camera=camera)
     assert float(module.dataset("all")[0].far_m) == pytest.approx(1.7 * 4)
     module = StacksDataModule(str(folder), camera=camera)
-    module.keep_aside([2])
+    module.set_holdout([2])
     assert float(module.dataset("all")[0].far_m) == pytest.approx(1.7 * 2)
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from sfdfd.datasets.discovery import stacks_below
-from sfdfd.datasets.shards import Shard, ShardedStacks, shards_below, write_shard
+from sfdfd.datasets.discovery import find_stacks
+from sfdfd.datasets.shards import Shard, ShardedStacks, read_shards, write_shard
 from sfdfd.datasets.stack_folders import StackFolders
 from sfdfd.errors import InputError
 from sfdfd.io.images import write_image
@@ -48,13 +48,13 @@ def shards_folder(stacks_folder, tmp_path_factory):
 
 
 def test_shards_return_the_stacks_of_the_folders(stacks_folder, shards_folder):
-    folders, shards = StackFolders(stacks_folder), ShardedStacks(shards_below(shards_folder))
+    folders, shards = StackFolders(stacks_folder), ShardedStacks(read_shards(shards_folder))
     assert [path.name for path in sorted(shards_folder.glob("*.tar"))] == [f"stacks-00000{i}.tar" for i in range(3)]
     assert len(shards) == len(folders) == 7
     for one, other in zip(folders, shards, strict=True):
         assert one.name == other.name and torch.equal(one.images, other.images)
         assert torch.equal(one.depth_m, other.depth_m) and one.camera == other.camera
-    chosen = ShardedStacks(shards_below(shards_folder), names=["s5", "s1"])
+    chosen = ShardedStacks(read_shards(shards_folder), names=["s5", "s1"])
     assert [stack.name[0] for stack in chosen] == ["s5", "s1"]
 
 
@@ -100,7 +100,7 @@ def packed_again(folder, *arguments):
     """Which shards a call writes, and what all of them hold."""
     before = {path.name: path.stat().st_ino for path in (folder / "s").glob("*.tar")}
     inside("shard", "stacks=in", "output_dir=s", *arguments, cwd=folder)
-    shards = shards_below(folder / "s")
+    shards = read_shards(folder / "s")
     written = [one.path.name for one in shards if before.get(one.path.name) != one.path.stat().st_ino]
     return written, [list(one.stacks) for one in shards]
 
@@ -116,7 +116,7 @@ def test_packing_again_follows_changed_and_removed_sources(stacks_folder, tmp_pa
     description = tmp_path / "in" / "s4" / "stack.yaml"
     description.write_text(description.read_text().replace("f_number: 8.0", "f_number: 2.0"))
     assert packed_again(tmp_path, "per_shard=3") == (["stacks-000001.tar"], held)
-    assert ShardedStacks(shards_below(tmp_path / "s"), ["s4"])[0].camera[0].f_number == 2.0
+    assert ShardedStacks(read_shards(tmp_path / "s"), ["s4"])[0].camera[0].f_number == 2.0
     (tmp_path / "in" / "s0" / "2.png").unlink()
     assert packed_again(tmp_path, "per_shard=3") == (["stacks-000000.tar"], held)
     shutil.rmtree(tmp_path / "in" / "s6")
@@ -171,12 +171,12 @@ def test_malformed_shards_are_reported(stacks_folder, shards_folder, tmp_path):
             Shard.of(tmp_path / "bad.tar")
     (tmp_path / "bad.tar").write_bytes(b"no tar at all" * 100)
     with pytest.raises(InputError, match="not a shard"):
-        shards_below(tmp_path)
+        read_shards(tmp_path)
     whole = sorted(shards_folder.glob("*.tar"))[0]
     shutil.copy(whole, tmp_path / "bad.tar")
     shutil.copy(whole, tmp_path / "twice.tar")
     with pytest.raises(InputError, match=r"is in .*bad\.tar, too"):
-        shards_below(tmp_path)
+        read_shards(tmp_path)
     shard = Shard.of(whole)
     with pytest.raises(InputError, match="no stack 'x'"):
         shard.unpack("x", tmp_path)
@@ -186,7 +186,7 @@ def test_malformed_shards_are_reported(stacks_folder, shards_folder, tmp_path):
     with pytest.raises(InputError, match="it ends before"):
         cut.unpack("s2", tmp_path)
     with pytest.raises(InputError, match="the split names 1 stacks"):
-        ShardedStacks(shards_below(shards_folder), names=["s1", "s9"])
+        ShardedStacks(read_shards(shards_folder), names=["s1", "s9"])
     (tmp_path / "a.b").mkdir()
     with pytest.raises(InputError, match="a point in its name"):
         write_shard(tmp_path / "x.tar", [tmp_path / "a.b"])
@@ -198,6 +198,6 @@ def test_malformed_shards_are_reported(stacks_folder, shards_folder, tmp_path):
 def test_other_tar_files_are_skipped(stacks_folder, tmp_path):
     shutil.copytree(stacks_folder, tmp_path / "in")
     tar_of(tmp_path / "in" / "backup.tar", "home/me/letters.txt")
-    found, passed = stacks_below(tmp_path / "in")
+    found, passed = find_stacks(tmp_path / "in")
     assert [one.name for one in found] == [f"s{i}" for i in range(7)]
     assert len(passed) == 1 and "backup.tar" in passed[0] and "no member" in passed[0]

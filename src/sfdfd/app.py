@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfdfd.runs.command import command, plain
+from sfdfd.runs.command import as_plain_dict, command
 
 if TYPE_CHECKING:
     import socket
@@ -22,12 +22,12 @@ def app(config: DictConfig) -> None:
     import webbrowser
     from pathlib import Path
 
-    from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
+    from sfdfd.errors import InputError, checked_choice, checked_int, checked_number
     from sfdfd.web.origins import AllowedHosts, is_loopback
     from sfdfd.web.uploads import Limits
 
-    settings = plain(config)
-    host, port = str(settings["host"]), checked_whole(settings["port"], "port", 0, 65535)
+    settings = as_plain_dict(config)
+    host, port = str(settings["host"]), checked_int(settings["port"], "port", 0, 65535)
     opens = checked_choice(settings["open"], "open", (True, False))
     hosts = AllowedHosts.serving(host, settings["allowed_hosts"])
     limits, longest_s = Limits(**settings["uploads"]), checked_number(settings["longest_s"], "longest_s")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs.command import command, plain
+from sfdfd.runs.command import as_plain_dict, command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ def dashboard(config: DictConfig) -> None:
     from sfdfd.evaluation.tables import worst_first_table
     from sfdfd.report.dashboard import write_dashboard
 
-    settings = plain(config)
+    settings = as_plain_dict(config)
     if (settings["run"] is None) == (settings["workspace"] is None):
         raise InputError("give run=DIR to draw its panels, or workspace=ENTITY/PROJECT to lay them out there")
     if settings["workspace"] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs.command import command, plain
+from sfdfd.runs.command import as_plain_dict, command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +23,11 @@ def demo(config: DictConfig) -> None:
     """Train, predict unseen scenes by several methods, write ``index.html``, and open it where there is a desktop."""
     from pathlib import Path
 
-    from sfdfd.errors import InputError, checked_choice, checked_whole
+    from sfdfd.errors import InputError, checked_choice, checked_int
     from sfdfd.training.device import use_threads
 
-    settings = plain(config)
-    checked_whole(settings["scenes"], "scenes", 1)
+    settings = as_plain_dict(config)
+    checked_int(settings["scenes"], "scenes", 1)
     opens = checked_choice(str(settings["open"]).lower(), "open", ("auto", "true", "false"))
     use_threads(settings["threads"])
     output_dir = Path(settings["output_dir"])

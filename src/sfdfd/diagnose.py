@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sfdfd.runs.command import command, instantiate, plain
+from sfdfd.runs.command import as_plain_dict, command, instantiate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,7 +22,7 @@ def diagnose_command(config: DictConfig) -> None:
     from sfdfd.io.files import readable, write_json
     from sfdfd.report.pictures import diagnosis_figure, to_rgb
 
-    settings = plain(config)
+    settings = as_plain_dict(config)
     result = _diagnose_stack(settings) if settings["stack"] is not None else _diagnose_experiment(config, settings)
     _print(result.diagnosis, result.unit)
     output_dir = Path(settings["output_dir"])
@@ -82,7 +82,7 @@ def _diagnose_experiment(config: DictConfig, settings: dict[str, Any]) -> Diagno
 
     datamodule = instantiate(config.data)
     name = settings["experiment_name"] or type(datamodule).__name__
-    optics = datamodule.optics_to_judge()
+    optics = datamodule.nominal_acquisition()
     if optics is None:
         raise InputError(f"{name} has no camera of its own; give one of its stacks: stack=DIR")
     camera, focus, (near_m, far_m), note = optics

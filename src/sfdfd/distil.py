@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs.command import command, instantiate, plain, seed_everything
+from sfdfd.runs.command import as_plain_dict, command, instantiate, seed_everything
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ def distil(config: DictConfig) -> None:
     from sfdfd.training import distil as steps
     from sfdfd.training.device import use_threads
 
-    values, output_dir = plain(config), Path(config.output_dir)
+    values, output_dir = as_plain_dict(config), Path(config.output_dir)
     use_threads(config.threads)
     seed_everything(config.seed)
     settings = steps.DistillationSettings.of(values)
@@ -69,7 +69,7 @@ def predict_task(config_yaml: str, folder: Path, task: TeacherTask) -> None:
 
     config, dataset = _parsed(config_yaml)
     stack, renderer = task_stack(task, dataset, instantiate(config.optics.renderer), config.seed)
-    teacher = RefinedMethod(SweepMethod(renderer), Refiner(**plain(config.teacher.refine)), renderer)
+    teacher = RefinedMethod(SweepMethod(renderer), Refiner(**as_plain_dict(config.teacher.refine)), renderer)
     prediction = with_confidence(teacher(stack), stack, renderer)
     write_sample(folder / f"{task.name}.pt", stack, prediction, renderer, int(config.network.get("planes", 0)))
 

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 __all__ = [
     "InputError",
     "checked_choice",
+    "checked_int",
     "checked_keywords",
     "checked_number",
-    "checked_whole",
     "one_line",
     "short_repr",
 ]
@@ -102,7 +102,7 @@ def checked_number(
     return number
 
 
-def checked_whole(value: Any, where: str, least: int, most: int | None = None) -> int:
+def checked_int(value: Any, where: str, least: int, most: int | None = None) -> int:
     """Return ``value`` if it is a whole number from ``least`` to ``most``.
 
     Raises:

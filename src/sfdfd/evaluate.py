@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sfdfd.io.run_record import run_record
-from sfdfd.runs.command import command, instantiate, overridden_optics, plain, print_optics_differences, seed_everything
+from sfdfd.runs.command import (
+    as_plain_dict,
+    command,
+    instantiate,
+    overridden_optics,
+    print_optics_differences,
+    seed_everything,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,13 +28,13 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
 
     from omegaconf import OmegaConf
 
-    from sfdfd.errors import checked_whole
+    from sfdfd.errors import checked_int
     from sfdfd.evaluation.evaluator import evaluate
     from sfdfd.evaluation.processes import other_processes
     from sfdfd.evaluation.tables import print_metrics
     from sfdfd.io.files import write_json
 
-    processes = checked_whole(config.processes, "processes", 1)
+    processes = checked_int(config.processes, "processes", 1)
     as_composed = OmegaConf.to_container(config, resolve=True)
     evaluation = prepare_evaluation(config, 0, processes)
     output_dir = Path(config.output_dir)
@@ -49,21 +56,24 @@ def prepare_evaluation(config: DictConfig, rank: int, processes: int) -> Evaluat
     from sfdfd.evaluation.setup import evaluation_methods, model_camera, needs_its_training_blur
     from sfdfd.optics.blur_model import BlurModel
     from sfdfd.refinement.refiner import Refiner
-    from sfdfd.training.checkpoints import UNWINDOWED, load_model
+    from sfdfd.training.checkpoints import NO_RENDERER_SHORTCUTS, load_model
     from sfdfd.training.device import pick_device
 
     _use_threads(config.threads, processes)
     seed_everything(config.seed)
-    device, refiner = device_of_rank(pick_device(config.device), rank, processes), Refiner(**plain(config.refine))
+    device, refiner = (
+        device_of_rank(pick_device(config.device), rank, processes),
+        Refiner(**as_plain_dict(config.refine)),
+    )
     blur = overridden_optics(config)
     # the optics of a training do not describe the lens that took photographs
-    preferred = UNWINDOWED if config.data.get("optics") else None
+    preferred = NO_RENDERER_SHORTCUTS if config.data.get("optics") else None
     module, renderer = load_model(config.checkpoint, config.optics.renderer, preferred)
     _settle_synthesis_blur(config, renderer, blur)
     datamodule = instantiate(config.data)
     if needs_its_training_blur(module) and isinstance(datamodule, SynthesisDataModule):
         blur = {**BlurModel().updated(BlurModel.of(renderer)).known(), **blur}
-    datamodule.keep_aside(plain(config)["holdout"])
+    datamodule.set_holdout(as_plain_dict(config)["holdout"])
     datamodule.check()
     split = config.data.split
     methods = evaluation_methods(module, renderer, datamodule, split, refiner, config.working_px, device)
@@ -73,7 +83,7 @@ def prepare_evaluation(config: DictConfig, rank: int, processes: int) -> Evaluat
         sigma_scale = data.get("synthesis_sigma_scale")
         if rank == 0:
             print_optics_differences(data.get("camera"), protocol["model_camera"], sigma_scale, renderer.sigma_scale)
-    protocol["constant_depth_m"] = datamodule.constant_baseline_m() if "constant" in methods else None
+    protocol["constant_depth_m"] = datamodule.constant_baseline_depth_m() if "constant" in methods else None
     optics = BlurModel().updated(blur)
     return Evaluation(methods, datamodule, split, renderer, optics, device, config.pictures, protocol)
 

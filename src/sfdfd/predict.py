@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfdfd.runs.command import command, plain
+from sfdfd.runs.command import as_plain_dict, command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -20,7 +20,7 @@ def predict(config: DictConfig) -> None:
     from sfdfd.runs.predict_stacks import predict_stack, predict_stacks
     from sfdfd.training.device import use_threads
 
-    settings = plain(config)
+    settings = as_plain_dict(config)
     use_threads(settings["threads"])
     output_dir = Path(settings["output_dir"])
     if settings["stacks"] is None:

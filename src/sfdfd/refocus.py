@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.runs.command import command, plain
+from sfdfd.runs.command import as_plain_dict, command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,7 +22,7 @@ def refocus(config: DictConfig) -> None:
     from sfdfd.report.refocus import FinishedPrediction
     from sfdfd.training.device import use_threads
 
-    settings = plain(config)
+    settings = as_plain_dict(config)
     use_threads(settings["threads"])
     if settings["prediction"] is None:
         raise InputError("give the folder that predict wrote: prediction=DIR")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfdfd.runs.command import command, plain
+from sfdfd.runs.command import as_plain_dict, command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -16,11 +16,11 @@ def shard(config: DictConfig) -> None:
     from pathlib import Path
 
     from sfdfd.datasets.shard_packing import pack_stacks
-    from sfdfd.errors import InputError, checked_whole
+    from sfdfd.errors import InputError, checked_int
     from sfdfd.runs.cluster import spreading
 
-    settings = plain(config)
-    per_shard = checked_whole(settings["per_shard"], "per_shard", 1)
+    settings = as_plain_dict(config)
+    per_shard = checked_int(settings["per_shard"], "per_shard", 1)
     if settings["stacks"] is None:
         raise InputError("give the folder of stack folders: stacks=DIR")
     root, output_dir = Path(str(settings["stacks"])).resolve(), Path(settings["output_dir"]).resolve()

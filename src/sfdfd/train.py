@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from sfdfd.io.run_record import run_record
 from sfdfd.runs.command import (
+    as_plain_dict,
     command,
     instantiate,
-    plain,
     print_optics_differences,
+    print_to_stderr,
     resolve_optics,
     run_labels,
-    say,
     seed_everything,
 )
 
@@ -38,7 +38,7 @@ def train(config: DictConfig) -> dict[str, Any]:
 
     run.quiet_lightning("ended before the epoch ended")  # ours continue in the middle of an epoch
     resolve_optics(config)
-    settings = plain(config)
+    settings = as_plain_dict(config)
     metrics = finished_metrics(settings) or run_in_own_process(settings)
     if metrics is not None:
         return metrics
@@ -52,7 +52,7 @@ def train(config: DictConfig) -> dict[str, Any]:
     untrained = instantiate(config.network)
     untrained.load_state_dict(module.network.state_dict())
     intervals = run.shortened_intervals(config.trainer)
-    start = run.start_point(settings["resume"], output_dir, max_steps, module, datamodule, say)
+    start = run.start_point(settings["resume"], output_dir, max_steps, module, datamodule, print_to_stderr)
     trainer = _trainer(config, start, intervals)
     record = _recorded(trainer, settings, output_dir)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sfdfd.runs.command import command, plain, say
+from sfdfd.runs.command import as_plain_dict, command, print_to_stderr
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,11 +17,11 @@ def tune(config: DictConfig) -> None:
     from sfdfd.runs.comparison import compare_runs, write_comparison
     from sfdfd.training.search import SearchSettings, hold_study, run_folders, search, write_best
 
-    settings = SearchSettings.of(plain(config))
+    settings = SearchSettings.of(as_plain_dict(config))
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with hold_study(folder):
-        study = search(settings, folder, say)
+        study = search(settings, folder, print_to_stderr)
         rows = compare_runs(run_folders(study, folder))
         if rows:
             write_comparison(rows, folder)

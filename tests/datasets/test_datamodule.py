@@ -28,7 +28,7 @@ def test_splits_of_scenes_are_disjoint():
     )  # fmt: skip
     names = {split: {module.dataset(split)[i].name[0] for i in range(2)} for split in ("train", "val", "test")}
     assert not names["train"] & names["val"] and not names["val"] & names["test"] and not names["train"] & names["test"]
-    assert 0.5 < module.constant_baseline_m() < 10.0
+    assert 0.5 < module.constant_baseline_depth_m() < 10.0
 
 
 def test_device_and_loader_synthesis_agree():
@@ -148,7 +148,7 @@ def test_resizing_resizes_every_camera(rgbd):
     module = rgbd_module(rgbd, resize=0.5)
     assert module.camera.pixel_pitch_m == pytest.approx(2.4e-5)
     assert module.protocol()["camera"]["pixel_pitch_m"] == pytest.approx(2.4e-5)
-    assert module.optics_to_judge()[0] == module.camera == module.dataset("all")[0].camera[0]
+    assert module.nominal_acquisition()[0] == module.camera == module.dataset("all")[0].camera[0]
     assert module.resized(CAMERA) == module.camera
 
 
@@ -163,11 +163,11 @@ def test_the_seed_changes_sensor_noise_and_cache_keys(rgbd, tmp_path):
 
 def test_diagnose_gets_the_focus_distances_that_are_used(rgbd, tmp_path):
     module = rgbd_module(rgbd, slices_in_depth_range=4)
-    _, focus, (near_m, far_m), note = module.optics_to_judge()
+    _, focus, (near_m, far_m), note = module.nominal_acquisition()
     spans = [stack.depth_m[stack.valid] for stack in module.dataset("all")]
     assert near_m == pytest.approx(float(np.median([float(span.min()) for span in spans])))
     assert focus == pytest.approx(np.linspace(near_m, far_m, 4).tolist()) and "each image's own depth range" in note
-    nowhere = rgbd_module(tmp_path / "nowhere", slices_in_depth_range=4).optics_to_judge()
+    nowhere = rgbd_module(tmp_path / "nowhere", slices_in_depth_range=4).nominal_acquisition()
     assert nowhere[1] == pytest.approx(np.linspace(0.5, 10, 4).tolist())
 
 
@@ -180,8 +180,8 @@ def test_no_constant_baseline_without_training_depth(tmp_path):
         write_stack(tmp_path, name, slices, camera, [0.8, 2.0], 0.5, 4.0, depth)
     write_splits(tmp_path, {"train": ["a"], "val": ["b"], "test": ["a"]})
     module = StacksDataModule(root=str(tmp_path))
-    assert module.constant_baseline_m() is None and list(baselines(module, "val", RENDERER)) == ["classical"]
-    assert StacksDataModule(root=str(tmp_path), constant_depth_m=1.5).constant_baseline_m() == 1.5
+    assert module.constant_baseline_depth_m() is None and list(baselines(module, "val", RENDERER)) == ["classical"]
+    assert StacksDataModule(root=str(tmp_path), constant_depth_m=1.5).constant_baseline_depth_m() == 1.5
 
 
 def test_depth_is_found_if_only_some_stacks_have_it(tmp_path):
@@ -203,17 +203,17 @@ def test_the_constant_baseline_is_the_median_of_the_training_split(rgbd):
     medians = [
         np.median(values[values > 0]) for i in range(10) for values in [iio.imread(rgbd / "depth" / f"{i:04d}.png")]
     ]
-    constant = rgbd_module(rgbd).constant_baseline_m()
+    constant = rgbd_module(rgbd).constant_baseline_depth_m()
     assert 1000 * constant == pytest.approx(sorted(medians)[4], abs=30) and constant != 2.5
     for index in range(2, 12):
         for part in ("rgb", "depth"):
             (rgbd / part / f"{index:04d}.png").rename(rgbd / f"{part}{index}.png")
-    assert rgbd_module(rgbd).constant_baseline_m() is None
-    assert rgbd_module(rgbd, constant_depth_m=2.0).constant_baseline_m() == 2.0
+    assert rgbd_module(rgbd).constant_baseline_depth_m() is None
+    assert rgbd_module(rgbd, constant_depth_m=2.0).constant_baseline_depth_m() == 2.0
     (rgbd / "splits").mkdir()
     for split in ("train", "test"):
         (rgbd / "splits" / f"{split}.txt").write_text("0000\n0001\n")
-    assert rgbd_module(rgbd).constant_baseline_m() is None
+    assert rgbd_module(rgbd).constant_baseline_depth_m() is None
     (rgbd / "splits" / "test.txt").write_text("0001\n")
     (rgbd / "splits" / "train.txt").write_text("0000\n")
-    assert 1000 * rgbd_module(rgbd).constant_baseline_m() == pytest.approx(medians[0], abs=30)
+    assert 1000 * rgbd_module(rgbd).constant_baseline_depth_m() == pytest.approx(medians[0], abs=30)

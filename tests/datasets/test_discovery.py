@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfdfd.datasets.discovery import bursts, stacks_below
+from sfdfd.datasets.discovery import bursts, find_stacks
 from sfdfd.errors import InputError
 
 
@@ -44,7 +44,7 @@ def test_folders_videos_and_bursts(tmp_path):
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "x.mp4").touch()
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    found, passed = stacks_below(tmp_path, 10, [tmp_path / "out"])
+    found, passed = find_stacks(tmp_path, 10, [tmp_path / "out"])
     assert names(found) == {
         "2026-05-01_12-00-00": ("00.jpg", "01.jpg", "02.jpg"), "2026-05-01_12-05-00": ("04.jpg", "05.jpg"),
         "a": None, "b/c": None, "d/2026-05-01_12-00-00": ("00.jpg", "01.jpg"),
@@ -66,7 +66,7 @@ def test_bursts_use_fractions_of_seconds_and_need_all_times(tmp_path):
 def test_a_folder_without_stacks_is_reported(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match="stacks="):
-            stacks_below(folder)
+            find_stacks(folder)
 
 
 def test_stacks_get_unique_names(tmp_path):
@@ -78,7 +78,7 @@ def test_stacks_get_unique_names(tmp_path):
         photographs(tmp_path / name, None, None)
     for name in (b"bad\xe9", b"bad\xe8"):
         photographs(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)), None, None)
-    found, _ = stacks_below(tmp_path)
+    found, _ = find_stacks(tmp_path)
     by_source = {os.fsencode(one.source.name): one.name for one in found}
     assert len(by_source) == 12
     seen = {unicodedata.normalize("NFC", name.casefold()) for name in by_source.values()}
@@ -87,7 +87,7 @@ def test_stacks_get_unique_names(tmp_path):
         "IMG.mov", "IMG.mp4", "IMG_2", "other", "img"
     ]  # fmt: skip
     (tmp_path / "IMG.avi").touch()
-    names_now = {os.fsencode(one.source.name): one.name for one in stacks_below(tmp_path)[0]}
+    names_now = {os.fsencode(one.source.name): one.name for one in find_stacks(tmp_path)[0]}
     assert {name: names_now[name] for name in by_source} == by_source
 
 
@@ -100,7 +100,7 @@ def test_identity_covers_every_file_that_describes_a_stack(tmp_path):
     (tmp_path / "s" / "stack.yaml").write_text("files: [all/00.jpg, all/01.jpg]")
 
     def identities():
-        return {one.name: one.identity() for one in stacks_below(tmp_path)[0] if one.name != "s/all"}
+        return {one.name: one.identity() for one in find_stacks(tmp_path)[0] if one.name != "s/all"}
 
     before = identities()
     (tmp_path / "s" / ".DS_Store").touch()

@@ -74,7 +74,7 @@ def test_each_camera_has_its_own_scenes(mitsuba, tmp_path):
     assert other.camera[0].focal_length_m == 0.1 and other.focus_distances_m[0].tolist() == [2, 3, 5]
     assert bool(phone.valid.all()) and bool(other.valid.all()) and other.aif is not None
     data = module(tmp_path / "set", slices=3)
-    assert data.constant_baseline_m() is None  # nothing trains
+    assert data.constant_baseline_depth_m() is None  # nothing trains
     assert [stack.images.shape[1] for stack in data.dataset("test")] == [3, 3]
     make(tmp_path / "alone", cameras=["phone"], test_length=1)
     folder = "phone_test_0000"

@@ -2,15 +2,15 @@
 
 import pytest
 
-from sfdfd.datasets.splits import evenly_chosen, listed_names, read_names
+from sfdfd.datasets.splits import evenly_chosen, read_names, read_split_file
 from sfdfd.errors import InputError
 
 
 def test_names_may_contain_spaces(tmp_path):
     (tmp_path / "splits").mkdir()
     (tmp_path / "splits" / "val.txt").write_text("my stack\n  other one \n\nthird\n")
-    assert listed_names(tmp_path, "val") == ["my stack", "other one", "third"]
-    assert listed_names(tmp_path, "test") is None and listed_names(tmp_path, "all") is None
+    assert read_split_file(tmp_path, "val") == ["my stack", "other one", "third"]
+    assert read_split_file(tmp_path, "test") is None and read_split_file(tmp_path, "all") is None
     with pytest.raises(InputError, match=r"none\.txt"):
         read_names(tmp_path / "none.txt")
 

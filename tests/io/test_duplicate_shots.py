@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfdfd.io.duplicate_shots import without_twins
+from sfdfd.io.duplicate_shots import one_file_per_shot
 from sfdfd.photographs.read import read_photographs
 from tests.io.formats.encoders import write_heic
 
@@ -30,7 +30,7 @@ def test_heic_and_jpeg_of_a_shot_are_one_slice(tmp_path):
 def test_formats_of_one_name_are_one_slice(tmp_path):
     files = ["a.jpg", "a.png", "b.tif", "b.webp", "c.JPG", "C.png", "d.jpg", "d.jpeg", "PXL_1.RAW-01.COVER.jpg",
              "PXL_1.RAW-02.ORIGINAL.dng"]  # fmt: skip
-    kept, notes = without_twins([tmp_path / name for name in files])
+    kept, notes = one_file_per_shot([tmp_path / name for name in files])
     assert [file.name for file in kept] == ["a.png", "b.tif", "C.png", "d.jpg", "d.jpeg", "PXL_1.RAW-02.ORIGINAL.dng"]
     assert len(notes) == 1 and "4 shots" in notes[0]
 

@@ -6,7 +6,7 @@ import tifffile
 import torch
 from PIL import ExifTags, Image
 
-from sfdfd.io.embedded_metadata import carried_exif, encoded_png, write_float_tiff
+from sfdfd.io.embedded_metadata import build_exif, encode_png, write_float_tiff
 from sfdfd.io.exif import PhotoFacts
 from sfdfd.io.images import read_photograph, write_image
 from sfdfd.optics import DefocusRenderer
@@ -101,7 +101,7 @@ def test_aligned_slices_carry_camera_exif(tmp_path, capture):
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_encoded_png_is_lossless(tmp_path, kind):
     image = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (20, 30, 3)).astype(kind)
-    (tmp_path / "a.png").write_bytes(encoded_png(image, carried_exif(None, (20, 30))))
+    (tmp_path / "a.png").write_bytes(encode_png(image, build_exif(None, (20, 30))))
     read, facts = read_photograph(tmp_path / "a.png")
     assert np.array_equal(read, image) and facts.colour_source == "PNG's sRGB chunk"
 
@@ -110,7 +110,7 @@ def test_float_tiff_carries_srgb_profile_and_exif(tmp_path):
     image = np.random.default_rng(0).random((20, 30, 3), dtype=np.float32)
     Image.new("RGB", (30, 20)).save(tmp_path / "p.png", exif=photograph_exif(1))
     facts = read_photograph(tmp_path / "p.png")[1]
-    exif = carried_exif(facts, (20, 30), camera={"pixel_pitch_m": 4 * PITCH_M})  # the file is a quarter of the size
+    exif = build_exif(facts, (20, 30), camera={"pixel_pitch_m": 4 * PITCH_M})  # the file is a quarter of the size
     write_float_tiff(tmp_path / "a.tif", image, exif)
     read, said = read_photograph(tmp_path / "a.tif")
     assert np.array_equal(read, image) and said.colour_source.startswith("embedded profile")
@@ -128,7 +128,7 @@ def test_invalid_exif_values_are_skipped(tmp_path):
     """Tags of wrong types, texts that are none, numbers that cannot be."""
     odd = {Tag.Make: b"A\0\xffB\n", Tag.Model: 5, Tag.FNumber: "f/8", Tag.FocalLength: float("nan"),
            Tag.ISOSpeedRatings: (100, 200), Tag.DateTimeOriginal: "写真", Tag.FocalLengthIn35mmFilm: 1e30}  # fmt: skip
-    exif = carried_exif(PhotoFacts(tags=odd), (20, 30), camera={"focal_length_m": 1e-4, "pixel_pitch_m": 1e-7})
+    exif = build_exif(PhotoFacts(tags=odd), (20, 30), camera={"focal_length_m": 1e-4, "pixel_pitch_m": 1e-7})
     assert exif[Tag.Make] == "AB" and Tag.Model not in exif
-    assert encoded_png(np.zeros((20, 30, 3), np.uint8), exif)
-    assert carried_exif(PhotoFacts(tags=odd), (20, 30)).tobytes()
+    assert encode_png(np.zeros((20, 30, 3), np.uint8), exif)
+    assert build_exif(PhotoFacts(tags=odd), (20, 30)).tobytes()

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sfdfd.datasets.discovery import stacks_below
+from sfdfd.datasets.discovery import find_stacks
 from sfdfd.errors import InputError
 from sfdfd.photographs.read import read_photographs
 
@@ -46,7 +46,7 @@ def test_each_tiff_of_pages_is_a_stack(tmp_path, other):
     assert "4 pages" in str(error.value) and "stacks=" in str(error.value)
     with pytest.raises(InputError, match="slices of a stack of their own"):
         read_photographs(tmp_path, {"files": ["a.tif", other]})
-    stacks, skipped = stacks_below(tmp_path)
+    stacks, skipped = find_stacks(tmp_path)
     expected = {"a", "another"} if other.endswith("tif") else {"a"}
     assert {stack.name for stack in stacks} == {stack.source.stem for stack in stacks} == expected
     assert [note.endswith("one photograph is no stack") for note in skipped] == [True] * (2 - len(expected))
@@ -57,7 +57,7 @@ def test_photographs_next_to_a_tiff_of_pages_are_another_stack(tmp_path):
     write_pages(tmp_path / "x" / "sweep.tif", IMAGES)
     for index in range(2):
         Image.fromarray(IMAGES[index]).save(tmp_path / "x" / f"{index}.png")
-    stacks, _ = stacks_below(tmp_path)
+    stacks, _ = find_stacks(tmp_path)
     assert {(stack.name, stack.source.name, stack.files) for stack in stacks} == {
         ("x/sweep", "sweep.tif", None), ("x", "x", ("0.png", "1.png")),
     }  # fmt: skip
@@ -69,5 +69,5 @@ def test_photographs_next_to_a_tiff_of_pages_are_another_stack(tmp_path):
 def test_a_folder_with_one_tiff_of_pages_is_found(tmp_path):
     (tmp_path / "x").mkdir()
     write_pages(tmp_path / "x" / "sweep.tif", IMAGES)
-    (stack,), _ = stacks_below(tmp_path)
+    (stack,), _ = find_stacks(tmp_path)
     assert (stack.name, stack.source) == ("x", tmp_path / "x")

@@ -15,7 +15,7 @@ import pytest
 
 from sfdfd.errors import InputError
 from sfdfd.io.images import write_image
-from sfdfd.runs.batch import Job, run_many
+from sfdfd.runs.batch import Job, run_batch
 from sfdfd.runs.cluster import in_order, spreading
 from tests.commands import inside, one_line
 
@@ -93,7 +93,7 @@ def facts_of_item(item, folder, watch):
 def test_many_jobs_on_a_cluster_keep_one_index(tmp_path):
     jobs = [Job(name, {}, index) for index, name in enumerate(("a", "b/c", "d"))]
     with spreading(2) as spread:
-        rows = run_many(jobs, tmp_path, facts_of_item, spread=spread)
+        rows = run_batch(jobs, tmp_path, facts_of_item, spread=spread)
     assert [row["status"] for row in rows] == ["done", "failed", "done"]
     assert re.fullmatch(r"ZeroDivisionError: bug \(test_cluster\.py, line \d+\)", rows[1]["error"])
     assert rows[2]["facts"] == {"item": 2}

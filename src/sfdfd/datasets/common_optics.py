@@ -9,7 +9,7 @@ from typing import Any
 from sfdfd.datasets.shards import Shard, shard_files
 from sfdfd.datasets.stack_folders import stack_folders
 from sfdfd.errors import InputError
-from sfdfd.io.stack_yaml import OPTICS_KEYS, described_optics
+from sfdfd.io.stack_yaml import OPTICS_KEYS, read_stack_optics
 
 __all__ = ["common_optics"]
 
@@ -44,9 +44,9 @@ def _optics_of_stacks(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     shards = shard_files(root)
     if not shards:
         for folder in stack_folders(root):
-            yield str(folder), described_optics(folder)
+            yield str(folder), read_stack_optics(folder)
     for path in shards:
         shard = Shard.of(path)
         for name in shard.stacks:
             with shard.unpacked(name, ("stack.yaml",)) as folder:
-                yield f"{path}: {name}", described_optics(folder)
+                yield f"{path}: {name}", read_stack_optics(folder)

@@ -21,12 +21,12 @@ from sfdfd.datasets.cache import CachedStacks
 from sfdfd.datasets.folders import read_manifest
 from sfdfd.datasets.protocols import IdentifiedDataset, SizedDataset, StackGenerator
 from sfdfd.datasets.sampling import EpochBatches, RankSampler
-from sfdfd.datasets.shards import Shard, ShardedStacks, shards_below
-from sfdfd.datasets.splits import SPLITS, evenly_chosen, listed_names, split_names
+from sfdfd.datasets.shards import Shard, ShardedStacks, read_shards
+from sfdfd.datasets.splits import SPLITS, evenly_chosen, read_split_file, split_names
 from sfdfd.datasets.stack_folders import StackFolders, read_stack, stack_folders
 from sfdfd.datasets.wrappers import DepthMasked, InMemory, SeededSamples, SkipBroken, SliceSubset
-from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
-from sfdfd.io.stack_yaml import OPTICS_KEYS, checked_keys
+from sfdfd.errors import InputError, checked_choice, checked_int, checked_number
+from sfdfd.io.stack_yaml import OPTICS_KEYS, refuse_unknown_keys
 from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack
@@ -58,7 +58,7 @@ class FocalStackDataModule(lightning.LightningDataModule):
     camera: Camera | None = None
     """The camera of the returned stacks, if all have the same."""
     holdout: Any = None
-    """The left-out slices of each stack; see :meth:`keep_aside`."""
+    """The left-out slices of each stack; see :meth:`set_holdout`."""
     resize: float = 1.0
     """Scale of the returned images, relative to those of the configured camera."""
     depth_probe_count: int = 8
@@ -85,12 +85,12 @@ class FocalStackDataModule(lightning.LightningDataModule):
             if value is not None:
                 checked_number(value, f"{key} (data.{key})")
         if slices is not None:
-            checked_whole(slices, "slices (data.slices)", 2)
+            checked_int(slices, "slices (data.slices)", 2)
         checked_choice(slice_choice, "slice_choice (data.slice_choice)", ("random", "even"))
         checked_choice(split, "split (data.split)", ("all", *SPLITS))
-        checked_whole(batch_size, "batch_size (data.batch_size)", 1)
-        checked_whole(workers, "workers (data.workers)", 0)
-        checked_whole(seed, "seed (data.seed)", 0)
+        checked_int(batch_size, "batch_size (data.batch_size)", 1)
+        checked_int(workers, "workers (data.workers)", 0)
+        checked_int(seed, "seed (data.seed)", 0)
         checked_choice(on_error, "on_error (data.on_error)", ("raise", "skip"))
         self.worker_timeout_s = checked_number(worker_timeout_s, "worker_timeout_s (data.worker_timeout_s)")
         self.on_error, self._first = on_error, (0, 0)
@@ -121,7 +121,7 @@ class FocalStackDataModule(lightning.LightningDataModule):
         """Convert a camera for stored images to one for the returned images."""
         return camera if self.resize == 1.0 else camera.resized(self.resize)
 
-    def keep_aside(self, holdout: Any) -> None:
+    def set_holdout(self, holdout: Any) -> None:
         """Leave slices of every stack out (:func:`sfdfd.photographs.holdout.parse_holdout`); call this before reading stacks.
 
         Depth range, motion and an unknown camera are then estimated from the other slices alone.
@@ -135,7 +135,7 @@ class FocalStackDataModule(lightning.LightningDataModule):
             )
         self.holdout = holdout
 
-    def optics_to_judge(self) -> tuple[Camera, list[float], tuple[float, float], str] | None:
+    def nominal_acquisition(self) -> tuple[Camera, list[float], tuple[float, float], str] | None:
         """Return camera, focus distances, depth range in metres, and a note, for ``diagnose``; None if stacks have their own."""
         return None
 
@@ -190,7 +190,7 @@ class FocalStackDataModule(lightning.LightningDataModule):
         dataset = self.dataset(split)
         return any(dataset[i].depth_m is not None for i in _spread_indices(len(dataset), self.depth_probe_count))
 
-    def constant_baseline_m(self) -> float | None:
+    def constant_baseline_depth_m(self) -> float | None:
         """Return the depth of the constant baseline in metres: the configured one, or the median of the training set.
 
         None if the training set has no depth, is empty, or is the test set itself (tiny sets, or by its split files).
@@ -291,7 +291,7 @@ class StacksDataModule(FocalStackDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        checked_keys(optics or {}, OPTICS_KEYS, "data.optics")
+        refuse_unknown_keys(optics or {}, OPTICS_KEYS, "data.optics")
         self.optics = BlurModel().updated(optics)
         self.root, self.limit = Path(root), limit
         self.overrides: dict[str, Any] = {
@@ -319,7 +319,7 @@ class StacksDataModule(FocalStackDataModule):
         return StackFolders(self.root, self.overrides, names, self.read)
 
     def make_dataset(self, split: str) -> SizedDataset:
-        names = listed_names(self.root, split)
+        names = read_split_file(self.root, split)
         if names is None:
             names = self.names()
             names = names if len(names) < 3 else split_names(names, split)
@@ -349,7 +349,7 @@ class ShardsDataModule(StacksDataModule):
     @cached_property
     def shards(self) -> list[Shard]:
         """The shards' indices, read once."""
-        return shards_below(self.root)
+        return read_shards(self.root)
 
     def names(self) -> list[str]:
         return sorted(name for shard in self.shards for name in shard.stacks)

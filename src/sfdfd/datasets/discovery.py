@@ -17,12 +17,12 @@ import yaml
 
 from sfdfd.datasets.shards import Shard, shard_files
 from sfdfd.errors import InputError
-from sfdfd.io.duplicate_shots import has_pages, without_twins
+from sfdfd.io.duplicate_shots import is_multipage_tiff, one_file_per_shot
 from sfdfd.io.files import file_identity, readable
 from sfdfd.io.formats.video import VIDEO_SUFFIXES
-from sfdfd.io.images import list_images, moment_of
+from sfdfd.io.images import capture_time, list_images
 
-__all__ = ["FoundStack", "bursts", "stacks_below"]
+__all__ = ["StackSource", "bursts", "find_stacks"]
 
 DESCRIPTIONS = ("stack.yaml", "focus_distance.txt", "dioptres.txt")
 """A folder with one of these files is one stack, whatever the times of its slices."""
@@ -31,7 +31,7 @@ LONGEST_PAUSE = 5.0
 
 
 @dataclass(frozen=True)
-class FoundStack:
+class StackSource:
     """A stack below a folder.
 
     Attributes:
@@ -91,9 +91,9 @@ def _named_in(description: Path) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-def stacks_below(
-    root: Path, gap_s: float = 10.0, apart_from: Collection[Path] = ()
-) -> tuple[list[FoundStack], list[str]]:
+def find_stacks(
+    root: Path, gap_s: float = 10.0, excluded_folders: Collection[Path] = ()
+) -> tuple[list[StackSource], list[str]]:
     """Find every stack in a folder and below; return them, and messages about what was skipped.
 
     A folder is one stack, unless its photographs (EXIF times) form several bursts of two or more: then each burst is a
@@ -102,16 +102,16 @@ def stacks_below(
     Args:
         root: the folder.
         gap_s: seconds without a photograph that end a burst; below ``root`` the pause must also be five times the median.
-        apart_from: folders to leave out.
+        excluded_folders: folders to leave out.
 
     Raises:
         InputError: there is no such folder, or no stack in it.
     """
     if not root.is_dir():
         raise InputError(f"stacks={root}: no such folder")
-    stacks: list[FoundStack] = []
+    stacks: list[StackSource] = []
     skipped: list[str] = []
-    for folder in _folders(root, {folder.resolve() for folder in apart_from}):
+    for folder in _folders(root, {folder.resolve() for folder in excluded_folders}):
         name = "" if folder == root else folder.relative_to(root).as_posix()
         stacks_here, skipped_here = _in_folder(folder, name, root, gap_s)
         stacks += stacks_here
@@ -138,16 +138,16 @@ def _folders(root: Path, seen: set[Path]) -> list[Path]:
     return folders
 
 
-def _in_folder(folder: Path, name: str, root: Path, gap_s: float) -> tuple[list[FoundStack], list[str]]:
+def _in_folder(folder: Path, name: str, root: Path, gap_s: float) -> tuple[list[StackSource], list[str]]:
     """Return the stacks directly in a folder, and messages about what was skipped."""
     stacks, skipped = _in_shards(folder, name)
-    pictures, _ = without_twins(list_images(folder))
-    with_pages = [file for file in pictures if has_pages(file)]
+    pictures, _ = one_file_per_shot(list_images(folder))
+    with_pages = [file for file in pictures if is_multipage_tiff(file)]
     images = [file for file in pictures if file not in with_pages]
     if len(with_pages) == 1 and not images:  # the whole folder is the stack, with the texts that describe it
-        stacks.append(FoundStack(name or with_pages[0].stem, folder))
+        stacks.append(StackSource(name or with_pages[0].stem, folder))
     else:
-        stacks += [FoundStack(_joined(name, file.stem), file) for file in with_pages]
+        stacks += [StackSource(_joined(name, file.stem), file) for file in with_pages]
     if not pictures:
         stacks += _videos_in(folder, name)
     elif images:
@@ -160,7 +160,7 @@ def _in_folder(folder: Path, name: str, root: Path, gap_s: float) -> tuple[list[
     return stacks, skipped
 
 
-def _in_shards(folder: Path, name: str) -> tuple[list[FoundStack], list[str]]:
+def _in_shards(folder: Path, name: str) -> tuple[list[StackSource], list[str]]:
     stacks, skipped = [], []
     for path in shard_files(folder):
         try:
@@ -168,21 +168,21 @@ def _in_shards(folder: Path, name: str) -> tuple[list[FoundStack], list[str]]:
         except InputError as error:  # a tar file of something else
             skipped.append(str(error))
             continue
-        stacks += [FoundStack(_joined(name, stack), path, shard=shard.restricted_to(stack)) for stack in shard.stacks]
+        stacks += [StackSource(_joined(name, stack), path, shard=shard.restricted_to(stack)) for stack in shard.stacks]
     return stacks, skipped
 
 
-def _videos_in(folder: Path, name: str) -> list[FoundStack]:
+def _videos_in(folder: Path, name: str) -> list[StackSource]:
     videos = sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith("."))
     named_by_folder = len(videos) == 1 and bool(name)
-    return [FoundStack(name if named_by_folder else _joined(name, video.stem), video) for video in videos]
+    return [StackSource(name if named_by_folder else _joined(name, video.stem), video) for video in videos]
 
 
 def _of_images(
     folder: Path, name: str, images: list[Path], root: Path, gap_s: float
-) -> tuple[list[FoundStack], list[str]]:
+) -> tuple[list[StackSource], list[str]]:
     """Return the folder's images as one stack, or as a stack per burst, and messages about single photographs."""
-    whole = [FoundStack(name or root.resolve().name, folder)]
+    whole = [StackSource(name or root.resolve().name, folder)]
     if any((folder / description).is_file() for description in DESCRIPTIONS):
         return whole, []
     parts = bursts(images, gap_s, patient=folder != root)
@@ -192,7 +192,7 @@ def _of_images(
             return [], [f"{images[0]}: one photograph is no stack"]
         return whole, []
     stacks = [
-        FoundStack(_joined(name, time), folder, tuple(file.name for file in part))
+        StackSource(_joined(name, time), folder, tuple(file.name for file in part))
         for time, part in parts
         if len(part) > 1
     ]
@@ -209,7 +209,7 @@ def bursts(files: Sequence[Path], gap_s: float, patient: bool = False) -> list[t
         gap_s: seconds without a photograph that end a burst.
         patient: end a burst only if the pause is also five times the median one: focusing by hand is slow.
     """
-    timed = [(time, file) for file in files if (time := moment_of(file)) is not None]
+    timed = [(time, file) for file in files if (time := capture_time(file)) is not None]
     if len(timed) < len(files) or len(files) < 2:
         return [("", list(files))]
     timed.sort(key=lambda entry: (entry[0], files.index(entry[1])))
@@ -234,7 +234,7 @@ RESERVED = ("index.html", "index.json")
 """Files beside the result folders of many stacks."""
 
 
-def _with_unique_names(stacks: list[FoundStack]) -> list[FoundStack]:
+def _with_unique_names(stacks: list[StackSource]) -> list[StackSource]:
     """Give each stack a result folder of its own.
 
     Of several stacks with one name, files take their full name (``IMG.mov``, ``IMG.mp4``), so that names do not depend on
@@ -262,7 +262,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _with_suffix(stack: FoundStack) -> FoundStack:
+def _with_suffix(stack: StackSource) -> StackSource:
     """Name a stack by the full name of its file, if it was named by the file and not by a folder."""
     folder, _, last = stack.name.rpartition("/")
     if not stack.source.is_file() or stack.shard is not None or last != readable(stack.source.stem):

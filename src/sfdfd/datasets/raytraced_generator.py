@@ -12,7 +12,7 @@ from typing import Any
 from sfdfd.datasets.folders import merged_options, resumable_folder, unfinished_options
 from sfdfd.datasets.sources.base import write_splits, write_stack
 from sfdfd.datasets.splits import SPLITS
-from sfdfd.errors import InputError, checked_choice, checked_whole
+from sfdfd.errors import InputError, checked_choice, checked_int
 from sfdfd.io.files import Report
 from sfdfd.scenes.raytraced.camera_setups import CameraSetup
 from sfdfd.scenes.raytraced.random_scenes import KINDS, random_scene
@@ -63,11 +63,11 @@ class RaytracedGenerator:
     variant: str | None = None
 
     def __post_init__(self) -> None:
-        checked_whole(self.height, "height (data.height)", 16)
-        checked_whole(self.width, "width (data.width)", 16)
-        checked_whole(self.seed, "seed", 0)
+        checked_int(self.height, "height (data.height)", 16)
+        checked_int(self.width, "width (data.width)", 16)
+        checked_int(self.seed, "seed", 0)
         for split in SPLITS:
-            checked_whole(self.lengths[split], f"{split}_length (data.{split}_length)", 0)
+            checked_int(self.lengths[split], f"{split}_length (data.{split}_length)", 0)
         if not sum(self.lengths.values()):
             raise InputError("expected at least one scene (data.train_length, data.val_length, data.test_length)")
         if not isinstance(self.kinds, Sequence) or isinstance(self.kinds, str) or not self.kinds:
@@ -75,7 +75,7 @@ class RaytracedGenerator:
         for kind in self.kinds:
             checked_choice(kind, "kinds (data.kinds)", KINDS)
         if self.samples is not None:
-            checked_whole(self.samples, "samples (data.samples)", 1)
+            checked_int(self.samples, "samples (data.samples)", 1)
         names = [setup.name for setup in self.setups]
         if len(set(names)) < len(names) or (len(names) > 1 and "" in names):
             raise InputError(f"cameras: expected a name of its own for each, got {', '.join(names)} (data.cameras)")

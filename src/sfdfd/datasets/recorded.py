@@ -11,11 +11,11 @@ import numpy as np
 
 from sfdfd.datasets.datamodule import StacksDataModule
 from sfdfd.errors import InputError, checked_choice
-from sfdfd.io.images import USUAL_PX, working_px_for
+from sfdfd.io.images import DEFAULT_WORKING_PX, resolve_working_px
 from sfdfd.optics.render import Renderer
 from sfdfd.photographs.align import AlignSettings
 from sfdfd.photographs.capture import Capture
-from sfdfd.photographs.left_out import whole_stack
+from sfdfd.photographs.left_out import stack_with_left_out_slices
 from sfdfd.photographs.read import read_photographs
 from sfdfd.stack import FocalStack
 
@@ -51,7 +51,7 @@ class RecordedDataModule(StacksDataModule):
         renderer: the model's optics, to estimate an unknown blur scale.
         align: ``mode``: true, false, or "auto" (if slices move by more than half a pixel); ``exposure``: even out exposure
             and white balance. The defaults are "auto" and true.
-        working_px: longer side of the images, or "auto" (:func:`sfdfd.io.images.working_px_for`).
+        working_px: longer side of the images, or "auto" (:func:`sfdfd.io.images.resolve_working_px`).
         relative: accept stacks without focus distances. Slices are then equal steps of inverse depth, and depth is not
             metric.
         common: :class:`sfdfd.datasets.datamodule.StacksDataModule`.
@@ -78,24 +78,24 @@ class RecordedDataModule(StacksDataModule):
         self.align = AlignSettings(mode=align["mode"], exposure=align["exposure"])
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:
-        kept, left_out = read_photographs(folder, overrides, self.holdout).parted()
+        kept, left_out = read_photographs(folder, overrides, self.holdout).split_left_out()
         optics = self.optics.updated(kept.optics)
         capture = Capture.of(
             kept,
             optics.applied_to(self.renderer),
             align=self.align,
-            working_px=USUAL_PX if self.working_px == "auto" else cast(int, self.working_px),
+            working_px=DEFAULT_WORKING_PX if self.working_px == "auto" else cast(int, self.working_px),
         )
         if capture.relative and not self.relative:
             remedy = capture.photographs.missing["focus_distances_m"]
             raise InputError(
                 f"{folder}: no focus distance is known; give them: {remedy}; or data.relative=true for depth without metres"
             )
-        working_px = working_px_for(self.working_px, capture.largest_blur_px(), max(capture.photographs.size))
+        working_px = resolve_working_px(self.working_px, capture.largest_blur_px(), max(capture.photographs.size))
         stack = capture.stack(working_px).with_optics(optics)
         covered = stack.covered
         if len(left_out.images):
-            stack = whole_stack(capture, left_out, working_px, self.align).with_optics(optics)
+            stack = stack_with_left_out_slices(capture, left_out, working_px, self.align).with_optics(optics)
         if covered is None:
             return stack
         top, bottom, left, right = common_rectangle((covered[0] > 0.999).all(0).numpy())

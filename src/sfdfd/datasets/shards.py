@@ -24,7 +24,7 @@ from sfdfd.errors import InputError, one_line
 from sfdfd.io.files import atomic_write, file_identity
 from sfdfd.stack import FocalStack
 
-__all__ = ["Shard", "ShardedStacks", "shards_below", "sources_digest", "write_shard"]
+__all__ = ["Shard", "ShardedStacks", "read_shards", "sources_digest", "write_shard"]
 
 SUFFIX, SLASH = ".tar", "%2F"
 
@@ -110,7 +110,7 @@ def _decoded_path(name: str, shard: Path) -> str:
     return path
 
 
-def shards_below(root: Path) -> list[Shard]:
+def read_shards(root: Path) -> list[Shard]:
     """Read the indices of the shards in a folder, sorted by name.
 
     Raises:
@@ -176,7 +176,7 @@ class ShardedStacks(Dataset):
     """The stacks of shards.
 
     Args:
-        shards: of one folder (:func:`shards_below`).
+        shards: of one folder (:func:`read_shards`).
         names: stacks to use, in this order; all by default.
         read: reads a stack from a folder.
     """

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sfdfd.errors import InputError, checked_whole
+from sfdfd.errors import InputError, checked_int
 
-__all__ = ["SPLITS", "evenly_chosen", "listed_names", "read_names", "split_names"]
+__all__ = ["SPLITS", "evenly_chosen", "read_names", "read_split_file", "split_names"]
 
 SPLITS = ("train", "val", "test")
 
@@ -43,7 +43,7 @@ def read_names(path: Path) -> list[str]:
         raise InputError(f"{path}: not a readable split file ({error})") from None
 
 
-def listed_names(root: Path, split: str) -> list[str] | None:
+def read_split_file(root: Path, split: str) -> list[str] | None:
     """Read ``root/splits/SPLIT.txt``; None if there is no such file or ``split`` is "all"."""
     path = root / "splits" / f"{split}.txt"
     return read_names(path) if split != "all" and path.is_file() else None
@@ -53,5 +53,5 @@ def evenly_chosen(names: Sequence[str], limit: int | None) -> list[str]:
     """Return at most ``limit`` of the names, evenly spread."""
     if limit is None or len(names) <= limit:
         return list(names)
-    checked_whole(limit, "limit (data.limit)", 1)
+    checked_int(limit, "limit (data.limit)", 1)
     return [names[i] for i in np.linspace(0, len(names) - 1, limit).round().astype(int)]

@@ -45,7 +45,7 @@ def read_stack(
         raise InputError(f"{Path(folder) / 'stack.yaml'}: {key} is missing; give it: {remedy}")
     refuse_identical(photographs.images, photographs.files)
     camera = photographs.known_camera()
-    kept, _ = photographs.parted()
+    kept, _ = photographs.split_left_out()
     assert camera is not None and kept.focus_distances_m is not None and photographs.focus_distances_m is not None
     near_m, far_m = depth_range_m(kept.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m)
     truth: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from sfdfd.datasets.folders import read_manifest
 from sfdfd.datasets.prepared import PreparedScenes
 from sfdfd.datasets.protocols import IdentifiedDataset
 from sfdfd.datasets.sampling import generator_for
-from sfdfd.datasets.splits import evenly_chosen, listed_names, read_names, split_names
+from sfdfd.datasets.splits import evenly_chosen, read_names, read_split_file, split_names
 from sfdfd.datasets.stack_folders import stack_folders
 from sfdfd.datasets.wrappers import RenderedStacks
 from sfdfd.errors import InputError, checked_choice, checked_number
@@ -104,7 +104,7 @@ class SynthesisDataModule(FocalStackDataModule):
         rendered = [self.synthesis.rendered(stack, each) for stack, each in zip(batch, generators, strict=True)]
         return FocalStack.collate(rendered)
 
-    def optics_to_judge(self) -> tuple[Camera, list[float], tuple[float, float], str]:
+    def nominal_acquisition(self) -> tuple[Camera, list[float], tuple[float, float], str]:
         synthesis = self.synthesis
         span, number = (synthesis.near_m, synthesis.far_m), synthesis.slices_in_depth_range
         if number is None:
@@ -233,7 +233,7 @@ class RGBDDataModule(SynthesisDataModule):
             chosen = read_names(Path(self.split_files[split]))
         else:
             names = list(RGBDFolder.pairs(self.root))
-            listed = listed_names(self.root, split)
+            listed = read_split_file(self.root, split)
             chosen = split_names(names, split) if listed is None else listed
         chosen = evenly_chosen(chosen, self.limit)
         return RGBDFolder(self.root, self.depth_unit_m, self.holes, chosen, self.resize, **self.crops)
@@ -264,7 +264,7 @@ class RerenderedDataModule(SynthesisDataModule):
         stack_folders(self.root)
 
     def scenes(self, split: str) -> IdentifiedDataset:
-        names = listed_names(self.root, split)
+        names = read_split_file(self.root, split)
         if names is None:
             names = split_names([folder.name for folder in stack_folders(self.root)], split)
         return PreparedScenes(self.root, evenly_chosen(names, self.limit))

@@ -62,7 +62,7 @@ def final_test(
     }
     camera = module.camera or datamodule.camera
     protocol = {
-        "constant_depth_m": datamodule.constant_baseline_m() if "constant" in methods else None,
+        "constant_depth_m": datamodule.constant_baseline_depth_m() if "constant" in methods else None,
         "checkpoint": best or None,
         "steps": steps,
         **({"skipped_samples": skipped} if (skipped := datamodule.skipped()) else {}),

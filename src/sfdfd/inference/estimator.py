@@ -26,9 +26,9 @@ from sfdfd.inference.methods import (
     SweepMethod,
     with_confidence,
 )
-from sfdfd.inference.out_of_range import pin_out_of_range
+from sfdfd.inference.out_of_range import clamp_out_of_range
 from sfdfd.inference.upsampling import upsample_prediction
-from sfdfd.io.images import working_px_for, working_size
+from sfdfd.io.images import resolve_working_px, working_size
 from sfdfd.networks.interface import Network
 from sfdfd.optics.blur_model import BLUR_KEYS, BlurModel
 from sfdfd.optics.camera import Camera
@@ -71,7 +71,7 @@ class DefocusEstimator(torch.nn.Module):
         renderer: the blur of stacks that carry none; None: that of photographs
             (:data:`sfdfd.optics.blur_model.PHOTOGRAPH_BLUR`).
         refiner: per-scene refinement; None for none.
-        working_px: longer side of the working size in pixels, or "auto"; see :func:`sfdfd.io.images.working_px_for`.
+        working_px: longer side of the working size in pixels, or "auto"; see :func:`sfdfd.io.images.resolve_working_px`.
         device: where it runs.
         camera: the model's own camera; replaces the camera of each stack.
         optics: parts of the blur that replace those of each stack, by name or as a
@@ -97,7 +97,7 @@ class DefocusEstimator(torch.nn.Module):
         optics: BlurModel | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        working_px_for(working_px, 1.0, 1)  # refuses a wrong value
+        resolve_working_px(working_px, 1.0, 1)  # refuses a wrong value
         self.working_px, self.camera, self.refiner = working_px, camera, refiner
         self.optics = BlurModel().updated(optics)
         self.renderer = DefocusRenderer(method="fast", **PHOTOGRAPH_OPTICS) if renderer is None else renderer
@@ -281,7 +281,7 @@ class DefocusEstimator(torch.nn.Module):
         covered = None if stack.covered is None else list(stack.covered[0])
         clipped = list(saturated[0]) if bool((saturated := stack.saturated()).any()) else None
         height, width = stack.images.shape[-2:]
-        return self.solve_reduced(
+        return self.predict_reduced(
             reduced,
             list(stack.images[0]),
             (height, width),
@@ -295,9 +295,9 @@ class DefocusEstimator(torch.nn.Module):
         """Return the stack at the working size, or itself where it is no larger."""
         size = tuple(stack.images.shape[-2:])
         largest = float(stack.blur_radii_at_range_px().abs().max())
-        return stack.resized(*working_size(*size, longer_px=working_px_for(self.working_px, largest, max(size))))
+        return stack.resized(*working_size(*size, longer_px=resolve_working_px(self.working_px, largest, max(size))))
 
-    def solve_reduced(
+    def predict_reduced(
         self,
         reduced: FocalStack,
         slices: Sequence[Tensor | Callable[[], Tensor]],
@@ -339,7 +339,7 @@ class DefocusEstimator(torch.nn.Module):
         else:
             prediction, refinement = RefinedMethod(self.start, self.refiner, self.renderer).solve(stack, progress)
         prediction = with_confidence(prediction, stack, self.renderer)
-        return pin_out_of_range(prediction, stack, self.renderer).to(device), refinement
+        return clamp_out_of_range(prediction, stack, self.renderer).to(device), refinement
 
 
 _OPTION_NAMES = (*BLUR_KEYS, "method", "layers", "level_px")

@@ -264,6 +264,6 @@ def baselines(datamodule: FocalStackDataModule, split: str, renderer: Renderer, 
         ['classical', 'constant']
     """
     methods: dict[str, Method] = {}
-    if datamodule.has_depth(split) and (constant := datamodule.constant_baseline_m()) is not None:
+    if datamodule.has_depth(split) and (constant := datamodule.constant_baseline_depth_m()) is not None:
         methods["constant"] = NetworkMethod(constant_network(constant), renderer, **options)
     return {**methods, "classical": NetworkMethod(classical_network, renderer, **options)}

@@ -25,7 +25,7 @@ from sfdfd.plane_sweep.sweep import fuse_sharpest_slices
 from sfdfd.refinement.confidence import confidence_of
 from sfdfd.stack import FocalStack, Prediction, renderer_for, resize_area
 
-__all__ = ["beyond_range", "note_on_out_of_range", "pin_out_of_range"]
+__all__ = ["beyond_range", "clamp_out_of_range", "note_on_out_of_range"]
 
 LEAST_BLUR_PX = 2.0
 """Blur radius of the sharpest slice from which a surface counts as sharp in no slice."""
@@ -44,7 +44,7 @@ LEAST_SHARE_NOTED = 0.03
 """Share of the image beyond the range from which a note says so."""
 
 
-def pin_out_of_range(prediction: Prediction, stack: FocalStack, renderer: Renderer) -> Prediction:
+def clamp_out_of_range(prediction: Prediction, stack: FocalStack, renderer: Renderer) -> Prediction:
     """Set depth beyond the range to the end of the range, with a low confidence and the sharpest slice as AIF.
 
     Returns:

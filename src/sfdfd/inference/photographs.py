@@ -22,7 +22,7 @@ from sfdfd.inference.estimator import DefocusEstimator, Solution
 from sfdfd.inference.methods import Progress
 from sfdfd.inference.out_of_range import note_on_out_of_range
 from sfdfd.inference.upsampling import sharpest_slice_index
-from sfdfd.io.images import USUAL_PX, channels_first, to_float, working_px_for
+from sfdfd.io.images import DEFAULT_WORKING_PX, channels_first, resolve_working_px, to_float
 from sfdfd.io.run_record import run_record
 from sfdfd.io.stack_yaml import OPTICS_KEYS, STACK_KEYS
 from sfdfd.optics.blur_model import BlurModel
@@ -36,7 +36,7 @@ from sfdfd.photographs.left_out import LeftOut, left_out_slices
 from sfdfd.photographs.lookup import find_photographs
 from sfdfd.photographs.read import Photographs
 from sfdfd.refinement.refiner import DEFAULT_SECONDS, Refinement, Refiner
-from sfdfd.report.outputs import checked_outputs, relative_depth
+from sfdfd.report.outputs import parse_outputs, relative_depth
 from sfdfd.report.prediction_folder import PredictedStack, write_prediction
 from sfdfd.training.checkpoints import load_model, photograph_optics
 from sfdfd.training.device import pick_device
@@ -101,7 +101,7 @@ class PreparedPhotographs:
         estimator: inverts the optics of this stack.
         settings: as given.
         optics: the options that determine the blur; ``optics_sources`` says where each comes from.
-        described_optics: the options in ``stack.yaml``.
+        read_stack_optics: the options in ``stack.yaml``.
     """
 
     name: str
@@ -112,7 +112,7 @@ class PreparedPhotographs:
     settings: PhotographSettings
     optics: dict[str, Any]
     optics_sources: dict[str, str]
-    described_optics: Mapping[str, Any]
+    read_stack_optics: Mapping[str, Any]
 
     @property
     def _renderer(self) -> Renderer:
@@ -124,7 +124,7 @@ class PreparedPhotographs:
 
     def write_aligned(self, folder: Path) -> Path:
         """Write the aligned slices and their ``stack.yaml``; return their folder."""
-        return write_aligned(folder, self.capture, self.described_optics)
+        return write_aligned(folder, self.capture, self.read_stack_optics)
 
     def predict(self, say: Say = _silent, progress: Progress | None = None) -> PhotographPrediction:
         """Predict at the working size, and upsample the prediction to the size of the photographs.
@@ -137,12 +137,12 @@ class PreparedPhotographs:
         for origin in dict.fromkeys(self.optics_sources.values()):
             values = [f"{k} {v}" for k, v in self.optics.items() if self.optics_sources[f"optics.{k}"] == origin]
             say(f"optics: {', '.join(values)}: from {origin}")
-        working_px = working_px_for(self.settings.working_px, capture.largest_blur_px(), max(photographs.size))
+        working_px = resolve_working_px(self.settings.working_px, capture.largest_blur_px(), max(photographs.size))
         stack = capture.stack(working_px).with_optics(BlurModel.of(self._renderer))
         covered = None if capture.common.all() else capture.covered.mapped(torch.from_numpy)
         slices = [lambda i=i: to_float(photographs.images[i]) for i in range(len(photographs.images))]
         clipped = None if stack.clipped is None else capture.clipped.mapped(channels_first)
-        solution = self.estimator.solve_reduced(
+        solution = self.estimator.predict_reduced(
             stack, slices, photographs.size, capture.camera, covered, clipped=clipped, defocus=False, progress=progress
         )
         for line in _refinement_lines(solution.refinement):
@@ -262,7 +262,7 @@ class PhotographPrediction:
 
         Args:
             folder: receives them.
-            outputs: additional files, see :func:`sfdfd.report.outputs.checked_outputs`.
+            outputs: additional files, see :func:`sfdfd.report.outputs.parse_outputs`.
             say: receives lines about the files and their figures.
 
         Returns:
@@ -271,7 +271,7 @@ class PhotographPrediction:
         Raises:
             InputError: an output is unknown.
         """
-        names = checked_outputs(outputs)
+        names = parse_outputs(outputs)
         predicted = self._predicted("slice_index" in names)
         facts = write_prediction(Path(folder), predicted, self._renderer, self.left_out(say), names)
         for name, output in facts["outputs"].items():
@@ -408,7 +408,7 @@ def prepare_photographs(source: Source, settings: PhotographSettings, say: Say =
     module, renderer = load_model(settings.checkpoint, settings.optics, preferred={"method": "fast", **preferred})
     network = None if module is None else module.network
     estimator = DefocusEstimator(network, renderer, settings.refiner, settings.working_px, pick_device(settings.device))
-    used, held_out = photographs.parted()
+    used, held_out = photographs.split_left_out()
     at_full_size = bool(
         photographs.left_out
     )  # slices that ``slices`` passes over are scored at the working size: they may be many
@@ -420,7 +420,7 @@ def prepare_photographs(source: Source, settings: PhotographSettings, say: Say =
         used,
         renderer,
         align=align,
-        working_px=USUAL_PX if settings.working_px == "auto" else settings.working_px,
+        working_px=DEFAULT_WORKING_PX if settings.working_px == "auto" else settings.working_px,
         calibrate=not align.only,
         alignment=None if align.load is None else load_alignment(Path(str(align.load)), used),
     )

@@ -17,7 +17,7 @@ from sfdfd.io.formats.raw import RAW_SUFFIXES, rawpy_is_installed
 from sfdfd.io.formats.tiff import TIFF_SUFFIXES, count_tiff_slices
 from sfdfd.io.images import list_images
 
-__all__ = ["has_pages", "other_formats", "without_identical", "without_twins"]
+__all__ = ["distinct_files", "is_multipage_tiff", "one_file_per_shot", "same_shots_in_other_format"]
 
 FORMATS = (
     RAW_SUFFIXES, TIFF_SUFFIXES, (".png",), (".pgm", ".ppm", ".pnm"), (".bmp",), HEIC_SUFFIXES, (".jp2", ".j2k", ".jpx"),
@@ -29,7 +29,7 @@ PIXEL_RAW = re.compile(r"\.raw-\d+\.(mp\.)?(cover|original)$")
 SAMPLED_BYTES = 1 << 16
 
 
-def without_twins(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
+def one_file_per_shot(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Keep one file of each shot: of several formats with one name the best readable one.
 
     Returns:
@@ -58,7 +58,7 @@ def _best(formats: dict[int, Path]) -> Path:
     return formats[min([rank for rank in formats if _can_be_read(rank)] or formats)]
 
 
-def other_formats(files: Sequence[Path]) -> list[Path] | None:
+def same_shots_in_other_format(files: Sequence[Path]) -> list[Path] | None:
     """Return the same shots in another format, if the folder holds all of them in one; else None."""
     alternatives = []
     for file in files:
@@ -69,7 +69,7 @@ def other_formats(files: Sequence[Path]) -> list[Path] | None:
     return [formats[min(common)] for formats in alternatives] if common else None
 
 
-def without_identical(files: Sequence[Path]) -> tuple[list[int], list[str]]:
+def distinct_files(files: Sequence[Path]) -> tuple[list[int], list[str]]:
     """Find files that are byte for byte the same.
 
     Returns:
@@ -95,7 +95,7 @@ def without_identical(files: Sequence[Path]) -> tuple[list[int], list[str]]:
     return sorted(kept), notes
 
 
-def has_pages(file: Path) -> bool:
+def is_multipage_tiff(file: Path) -> bool:
     """Return whether a file is a TIFF whose pages are slices of a stack."""
     if file.suffix.lower() not in TIFF_SUFFIXES:
         return False

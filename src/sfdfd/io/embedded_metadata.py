@@ -25,7 +25,7 @@ from sfdfd.io.colour_spaces import srgb_profile
 from sfdfd.io.exif import PhotoFacts, positive
 from sfdfd.io.pixel_pitch import DIAGONAL_35MM_MM
 
-__all__ = ["carried_exif", "encoded_png", "write_float_tiff"]
+__all__ = ["build_exif", "encode_png", "write_float_tiff"]
 
 Tag = ExifTags.Base
 TEXT_TAGS = (Tag.Make, Tag.Model, Tag.DateTime)
@@ -39,7 +39,7 @@ PLACEHOLDER = 34664
 """Tag that is written first where EXIF's directory (34665) belongs, because tifffile cannot write such directories."""
 
 
-def carried_exif(
+def build_exif(
     facts: PhotoFacts | None,
     size: tuple[int, int],
     uncropped: tuple[int, int] | None = None,
@@ -116,7 +116,7 @@ def _rational(value: float) -> TiffImagePlugin.IFDRational:
     return TiffImagePlugin.IFDRational(fraction.numerator or 1, fraction.denominator)
 
 
-def encoded_png(image: np.ndarray, exif: Image.Exif | None = None) -> bytes:
+def encode_png(image: np.ndarray, exif: Image.Exif | None = None) -> bytes:
     """Encode (H,W,3) RGB uint8 or uint16 as a PNG with an sRGB chunk and EXIF."""
     _, encoded = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
     data = encoded.tobytes()

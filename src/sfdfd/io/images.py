@@ -18,9 +18,9 @@ from jaxtyping import Float
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from sfdfd.errors import InputError, checked_whole, one_line
+from sfdfd.errors import InputError, checked_int, one_line
 from sfdfd.io.colour_spaces import ColourSpace, cmyk_to_srgb, colour_space, to_srgb
-from sfdfd.io.embedded_metadata import encoded_png
+from sfdfd.io.embedded_metadata import encode_png
 from sfdfd.io.exif import PhotoFacts, all_exif_tags, exif_capture_time, photo_facts
 from sfdfd.io.formats.common import COMMON_SUFFIXES, Decoded, read_common
 from sfdfd.io.formats.heic import HEIC_SUFFIXES, is_heic, read_heic
@@ -30,16 +30,16 @@ from sfdfd.io.formats.tiff import TIFF_SUFFIXES, is_tiff, read_tiff
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "capture_time",
     "list_images",
-    "moment_of",
-    "natural_key",
+    "natural_sort_key",
     "read_array",
     "read_image",
     "read_npy",
     "read_photograph",
+    "resolve_working_px",
     "to_bytes",
     "to_float",
-    "working_px_for",
     "working_size",
     "write_image",
 ]
@@ -51,15 +51,15 @@ LARGEST_PIXELS = 120e6
 (getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel)(0)
 
 
-def natural_key(path: Path) -> list[tuple[int, Any]]:
+def natural_sort_key(path: Path) -> list[tuple[int, Any]]:
     """Return a sort key that orders numbers in names by value: 2 before 10."""
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", path.name.lower()) if part]
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the image files of a folder, sorted by :func:`natural_key`, without hidden files."""
+    """List the image files of a folder, sorted by :func:`natural_sort_key`, without hidden files."""
     images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted(images, key=lambda path: (natural_key(path), path.name))
+    return sorted(images, key=lambda path: (natural_sort_key(path), path.name))
 
 
 _ROTATIONS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
@@ -155,7 +155,7 @@ def _rotated(array: np.ndarray, orientation: int) -> np.ndarray:
     return array[:, ::-1] if mirrored else array
 
 
-def moment_of(path: Path) -> datetime | None:
+def capture_time(path: Path) -> datetime | None:
     """Return when a photograph was taken (EXIF) without reading its pixels; None if that is unknown."""
     if path.suffix.lower() in (*RAW_SUFFIXES, *HEIC_SUFFIXES):
         return exif_capture_time(read_exif(path))
@@ -251,16 +251,16 @@ def read_image(path: Path) -> Float[Tensor, "3 h w"]:
 
 def write_image(path: Path, image: Float[Tensor, "3 h w"], exif: Image.Exif | None = None) -> None:
     """Write RGB in [0, 1] as an 8-bit PNG with an sRGB chunk and optional EXIF."""
-    path.write_bytes(encoded_png(to_bytes(image.detach().cpu()).permute(1, 2, 0).numpy(), exif))
+    path.write_bytes(encode_png(to_bytes(image.detach().cpu()).permute(1, 2, 0).numpy(), exif))
 
 
-USUAL_PX, MIN_WORKING_PX, MAX_WORKING_PX = 512, 320, 1280
+DEFAULT_WORKING_PX, MIN_WORKING_PX, MAX_WORKING_PX = 512, 320, 1280
 """Longer side of the working images: its preferred value and its bounds."""
 MIN_BLUR_PX, MAX_BLUR_PX = 8.0, 12.0
 """Range of the largest blur radius: below it depth is poorly determined, above it rendering is slow."""
 
 
-def working_px_for(working_px: int | str, largest_blur_px: float, longer_px: int) -> int:
+def resolve_working_px(working_px: int | str, largest_blur_px: float, longer_px: int) -> int:
     """Return the longer side in pixels to which a stack is resized for processing.
 
     "auto" chooses it by the blur: 512 if the largest blur radius between near and far is then 8 to 12 px; otherwise larger or
@@ -275,9 +275,9 @@ def working_px_for(working_px: int | str, largest_blur_px: float, longer_px: int
         InputError: ``working_px`` is neither.
     """
     if working_px != "auto":
-        return checked_whole(working_px, 'working_px (or "auto")', 32)
+        return checked_int(working_px, 'working_px (or "auto")', 32)
     relative_blur = max(largest_blur_px, 1e-9) / longer_px
-    size = min(max(USUAL_PX, MIN_BLUR_PX / relative_blur), MAX_BLUR_PX / relative_blur)
+    size = min(max(DEFAULT_WORKING_PX, MIN_BLUR_PX / relative_blur), MAX_BLUR_PX / relative_blur)
     return round(min(max(size, MIN_WORKING_PX), MAX_WORKING_PX))
 
 

@@ -10,15 +10,23 @@ from typing import Any
 
 import yaml
 
-from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole, short_repr
-from sfdfd.io.duplicate_shots import has_pages, without_twins
+from sfdfd.errors import InputError, checked_choice, checked_int, checked_number, short_repr
+from sfdfd.io.duplicate_shots import is_multipage_tiff, one_file_per_shot
 from sfdfd.io.formats.tiff import TIFF_SUFFIXES, count_tiff_slices
 from sfdfd.io.formats.video import VIDEO_SUFFIXES
 from sfdfd.io.images import list_images
 from sfdfd.io.text_files import UNITS_M, decoded
 from sfdfd.optics.options import RenderOptions
 
-__all__ = ["CAMERA_KEYS", "OPTICS_KEYS", "PLAUSIBLE", "STACK_KEYS", "Description", "checked_keys", "described_optics"]
+__all__ = [
+    "CAMERA_KEYS",
+    "OPTICS_KEYS",
+    "PLAUSIBLE_CAMERA",
+    "STACK_KEYS",
+    "StackDescription",
+    "read_stack_optics",
+    "refuse_unknown_keys",
+]
 
 STACK_KEYS = (
     "camera", "focus_distances_m", "focus_distance_unit_m", "focus_unit", "focus_distances_std", "near_m", "far_m", "files",
@@ -29,11 +37,11 @@ OPTICS_KEYS = ("psf", "linear_light", "weighting", "sigma_scale")
 """Keys under ``optics`` in ``stack.yaml``: how the photographs are blurred."""
 DEFAULT_FRAMES = 10
 """Number of frames that are picked from a video by default."""
-PLAUSIBLE = {"focal_length_m": (1e-4, 10.0), "f_number": (0.1, 300.0), "pixel_pitch_m": (1e-7, 1e-3)}
+PLAUSIBLE_CAMERA = {"focal_length_m": (1e-4, 10.0), "f_number": (0.1, 300.0), "pixel_pitch_m": (1e-7, 1e-3)}
 
 
 @dataclass(frozen=True)
-class Description:
+class StackDescription:
     """The checked settings of a stack of photographs, from ``stack.yaml`` and the command line.
 
     An origin is the file or "command line", for messages.
@@ -122,7 +130,7 @@ class Description:
         )
 
     @classmethod
-    def read(cls, folder: Path, overrides: Mapping[str, Any] | None) -> Description:
+    def read(cls, folder: Path, overrides: Mapping[str, Any] | None) -> StackDescription:
         """Read the settings of a stack.
 
         Args:
@@ -186,9 +194,9 @@ class _Settings:
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None, skip_file: bool) -> _Settings:
         content = _load_yaml(path) if path.exists() and not skip_file else {}
-        checked_keys(content, (*STACK_KEYS, "truth", "optics", "principal_point_px"), str(path))
+        refuse_unknown_keys(content, (*STACK_KEYS, "truth", "optics", "principal_point_px"), str(path))
         overrides = {key: value for key, value in (overrides or {}).items() if value is not None}
-        checked_keys(overrides, STACK_KEYS, "command line")
+        refuse_unknown_keys(overrides, STACK_KEYS, "command line")
         return cls(path, content, overrides)
 
     def get(self, key: str) -> tuple[Any, str]:
@@ -230,7 +238,7 @@ class _Settings:
                 continue
             if not isinstance(values, Mapping):
                 raise InputError(f"{origin}: camera: expected {', '.join(CAMERA_KEYS)}, got {short_repr(values)}")
-            checked_keys(values, CAMERA_KEYS, f"{origin}: camera")
+            refuse_unknown_keys(values, CAMERA_KEYS, f"{origin}: camera")
             for key, value in values.items():
                 if value is not None:
                     replaces = f"{origin}, instead of {self.path.name}" if key in camera else origin
@@ -240,7 +248,7 @@ class _Settings:
 
 def _camera_number(key: str, value: Any, origin: str) -> float:
     number = checked_number(value, f"{origin}: camera.{key}")
-    low, high = PLAUSIBLE[key]
+    low, high = PLAUSIBLE_CAMERA[key]
     if not low <= number <= high:
         raise InputError(
             f"{origin}: camera.{key}: {number:g} is not plausible (expected {low:g} to {high:g}; "
@@ -251,7 +259,7 @@ def _camera_number(key: str, value: Any, origin: str) -> float:
 
 @dataclass(frozen=True)
 class _SliceFiles:
-    """The slices of a stack; attributes as in :class:`Description`."""
+    """The slices of a stack; attributes as in :class:`StackDescription`."""
 
     files: list[Path]
     video: Path | None = None
@@ -293,7 +301,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def checked_keys(content: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def refuse_unknown_keys(content: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     """Raise InputError for a key that is not known."""
     unknown = [key for key in content if key not in known]
     if unknown:
@@ -311,7 +319,7 @@ def _files(folder: Path, names: Any, where: str) -> tuple[list[Path], list[str]]
             if not file.is_file():
                 raise InputError(f"{file}: listed in files of {where}, but not there")
     else:
-        files, notes = without_twins(list_images(folder))
+        files, notes = one_file_per_shot(list_images(folder))
     if len(files) < 2:
         raise InputError(f"{folder}: expected two or more slices (JPEG, PNG, TIFF, HEIC or RAW), got {len(files)}")
     return files, notes
@@ -330,8 +338,8 @@ def _only_tiff_with_pages(folder: Path) -> Path | None:
     Raises:
         InputError: the folder has other images too: each TIFF of several pages is a stack of its own.
     """
-    files, _ = without_twins(list_images(folder))
-    paged = [file for file in files if has_pages(file)]
+    files, _ = one_file_per_shot(list_images(folder))
+    paged = [file for file in files if is_multipage_tiff(file)]
     if paged and len(files) > 1:
         raise InputError(
             f"{folder}: {paged[0].name} holds {count_tiff_slices(paged[0])} pages, which are a stack of their own, and is one of "
@@ -351,7 +359,7 @@ def _page_names(pages: Path) -> list[Path]:
     return [pages.with_name(f"{pages.stem}_page_{index + 1:0{width}d}{pages.suffix}") for index in range(number)]
 
 
-def described_optics(folder: Path) -> dict[str, Any]:
+def read_stack_optics(folder: Path) -> dict[str, Any]:
     """Return the checked ``optics`` of the folder's ``stack.yaml``; empty if there are none.
 
     Raises:
@@ -366,7 +374,7 @@ def _optics(content: Any, path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: optics: expected {', '.join(OPTICS_KEYS)}, got {short_repr(content)}")
-    checked_keys(content, OPTICS_KEYS, f"{path}: optics")
+    refuse_unknown_keys(content, OPTICS_KEYS, f"{path}: optics")
     options = {key: value for key, value in content.items() if value is not None}
     try:
         if not isinstance(options.get("psf", ""), str):
@@ -450,8 +458,8 @@ def _frames(value: Any, where: str, distances: Any) -> tuple[tuple[int, ...] | N
     if value is None:
         return None, max(2, len(distances)) if _is_list(distances) else DEFAULT_FRAMES
     if _is_list(value):
-        frames = tuple(checked_whole(index, f"{where}: frames", 0) for index in value)
+        frames = tuple(checked_int(index, f"{where}: frames", 0) for index in value)
         if len(frames) < 2 or len(set(frames)) < len(frames):
             raise InputError(f"{where}: frames: expected two or more different frames, got {short_repr(list(value))}")
         return frames, len(frames)
-    return None, checked_whole(value, f"{where}: frames (or a list of them)", 2)
+    return None, checked_int(value, f"{where}: frames (or a list of them)", 2)

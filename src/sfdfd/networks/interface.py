@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sfdfd.errors import checked_whole
+from sfdfd.errors import checked_int
 from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.render import Renderer, defocus_map_px
 from sfdfd.plane_sweep.cost_volume import stack_defocus
@@ -116,8 +116,8 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
 
 def checked_size(width: int, depth: int) -> None:
     """Raise an InputError unless a network has 1 to 1024 channels in 1 to 8 blocks, before memory is allocated."""
-    checked_whole(width, "width (network.width)", 1, 1024)
-    checked_whole(depth, "depth (network.depth)", 1, 8)
+    checked_int(width, "width (network.width)", 1, 1024)
+    checked_int(depth, "depth (network.depth)", 1, 8)
 
 
 def max_over_slices(features: Tensor, slice_mask: Bool[Tensor, "b s"] | None) -> Tensor:

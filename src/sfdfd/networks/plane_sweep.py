@@ -13,7 +13,7 @@ from kornia.color import rgb_to_grayscale
 from kornia.filters import gaussian_blur2d, laplacian
 from torch import Tensor, nn
 
-from sfdfd.errors import InputError, checked_whole
+from sfdfd.errors import InputError, checked_int
 from sfdfd.networks.interface import NetworkOutput, checked_size, conv_relu, expand_to_batch, pad_to_multiple
 from sfdfd.networks.volume_layers import (
     InPlaneConv,
@@ -89,8 +89,8 @@ class PlaneSweepNet(nn.Module):
         self, width: int = 16, depth: int = 5, planes: int = 32, near_m: float = 0.5, far_m: float = 10.0
     ) -> None:
         super().__init__()
-        checked_size(width, checked_whole(depth, "depth (network.depth)", 3, 7))
-        self.planes = checked_whole(planes, "planes (network.planes)", 8, 256)
+        checked_size(width, checked_int(depth, "depth (network.depth)", 3, 7))
+        self.planes = checked_int(planes, "planes (network.planes)", 8, 256)
         if planes % 8:
             raise InputError(f"expected a multiple of 8, got {planes} planes (network.planes)")
         self.near_m, self.far_m, self.multiple = near_m, far_m, 2**depth

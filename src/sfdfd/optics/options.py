@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
+from sfdfd.errors import InputError, checked_choice, checked_int, checked_number
 from sfdfd.optics.psf import PSF, get_psf
 
 __all__ = ["RenderOptions"]
@@ -56,11 +56,11 @@ class RenderOptions:
         checked_choice(self.weighting, "weighting (optics.weighting)", WEIGHTINGS)
         checked_choice(self.method, "method (optics.method)", ("auto", "exact", "fast", "draft"))
         checked_choice(self.linear_light, "linear_light (optics.linear_light)", (True, False))
-        checked_whole(self.layers, "layers (optics.layers)", 4)
+        checked_int(self.layers, "layers (optics.layers)", 4)
         object.__setattr__(self, "level_px", checked_number(self.level_px, "level_px (optics.level_px)"))
         for key in ("smallest_radius_px", "copied_radius_px"):
             object.__setattr__(self, key, checked_number(getattr(self, key), f"{key} (optics.{key})", least=0))
-        if self.window_px is not None and (checked_whole(self.window_px, "window_px (optics.window_px)", 3) % 2 == 0):
+        if self.window_px is not None and (checked_int(self.window_px, "window_px (optics.window_px)", 3) % 2 == 0):
             raise InputError(f"window_px (optics.window_px): expected an odd number or null, got {self.window_px}")
         if self.weighting == "occlusion" and (self.window_px or self.smallest_radius_px or self.copied_radius_px):
             raise InputError(

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from sfdfd.errors import InputError, one_line
-from sfdfd.io.embedded_metadata import carried_exif, encoded_png, write_float_tiff
+from sfdfd.io.embedded_metadata import build_exif, encode_png, write_float_tiff
 from sfdfd.io.files import atomic_write, readable, write_json
 from sfdfd.photographs.align import Alignment
 from sfdfd.photographs.capture import Capture
@@ -177,7 +177,7 @@ def write_aligned(output_dir: Path, capture: Capture, optics: Mapping[str, Any] 
             suffix = ".tif" if image.dtype.kind == "f" else ".png"
             names.append(f"{index:02d}_{readable(file.stem)}{suffix}")
             facts = photographs.facts[index] if photographs.facts else None
-            exif = carried_exif(facts, photographs.size, photographs.uncropped, photographs.camera)
+            exif = build_exif(facts, photographs.size, photographs.uncropped, photographs.camera)
             _write_lossless(part / names[-1], image, exif)
         (part / "stack.yaml").write_text(yaml.safe_dump(_stack_yaml(photographs, names, optics), sort_keys=False))
         shutil.rmtree(target, ignore_errors=True)
@@ -195,7 +195,7 @@ def _write_lossless(path: Path, image: np.ndarray, exif: Image.Exif) -> None:
     if image.dtype.kind == "f":
         write_float_tiff(path, image, exif)
     else:
-        path.write_bytes(encoded_png(image, exif))
+        path.write_bytes(encode_png(image, exif))
 
 
 def _stack_yaml(photographs: Photographs, names: list[str], optics: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from sfdfd.errors import InputError
 from sfdfd.io.exif import PhotoFacts
 from sfdfd.io.files import readable
-from sfdfd.io.stack_yaml import CAMERA_KEYS, PLAUSIBLE, Description
+from sfdfd.io.stack_yaml import CAMERA_KEYS, PLAUSIBLE_CAMERA, StackDescription
 from sfdfd.photographs.file_names import focal_length_in_names
 
 __all__ = ["CameraValues", "collect_camera"]
@@ -30,7 +30,7 @@ class CameraValues:
     notes: tuple[str, ...]
 
 
-def collect_camera(description: Description, photographs: Sequence[tuple[Path, PhotoFacts]]) -> CameraValues:
+def collect_camera(description: StackDescription, photographs: Sequence[tuple[Path, PhotoFacts]]) -> CameraValues:
     """Take each value from the description, else from EXIF, else from the file names (focal length only).
 
     Args:
@@ -60,7 +60,7 @@ def collect_camera(description: Description, photographs: Sequence[tuple[Path, P
 
 
 def _add_if_plausible(known: dict[str, tuple[float, str]], key: str, value: float, origin: str) -> None:
-    low, high = PLAUSIBLE[key]
+    low, high = PLAUSIBLE_CAMERA[key]
     if low <= value <= high:
         known[key] = value, origin
 

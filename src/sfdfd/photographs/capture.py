@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sfdfd.io.colour_spaces import colour_summary
-from sfdfd.io.embedded_metadata import carried_exif
+from sfdfd.io.embedded_metadata import build_exif
 from sfdfd.io.files import readable
 from sfdfd.io.images import channels_first, to_float, working_size
 from sfdfd.optics.camera import Camera
@@ -102,7 +102,7 @@ class Capture:
         """EXIF for pictures on the canvas of the reference slice (:mod:`sfdfd.io.embedded_metadata`)."""
         photographs = self.photographs
         facts = photographs.facts[self.alignment.reference] if photographs.facts else None
-        return carried_exif(facts, photographs.size, photographs.uncropped, photographs.camera)
+        return build_exif(facts, photographs.size, photographs.uncropped, photographs.camera)
 
     @cached_property
     def common(self) -> np.ndarray:

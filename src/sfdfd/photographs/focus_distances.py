@@ -10,8 +10,8 @@ from typing import Any
 from sfdfd.errors import InputError, checked_number
 from sfdfd.io.exif import PhotoFacts
 from sfdfd.io.files import readable
-from sfdfd.io.formats.maker_notes import maker_distances, reader_of_maker_notes
-from sfdfd.io.stack_yaml import Description
+from sfdfd.io.formats.maker_notes import maker_note_distances, maker_note_reader
+from sfdfd.io.stack_yaml import StackDescription
 from sfdfd.io.text_files import UNITS_M, decoded, numbers_with_units
 from sfdfd.photographs.distance_rounding import spread_equal_distances_m, uniform_std_dpt, widen_by_rounding
 from sfdfd.photographs.file_names import ambiguous_distances, numbers_in_names
@@ -49,22 +49,24 @@ class FocusDistances:
     notes: tuple[str, ...] = ()
 
 
-Source = Callable[[Description, Sequence[PhotoFacts]], FocusDistances | None]
+Source = Callable[[StackDescription, Sequence[PhotoFacts]], FocusDistances | None]
 
 
-def _from_description(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+def _from_description(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
     return None if description.focus is None else FocusDistances(tuple(description.focus[0]), description.focus[1])
 
 
-def _from_text(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+def _from_text(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
     return _from_file(description, "focus_distance.txt", "focus distances", None)
 
 
-def _from_dioptres(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+def _from_dioptres(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
     return _from_file(description, "dioptres.txt", "focus distances in dioptres", "dpt")
 
 
-def _from_file(description: Description, name: str, content: str, default_unit: str | None) -> FocusDistances | None:
+def _from_file(
+    description: StackDescription, name: str, content: str, default_unit: str | None
+) -> FocusDistances | None:
     """Read the distances of a text file, one per slice; numbers without a unit have the default."""
     path, number = description.beside(name), len(description.files)
     if path is None or not path.is_file():
@@ -80,7 +82,7 @@ def _from_file(description: Description, name: str, content: str, default_unit: 
     return FocusDistances(tuple(values), str(path), units=tuple(units))
 
 
-def _in_metres(description: Description, number: Any, unit: str | None, label: str) -> float:
+def _in_metres(description: StackDescription, number: Any, unit: str | None, label: str) -> float:
     """Convert a number to metres by its unit, or by that of the description if it has none."""
     if unit is None:
         return description.metres(number, label)
@@ -91,14 +93,14 @@ def _in_metres(description: Description, number: Any, unit: str | None, label: s
     return 1 / value if value else math.inf
 
 
-def _from_names_with_unit(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+def _from_names_with_unit(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
     """Read numbers in names that have a unit, or whose unit ``focus_unit`` or ``focus_distance_unit_m`` gives."""
     distances = _from_names(description, facts)
     has_unit = description.dioptres or description.unit_m is not None
     return distances if distances is not None and (has_unit or any(distances.units or ())) else None
 
 
-def _from_names(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+def _from_names(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
     """Read numbers in names, with a unit or without."""
     numbers = numbers_in_names(description.files)
     if numbers is None:
@@ -110,7 +112,7 @@ def _from_names(description: Description, facts: Sequence[PhotoFacts]) -> FocusD
     return FocusDistances(tuple(values), "file names", units=tuple(unit for _, unit in numbers))
 
 
-def _from_confirmed_names(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+def _from_confirmed_names(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
     """Read decimals in names without a unit if EXIF's guesses are close to all of them, which confirms them."""
     named, guessed = _from_names(description, facts), _from_exif(description, facts)
     if named is None or guessed is None:
@@ -119,21 +121,21 @@ def _from_confirmed_names(description: Description, facts: Sequence[PhotoFacts])
     return named if confirmed else None
 
 
-def _from_exif(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+def _from_exif(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
     distances = [metres for fact in facts if (metres := fact.subject_distance_m) is not None]
     if not distances or len(distances) < len(facts) or len(set(distances)) == 1:
         return None
     return FocusDistances(tuple(distances), EXIF_ORIGIN)
 
 
-def _from_maker_notes(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+def _from_maker_notes(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
     """Read maker notes; equal neighbours are spread within the interval that they were rounded to."""
     if description.video is not None or not any(fact.maker_note for fact in facts):
         return None
-    readings = maker_distances(description.files)
+    readings = maker_note_distances(description.files)
     if readings is None or len(set(readings)) == 1:
         return None
-    origin = f"the maker's notes, by {reader_of_maker_notes()}"
+    origin = f"the maker's notes, by {maker_note_reader()}"
     intervals = [(reading.nearest_m, reading.farthest_m) for reading in readings]
     values = [near if near == far else 2 / (1 / near + 1 / far) for near, far in intervals]
     if any(reading.guess for reading in readings):
@@ -162,7 +164,7 @@ COMPARED: tuple[Source, ...] = (_from_description, _from_text, _from_dioptres, _
 """Sources whose contradiction is noted. Numbers without unit may be no distances, and makers round."""
 
 
-def focus_distances(description: Description, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
+def focus_distances(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
     """Return the focus distances of the first source that knows them, checked; None if none does.
 
     Practically infinite distances become inf. Notes name the other sources that disagree.
@@ -179,7 +181,7 @@ def focus_distances(description: Description, facts: Sequence[PhotoFacts]) -> Fo
     return replace(first, values_m=values, std_dpt=std, notes=notes)
 
 
-def _disagreements(used: FocusDistances, description: Description, facts: Sequence[PhotoFacts]) -> list[str]:
+def _disagreements(used: FocusDistances, description: StackDescription, facts: Sequence[PhotoFacts]) -> list[str]:
     """Return a note for each other source that disagrees with the one that is used."""
     sources = COMPARED if used.origin != EXIF_ORIGIN else (*COMPARED, _from_names)
     notes: list[str] = []
@@ -215,9 +217,9 @@ def _in_words(metres: float) -> str:
     return f"{metres:.4g} m" if metres < PRACTICALLY_INFINITE_M else "infinity"
 
 
-def focus_distances_remedy(description: Description, facts: Sequence[PhotoFacts]) -> str:
+def focus_distances_remedy(description: StackDescription, facts: Sequence[PhotoFacts]) -> str:
     """Return how to give focus distances, for a user whose stack has none."""
-    unread_notes = any(fact.maker_note for fact in facts) and reader_of_maker_notes() is None
+    unread_notes = any(fact.maker_note for fact in facts) and maker_note_reader() is None
     return (
         (ambiguous_distances(description.files) or "")
         + "'focus_distances_m=[0.5,1,2]', stack.yaml, focus_distance.txt or dioptres.txt (one number a line), or file names "

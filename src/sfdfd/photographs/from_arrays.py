@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from sfdfd.errors import InputError, checked_number
-from sfdfd.io.stack_yaml import CAMERA_KEYS, checked_keys
+from sfdfd.io.stack_yaml import CAMERA_KEYS, refuse_unknown_keys
 from sfdfd.optics.camera import Camera
 from sfdfd.photographs.holdout import parse_holdout, remaining
 from sfdfd.photographs.read import Photographs
@@ -37,7 +37,7 @@ def photographs_from_arrays(images: Sequence[Any] | Tensor | np.ndarray, metadat
     arrays = _checked_arrays(images)
     number = len(arrays)
     known = {key: value for key, value in metadata.items() if value is not None}
-    checked_keys(known, KEYS, "images in memory")
+    refuse_unknown_keys(known, KEYS, "images in memory")
     focus = _checked_focus_distances(known.get("focus_distances_m"), number)
     camera = _checked_camera(known.get("camera") or {})
     near_m, far_m = (None if key not in known else checked_number(known[key], key) for key in ("near_m", "far_m"))
@@ -83,7 +83,7 @@ def _as_array(image: Any, index: int) -> np.ndarray:
 
 
 def _checked_camera(camera: Mapping[str, Any]) -> dict[str, float | None]:
-    checked_keys(camera, CAMERA_KEYS, "camera")
+    refuse_unknown_keys(camera, CAMERA_KEYS, "camera")
     values = {key: camera.get(key) for key in CAMERA_KEYS}
     return {key: None if value is None else checked_number(value, f"camera.{key}") for key, value in values.items()}
 

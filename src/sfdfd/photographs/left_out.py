@@ -22,7 +22,7 @@ from sfdfd.photographs.read import Photographs
 from sfdfd.photographs.resizing import resize_array, resize_coverage
 from sfdfd.stack import SATURATED, FocalStack, Prediction
 
-__all__ = ["LeftOut", "left_out_slices", "register_onto", "whole_stack"]
+__all__ = ["LeftOut", "left_out_slices", "register_onto", "stack_with_left_out_slices"]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class _Photograph:
         return LeftOut(self.index, facts["focus_distance_m"], judged, facts)
 
 
-def whole_stack(
+def stack_with_left_out_slices(
     capture: Capture, left_out: Photographs, longer_px: int | None = None, align: AlignSettings | None = None
 ) -> FocalStack:
     """Return the captured stack with its left-out slices put back in their order (a batch of one).

@@ -16,7 +16,7 @@ from sfdfd.io.depth_range import depth_range_m
 from sfdfd.io.exif import PhotoFacts
 from sfdfd.io.files import readable
 from sfdfd.io.images import read_npy, read_photograph, to_float
-from sfdfd.io.stack_yaml import STACK_KEYS, Description, checked_keys
+from sfdfd.io.stack_yaml import STACK_KEYS, StackDescription, refuse_unknown_keys
 from sfdfd.optics.camera import Camera
 from sfdfd.photographs.camera_values import CameraValues, collect_camera
 from sfdfd.photographs.focus_distances import FocusDistances, focus_distances, focus_distances_remedy
@@ -125,7 +125,7 @@ class Photographs:
         """Return the same with other images (aligned, for example)."""
         return replace(self, images=images)
 
-    def parted(self) -> tuple[Photographs, Photographs]:
+    def split_left_out(self) -> tuple[Photographs, Photographs]:
         """Split into the slices to predict from, and those to score: the left-out ones, else the unselected ones."""
         kept = remaining((*self.left_out, *self.unselected), len(self.images))
         return self.with_slices(kept), self.with_slices(self.left_out or self.unselected)
@@ -173,7 +173,7 @@ def read_photographs(
     Raises:
         InputError: naming the file or key and what was expected; also if the EXIF of the photographs disagree.
     """
-    description = Description.read(Path(folder), overrides)
+    description = StackDescription.read(Path(folder), overrides)
     parse_holdout(holdout, len(description.files))  # reports wrong numbers before any pixel is read
     count = count_to_use(slices, len(description.files))
     reading = read_slices(description, measure_sharpness=count < len(description.files))
@@ -255,13 +255,13 @@ def _remedies(camera: CameraValues, focus: FocusDistances | None, reading: ReadS
     return missing
 
 
-def _name_of(description: Description) -> str:
+def _name_of(description: StackDescription) -> str:
     file = description.video or description.pages
     return readable(description.folder.resolve().name if file is None else file.stem)
 
 
 def _principal_point_px(
-    description: Description, size: tuple[int, int], part: tuple[slice, slice]
+    description: StackDescription, size: tuple[int, int], part: tuple[slice, slice]
 ) -> tuple[float, float] | None:
     """Return where the optical axis meets the cropped images; None for their middle."""
     rows, columns = part
@@ -271,14 +271,14 @@ def _principal_point_px(
     return None if point == middle else point
 
 
-def _read_truth(description: Description, size: tuple[int, int], part: tuple[slice, slice]) -> dict[str, Any]:
+def _read_truth(description: StackDescription, size: tuple[int, int], part: tuple[slice, slice]) -> dict[str, Any]:
     """Read the files that ``stack.yaml`` names under truth: ``depth_m`` (.npy, metres, 0 unknown) and ``aif`` (an image)."""
     truth, stack_yaml = description.truth, description.yaml
     if truth is None:
         return {}
     if not isinstance(truth, Mapping):
         raise InputError(f"{stack_yaml}: truth: expected depth_m and aif, got {truth!r}")
-    checked_keys(truth, TRUTH_KEYS, f"{stack_yaml}: truth")
+    refuse_unknown_keys(truth, TRUTH_KEYS, f"{stack_yaml}: truth")
     arrays = {}
     for key, name in truth.items():
         file = description.folder / str(name)

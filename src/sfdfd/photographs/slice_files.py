@@ -12,12 +12,12 @@ import numpy as np
 
 from sfdfd.errors import InputError, one_line
 from sfdfd.io.colour_spaces import colour_notes
-from sfdfd.io.duplicate_shots import other_formats, without_identical
+from sfdfd.io.duplicate_shots import distinct_files, same_shots_in_other_format
 from sfdfd.io.exif import PhotoFacts
 from sfdfd.io.files import readable
-from sfdfd.io.formats.video import every_frame, picked_frames
+from sfdfd.io.formats.video import iterate_frames, read_frames
 from sfdfd.io.images import LARGEST_PIXELS, read_photograph
-from sfdfd.io.stack_yaml import Description
+from sfdfd.io.stack_yaml import StackDescription
 from sfdfd.photographs.lazy_slices import LazySlices
 from sfdfd.photographs.slice_selection import equal_sharpness_steps, sharpness
 
@@ -41,7 +41,7 @@ class ReadSlices:
         notes: in words.
     """
 
-    description: Description
+    description: StackDescription
     images: LazySlices
     facts: list[PhotoFacts]
     size: tuple[int, int]
@@ -50,7 +50,7 @@ class ReadSlices:
     notes: list[str] = field(default_factory=list)
 
 
-def read_slices(description: Description, measure_sharpness: bool = False) -> ReadSlices:
+def read_slices(description: StackDescription, measure_sharpness: bool = False) -> ReadSlices:
     """Read every slice once, all in one orientation and of one size.
 
     Raises:
@@ -119,19 +119,19 @@ class _FirstReading:
         return self.images[index], self.facts[index]
 
 
-def _readers(description: Description, orientation: int | None = None) -> list[ReadSlice]:
+def _readers(description: StackDescription, orientation: int | None = None) -> list[ReadSlice]:
     if description.pages is not None:
         indices = range(len(description.files))
         return [partial(read_photograph, description.pages, index, orientation) for index in indices]
     return [partial(read_photograph, file, None, orientation) for file in description.files]
 
 
-def _without_identical_files(description: Description, notes: list[str]) -> Description:
+def _without_identical_files(description: StackDescription, notes: list[str]) -> StackDescription:
     """Drop files that are copies of another, with their distances.
 
     If all files are copies they stay: :func:`refuse_identical` refuses the stack where depth is wanted of it.
     """
-    kept, identical = without_identical(description.files)
+    kept, identical = distinct_files(description.files)
     if len(kept) in (1, len(description.files)):
         return description
     notes += identical
@@ -143,12 +143,12 @@ def _without_identical_files(description: Description, notes: list[str]) -> Desc
     return replace(description, files=[description.files[index] for index in kept], focus=focus, std=std)
 
 
-def _read_or_other_format(description: Description, notes: list[str]) -> tuple[Description, _FirstReading]:
+def _read_or_other_format(description: StackDescription, notes: list[str]) -> tuple[StackDescription, _FirstReading]:
     """Read the slices; if one cannot be read and all of them exist in another format, too, read those."""
     try:
         return description, _FirstReading.of(_readers(description))
     except InputError as error:
-        others = None if description.pages is not None else other_formats(description.files)
+        others = None if description.pages is not None else same_shots_in_other_format(description.files)
         if others is None:
             raise
         description = replace(description, files=others)
@@ -158,7 +158,7 @@ def _read_or_other_format(description: Description, notes: list[str]) -> tuple[D
         return description, first
 
 
-def _in_one_orientation(description: Description, first: _FirstReading, notes: list[str]) -> _FirstReading:
+def _in_one_orientation(description: StackDescription, first: _FirstReading, notes: list[str]) -> _FirstReading:
     """Turn all slices as most of them say, because a camera that looks straight down cannot tell which way is up.
 
     If their sizes before turning differ, software has turned the pixels of some, and each keeps its own orientation.
@@ -181,7 +181,7 @@ def _in_one_orientation(description: Description, first: _FirstReading, notes: l
 
 
 def _in_one_size(
-    description: Description, first: _FirstReading, notes: list[str]
+    description: StackDescription, first: _FirstReading, notes: list[str]
 ) -> tuple[LazySlices, tuple[int, int]]:
     """Return the slices, cropped about the middle if their sizes differ by a pixel or two, and their height and width.
 
@@ -211,19 +211,19 @@ def _crop(part: tuple[slice, slice], image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[part])
 
 
-def _read_video(description: Description) -> tuple[Description, _FirstReading, str]:
+def _read_video(description: StackDescription) -> tuple[StackDescription, _FirstReading, str]:
     """Read frames of a video: those that are named, else frames in equal steps of sharpness; with a note on the choice."""
     video, number = description.video, len(description.files)
     assert video is not None
     if description.frames is None:
-        sharp = [sharpness(frame) for frame in every_frame(video, partial(_check_frame_size, video))]
+        sharp = [sharpness(frame) for frame in iterate_frames(video, partial(_check_frame_size, video))]
         if len(sharp) < number:
             raise InputError(f"{video}: {number} frames are wanted (frames), and the video has {len(sharp)}")
         indices: Sequence[int] = equal_sharpness_steps(sharp, number)
         choice = f"{number} of {len(sharp)} frames were picked by sharpness over time (frames={number})"
     else:
         indices, choice = description.frames, f"{number} frames were named"
-    frames = picked_frames(video, indices, partial(_check_frame_size, video))
+    frames = read_frames(video, indices, partial(_check_frame_size, video))
     files = [video.with_name(f"{video.stem}_frame_{index:05d}{video.suffix}") for index in indices]
     note = f"{readable(video.name)}: {choice}: {', '.join(str(index) for index in indices)}"
     first = _FirstReading.of([partial(_frame, frames[index]) for index in indices])

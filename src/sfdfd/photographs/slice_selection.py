@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sfdfd.errors import checked_whole
+from sfdfd.errors import checked_int
 
 __all__ = ["MAX_SLICES", "count_to_use", "equal_sharpness_steps", "select_slices", "sharpness"]
 
@@ -33,7 +33,7 @@ def count_to_use(slices: Any, number: int) -> int:
         return min(number, MAX_SLICES)
     if slices == "all":
         return number
-    return checked_whole(slices, "slices (or auto, or all)", 2, number)
+    return checked_int(slices, "slices (or auto, or all)", 2, number)
 
 
 def select_slices(

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sfdfd.errors import InputError, checked_number, checked_whole
+from sfdfd.errors import InputError, checked_int, checked_number
 from sfdfd.optics.render import Renderer
 from sfdfd.refinement.energy import Energy, default_terms, differentiable_renderer
 from sfdfd.refinement.lens import Lens, checked_lens_parameters
@@ -105,7 +105,7 @@ class Refiner:
         **settings: Any,
     ) -> None:
         self.seconds = checked_number(seconds, "seconds (refine.seconds)", least=0)
-        self.steps = None if steps is None else checked_whole(steps, "steps (refine.steps)", 0)
+        self.steps = None if steps is None else checked_int(steps, "steps (refine.steps)", 0)
         unknown = set(settings) - {field.name for field in fields(RefinementSettings)}
         if unknown:
             raise InputError(f"refine: no such option: {', '.join(sorted(unknown))} (refine.{min(unknown)})")

@@ -18,13 +18,13 @@ from sfdfd.report.portrait import write_portrait
 from sfdfd.report.predicted_stack import PredictedStack
 from sfdfd.report.refocus import write_focus_pull
 
-__all__ = ["OUTPUTS", "OUTPUT_FILES", "checked_outputs", "relative_depth", "write_outputs"]
+__all__ = ["OUTPUTS", "OUTPUT_FILES", "parse_outputs", "relative_depth", "write_outputs"]
 
 LARGEST_MAPS_BYTES = 500e6
 """Larger defocus maps are written only if they are among the outputs."""
 
 
-def checked_outputs(value: Any) -> tuple[str, ...]:
+def parse_outputs(value: Any) -> tuple[str, ...]:
     """Return the names of outputs in the order of :data:`OUTPUTS`.
 
     Args:

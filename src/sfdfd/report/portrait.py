@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from sfdfd.io.colour_spaces import srgb_profile
-from sfdfd.io.embedded_metadata import carried_exif
+from sfdfd.io.embedded_metadata import build_exif
 from sfdfd.io.images import to_bytes
 from sfdfd.optics.depth import normalized_inverse_depth
 
@@ -68,7 +68,7 @@ def write_portrait(
     picture = Image.fromarray(to_bytes(aif.float().cpu()).permute(1, 2, 0).numpy())
     if exif is None:
         height, width = depth_m.shape
-        exif = carried_exif(None, (height, width), camera={"focal_length_m": focal_length_m, "f_number": f_number})
+        exif = build_exif(None, (height, width), camera={"focal_length_m": focal_length_m, "f_number": f_number})
     jpeg = _encoded(picture, "JPEG", quality=95, subsampling=0, exif=exif, icc_profile=srgb_profile())
     extended = _extended(depth_png)
     guid = hashlib.md5(extended, usedforsecurity=False).hexdigest().upper()

@@ -82,7 +82,7 @@ def write_index(
     Args:
         output_dir: holds the folders of the stacks. Thumbnails are made once and kept in ``NAME/thumbnails``.
         title: of the page.
-        rows: of :func:`sfdfd.runs.batch.run_many`.
+        rows: of :func:`sfdfd.runs.batch.run_batch`.
         thumbnails: a cache by the stack's name. Pass the same dictionary after each of many stacks, so that only new ones
             are read from disk.
     """

@@ -21,13 +21,13 @@ from sfdfd.errors import InputError, one_line
 from sfdfd.io.files import readable, write_json
 from sfdfd.runs.cluster import Spread
 
-__all__ = ["INDEX", "Job", "Watch", "run_many"]
+__all__ = ["INDEX", "Job", "Watch", "run_batch"]
 
 INDEX = "index.json"
 OUTPUT_FILE = "said.txt"
 """What the command printed about a stack, beside its files."""
 Row = dict[str, Any]
-"""A job's entry in the index; see :func:`run_many`."""
+"""A job's entry in the index; see :func:`run_batch`."""
 Watch = Callable[[float], None]
 """Called with the finished share of a job."""
 Report = Callable[[float, str, Row | None], None]
@@ -49,7 +49,7 @@ class Job:
     item: Any = None
 
 
-def run_many(
+def run_batch(
     jobs: Sequence[Job],
     output_dir: Path,
     work: Callable[[Any, Path, Watch], Mapping[str, Any]],

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sfdfd.errors import InputError, checked_whole, one_line
+from sfdfd.errors import InputError, checked_int, one_line
 from sfdfd.runs.command import configure_allocator
 
 __all__ = ["Spread", "in_order", "spreading"]
@@ -41,7 +41,7 @@ def spreading(cluster: Any) -> Iterator[Spread]:
         yield in_order
         return
     if not isinstance(cluster, str):
-        checked_whole(cluster, "cluster", 1)
+        checked_int(cluster, "cluster", 1)
     try:
         from dask import config
     except ImportError:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfdfd.errors import InputError, checked_whole
+from sfdfd.errors import InputError, checked_int
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,6 +28,7 @@ __all__ = [
     "CONF_DIR",
     "ERROR_FILE",
     "IGNORED_OVERRIDES",
+    "as_plain_dict",
     "command",
     "configure_allocator",
     "exit_on_input_error",
@@ -35,12 +36,11 @@ __all__ = [
     "instantiate",
     "is_multirun",
     "overridden_optics",
-    "plain",
     "print_optics_differences",
+    "print_to_stderr",
     "quote_value",
     "resolve_optics",
     "run_labels",
-    "say",
     "seed_everything",
     "swept_keys",
     "unquote_value",
@@ -155,7 +155,7 @@ def swept_keys(folder: Path) -> set[str]:
     return {str(override.input_line).split("=", 1)[0] for override in parsed if override.is_sweep_override()}
 
 
-def say(message: str) -> None:
+def print_to_stderr(message: str) -> None:
     """Print a message to stderr as one line."""
     print(f"sfdfd: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
@@ -261,7 +261,7 @@ def exit_on_input_error(composing: Callable[[], bool] = lambda: False) -> Iterat
             message = f"not a command line that can be read: {_message_of(error)}"
         if message is None:
             raise
-        say(message)
+        print_to_stderr(message)
         sys.exit(2)
 
 
@@ -280,7 +280,7 @@ def _run_job(function: Callable[[DictConfig], Any], config: DictConfig) -> Any:
     except Exception as error:
         message = _user_message(error)
         line = message or f"{type(error).__name__}: {error}"
-        say(f"job {HydraConfig.get().job.num} failed: {line}")
+        print_to_stderr(f"job {HydraConfig.get().job.num} failed: {line}")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(
             folder / ERROR_FILE,
@@ -354,7 +354,7 @@ def _run_hydra(config_name: str, function: Callable[[DictConfig], Any], begun: l
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(function)()
     except SystemExit as stop:
         if stop.code == 2 and not begun:  # the parser of flags has printed its own lines
-            say(f"not a flag that is known; python -m sfdfd.{config_name} --help has the keys")
+            print_to_stderr(f"not a flag that is known; python -m sfdfd.{config_name} --help has the keys")
         raise
 
 
@@ -372,7 +372,7 @@ def configure_allocator() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**28)
 
 
-def plain(config: Any) -> Any:
+def as_plain_dict(config: Any) -> Any:
     """Return a config node as plain Python, interpolations resolved."""
     from omegaconf import OmegaConf
 
@@ -404,7 +404,7 @@ def _check_node(node: Any) -> None:
 
     if not isinstance(node, DictConfig):
         raise InputError(f"expected a mapping with _target_, got {node!r} where something is to be built")
-    values = plain(node)
+    values = as_plain_dict(node)
     if not isinstance(values, dict):
         raise InputError(f"{node._get_full_key(None)}: expected a mapping with _target_, got {values!r}")
     for key, value in values.items():
@@ -471,7 +471,7 @@ def seed_everything(seed: Any) -> None:
     """
     import lightning
 
-    lightning.seed_everything(checked_whole(seed, "seed", 0, 2**32 - 1), workers=True, verbose=False)
+    lightning.seed_everything(checked_int(seed, "seed", 0, 2**32 - 1), workers=True, verbose=False)
 
 
 def print_optics_differences(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sfdfd import __version__
-from sfdfd.datasets.discovery import FoundStack, stacks_below
+from sfdfd.datasets.discovery import StackSource, find_stacks
 from sfdfd.errors import InputError, checked_number
 from sfdfd.inference.photographs import AlignSettings, PhotographSettings, prepare_photographs
 from sfdfd.io.files import readable
@@ -18,11 +18,11 @@ from sfdfd.io.formats.video import VIDEO_SUFFIXES
 from sfdfd.io.images import list_images
 from sfdfd.io.stack_yaml import STACK_KEYS
 from sfdfd.refinement.refiner import Refiner
-from sfdfd.report.outputs import checked_outputs
+from sfdfd.report.outputs import parse_outputs
 from sfdfd.report.prediction_index import is_whole, row_facts, write_index
 from sfdfd.report.progress_bar import refinement_progress
 from sfdfd.report.progress_files import ProgressFiles
-from sfdfd.runs.batch import Job, run_many
+from sfdfd.runs.batch import Job, run_batch
 from sfdfd.runs.cluster import spreading
 from sfdfd.training.checkpoints import checkpoint_identity
 from sfdfd.training.device import use_threads
@@ -47,7 +47,7 @@ def predict_stack(settings: dict[str, Any], output_dir: Path, on_share: OnShare 
         The content of ``prediction.json``; None where ``align.only`` wants no prediction.
     """
     say = partial(print, flush=True)
-    refiner, outputs = Refiner(**settings["refine"]), checked_outputs(settings["outputs"])
+    refiner, outputs = Refiner(**settings["refine"]), parse_outputs(settings["outputs"])
     photograph_settings = PhotographSettings(
         description={key: settings[key] for key in STACK_KEYS},
         holdout=settings["holdout"],
@@ -89,13 +89,13 @@ def _progress(refiner: Refiner, on_share: OnShare | None):
 def predict_stacks(settings: dict[str, Any], output_dir: Path) -> list[dict[str, Any]]:
     """Predict every stack below the folder ``settings["stacks"]``; return one row per stack.
 
-    See :func:`sfdfd.runs.batch.run_many` for the rows. Stacks that an earlier call finished with the same settings are skipped.
+    See :func:`sfdfd.runs.batch.run_batch` for the rows. Stacks that an earlier call finished with the same settings are skipped.
     """
     for key in ("save", "load"):
         if settings["align"][key] is not None:
             raise InputError(f"align.{key}: one file is of one stack; give stack=DIR, not stacks")
     root, gap_s = Path(str(settings["stacks"])), checked_number(settings["burst_gap_s"], "burst_gap_s", least=0)
-    found, ignored = stacks_below(root, gap_s, [output_dir])
+    found, ignored = find_stacks(root, gap_s, [output_dir])
     for reason in ignored:
         print(f"passed over: {readable(reason)}")
     print(f"{len(found)} stacks below {readable(str(root))}")
@@ -103,7 +103,7 @@ def predict_stacks(settings: dict[str, Any], output_dir: Path) -> list[dict[str,
     depends_on |= {"weights": checkpoint_identity(settings["checkpoint"]), "sfdfd": __version__}
     title, thumbnails = f"sfdfd: {readable(root.resolve().name)}", dict[str, Any]()
     with spreading(settings["cluster"]) as spread:
-        return run_many(
+        return run_batch(
             [Job(stack.name, [stack.identity(), depends_on], stack) for stack in found],
             output_dir.resolve(),
             partial(predict_found, settings),
@@ -114,7 +114,7 @@ def predict_stacks(settings: dict[str, Any], output_dir: Path) -> list[dict[str,
 
 
 def predict_found(
-    settings: dict[str, Any], stack: FoundStack, folder: Path, on_share: OnShare | None = None
+    settings: dict[str, Any], stack: StackSource, folder: Path, on_share: OnShare | None = None
 ) -> dict[str, Any]:
     """Predict one of many stacks into its folder; return the facts of its row."""
     use_threads(settings["threads"])  # the process may be a worker's

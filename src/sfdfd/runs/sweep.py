@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sfdfd.errors import InputError, one_line
-from sfdfd.runs.command import is_multirun, plain, say
+from sfdfd.runs.command import as_plain_dict, is_multirun, print_to_stderr
 
 __all__ = ["finished_metrics", "run_in_own_process"]
 
@@ -38,7 +38,7 @@ def finished_metrics(settings: dict[str, Any]) -> dict[str, Any] | None:
     if metrics is None:
         settings["resume"] = "last"
     else:
-        say(f"{folder}: done already")
+        print_to_stderr(f"{folder}: done already")
     return metrics
 
 
@@ -53,7 +53,7 @@ def _records(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     from yaml import YAMLError
 
     try:
-        config = plain(OmegaConf.load(folder / "config.yaml"))
+        config = as_plain_dict(OmegaConf.load(folder / "config.yaml"))
         finished = (folder / "metrics.json").is_file()
         metrics = json.loads((folder / "metrics.json").read_text()) if finished else None
         if not isinstance(config, dict) or (finished and not isinstance(metrics, dict)):

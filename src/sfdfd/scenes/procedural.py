@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from sfdfd.errors import checked_whole
+from sfdfd.errors import checked_int
 from sfdfd.scenes.scene import Scene
 from sfdfd.scenes.surfaces import Surface, axis_rotation
 from sfdfd.scenes.textures import TEXTURED, SolidTexture
@@ -189,7 +189,7 @@ class ProceduralScenes(Dataset):
         width: int = 160,
     ) -> None:
         for key, value in (("length", length), ("height", height), ("width", width)):
-            checked_whole(value, f"data.{key}", 1)
+            checked_int(value, f"data.{key}", 1)
         self.length, self.near_m, self.far_m = length, near_m, far_m
         self.seed, self.first_index = seed, first_index
         self.height, self.width = height, width

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from sfdfd.errors import InputError, checked_whole
+from sfdfd.errors import InputError, checked_int
 from sfdfd.io.images import to_bytes
 from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
@@ -48,7 +48,7 @@ class StackSynthesis:
         seed: int = 0,
     ) -> None:
         if slices_in_depth_range is not None:
-            checked_whole(slices_in_depth_range, "slices (data.slices_in_depth_range)", 2)
+            checked_int(slices_in_depth_range, "slices (data.slices_in_depth_range)", 2)
         focus = [float(value) for value in focus_distances_m]
         if not focus:
             raise InputError("expected at least one focus distance (data.focus_distances_m)")
@@ -95,7 +95,7 @@ class StackSynthesis:
         """
         if len(stack) > 1:
             return FocalStack.collate([self.rendered(sample, generator) for sample in stack])
-        assert stack.depth_m is not None  # unrendered stacks have depth
+        assert stack.depth_m is not None and stack.aif is not None  # unrendered stacks have both
         depth_m = stack.depth_m.clamp(self.near_m, self.far_m)
         images = self.renderer(stack.aif, depth_m, stack.focus_distances_m, stack.camera)
         images = self.sensor(images[0], generator)[None].clamp(0.0, 1.0)

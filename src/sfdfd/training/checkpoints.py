@@ -29,16 +29,16 @@ from sfdfd.training.wandb_artifacts import PREFIX, downloaded
 
 __all__ = [
     "DEFAULT_OPTICS",
+    "NO_RENDERER_SHORTCUTS",
     "PHOTOGRAPH_OPTICS",
     "PRETRAINED",
-    "UNWINDOWED",
-    "checked_loop_position",
     "checkpoint_identity",
     "checkpoint_path",
     "load_checkpoint",
     "load_model",
     "load_run",
     "load_weights",
+    "loop_position_or_error",
     "model_camera",
     "photograph_optics",
     "resume_position",
@@ -48,9 +48,9 @@ __all__ = [
 PRETRAINED = Path(__file__).resolve().parents[1] / "weights" / "pretrained.ckpt"
 """Weights trained on procedural scenes, in the package (docs/reference/results.md)."""
 DEFAULT_OPTICS = {"sigma_scale": 0.5}
-UNWINDOWED = {"window_px": None, "smallest_radius_px": 0.0, "copied_radius_px": 0.0}
+NO_RENDERER_SHORTCUTS = {"window_px": None, "smallest_radius_px": 0.0, "copied_radius_px": 0.0}
 """Options that switch off the shortcuts of published renderers."""
-PHOTOGRAPH_OPTICS: dict[str, Any] = {**PHOTOGRAPH_BLUR.known(), **UNWINDOWED}
+PHOTOGRAPH_OPTICS: dict[str, Any] = {**PHOTOGRAPH_BLUR.known(), **NO_RENDERER_SHORTCUTS}
 """How photographs are blurred, whatever a checkpoint was trained on (as in ``conf/data/recorded.yaml``): disc, linear light,
 occlusion. ``sigma_scale`` counts where the PSF is no disc."""
 OLD_NAMES = {
@@ -235,10 +235,10 @@ def resume_position(module: DepthFromDefocus, resume: str | Path) -> LoopPositio
     if not content.get("optimizer_states") or "loops" not in content:
         raise InputError(f"{where}: it holds weights alone; start a new run from them: checkpoint={resume}")
     _check_same_network(module, content["state_dict"], where)
-    return checked_loop_position(content, where)
+    return loop_position_or_error(content, where)
 
 
-def checked_loop_position(content: dict[str, Any], where: str) -> LoopPosition:
+def loop_position_or_error(content: dict[str, Any], where: str) -> LoopPosition:
     """Return the position of a checkpoint's run.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sfdfd.errors import InputError, checked_whole, short_repr
+from sfdfd.errors import InputError, checked_int, short_repr
 
 __all__ = ["checked_precision", "peak_memory_gib", "pick_device", "use_threads"]
 
@@ -22,7 +22,7 @@ def use_threads(threads: Any) -> None:
         InputError: not a whole number of 1 or more.
     """
     if threads is not None:
-        torch.set_num_threads(checked_whole(threads, "threads", 1))
+        torch.set_num_threads(checked_int(threads, "threads", 1))
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")

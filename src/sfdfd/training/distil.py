@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sfdfd.datasets.datamodule import FocalStackDataModule
 from sfdfd.datasets.protocols import IdentifiedDataset
-from sfdfd.errors import InputError, checked_number, checked_whole
+from sfdfd.errors import InputError, checked_int, checked_number
 from sfdfd.io.files import atomic_write
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, Renderer
@@ -30,8 +30,8 @@ from sfdfd.training import distillation_samples as samples
 from sfdfd.training.checkpoints import (
     DEFAULT_OPTICS,
     PHOTOGRAPH_OPTICS,
-    checked_loop_position,
     load_checkpoint,
+    loop_position_or_error,
     save_weights,
 )
 from sfdfd.training.distillation import Distillation
@@ -82,9 +82,9 @@ class DistillationSettings:
 
     def __post_init__(self) -> None:
         for key in ("size", "crop", "batch_size", "steps", "save_every", "memory"):
-            checked_whole(getattr(self, key), key, 1)
-        checked_whole(self.fresh, "fresh", 0, self.batch_size)
-        checked_whole(self.workers, "workers", 0)
+            checked_int(getattr(self, key), key, 1)
+        checked_int(self.fresh, "fresh", 0, self.batch_size)
+        checked_int(self.workers, "workers", 0)
         for key, value in self.weights.items():
             checked_number(value, f"weights.{key}", least=0)
         if self.crop > self.size:
@@ -237,7 +237,7 @@ def train_network(
     """
     quiet_lightning("dataloader is not resumable")  # ours continues where it stopped
     last = output_dir / LAST
-    step = checked_loop_position(load_checkpoint(last), str(last)).step if last.is_file() else 0
+    step = loop_position_or_error(load_checkpoint(last), str(last)).step if last.is_file() else 0
     trainer = _trainer(settings, step, output_dir)
     replay = None
     if settings.fresh:

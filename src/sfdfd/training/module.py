@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from sfdfd.datasets.sampling import uniforms_for
-from sfdfd.errors import InputError, checked_whole, one_line
+from sfdfd.errors import InputError, checked_int, one_line
 from sfdfd.io.files import atomic_write
 from sfdfd.measures.metrics import depth_metrics
 from sfdfd.networks.interface import NetworkOutput, predict_output, render_prediction
@@ -117,8 +117,8 @@ class DepthFromDefocus(lightning.LightningModule):
         self.make_optimizer, self.augmentation = optimizer, augmentation
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.log_truth_metrics = log_truth_metrics
-        self.left_out = checked_whole(left_out, "left_out (module.left_out)", 0)
-        self.skip_nonfinite = checked_whole(skip_nonfinite, "skip_nonfinite (module.skip_nonfinite)", 0)
+        self.left_out = checked_int(left_out, "left_out (module.left_out)", 0)
+        self.skip_nonfinite = checked_int(skip_nonfinite, "skip_nonfinite (module.skip_nonfinite)", 0)
         self.nonfinite_steps = 0
         self._last_batch: tuple[FocalStack, Tensor] | None = None
         self.means = nn.ModuleDict()  # of validation, over images; ranks may have unequal numbers of them

@@ -157,7 +157,7 @@ class ValidationMonitor(lightning.Callback):
         self._counts, self._means = torch.zeros(self.bins, device=module.device), {}
         if trainer.sanity_checking or self._fixed_values:
             return
-        constant_m = trainer.datamodule.constant_baseline_m()  # type: ignore[attr-defined] # set by Lightning without a type
+        constant_m = trainer.datamodule.constant_baseline_depth_m()  # type: ignore[attr-defined] # set by Lightning without a type
         self._baselines = {"classical": classical_network}
         if constant_m is not None:
             self._baselines["constant"] = constant_network(constant_m)

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.connectors import checkpoint_connector
 
 from sfdfd.errors import InputError, one_line
 from sfdfd.io.files import atomic_write
-from sfdfd.training.checkpoints import checked_loop_position, load_checkpoint
+from sfdfd.training.checkpoints import load_checkpoint, loop_position_or_error
 
 __all__ = ["AtomicCheckpointIO", "describe_restore_error", "newest_checkpoint"]
 
@@ -28,7 +28,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
         try:
             content = load_checkpoint(path, "resume")
             if content.get("optimizer_states") and "loops" in content:
-                position = checked_loop_position(content, f"resume={path}")
+                position = loop_position_or_error(content, f"resume={path}")
                 candidates.append((position.step, path.name == "last.ckpt", path))
         except InputError as error:
             broken.append(str(error))

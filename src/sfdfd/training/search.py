@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sfdfd.errors import InputError, checked_choice, checked_number, checked_whole
+from sfdfd.errors import InputError, checked_choice, checked_int, checked_number
 from sfdfd.io.files import atomic_write
 from sfdfd.io.run_record import logged
 
@@ -52,7 +52,7 @@ class SearchSettings:
         self.parameters()
         checked_choice(self.direction, "direction", ("minimize", "maximize"))
         for key, least in (("trials", 1), ("jobs", 1), ("warmup_steps", 0), ("startup_trials", 0)):
-            checked_whole(getattr(self, key), key, least)
+            checked_int(getattr(self, key), key, least)
         if self.timeout_s is not None:
             checked_number(self.timeout_s, "timeout_s")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sfdfd.errors import InputError, checked_number, checked_whole
-from sfdfd.io.duplicate_shots import has_pages
+from sfdfd.errors import InputError, checked_int, checked_number
+from sfdfd.io.duplicate_shots import is_multipage_tiff
 from sfdfd.io.images import IMAGE_SUFFIXES, LARGEST_PIXELS
 
 __all__ = ["Limits", "safe_name", "store_uploads"]
@@ -54,7 +54,7 @@ class Limits:
     megapixels: float = LARGEST_PIXELS / 1e6
 
     def __post_init__(self) -> None:
-        checked_whole(self.files, "uploads.files", 2)
+        checked_int(self.files, "uploads.files", 2)
         for key in ("file_mb", "total_mb", "megapixels"):
             checked_number(getattr(self, key), f"uploads.{key}")
 
@@ -119,7 +119,7 @@ def store_uploads(
 def _check_is_stack(files: Sequence[Path], names: Sequence[str]) -> None:
     """Refuse fewer than two photographs, unless one is a TIFF whose pages are slices."""
     images = [file for file, name in zip(files, names, strict=True) if name not in TEXTS]
-    if len(images) < 2 and not (len(images) == 1 and has_pages(images[0])):
+    if len(images) < 2 and not (len(images) == 1 and is_multipage_tiff(images[0])):
         raise InputError(
             f"expected two or more photographs of one scene, each focused at a different distance, got {len(images)}"
         )

@@ -7,7 +7,7 @@ import stat
 import numpy as np
 import pytest
 
-from sfdfd.io.formats.maker_notes import maker_distances
+from sfdfd.io.formats.maker_notes import maker_note_distances
 from sfdfd.photographs.read import read_photographs
 from tests.io.formats.encoders import write_canon
 
@@ -50,4 +50,4 @@ def test_exiftool_bounds_become_a_distance_and_its_std(folder, tmp_path, monkeyp
     assert photographs.focus_std_dpt == pytest.approx((0.5 / 12**0.5, 0, 0.25 / 12**0.5))
     assert "exiftool" in photographs.sources["focus_distances_m"]
     program.write_text("#!/bin/sh\necho broken\n")
-    assert maker_distances([folder / "0.jpg"]) is None
+    assert maker_note_distances([folder / "0.jpg"]) is None

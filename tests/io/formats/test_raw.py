@@ -9,7 +9,7 @@ from PIL import Image
 from sfdfd.errors import InputError
 from sfdfd.io.formats.raw import apply_srgb_curve
 from sfdfd.io.images import read_photograph
-from sfdfd.io.stack_yaml import Description
+from sfdfd.io.stack_yaml import StackDescription
 from tests.io.formats.encoders import linear, write_dng
 
 pytest.importorskip("rawpy")
@@ -62,7 +62,7 @@ def test_raw_is_preferred_to_jpeg_of_the_same_shot(tmp_path):
         write_dng(tmp_path / f"{index}.dng", LIGHT)
         Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / f"{index}.jpg")
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "2.jpg")
-    assert [file.name for file in Description.read(tmp_path, None).files] == ["0.dng", "1.dng", "2.jpg"]
+    assert [file.name for file in StackDescription.read(tmp_path, None).files] == ["0.dng", "1.dng", "2.jpg"]
 
 
 def test_without_rawpy_the_error_names_the_package(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ from sfdfd.errors import InputError, one_line
 from sfdfd.io.archives import opened
 from sfdfd.io.downloads import RemoteFile
 from sfdfd.io.files import Report
-from sfdfd.io.images import list_images, natural_key, read_photograph
+from sfdfd.io.images import list_images, natural_sort_key, read_photograph
 
 __all__ = ["LIGHTFIELD", "refocused"]
 
@@ -163,7 +163,7 @@ def _write_scene(folder: Path, name: str, scene: Path) -> None:
 
 def _read_views(scene: Path) -> np.ndarray:
     """Read (V,V,H,W,3) uint8."""
-    files = sorted(scene.glob("input_Cam*.png"), key=natural_key)
+    files = sorted(scene.glob("input_Cam*.png"), key=natural_sort_key)
     if len(files) != VIEWS * VIEWS:
         raise InputError(f"{scene}: expected {VIEWS * VIEWS} views input_CamNNN.png, found {len(files)}")
     views = [to_uint8(read_photograph(file)[0]) for file in files]

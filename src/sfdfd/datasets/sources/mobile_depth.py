@@ -21,7 +21,7 @@ from sfdfd.errors import InputError
 from sfdfd.io.archives import opened
 from sfdfd.io.downloads import RemoteFile
 from sfdfd.io.files import Report
-from sfdfd.io.images import natural_key, read_photograph
+from sfdfd.io.images import natural_sort_key, read_photograph
 
 __all__ = ["MOBILE_DEPTH", "read_calibration"]
 
@@ -96,7 +96,7 @@ def _find_scenes(folders: Sequence[Path], source: Path) -> list[_ScenePaths]:
     return [
         _ScenePaths(
             name,
-            sorted(slices[scenes[name]], key=natural_key),
+            sorted(slices[scenes[name]], key=natural_sort_key),
             calibrations[CALIBRATED_AS.get(name, name)] / "calibrated.txt",
         )
         for name in sorted(scenes)

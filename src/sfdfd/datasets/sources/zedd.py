@@ -26,7 +26,7 @@ from sfdfd.errors import InputError, checked_number, one_line
 from sfdfd.io.archives import opened
 from sfdfd.io.downloads import RemoteFile
 from sfdfd.io.files import Report, atomic_write
-from sfdfd.io.images import natural_key, read_photograph
+from sfdfd.io.images import natural_sort_key, read_photograph
 
 __all__ = ["SUBMISSION_SHAPE", "ZEDD", "write_submission"]
 
@@ -132,7 +132,7 @@ def _photographs(scene: Path, focus: dict[str, float]) -> tuple[dict[float, Path
     """Return the slices by focus distance, near to far, and the AIF photograph."""
     slices: dict[float, Path] = {}
     aif = None
-    for file in sorted((scene / "focus_stack").glob("img_run_*_aperture_F*.jpg"), key=natural_key):
+    for file in sorted((scene / "focus_stack").glob("img_run_*_aperture_F*.jpg"), key=natural_sort_key):
         match = re.fullmatch(r"img_run_(\d+)_motor_\w+_aperture_F(\d+(?:\.\d+)?)\.jpg", file.name)
         if match is None:
             raise InputError(f"{file}: expected img_run_K_motor_XXXX_aperture_FN.jpg")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sfdfd.io.exif import positive
 
-__all__ = ["MakerDistance", "maker_distances", "read_exif", "reader_of_maker_notes"]
+__all__ = ["MakerDistance", "maker_note_distances", "maker_note_reader", "read_exif"]
 
 EXIFTOOL_TIMEOUT_S = 60
 EXIFTOOL_TAGS = ("FocusDistanceLower", "FocusDistanceUpper", "FocusDistance", "FocusDistance2", "ManualFocusDistance")
@@ -72,7 +72,7 @@ def read_exif(path: Path) -> dict[int, Any]:
     return tags
 
 
-def reader_of_maker_notes() -> str | None:
+def maker_note_reader() -> str | None:
     """Return "exiftool" if that command exists, else "exifread" if that package is installed, else None."""
     if shutil.which("exiftool"):
         return "exiftool"
@@ -83,9 +83,9 @@ def reader_of_maker_notes() -> str | None:
     return "exifread"
 
 
-def maker_distances(files: Sequence[Path]) -> list[MakerDistance] | None:
+def maker_note_distances(files: Sequence[Path]) -> list[MakerDistance] | None:
     """Read each photograph's focus distance from its maker note; None unless every file has one."""
-    reader = reader_of_maker_notes()
+    reader = maker_note_reader()
     if reader is None:
         return None
     distances = _by_exiftool(files) if reader == "exiftool" else [_by_exifread(file) for file in files]

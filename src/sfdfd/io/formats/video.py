@@ -11,7 +11,7 @@ import numpy as np
 
 from sfdfd.errors import InputError, one_line
 
-__all__ = ["VIDEO_SUFFIXES", "every_frame", "picked_frames"]
+__all__ = ["VIDEO_SUFFIXES", "iterate_frames", "read_frames"]
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".3gp")
 MOST_FRAMES = 3600
@@ -42,7 +42,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise InputError(f"{path}: not a readable video ({one_line(error)})") from None
 
 
-def every_frame(path: Path, check_size: Callable[[int, int], None]) -> Iterator[np.ndarray]:
+def iterate_frames(path: Path, check_size: Callable[[int, int], None]) -> Iterator[np.ndarray]:
     """Yield every frame as upright (H,W,3) uint8.
 
     Args:
@@ -70,16 +70,14 @@ def every_frame(path: Path, check_size: Callable[[int, int], None]) -> Iterator[
         raise InputError(f"{path}: not a readable video (no frame in it)")
 
 
-def picked_frames(
-    path: Path, indices: Collection[int], check_size: Callable[[int, int], None]
-) -> dict[int, np.ndarray]:
+def read_frames(path: Path, indices: Collection[int], check_size: Callable[[int, int], None]) -> dict[int, np.ndarray]:
     """Return the frames with these indices (the first is 0).
 
     Raises:
-        InputError: as :func:`every_frame`; or the video ends before one of them.
+        InputError: as :func:`iterate_frames`; or the video ends before one of them.
     """
     picked, index = {}, 0
-    for index, frame in enumerate(every_frame(path, check_size)):
+    for index, frame in enumerate(iterate_frames(path, check_size)):
         if index in indices:
             picked[index] = frame
         if len(picked) == len(set(indices)):

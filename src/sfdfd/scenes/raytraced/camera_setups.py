@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sfdfd.errors import InputError, checked_number, checked_whole
+from sfdfd.errors import InputError, checked_int, checked_number
 from sfdfd.io.depth_range import depth_range_m
-from sfdfd.io.stack_yaml import CAMERA_KEYS, PLAUSIBLE, checked_keys
+from sfdfd.io.stack_yaml import CAMERA_KEYS, PLAUSIBLE_CAMERA, refuse_unknown_keys
 from sfdfd.optics.camera import Camera
 
 __all__ = ["PRESETS", "CameraSetup"]
@@ -113,14 +113,14 @@ def _checked_settings(settings: Mapping[str, Any] | str, key: str) -> Mapping[st
         return {"name": settings}
     if not isinstance(settings, Mapping):
         raise InputError(f"{key}: expected a mapping of {', '.join(SETUP_KEYS)}, got {settings!r}")
-    checked_keys(settings, SETUP_KEYS, key)
+    refuse_unknown_keys(settings, SETUP_KEYS, key)
     return settings
 
 
 def _camera(values: Mapping[str, Any], preset: CameraPreset, width: int, key: str) -> Camera:
     """Complete camera values from a preset."""
     overrides = {name: value for name, value in values.items() if value is not None}
-    checked_keys(overrides, CAMERA_KEYS, f"{key}.camera")
+    refuse_unknown_keys(overrides, CAMERA_KEYS, f"{key}.camera")
     camera = Camera(
         **{
             "focal_length_m": preset.focal_length_m,
@@ -129,14 +129,14 @@ def _camera(values: Mapping[str, Any], preset: CameraPreset, width: int, key: st
             **overrides,
         }
     )
-    for name, (low, high) in PLAUSIBLE.items():  # stacks of implausible cameras could not be read back
+    for name, (low, high) in PLAUSIBLE_CAMERA.items():  # stacks of implausible cameras could not be read back
         if not low <= (value := getattr(camera, name)) <= high:
             raise InputError(f"{key}.camera.{name}: expected {low:g} to {high:g}, got {value:g}; data.width={width}")
     return camera
 
 
 def _spread_focus(near_m: float, far_m: float, slices: int | None) -> list[float]:
-    number = checked_whole(DEFAULT_SLICES if slices is None else slices, "slices (data.slices)", 2)
+    number = checked_int(DEFAULT_SLICES if slices is None else slices, "slices (data.slices)", 2)
     focus = np.geomspace(near_m * 4 / 3, max(far_m * 3 / 4, near_m * 1.5), number)
     return [float(f"{value:.3g}") for value in focus]
 
