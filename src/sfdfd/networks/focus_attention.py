@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sfdfd.networks.classical import focus_measure
 from sfdfd.networks.interface import (
+    NetworkModule,
     NetworkOutput,
     bounded_depth_m,
     checked_size,
@@ -26,7 +27,7 @@ WINDOWS_PX = (5, 15, 31)
 
 
 @part
-class FocusAttentionNet(nn.Module):
+class FocusAttentionNet(NetworkModule):
     """Attention over slices that starts from their relative sharpness, then a bounded correction of inverse depth.
 
     Classical depth from focus is an attention over slices with the logits ``power * log(relative sharpness)``, which without
@@ -48,8 +49,6 @@ class FocusAttentionNet(nn.Module):
         >>> output.depth_m.shape, output.aif.shape
         (torch.Size([1, 48, 64]), torch.Size([1, 3, 48, 64]))
     """
-
-    requires_defocus = False
 
     def __init__(
         self, width: int = 24, depth: int = 4, power: float = 1.0, near_m: float = 0.5, far_m: float = 10.0
@@ -112,7 +111,8 @@ class FocusAttentionNet(nn.Module):
         self, features: Tensor, slices: int, slice_mask: Bool[Tensor, "b s"] | None
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "b c h w"]]:
         """Return the first block's features of each slice (B*S,...) and the decoder's features of the stack."""
-        per_level, skips = [], []
+        per_level: list[Tensor] = []
+        skips: list[Tensor] = []
         for level, block in enumerate(self.encoder):
             if level:
                 shared = F.max_pool2d(skips[-1], 2).repeat_interleave(slices, 0)

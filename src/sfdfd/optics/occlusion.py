@@ -254,7 +254,8 @@ class _LevelRegion:
         if at_target:
             return torch.fft.rfft2(image, s=self.fft_shape)
         padded = image.new_zeros(*image.shape[:-2], *self.fft_shape)
-        padded[(..., *self.source_in_target)] = image[(..., *self.source)]
+        rows, columns = self.source_in_target
+        padded[..., rows, columns] = image[..., self.source[0], self.source[1]]
         return torch.fft.rfft2(padded)
 
     def blur(self, image: Tensor, kernels: Tensor) -> Tensor:
@@ -265,7 +266,8 @@ class _LevelRegion:
 
     def gather(self, spectrum: Tensor) -> Tensor:
         """Transform a spectrum on the target back to the source's pixels."""
-        return torch.fft.irfft2(spectrum, s=self.fft_shape)[(..., *self.source_in_target)]
+        rows, columns = self.source_in_target
+        return torch.fft.irfft2(spectrum, s=self.fft_shape)[..., rows, columns]
 
     def kernels(self, psf: PSF, sizes: Tensor) -> Tensor:
         """(S,) sizes -> (S,h,w) real spectra."""
