@@ -210,7 +210,7 @@ class FocalStack:
         """Return a copy with the tensors of these fields changed; of all fields by default."""
         names = [field.name for field in fields(self)] if names is None else names
         values = {name: getattr(self, name) for name in names}
-        changes: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        changes: dict[str, Any] = {key: change(value) for key, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **changes)
 
     def _select(self, indices: Sequence[int]) -> FocalStack:
@@ -378,11 +378,11 @@ def _indices_by_value(values: Sequence[Key]) -> dict[Key, list[int]]:
 def _with_equal_truth(stacks: Sequence[FocalStack]) -> list[FocalStack]:
     """Give each stack the fields of truth that any of them has: NaN, and valid nowhere, where it is unknown."""
     keys = [key for key in ("depth_m", "aif", "valid") if any(getattr(stack, key) is not None for stack in stacks)]
-    completed = []
+    filled = []
     for stack in stacks:
         changes: dict[str, Any] = {key: _unknown_truth(stack, key) for key in keys if getattr(stack, key) is None}
-        completed.append(replace(stack, **changes))
-    return completed
+        filled.append(replace(stack, **changes))
+    return filled
 
 
 def _unknown_truth(stack: FocalStack, key: str) -> Tensor:

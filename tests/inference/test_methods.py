@@ -11,6 +11,7 @@ from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
 from sfdfd.inference.upsampling import add_residual_detail
 from sfdfd.measures.metrics import image_metrics
 from sfdfd.networks import FocusAttentionNet, NetworkOutput, classical_network, constant_network
+from sfdfd.networks.classical import FunctionNetwork
 from sfdfd.networks.interface import render_prediction
 from sfdfd.optics import DefocusRenderer
 from sfdfd.plane_sweep.sweep import fuse_sharpest_slices
@@ -116,6 +117,7 @@ def test_coverage_is_used_at_full_size(stack):
     hidden = half_hidden(stack)
     other = replace(hidden, images=torch.where(hidden.covered[:, :, None] > 0, hidden.images, 0.5))
 
+    @FunctionNetwork
     def network(images, *_, **__):
         return NetworkOutput(images.new_full((1, *images.shape[-2:]), 1.5), torch.zeros_like(images[:, 0]))
 

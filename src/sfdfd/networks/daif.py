@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sfdfd.errors import checked_choice
 from sfdfd.networks.interface import (
+    NetworkModule,
     NetworkOutput,
     bounded_depth_m,
     checked_size,
@@ -26,7 +27,7 @@ __all__ = ["DAIFNet"]
 
 
 @part
-class DAIFNet(nn.Module):
+class DAIFNet(NetworkModule):
     """A U-Net whose encoder is shared by all slices; maxima over slices fuse them for one decoder.
 
     At each level, the maximum over slices of the pooled features is concatenated to those of each slice ("layer-wise global
@@ -50,8 +51,6 @@ class DAIFNet(nn.Module):
         >>> network(stack.images, stack.focus_distances_m).depth_m.shape
         torch.Size([1, 48, 64])
     """
-
-    requires_defocus = False
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sfdfd.networks.classical import focus_measure
 from sfdfd.networks.interface import (
+    NetworkModule,
     NetworkOutput,
     bounded_depth_m,
     checked_size,
@@ -26,7 +27,7 @@ WINDOWS_PX = (5, 15, 31)
 
 
 @part
-class FocusAttentionNet(nn.Module):
+class FocusAttentionNet(NetworkModule):
     """Attention over slices that starts from their relative sharpness, then a bounded correction of inverse depth.
 
     Classical depth from focus is an attention over slices with the logits ``power * log(relative sharpness)``, which without
@@ -48,8 +49,6 @@ class FocusAttentionNet(nn.Module):
         >>> output.depth_m.shape, output.aif.shape
         (torch.Size([1, 48, 64]), torch.Size([1, 3, 48, 64]))
     """
-
-    requires_defocus = False
 
     def __init__(
         self, width: int = 24, depth: int = 4, power: float = 1.0, near_m: float = 0.5, far_m: float = 10.0

@@ -18,6 +18,7 @@ from sfdfd.stack import FocalStack, Prediction
 
 __all__ = [
     "Network",
+    "NetworkModule",
     "NetworkOutput",
     "bounded_depth_m",
     "checked_size",
@@ -81,6 +82,12 @@ class Network(Protocol):
         slice_mask: Bool[Tensor, "b s"] | None = None,
     ) -> NetworkOutput:
         """Predict from (B,S,3,H,W) images in [0, 1] and (B,S) distances in metres; ``slice_mask``: true for real slices."""
+
+
+class NetworkModule(nn.Module):
+    """The base class of trainable networks: a :class:`Network` that is a module."""
+
+    requires_defocus: bool = False
 
 
 def expand_to_batch(value: float | Tensor | None, images: Tensor, default: float) -> Float[Tensor, "b"]:

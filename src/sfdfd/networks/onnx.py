@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sfdfd.errors import InputError
+from sfdfd.networks.interface import NetworkModule
 
 __all__ = ["export_onnx"]
 
@@ -31,7 +32,7 @@ class _Positional(nn.Module):
         return output.depth_m, output.aif
 
 
-def export_onnx(network: nn.Module, path: Path, opset: int = 18) -> None:
+def export_onnx(network: NetworkModule, path: Path, opset: int = 18) -> None:
     """Write ``network`` to ``path``.
 
     The file takes images (1,S,3,H,W) in [0, 1], and focus_distances_m (1,S), near_m (1,) and far_m (1,) in metres. S, H and W

@@ -14,7 +14,14 @@ from kornia.filters import gaussian_blur2d, laplacian
 from torch import Tensor, nn
 
 from sfdfd.errors import InputError, checked_int
-from sfdfd.networks.interface import NetworkOutput, checked_size, conv_relu, expand_to_batch, pad_to_multiple
+from sfdfd.networks.interface import (
+    NetworkModule,
+    NetworkOutput,
+    checked_size,
+    conv_relu,
+    expand_to_batch,
+    pad_to_multiple,
+)
 from sfdfd.networks.volume_layers import (
     InPlaneConv,
     Residual,
@@ -51,7 +58,7 @@ PLANES_AROUND_MEDIAN = 3
 
 
 @part
-class PlaneSweepNet(nn.Module):
+class PlaneSweepNet(NetworkModule):
     """A plane sweep, regularised by a U-Net over the volume of its planes.
 
     The volume's points are squares of 2 pixels at ``planes`` inverse depths. Each has four features:

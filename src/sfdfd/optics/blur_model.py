@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sfdfd.errors import InputError, checked_choice, short_repr
 from sfdfd.optics.options import RenderOptions
-
-if TYPE_CHECKING:
-    from sfdfd.optics.render import Renderer
+from sfdfd.optics.render import Renderer
 
 __all__ = ["BLUR_KEYS", "PHOTOGRAPH_BLUR", "BlurModel"]
 
@@ -87,8 +85,10 @@ class BlurModel:
         return renderer.with_options(**known)
 
     @classmethod
-    def of(cls, renderer: Renderer) -> BlurModel | None:
-        """Return how a renderer blurs; None if its PSF has no name to record."""
+    def of(cls, renderer: Any) -> BlurModel | None:
+        """Return how a renderer blurs; None for another callable, or if its PSF has no name to record."""
+        if not isinstance(renderer, Renderer):
+            return None
         known = {key: renderer.options[key] for key in BLUR_KEYS if key in renderer.options}
         return cls(**known) if isinstance(known.get("psf", ""), str) else None
 

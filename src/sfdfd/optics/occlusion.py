@@ -266,7 +266,8 @@ class _LevelRegion:
 
     def gather(self, spectrum: Tensor) -> Tensor:
         """Transform a spectrum on the target back to the source's pixels."""
-        return torch.fft.irfft2(spectrum, s=self.fft_shape)[(..., *self.source_in_target)]
+        rows, columns = self.source_in_target
+        return torch.fft.irfft2(spectrum, s=self.fft_shape)[..., rows, columns]
 
     def kernels(self, psf: PSF, sizes: Tensor) -> Tensor:
         """(S,) sizes -> (S,h,w) real spectra."""

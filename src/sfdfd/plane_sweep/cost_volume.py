@@ -125,7 +125,7 @@ def sweep_residuals(
     light = observed
     if clipped is not None:
         light = restore_clipped(observed, clipped, float(radii_px.max()), weight)
-    padded, inside = _pad_for_fft(light, int(radii_px.max()) + 4)
+    padded, (rows, columns) = _pad_for_fft(light, int(radii_px.max()) + 4)
     shape = (padded.shape[-2], padded.shape[-1])
     spectrum = torch.fft.rfft2(padded)
     sizes, costs = kernel_sizes_px(defocus.psf, defocus.psf.size_px(radii_px, defocus.sigma_scale)), []
@@ -134,7 +134,7 @@ def sweep_residuals(
         kernels = psf_spectra(defocus.psf, plane_sizes, shape)
         sharp = torch.einsum("dshw,schw->dchw", kernels.to(spectrum.dtype), spectrum)
         sharp = sharp / (kernels.square().sum(1, keepdim=True) + noise)
-        residual = torch.fft.irfft2(spectrum - kernels[:, :, None] * sharp[:, None], s=shape)[(..., *inside)]
+        residual = torch.fft.irfft2(spectrum - kernels[:, :, None] * sharp[:, None], s=shape)[..., rows, columns]
         if clipped is not None:  # a lower bound is met by anything brighter
             residual = torch.where(clipped, (residual - (light - observed)).clamp_min(0), residual)
         squares = (weight * (residual / code_slope).square()).sum((1, 2))

@@ -59,7 +59,7 @@ OLD_NAMES = {
     "sfdfd.networks.sweep.PlaneSweepNet": "sfdfd.networks.plane_sweep.PlaneSweepNet",
 }
 """Class names in older checkpoints -> current names."""
-REMOVED_ARGUMENTS = {"sfdfd.measures.losses.SelfSupervisedLoss": ("coarse_blur",)}
+REMOVED_ARGUMENTS: dict[str, tuple[str, ...]] = {"sfdfd.measures.losses.SelfSupervisedLoss": ("coarse_blur",)}
 """Arguments in older checkpoints that their classes no longer have."""
 DEFAULT_RENDERER = f"{DefocusRenderer.__module__}.{DefocusRenderer.__name__}"
 PACKAGES = {"network": "sfdfd.networks", "renderer": "sfdfd.optics", "loss": "sfdfd.measures"}
@@ -139,12 +139,12 @@ def _build_part(node: Any, role: str, where: str) -> Any:
     if not isinstance(node, dict):
         raise InputError(f"{where}: its {role} is no mapping")
     name = node.get("_target_")
-    name = OLD_NAMES.get(name, name) if isinstance(name, str) else None
-    cls = None if name is None else parts_of(PACKAGES[role]).get(name)
+    current = OLD_NAMES.get(name, name) if isinstance(name, str) else ""
+    cls = parts_of(PACKAGES[role]).get(current)
     if cls is None:
-        raise InputError(f"{where}: its config wants to build {node.get('_target_')!r}, which is no {role} of sfdfd")
-    ignored = ("_target_", *REMOVED_ARGUMENTS.get(str(name), ()))
-    arguments = {key: value for key, value in node.items() if key not in ignored}
+        raise InputError(f"{where}: its config wants to build {name!r}, which is no {role} of sfdfd")
+    dropped = ("_target_", *REMOVED_ARGUMENTS.get(current, ()))
+    arguments = {key: value for key, value in node.items() if key not in dropped}
     for key, value in arguments.items():
         if not isinstance(key, str) or key.startswith("_") or not _is_plain(value):
             raise InputError(f"{where}: {role}.{key}: expected a plain value, got {str(value)[:80]!r}")

@@ -19,7 +19,7 @@ from sfdfd.datasets.sampling import uniforms_for
 from sfdfd.errors import InputError, checked_int, one_line
 from sfdfd.io.files import atomic_write
 from sfdfd.measures.metrics import depth_metrics
-from sfdfd.networks.interface import NetworkOutput, predict_output, render_prediction
+from sfdfd.networks.interface import NetworkModule, NetworkOutput, predict_output, render_prediction
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
@@ -112,7 +112,7 @@ class DepthFromDefocus(lightning.LightningModule):
         super().__init__()
         if channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
-        self.network = network
+        self.network = cast(NetworkModule, network)
         self.renderer, self.loss = renderer, loss
         self.make_optimizer, self.augmentation = optimizer, augmentation
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
