@@ -8,9 +8,8 @@ import torch
 from sfdfd.errors import InputError
 from sfdfd.io.images import write_image
 from sfdfd.scenes.example_stack import example_stack
-from sfdfd.training.checkpoints import load_run
+from sfdfd.training.checkpoints import CONFIG_KEY, load_run
 from sfdfd.training.distillation import Distillation
-from sfdfd.training.module import CONFIG_KEY
 from tests.commands import inside, one_line
 
 SMALL = [

@@ -16,7 +16,7 @@ from sfdfd.evaluation.tables import MAIN, read_rows
 from sfdfd.inference.methods import NetworkMethod, baselines
 from sfdfd.networks.interface import Network
 from sfdfd.optics.blur_model import BlurModel
-from sfdfd.training.checkpoints import load_run
+from sfdfd.training.checkpoints import TrainedModel, load_run
 from sfdfd.training.device import pick_device
 from sfdfd.training.logger_output import log_checkpoint, log_table
 from sfdfd.training.module import DepthFromDefocus
@@ -48,19 +48,20 @@ def final_test(
         output_dir: the run folder.
         pictures: number of samples to draw.
     """
+    model: TrainedModel | DepthFromDefocus = module
     best = "" if saver is None else saver.best_model_path or saver.last_model_path
     trainer.strategy.barrier()  # the process that writes the checkpoint has finished
     if best and Path(best).is_file():
-        module = load_run(best)
-    sharing, renderer = _sharing(trainer), module.renderer
+        model = load_run(best)
+    sharing, renderer = _sharing(trainer), model.renderer
     device = trainer.strategy.root_device if sharing else pick_device("auto")
-    options: dict[str, Any] = {"renderer": renderer, "camera": module.camera, "device": device}
+    options: dict[str, Any] = {"renderer": renderer, "camera": model.camera, "device": device}
     methods = {
-        MAIN: NetworkMethod(module.network, **options),
+        MAIN: NetworkMethod(model.network, **options),
         **baselines(datamodule, "test", renderer, device=device),
         "untrained": NetworkMethod(untrained, **options),
     }
-    camera = module.camera or datamodule.camera
+    camera = model.camera or datamodule.camera
     protocol = {
         "constant_depth_m": datamodule.constant_baseline_depth_m() if "constant" in methods else None,
         "checkpoint": best or None,

@@ -13,13 +13,13 @@ from sfdfd.inference.methods import NetworkMethod, baselines
 from sfdfd.optics.render import Renderer
 from sfdfd.refinement.refiner import Refiner
 from sfdfd.stack import Method
-from sfdfd.training.module import DepthFromDefocus
+from sfdfd.training.checkpoints import TrainedModel
 
 __all__ = ["evaluation_methods", "model_camera", "needs_its_training_blur"]
 
 
 def evaluation_methods(
-    module: DepthFromDefocus | None,
+    module: TrainedModel | None,
     renderer: Renderer,
     datamodule: FocalStackDataModule,
     split: str,
@@ -47,11 +47,11 @@ def evaluation_methods(
     return methods
 
 
-def model_camera(module: DepthFromDefocus) -> dict[str, Any]:
+def model_camera(module: TrainedModel) -> dict[str, Any]:
     """Return the camera that the model assumes, or was trained with."""
     return module.run_config["optics"]["camera"] if module.camera is None else module.camera.as_dict()
 
 
-def needs_its_training_blur(module: DepthFromDefocus | None) -> bool:
+def needs_its_training_blur(module: TrainedModel | None) -> bool:
     """Whether the blur of the training stacks is part of the network's weights."""
     return module is not None and not module.network.requires_defocus

@@ -6,12 +6,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from sfdfd.datasets.datamodule import FocalStackDataModule
 from sfdfd.inference.upsampling import add_residual_detail
 from sfdfd.networks.classical import classical_network, constant_network
 from sfdfd.networks.interface import (
@@ -31,6 +30,9 @@ from sfdfd.refinement.data_term import MIN_SLICE_WEIGHT
 from sfdfd.refinement.refiner import Refinement, Refiner
 from sfdfd.refinement.variables import resize_to
 from sfdfd.stack import FocalStack, Method, Prediction, renderer_for
+
+if TYPE_CHECKING:
+    from sfdfd.datasets.datamodule import FocalStackDataModule
 
 __all__ = ["NetworkMethod", "Progress", "ReducedMethod", "RefinedMethod", "SweepMethod", "baselines", "with_confidence"]
 

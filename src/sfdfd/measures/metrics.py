@@ -14,6 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from sfdfd.measures.psnr import psnr
 from sfdfd.measures.regions import REGIONS, regions
 from sfdfd.stack import FocalStack, Prediction
 
@@ -73,28 +74,6 @@ def depth_metrics(
     """
     sums, count = _sums(prediction_m, truth_m, valid)
     return {key: _finish(key, value / count) for key, value in sums.items()}
-
-
-def psnr(
-    image: Float[Tensor, "b *rest"], truth: Float[Tensor, "b *rest"], weight: Float[Tensor, "b *rest"] | None = None
-) -> Float[Tensor, "b"]:
-    """Return the peak signal-to-noise ratio of each image in dB, peak 1.0, capped at 100 dB.
-
-    Args:
-        image, truth: (B,...) in [0, 1].
-        weight: (B,...) of each value, >= 0; equal by default.
-
-    Examples:
-        >>> round(psnr(torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.6)).item(), 2)
-        20.0
-    """
-    error = (image.cpu().double() - truth.cpu().double()).square().flatten(1)
-    if weight is None:
-        mean = error.mean(1)
-    else:
-        weight = weight.cpu().double().flatten(1)
-        mean = (torch.where(weight > 0, error, 0.0) * weight).sum(1) / weight.sum(1)
-    return -10 * torch.log10(mean.clamp_min(1e-10))
 
 
 def ssim(image: Float[Tensor, "b c h w"], truth: Float[Tensor, "b c h w"]) -> Float[Tensor, "b"]:

@@ -137,17 +137,15 @@ def viewer(
     aif, depth_m, camera = reduced_scene(aif, depth_m, stack.camera[0], largest_px)
     inverse, focus = 1 / depth_m, focus_planes(depth_m, focuses)
     high, low = float(1 / focus[0]), float(1 / focus[-1])
+    draft = renderer.draft()  # frames are looked at, not measured
     frames = []
     for aperture in apertures:
         if aperture == 0:
-            frames.append([jpeg_data_uri(_array(aif[0]), largest_px=largest_px)])
+            frames.append([data_uri(_array(aif[0]), largest_px=largest_px)])
             continue
-        row = []
-        for distance in focus:
-            with torch.no_grad():
-                frame = renderer(aif, depth_m, distance.reshape(1), camera, blur_factor=aperture)[0, 0]
-            row.append(jpeg_data_uri(_array(frame), largest_px=largest_px, quality=82))
-        frames.append(row)
+        with torch.no_grad():
+            stack_at_aperture = draft(aif, depth_m, focus, camera, blur_factor=aperture)[0]
+        frames.append([data_uri(_array(frame), largest_px=largest_px, quality=82) for frame in stack_at_aperture])
     columns = min(160, depth_m.shape[-1])
     rows = max(1, round(columns * depth_m.shape[-2] / depth_m.shape[-1]))
     coarse = F.interpolate(inverse[:, None], (rows, columns), mode="nearest-exact")[0, 0]

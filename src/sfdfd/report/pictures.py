@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from sfdfd.measures.diagnosis import Diagnosis
 from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.stack import FocalStack, Prediction
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "colour_confidence",
@@ -37,8 +38,24 @@ DEPTH_ERROR_SHOWN = 0.25
 """The relative depth error that is drawn white."""
 
 
+def _new_figure(**options: Any) -> Figure:
+    """Create a figure; matplotlib takes a second to load and is loaded here."""
+    from matplotlib.figure import Figure
+
+    return Figure(layout="constrained", **options)
+
+
+def _map_colours(name: str, values: np.ndarray) -> np.ndarray:
+    """Map values in [0, 1] to (...,3) by a colour map of matplotlib."""
+    import matplotlib
+
+    return matplotlib.colormaps[name](values)[..., :3]
+
+
 def to_rgb(figure: Figure) -> np.ndarray:
     """Draw a figure; return (H,W,3) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -47,22 +64,22 @@ def to_rgb(figure: Figure) -> np.ndarray:
 def colour_depth(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray:
     """Colour (H,W) metres as (H,W,3) in [0, 1], linear in inverse depth: near is bright yellow, far is dark blue."""
     share = np.clip(normalized_inverse_depth(depth_m, near_m, far_m), 0, 1)
-    return matplotlib.colormaps[DEPTH_COLOURS](share)[..., :3]
+    return _map_colours(DEPTH_COLOURS, share)
 
 
 def colour_confidence(confidence: np.ndarray) -> np.ndarray:
     """Colour (H,W) in [0, 1] as (H,W,3) in [0, 1]; bright is confident."""
-    return matplotlib.colormaps["viridis"](np.clip(confidence, 0, 1))[..., :3]
+    return _map_colours("viridis", np.clip(confidence, 0, 1))
 
 
 def colour_defocus(defocus_px: np.ndarray, limit_px: float) -> np.ndarray:
     """Colour (H,W) signed blur radii as (H,W,3) in [0, 1]: blue in front of the focus, red behind it."""
-    return matplotlib.colormaps["coolwarm"](np.clip(0.5 + 0.5 * defocus_px / limit_px, 0, 1))[..., :3]
+    return _map_colours("coolwarm", np.clip(0.5 + 0.5 * defocus_px / limit_px, 0, 1))
 
 
 def colour_error(error: np.ndarray, largest: float = 0.06) -> np.ndarray:
     """Colour (H,W) absolute errors as (H,W,3) in [0, 1]; black is 0, white ``largest``."""
-    return matplotlib.colormaps["inferno"](np.clip(error / largest, 0, 1))[..., :3]
+    return _map_colours("inferno", np.clip(error / largest, 0, 1))
 
 
 def set_plain_title(axis, title: str, **options) -> None:
@@ -77,8 +94,11 @@ def shown_range(depth_m: np.ndarray) -> tuple[float, float]:
 
 
 def _axes_for_scale(figure: Figure, axis, near: float, far: float, label: str) -> None:
-    inverse = matplotlib.colors.Normalize(1 / far, 1 / near)
-    bar = figure.colorbar(matplotlib.cm.ScalarMappable(inverse, DEPTH_COLOURS), ax=axis, fraction=0.046, pad=0.02)
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    inverse = Normalize(1 / far, 1 / near)
+    bar = figure.colorbar(ScalarMappable(inverse, DEPTH_COLOURS), ax=axis, fraction=0.046, pad=0.02)
     ticks = np.linspace(1 / far, 1 / near, 6).tolist()
     bar.set_ticks(ticks, labels=[f"{1 / tick:.3g}" for tick in ticks])
     bar.set_label(label)
@@ -88,7 +108,7 @@ def depth_figure(depth_m: Float[Tensor, "h w"], title: str = "depth", label: str
     """Draw the depth map in colour, with a scale bar."""
     values = depth_m.detach().cpu().numpy()
     near, far = shown_range(values)
-    figure = Figure(figsize=(1.6 + 5 * values.shape[1] / values.shape[0], 5), layout="constrained")
+    figure = _new_figure(figsize=(1.6 + 5 * values.shape[1] / values.shape[0], 5))
     axis = figure.subplots()
     axis.imshow(colour_depth(values, near, far))
     set_plain_title(axis, title)
@@ -106,7 +126,7 @@ def subsampled(values: Tensor, largest: int = 1200) -> Tensor:
 def map_figure(values: Float[Tensor, "h w"], title: str) -> Figure:
     """Draw a map of values in [0, 1] (confidence, relative depth) in colour, with a scale bar."""
     array = values.detach().cpu().numpy()
-    figure = Figure(figsize=(1.6 + 5 * array.shape[1] / array.shape[0], 5), layout="constrained")
+    figure = _new_figure(figsize=(1.6 + 5 * array.shape[1] / array.shape[0], 5))
     axis = figure.subplots()
     image = axis.imshow(array, cmap="viridis", vmin=0, vmax=1)
     set_plain_title(axis, title)
@@ -134,7 +154,7 @@ def defocus_figure(
 
 def _grid(number: int, columns: int, aspect: float) -> tuple[Figure, list]:
     rows = math.ceil(number / columns)
-    figure = Figure(figsize=(2.2 * columns * aspect + 1.0, 2.4 * rows), layout="constrained")
+    figure = _new_figure(figsize=(2.2 * columns * aspect + 1.0, 2.4 * rows))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes:
         axis.set_axis_off()
@@ -186,7 +206,9 @@ def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figur
 
 def diagnosis_figure(diagnosis: Diagnosis, title: str, unit: str = "m") -> Figure:
     """Draw the blur radius of each slice over depth, and the smallest visible depth step."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    figure = _new_figure(figsize=(10, 4.2))
     left, right = figure.subplots(1, 2)
     for focus, radius in zip(diagnosis.focus_distances_m, diagnosis.blur_radius_px, strict=True):
         left.plot(diagnosis.depth_m, radius, label=f"focus {focus:.3g} {unit}".strip())
@@ -201,7 +223,7 @@ def diagnosis_figure(diagnosis: Diagnosis, title: str, unit: str = "m") -> Figur
     right.set_ylim(bottom=0)
     for axis in (left, right):
         axis.set(xscale="log", xlabel=f"depth in {unit}" if unit else "depth")
-        axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
     return figure

@@ -17,7 +17,7 @@ from torch import Tensor
 from sfdfd.io.files import write_json
 from sfdfd.io.images import to_bytes, write_image
 from sfdfd.measures.left_out import FIGURES, HOW_TO_READ, LeftOutScore, mean_left_out_psnr
-from sfdfd.measures.metrics import psnr
+from sfdfd.measures.psnr import psnr
 from sfdfd.optics.render import Renderer
 from sfdfd.report.html import Section, gallery, left_out_gallery_row, viewer, write_page
 from sfdfd.report.outputs import OUTPUT_FILES, relative_depth, write_outputs

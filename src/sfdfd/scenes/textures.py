@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.colors import hsv_to_rgb
 from scipy.ndimage import map_coordinates
 
 __all__ = ["TEXTURED", "SolidTexture"]
@@ -48,6 +47,8 @@ class SolidTexture:
     @classmethod
     def random(cls, rng: np.random.Generator, kinds: tuple[str, ...]) -> SolidTexture:
         """Draw a texture of one of the kinds."""
+        from matplotlib.colors import hsv_to_rgb  # loads slowly
+
         hue, value = rng.random(), rng.uniform(0.55, 1.0)
         base = hsv_to_rgb((hue, rng.uniform(0.05, 0.65), value))
         other = hsv_to_rgb(((hue + rng.normal(0, 0.12)) % 1, rng.uniform(0.1, 0.8), value * rng.uniform(0.12, 0.55)))

@@ -13,25 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from sfdfd.errors import InputError, checked_number
 from sfdfd.io.downloads import sha256_of
 from sfdfd.io.files import atomic_write
 from sfdfd.io.stack_yaml import OPTICS_KEYS
+from sfdfd.networks.interface import predict_stack
 from sfdfd.optics.blur_model import PHOTOGRAPH_BLUR
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.registry import parts_of
+from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training.loop_position import LoopPosition, loop_position_of
-from sfdfd.training.module import CONFIG_KEY, DepthFromDefocus
 from sfdfd.training.wandb_artifacts import PREFIX, downloaded
 
 __all__ = [
+    "CONFIG_KEY",
     "DEFAULT_OPTICS",
     "NO_RENDERER_SHORTCUTS",
     "PHOTOGRAPH_OPTICS",
     "PRETRAINED",
+    "TrainedModel",
     "checkpoint_identity",
     "checkpoint_path",
     "load_checkpoint",
@@ -45,6 +49,8 @@ __all__ = [
     "save_weights",
 ]
 
+CONFIG_KEY = "sfdfd_config"
+"""Key of the resolved config in a checkpoint."""
 PRETRAINED = Path(__file__).resolve().parents[1] / "weights" / "pretrained.ckpt"
 """Weights trained on procedural scenes, in the package (docs/reference/results.md)."""
 DEFAULT_OPTICS = {"sigma_scale": 0.5}
@@ -163,12 +169,34 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float))
 
 
+class TrainedModel(nn.Module):
+    """A network with the optics, the camera and the config that it was trained with.
+
+    Args:
+        network: stack -> depth and AIF.
+        renderer: the model's optics.
+        camera: the model's camera, where it is not that of the stacks.
+        run_config: the resolved config of its run.
+    """
+
+    network: Any  # an nn.Module that is a Network
+
+    def __init__(
+        self, network: nn.Module, renderer: Renderer, camera: Camera | None, run_config: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.network, self.renderer, self.camera, self.run_config = network, renderer, camera, run_config
+
+    def forward(self, stack: FocalStack) -> Prediction:
+        return predict_stack(self.network, self.renderer, stack.with_camera(self.camera))
+
+
 def load_run(
     checkpoint: str | Path,
     optics_overrides: Mapping[str, Any] | None = None,
     preferred: Mapping[str, Any] | None = None,
-) -> DepthFromDefocus:
-    """Rebuild the trained module from its checkpoint, in evaluation mode.
+) -> TrainedModel:
+    """Rebuild the trained model from its checkpoint, in evaluation mode.
 
     Args:
         checkpoint: the path.
@@ -181,9 +209,9 @@ def load_run(
     content, where = load_checkpoint(checkpoint), f"checkpoint={checkpoint}"
     config = content[CONFIG_KEY]
     try:
-        nodes = {"network": config["network"], "renderer": config["optics"]["renderer"], "loss": config["loss"]}
+        nodes = {"network": config["network"], "renderer": config["optics"]["renderer"]}
     except (KeyError, TypeError):
-        raise InputError(f"{where}: its config lacks network, optics or loss") from None
+        raise InputError(f"{where}: its config lacks network or optics") from None
     with torch.device("meta"):  # compares shapes before any memory is allocated
         expected = _build_part(nodes["network"], "network", where).state_dict()
     _check_fit({name: value.shape for name, value in expected.items()}, content["state_dict"], where)
@@ -191,9 +219,9 @@ def load_run(
         accepted = {key: value for key, value in (preferred or {}).items() if _has_option(nodes["renderer"], key)}
         nodes["renderer"] = {**nodes["renderer"], **accepted, **(optics_overrides or {})}
     parts = {role: _build_part(node, role, where) for role, node in nodes.items()}
-    module = DepthFromDefocus(**parts, camera=model_camera(config), run_config=config)
-    module.load_state_dict(content["state_dict"])
-    return module.eval()
+    model = TrainedModel(**parts, camera=model_camera(config), run_config=config)
+    model.load_state_dict(content["state_dict"])
+    return model.eval()
 
 
 def _has_option(renderer: Mapping[str, Any], option: str) -> bool:
@@ -213,7 +241,7 @@ def _check_fit(shapes: Mapping[str, torch.Size], weights: Mapping[str, torch.Ten
         raise InputError(f"{where}: its weights do not fit its network ({next(iter(remaining))} is not part of it)")
 
 
-def load_weights(module: DepthFromDefocus, checkpoint: str) -> None:
+def load_weights(module: nn.Module, checkpoint: str) -> None:
     """Load the weights of another run into the module.
 
     Raises:
@@ -224,7 +252,7 @@ def load_weights(module: DepthFromDefocus, checkpoint: str) -> None:
     module.load_state_dict(weights)
 
 
-def resume_position(module: DepthFromDefocus, resume: str | Path) -> LoopPosition:
+def resume_position(module: nn.Module, resume: str | Path) -> LoopPosition:
     """Return the position from which a checkpoint's run can continue.
 
     Raises:
@@ -254,7 +282,7 @@ def loop_position_or_error(content: dict[str, Any], where: str) -> LoopPosition:
     raise InputError(f"{where}: expected a run to continue, but its loops are none that Lightning writes ({reason})")
 
 
-def _check_same_network(module: DepthFromDefocus, weights: Mapping[str, torch.Tensor], where: str) -> None:
+def _check_same_network(module: nn.Module, weights: Mapping[str, torch.Tensor], where: str) -> None:
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     if expected != {name: tuple(value.shape) for name, value in weights.items()}:
         raise InputError(f"{where}: these weights are of another network")
@@ -295,8 +323,8 @@ def _is_same_number(a: Any, b: Any) -> bool:
 
 def load_model(
     checkpoint: str | Path | None, optics: Mapping[str, Any], preferred: Mapping[str, Any] | None = None
-) -> tuple[DepthFromDefocus | None, Renderer]:
-    """Return the trained module and its renderer; without a checkpoint, None and the renderer that ``optics`` names.
+) -> tuple[TrainedModel | None, Renderer]:
+    """Return the trained model and its renderer; without a checkpoint, None and the renderer that ``optics`` names.
 
     A network with ``requires_defocus`` learns no optics: it uses the renderer that ``optics`` names, too.
 

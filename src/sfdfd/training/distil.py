@@ -28,6 +28,7 @@ from sfdfd.scenes.example_stack import example_stack
 from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training import distillation_samples as samples
 from sfdfd.training.checkpoints import (
+    CONFIG_KEY,
     DEFAULT_OPTICS,
     PHOTOGRAPH_OPTICS,
     load_checkpoint,
@@ -36,7 +37,6 @@ from sfdfd.training.checkpoints import (
 )
 from sfdfd.training.distillation import Distillation
 from sfdfd.training.loggers import ResumableCSVLogger
-from sfdfd.training.module import CONFIG_KEY
 from sfdfd.training.resuming import AtomicCheckpointIO
 from sfdfd.training.run import quiet_lightning
 

@@ -19,8 +19,8 @@ from sfdfd.networks.interface import NetworkOutput
 from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.optics.psf import GaussianPSF
 from sfdfd.plane_sweep.cost_volume import StackDefocus
+from sfdfd.training.checkpoints import CONFIG_KEY
 from sfdfd.training.distillation_samples import BatchPlan, DistillationSample, ReplayBuffer
-from sfdfd.training.module import CONFIG_KEY
 
 __all__ = ["Distillation", "distillation_terms"]
 

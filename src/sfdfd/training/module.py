@@ -23,15 +23,14 @@ from sfdfd.networks.interface import NetworkModule, NetworkOutput, predict_outpu
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
+from sfdfd.training.checkpoints import CONFIG_KEY
 from sfdfd.training.device import checked_precision
 from sfdfd.training.fsdp import clip_sharded
 from sfdfd.training.logger_output import log_alert
 from sfdfd.training.loop_position import repair_loop_position
 
-__all__ = ["CONFIG_KEY", "DepthFromDefocus", "NotFiniteError", "inverse_depth_std"]
+__all__ = ["DepthFromDefocus", "NotFiniteError", "inverse_depth_std"]
 
-CONFIG_KEY = "sfdfd_config"
-"""Key of the run's resolved configuration in a checkpoint, as plain Python."""
 FEWEST_SLICES = 2
 """Real slices of a stack that the network sees at least, however many are left out."""
 
