@@ -245,7 +245,9 @@ class Energy:
         if self.saturated.any():
             clipped = F.max_pool2d(self.saturated.flatten(0, 1).to(images), 2, ceil_mode=True).bool()
             clipped = clipped.unflatten(0, images.shape[:2])
-        half = Energy(self.priors, stack.with_resized_images(images, _halve(stack.coverage()), clipped), self.renderer, start)
+        half = Energy(
+            self.priors, stack.with_resized_images(images, _halve(stack.coverage()), clipped), self.renderer, start
+        )
         half.trust, half.said, half.explained = self.trust, self.said, self.explained
         return half
 
