@@ -31,7 +31,7 @@ def sized(height, width, slices=3):
     )  # fmt: skip
 
 
-def test_images_of_several_sizes_stand_in_one_batch():
+def test_collate_pads_images_of_several_sizes():
     stacks = [sized(8, 12), sized(10, 9, slices=2), sized(8, 12)]
     batch = FocalStack.collate(stacks)
     assert batch.images.shape == (3, 3, 3, 10, 12) and batch.size_px == ((8, 12), (10, 9), (8, 12))
@@ -45,7 +45,7 @@ def test_images_of_several_sizes_stand_in_one_batch():
     assert again.images.shape == (4, 3, 3, 10, 16) and torch.equal(again[1].aif, stacks[1].aif)
 
 
-def test_a_batch_is_indexed_as_a_list_is():
+def test_batches_are_indexed_like_lists():
     batch = FocalStack.collate([sized(8, 12), sized(10, 9, slices=2)])
     assert torch.equal(batch[-1].images, batch[1].images) and batch[-1].images.shape == (1, 2, 3, 10, 9)
     assert [one.images.shape[-2:] for one in batch] == [(8, 12), (10, 9)]
@@ -54,7 +54,7 @@ def test_a_batch_is_indexed_as_a_list_is():
             batch[outside]
 
 
-def test_what_is_covered_goes_with_the_pixels():
+def test_coverage_follows_the_pixels():
     one, other = sized(8, 12), sized(10, 9, slices=2)
     covered = torch.rand(1, 3, 8, 12)
     batch = FocalStack.collate([replace(one, covered=covered), other])
@@ -68,7 +68,7 @@ def test_what_is_covered_goes_with_the_pixels():
     assert other.coverage().shape == (1, 2, 10, 9) and bool((other.coverage() == 1).all())
 
 
-def test_a_resized_stack_has_the_pitch_of_its_pixels_and_no_truth():
+def test_resizing_scales_the_pixel_pitch_and_drops_truth():
     stack = sized(16, 24)
     half = stack.resized(8, 12)
     assert half.camera[0].pixel_pitch_m == pytest.approx(2 * CAMERA.pixel_pitch_m) and half.depth_m is None
@@ -76,14 +76,14 @@ def test_a_resized_stack_has_the_pitch_of_its_pixels_and_no_truth():
     assert stack.resized(16, 24) is stack
 
 
-def test_a_model_with_a_camera_of_its_own_sees_every_stack_through_it():
+def test_with_camera_replaces_the_camera_of_every_stack():
     batch, own = FocalStack.collate([sized(8, 12), sized(10, 9, slices=2)]), replace(CAMERA, f_number=4.0)
     seen = batch.with_camera(own)
     assert seen.camera == (own, own) and seen.images is batch.images and seen.size_px == batch.size_px
     assert batch.with_camera(None) is batch
 
 
-def test_the_extremes_of_blur_are_those_of_the_depth_range():
+def test_blur_radii_at_range_are_those_of_near_and_far():
     stack = sized(8, 12)
     blur = stack.blur_radii_at_range_px()
     focus = stack.focus_distances_m[0]
@@ -100,7 +100,7 @@ def test_a_depth_without_a_mask_counts_where_it_is_known_and_in_range():
     assert image_metrics(prediction, stack).as_dicts()[0]["depth/abs_rel"] == pytest.approx(0.5)
 
 
-def test_truth_that_only_some_have_counts_for_those():
+def test_collate_fills_missing_truth_with_nan():
     """A batch gives each image the metrics that it has alone, and the mean is over images with truth."""
     seeing, other = sized(8, 12), sized(14, 16)
     aif_alone = replace(other, depth_m=None, valid=None)

@@ -67,7 +67,7 @@ def same(found: FocalStack | Prediction, expected: FocalStack | Prediction, besi
 
 @laws
 @given(batches())
-def test_a_batch_gives_back_what_went_in(stacks):
+def test_indexing_inverts_collate(stacks):
     stacks = made(stacks)
     batch = FocalStack.collate(stacks)
     assert len(batch) == len(stacks) and [one.name[0] for one in batch] == [one.name[0] for one in stacks]
@@ -84,7 +84,7 @@ def test_a_batch_gives_back_what_went_in(stacks):
 
 @laws
 @given(batches(least=2), st.integers(1, 3))
-def test_it_does_not_matter_in_which_steps_a_batch_is_made(stacks, cut):
+def test_collate_is_associative(stacks, cut):
     stacks = made(stacks)
     cut = min(cut, len(stacks) - 1)
     whole = FocalStack.collate(stacks)
@@ -97,7 +97,7 @@ def test_it_does_not_matter_in_which_steps_a_batch_is_made(stacks, cut):
 
 @laws
 @given(batches())
-def test_parts_are_the_batch_by_size(stacks):
+def test_split_by_size_gives_unpadded_batches(stacks):
     stacks = made(stacks)
     batch = FocalStack.collate(stacks)
     parts = batch.split_by_size()
@@ -111,7 +111,7 @@ def test_parts_are_the_batch_by_size(stacks):
 
 @laws
 @given(batches(covered=True))
-def test_what_pads_a_batch_is_no_depth_and_shows_nothing(stacks):
+def test_padding_is_neither_valid_nor_covered(stacks):
     stacks = made(stacks)
     batch = FocalStack.collate([replace(stacks[0], covered=None), *stacks])
     for index, stack in enumerate([stacks[0], *stacks]):
@@ -148,7 +148,7 @@ def test_depth_metrics_of_a_padded_batch_are_those_of_its_stacks(stacks):
 
 @settings(laws, max_examples=8)
 @given(batches(truth=True, sides=st.sampled_from([12, 14])))
-def test_metrics_of_parts_are_those_of_single_stacks(stacks):
+def test_metrics_of_split_batches_are_those_of_single_stacks(stacks):
     stacks = made(stacks)
 
     def measured(stack):
@@ -163,7 +163,7 @@ def test_metrics_of_parts_are_those_of_single_stacks(stacks):
 
 @laws
 @given(batches(), axes, st.integers(0, 3), st.integers(0, 3))
-def test_crops_flips_and_choices_of_slices_change_places(stacks, over, top, left):
+def test_crops_flips_and_slice_selection_commute(stacks, over, top, left):
     stacks = made(stacks)
     stack = stacks[0]
     _, slices, _, height, width = stack.images.shape
@@ -215,7 +215,7 @@ def test_a_resized_stack_is_its_means_under_a_coarser_pitch(stacks, times, over)
 
 @laws
 @given(batches())
-def test_seen_without_truth_and_moved(stacks):
+def test_with_camera_without_truth_and_to(stacks):
     stacks = made(stacks)
     batch, own = FocalStack.collate(stacks), Camera(0.035, 2.0, 5e-6)
     same(batch.with_camera(own), batch, besides=("camera",))
@@ -247,7 +247,7 @@ def test_blur_at_the_ends_bounds_the_blur_between_them(stacks):
 
 @laws
 @given(batches(truth=True), st.booleans(), st.booleans())
-def test_predictions_are_joined_as_their_stacks_are(stacks, rendered, confident):
+def test_predictions_are_collated_like_their_stacks(stacks, rendered, confident):
     stacks = made(stacks)
 
     def predicted(stack, confidence):

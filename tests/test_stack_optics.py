@@ -47,7 +47,7 @@ def prepared(folder, optics):
     ],
     ids=["network", "sweep", "refined", "estimator"],
 )
-def test_every_method_inverts_what_the_stack_says(make):
+def test_every_method_uses_the_optics_of_the_stack(make):
     known = example_stack(**DISC.known())
     assert known.optics[0].psf == "disc"  # what rendered it
     silent = known.with_optics(None).without_truth()
@@ -58,7 +58,7 @@ def test_every_method_inverts_what_the_stack_says(make):
     assert not torch.equal(told.rendered, make(GAUSSIAN)(silent).rendered)
 
 
-def test_a_batch_of_several_physics_is_parted():
+def test_batches_of_several_optics_are_split():
     stacks = [example_stack(3), example_stack(4, **DISC.known()), example_stack(5)]
     batch, method = FocalStack.collate(stacks), SweepMethod(GAUSSIAN)
     assert [one.psf for one in batch.optics] == ["gaussian", "disc", "gaussian"]
@@ -71,7 +71,7 @@ def test_a_batch_of_several_physics_is_parted():
     assert unknown.optics[1] is None and unknown[1].optics == (None,)
 
 
-def test_stacks_shards_and_the_cache_keep_it(tmp_path):
+def test_stacks_shards_and_the_cache_keep_the_optics(tmp_path):
     """It was checked and then ignored in prepared stacks and shards."""
     optics = {"psf": "disc", "linear_light": True}
     prepared(tmp_path / "stacks" / "a", optics)
@@ -91,7 +91,7 @@ def test_stacks_shards_and_the_cache_keep_it(tmp_path):
     assert common_optics(tmp_path / "shards", ["psf", "linear_light"]) == {}
 
 
-def test_what_is_told_comes_before_what_the_stack_says():
+def test_explicit_optics_override_those_of_the_stack():
     stack = example_stack()
     told = DefocusEstimator(None, optics={"psf": "disc"})
     assert "always disc" in repr(told) and "disc, occlusion weighting, linear light" in repr(DefocusEstimator())
@@ -102,14 +102,14 @@ def test_what_is_told_comes_before_what_the_stack_says():
         stack.with_optics({"pfs": "disc"})
 
 
-def test_a_photograph_has_no_published_window():
+def test_applying_photograph_optics_removes_a_published_window():
     dfd = DefocusRenderer(window_px=11, smallest_radius_px=2.0, weighting="target")
     assert BlurModel(psf="disc", weighting="occlusion").applied_to(dfd).options["window_px"] is None
     assert BlurModel.of(dfd).applied_to(GAUSSIAN).options == {**GAUSSIAN.options, **BlurModel.of(dfd).known()}
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 7.0, -1.0])
-def test_values_that_are_no_image_are_refused(bad):
+def test_values_out_of_range_are_rejected(bad):
     """One NaN pixel ruined a whole prediction without a word."""
     images = torch.rand(3, 3, 24, 32)
     images[1, 0, 5, 5] = bad

@@ -122,7 +122,5 @@ def test_tensors_cached_in_inference_mode_allow_gradients(stack, weighting, psf)
         gradients.append(torch.autograd.grad(images.square().mean(), (aif, depth_m, focus_m)))
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second)
-    basis = _kept_spectrum(
-        DefocusRenderer(psf="disc").checked.family, 2.0, (16, 18), torch.float32, torch.device("cpu")
-    )
+    basis = _cached_spectrum(DefocusRenderer(psf="disc").psf, 2.0, (16, 18), torch.float32, torch.device("cpu"))
     assert not basis.is_inference()

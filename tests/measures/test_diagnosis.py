@@ -34,7 +34,7 @@ def test_blur_sensitivity_is_what_a_random_texture_shows():
         assert blur_sensitivity(np.array(sigma + 0.005), contrast) == pytest.approx(measured, rel=0.05)
 
 
-def test_the_radii_are_the_cameras():
+def test_blur_radii_are_those_of_the_camera():
     found = diagnose(CAMERA, FOCUS_M, 0.5, 10.0)
     expected = np.abs(CAMERA.blur_radius_px(found.depth_m[None], np.array(FOCUS_M)[:, None]))
     np.testing.assert_allclose(found.blur_radius_px, expected)
@@ -42,7 +42,7 @@ def test_the_radii_are_the_cameras():
     assert found.verdict == "good"
 
 
-def test_deres_loaders_camera_is_found_out():
+def test_cameras_without_signal_are_diagnosed():
     """The camera on which DEReD's users trained for days in vain, and one that sees no blur at all."""
     found = diagnose(SHIPPED, [1, 3, 5, 7, 9], 0.5, 10.0)
     assert found.verdict == "no signal" and "8-bit level" in found.reasons[-1]
@@ -53,7 +53,7 @@ def test_deres_loaders_camera_is_found_out():
     assert diagnose(CAMERA, [5, 6], 0.5, 10.0).covered_share < 0.05
 
 
-def test_flat_scenes_have_no_texture_and_scenes_have():
+def test_textured_share_tells_flat_and_noisy_scenes_from_textured_ones():
     synthesis = StackSynthesis(DefocusRenderer(sigma_scale=0.5), CAMERA, FOCUS_M, 0.5, 10.0)
     scene = procedural_stacks(1, synthesis, seed=0, height=64, width=80)[0]
     assert diagnose(CAMERA, FOCUS_M, 0.5, 10.0, stack=scene).textured_share > 0.5
@@ -108,7 +108,7 @@ def at_radius(largest_px, focus=FOCUS_M):
     (3.05, 2.99, "7 x 7 window"), (40.5, 39.5, "details vanish in the most blurred slices"),
     (39.5, 40.5, "moves the stack by one 8-bit level"), (1.2, 20.0, "depth must change by"),
 ])  # fmt: skip
-def test_what_is_said_of_the_largest_radius(radius_px, other_px, said):
+def test_verdicts_on_the_largest_radius(radius_px, other_px, said):
     assert said in " ".join(at_radius(radius_px).reasons) and said not in " ".join(at_radius(other_px).reasons)
     assert at_radius(40.5).verdict == "weak" and at_radius(39.5).verdict == "good"
 
@@ -122,5 +122,5 @@ def test_focus_distances_must_span_three_tenths_of_the_range(share, verdict, sai
     assert said == any("span only" in reason for reason in found.reasons)
 
 
-def test_it_draws():
+def test_diagnosis_figure_renders():
     assert to_rgb(diagnosis_figure(diagnose(CAMERA, FOCUS_M, 0.5, 10.0), "title")).std() > 1

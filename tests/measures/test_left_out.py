@@ -29,7 +29,7 @@ def twin(photograph, image, covered):
     return -10 * np.log10(error)
 
 
-def test_figures_are_those_of_the_twin():
+def test_left_out_figures_match_their_numpy_twin():
     rng = np.random.default_rng(0)
     photograph, rendered, first, second = (rng.uniform(0.2, 0.6, (3, 40, 70)).astype(np.float32) for _ in range(4))
     first, second = (0.5 * photograph + 0.5 * image for image in (first, second))
@@ -55,7 +55,7 @@ def test_the_best_blend_stays_between_its_slices():
     assert same.best_blend_psnr_db == same.nearest_slice_psnr_db
 
 
-def test_exposure_is_evened_and_a_photograph_of_nothing_has_no_figure():
+def test_exposure_is_equalized_and_uncovered_photographs_have_no_figure():
     image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)).mul(0.3).add(0.2)
     gain = torch.tensor([0.8, 0.9, 1.1])[:, None, None]
     found = judge(gain * image, image, image, (image, image))
@@ -77,13 +77,13 @@ def test_neighbours_are_those_in_inverse_focus(focus, expected):
 @pytest.mark.parametrize(
     "options", [{}, {"psf": "disc", "linear_light": True}, {"weighting": "target", "sigma_scale": 1.0}]
 )
-def test_tiles_are_as_good_as_the_whole(scene, options):
+def test_tiles_agree_with_the_whole_slice(scene, options):
     renderer = DefocusRenderer(**{"sigma_scale": 0.5, "method": "exact", **options})
     arguments = (renderer, scene.aif[0], scene.depth_m[0], 0.8, CAMERA)
     torch.testing.assert_close(render_slice(*arguments, tile_px=24), render_slice(*arguments), atol=2e-5, rtol=0)
 
 
-def test_a_renderer_of_another_kind_is_tiled_too(scene):
+def test_other_renderers_are_tiled_too(scene):
     class Other(Renderer):
         options, differentiable = {}, True
 
@@ -96,7 +96,7 @@ def test_a_renderer_of_another_kind_is_tiled_too(scene):
     )
 
 
-def test_a_tile_is_no_larger_than_its_margins_ask(scene):
+def test_tiles_and_margins_have_the_expected_sizes(scene):
     """Memory does not grow with the photograph; margins are the reach of the blur, and no pixel is rendered twice."""
     seen = []
 
@@ -118,7 +118,7 @@ def test_a_tile_is_no_larger_than_its_margins_ask(scene):
 
 
 @pytest.mark.parametrize("device", [None, "cpu", "meta"])
-def test_tiles_are_rendered_where_one_asks(device):
+def test_tiles_are_rendered_on_the_chosen_device(device):
     class Noting(Renderer):
         options, differentiable = {}, False
 
@@ -131,7 +131,7 @@ def test_tiles_are_rendered_where_one_asks(device):
     assert seen == {device or "cpu"} and torch.equal(rendered, torch.ones(3, 20, 30))  # in [0, 1], where the AIF is
 
 
-def test_truth_predicts_what_it_has_not_seen(scene):
+def test_the_truth_predicts_left_out_slices(scene):
     kept, aside = scene.with_slices([0, 2, 4]), scene.with_slices([1, 3])
     truth = Prediction(scene.depth_m, scene.aif, torch.zeros(1, 3, 61, 83), None)
     judged = score_left_out_slices(kept, truth, RENDERER, aside)

@@ -147,7 +147,7 @@ def test_total_is_the_weighted_sum_and_weight_zero_is_left_out():
     torch.testing.assert_close(terms["total"], expected)
 
 
-def test_by_default_the_stack_teaches_and_the_aif_and_smoothness_help():
+def test_default_terms_and_weights():
     terms = SelfSupervisedLoss()(*sample())
     assert set(terms) == {"reconstruction", "aif_consistency", "smoothness", "total"}
     expected = terms["reconstruction"] + 0.1 * terms["aif_consistency"] + 0.01 * terms["smoothness"]

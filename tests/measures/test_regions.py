@@ -34,7 +34,7 @@ def twin_jumps(depth_m, reach):
     return found
 
 
-def test_regions_are_those_of_their_twins():
+def test_regions_match_their_numpy_twins():
     depth_m, aif = scene()
     jumps = near_depth_edges(torch.from_numpy(depth_m)[None])[0].numpy()
     np.testing.assert_array_equal(jumps, twin_jumps(depth_m, 8))

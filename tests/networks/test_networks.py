@@ -75,7 +75,7 @@ def test_padding_slices_change_nothing(network):
     torch.testing.assert_close(one.aif, other.aif, atol=1e-5, rtol=1e-5)
 
 
-def test_a_batch_is_its_samples(network):
+def test_batches_equal_single_samples(network):
     images, near, far = torch.rand(2, 3, 3, 32, 32), torch.tensor([0.5, 0.2]), torch.tensor([10.0, 3.0])
     focus = torch.tensor([[1.0, 2.0, 4.0], [0.3, 0.5, 2.0]])
     together = network(images, focus, near_m=near, far_m=far)
@@ -94,7 +94,7 @@ def test_depth_is_bounded_by_construction(name):
     assert float(depth.min()) >= 0.7 - 1e-5 and float(depth.max()) <= 3.0 + 1e-5
 
 
-def test_the_papers_head_reaches_far_in_every_image_and_collapses_when_dead():
+def test_the_papers_head_reaches_far_and_collapses_when_its_relu_is_dead():
     network = NETWORKS["daif_paper"]()
     with torch.no_grad():
         network.head[-1].bias[3] = 1.0
@@ -151,7 +151,7 @@ def test_depth_is_the_median_where_inverse_depth_is_log_normal():
     assert float(infinite) == 0
 
 
-def test_noise_is_measured_where_there_is_least_texture():
+def test_noise_std_is_estimated_where_there_is_least_texture():
     images, there = example_stack(0, 96, 128).images, torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0]])
     assert (
         float(sweep.estimate_noise_std(images, there)) < sweep.NOISY / 2
@@ -162,7 +162,7 @@ def test_noise_is_measured_where_there_is_least_texture():
     assert float(sweep.estimate_noise_std(noisy, torch.ones(1, 5))) == 0
 
 
-def test_noisy_stacks_are_smoothed_and_others_left_as_they_are():
+def test_only_noisy_stacks_are_smoothed():
     """Three percent took the package's weights from .029 to .151 on NYUv2 (robustness.py), and take them to .070."""
     stack = example_stack(0, 96, 128)
     noise = 0.03 * torch.randn(stack.images.shape, generator=torch.Generator().manual_seed(0))
@@ -181,7 +181,7 @@ def test_noisy_stacks_are_smoothed_and_others_left_as_they_are():
     assert not torch.allclose(seen[0].aif, smooth.aif)  # colours stay the slices' own
 
 
-def test_tiles_of_a_large_image_are_the_image(monkeypatch):
+def test_tiles_agree_with_the_whole_image(monkeypatch):
     """The rest is what a tile does not see of its neighbours."""
     torch.manual_seed(0)
     network = PlaneSweepNet(width=4, depth=3, planes=8).eval()

@@ -53,7 +53,7 @@ def test_a_scale_that_is_not_positive_is_refused(camera, scale):
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf, True])
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_camera_refuses_what_is_no_camera(bad, position):
+def test_camera_rejects_values_that_are_not_positive_numbers(bad, position):
     values = [0.05, 8.0, 1e-5]
     values[position] = bad
     with pytest.raises(InputError, match="expected a positive number"):

@@ -8,14 +8,14 @@ from sfdfd.optics.fourier import channels_from_complex, complex_from_channels, f
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_channels_come_out_of_pairs_as_they_went_in(channels):
+def test_packing_channels_is_invertible(channels):
     images = torch.randn(2, channels, 5, 6)
     assert complex_from_channels(images).shape == (2, (channels + 1) // 2, 5, 6)
     assert torch.equal(channels_from_complex(complex_from_channels(images), channels), images)
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (7, 9), (6, 9), (1, 1), (2, 2)])
-def test_a_pair_is_blurred_as_its_channels_are(shape):
+def test_packed_channels_are_blurred_as_single_ones(shape):
     g = np.random.default_rng(0)
     rows, columns = (np.minimum(np.arange(n), n - np.arange(n)) for n in shape)
     kernel = np.exp(-0.3 * rows[:, None] ** 2 - 0.2 * columns**2)

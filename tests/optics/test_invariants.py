@@ -1,141 +1,26 @@
-"""Laws of the thin lens, the PSF families and the renderers, over inputs that Hypothesis draws."""
+"""Laws of the PSF families and the renderers, over inputs that Hypothesis draws."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
-from sfdfd.optics.depth import depth_from_normalized, normalized_inverse_depth
 from sfdfd.optics.occlusion import level_grid, share_levels
 from sfdfd.optics.psf import PowerPSF, floored_size_px, get_psf
 from sfdfd.optics.render import defocus_map_px, render_blurred
+from tests.optics.strategies import (
+    direct,
+    few,
+    laws,
+    lengths,
+    scenes,
+    tolerance,
+)
 from tests.optics.test_laws import RENDERERS, every, linear
-
-laws = settings(max_examples=40, derandomize=True, database=None, deadline=None)
-few = settings(laws, max_examples=8)
-DIRECT = [name for name in RENDERERS if RENDERERS[name].options["weighting"] != "occlusion"]
-"""Those in which a pixel's blur does not depend on levels that the whole scene shares."""
-direct = pytest.mark.parametrize("name", DIRECT)
-
-
-def lengths(low, high):
-    return st.floats(math.log(low), math.log(high)).map(math.exp)
-
-
-cameras = st.builds(Camera, lengths(0.002, 0.3), lengths(0.5, 32), lengths(1e-6, 1e-4))
-distances = lengths(0.5, 1e3)
-apertures = st.sampled_from([Camera(0.05, 8.0, 1.2e-5), Camera(0.05, 4.0, 1.2e-5), Camera(0.035, 5.6, 6e-6)])
-focuses = st.lists(st.sampled_from([0.8, 1.0, 1.7, 2.5, 6.0, math.inf]), min_size=1, max_size=3, unique=True)
-
-
-@st.composite
-def scenes(draw, batch=1, least=1):
-    """(AIF, depth in metres, focus distances, camera), noise in float64: no image is easier than another."""
-    height, width = draw(st.integers(least, 17)), draw(st.integers(least, 17))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    aif = torch.rand(batch, 3, height, width, generator=generator, dtype=torch.float64)
-    inverse = 0.1 + 1.3 * torch.rand(batch, height, width, generator=generator, dtype=torch.float64)
-    return aif, 1 / inverse, torch.tensor(draw(focuses), dtype=torch.float64), draw(apertures)
-
-
-def tolerance(name, exact=1e-8):
-    """What two ways to the same stack may differ by: a fast basis is chosen for the widest blur of the call."""
-    options = RENDERERS[name].options
-    if options["weighting"] == "occlusion":
-        return 1e-4  # coverage below 1e-5 is nothing
-    return 1e-2 if options["method"] == "fast" else exact
-
-
-# The thin lens
-
-
-@laws
-@given(cameras, distances, distances)
-def test_the_blur_is_that_of_the_image_distances(camera, depth, focus):
-    """Newton's lens: an object at d is sharp at v_d = f d / (d - f); on a sensor at v_F its cone is A |v_F - v_d| / v_d."""
-    f = camera.focal_length_m
-    sharp, sensor = f * depth / (depth - f), f * focus / (focus - f)
-    diameter_m = f / camera.f_number * abs(sensor - sharp) / sharp
-    assert camera.blur_radius_px(depth, focus) == pytest.approx(
-        diameter_m / 2 / camera.pixel_pitch_m, rel=1e-9, abs=1e-9 * camera.blur_scale_px_m
-    )
-
-
-@laws
-@given(cameras, distances, distances)
-def test_the_radius_is_zero_in_focus_and_its_sign_that_of_the_side(camera, depth, focus):
-    for one in (focus, np.float64(focus), torch.tensor(focus, dtype=torch.float64)):
-        assert camera.blur_radius_px(one, one) == 0 == camera.blur_radius_px(one, one, signed=True)
-    signed = camera.blur_radius_px(depth, focus, signed=True)
-    assert np.sign(signed) == np.sign(1 / focus - 1 / depth) and abs(signed) == camera.blur_radius_px(depth, focus)
-    assert camera.blur_radius_px(math.inf, math.inf) == 0 < camera.blur_radius_px(math.inf, focus, signed=True)
-
-
-@laws
-@given(cameras, distances, distances, distances, st.floats(0, 1))
-def test_the_signed_radius_is_linear_in_inverse_depth(camera, near, far, focus, share):
-    between = 1 / (share / near + (1 - share) / far)
-    ends = [camera.blur_radius_px(one, focus, signed=True) for one in (near, far)]
-    expected = share * ends[0] + (1 - share) * ends[1]
-    assert camera.blur_radius_px(between, focus, signed=True) == pytest.approx(
-        expected, rel=1e-9, abs=1e-9 * camera.blur_scale_px_m
-    )
-
-
-@laws
-@given(cameras, distances, distances)
-def test_depth_and_focus_change_places_but_for_the_magnification(camera, depth, focus):
-    there = camera.blur_radius_px(depth, focus, signed=True) * (1 - camera.focal_length_m / focus)
-    back = camera.blur_radius_px(focus, depth, signed=True) * (1 - camera.focal_length_m / depth)
-    assert there == pytest.approx(-back, rel=1e-9, abs=1e-12)
-
-
-@laws
-@given(cameras, distances, distances, lengths(0.1, 10))
-def test_what_scales_the_radius_and_what_leaves_it(camera, depth, focus, c):
-    f, n, p = camera.as_dict().values()
-    assert Camera(**camera.as_dict()) == camera
-    radius, within = camera.blur_radius_px(depth, focus), {"rel": 1e-9, "abs": 1e-9}
-    assert Camera(c * f, n, c * p).blur_radius_px(c * depth, c * focus) == pytest.approx(radius, **within)  # units
-    assert Camera(f, c * n, p / c).blur_radius_px(depth, focus) == pytest.approx(radius, **within)
-    assert Camera(f, c * n, p).blur_radius_px(depth, focus) == pytest.approx(radius / c, **within)
-    assert camera.resized(c).blur_radius_px(depth, focus) == pytest.approx(c * radius, **within)
-    assert camera.resized((c, 1.005 * c)).pixel_pitch_m == pytest.approx(p / c / math.sqrt(1.005))
-    assert camera.resized(c).resized(1 / c).pixel_pitch_m == pytest.approx(p)
-
-
-@laws
-@given(cameras, st.lists(distances, min_size=1, max_size=4), st.lists(distances, min_size=1, max_size=3))
-def test_numbers_arrays_and_tensors_are_one(camera, depths, focus):
-    expected = [[camera.blur_radius_px(one, other, signed=True) for one in depths] for other in focus]
-    array = camera.blur_radius_px(np.array(depths)[None], np.array(focus)[:, None], signed=True)
-    np.testing.assert_allclose(array, expected, rtol=1e-12, atol=1e-12)
-    both = (torch.tensor(values, dtype=torch.float64) for values in (depths, focus))
-    tensor = defocus_map_px(next(both)[None, None], next(both), camera)[0, :, 0]
-    np.testing.assert_allclose(tensor, expected, rtol=1e-12, atol=1e-12)
-
-
-@laws
-@given(distances, distances, st.floats(0, 1), st.floats(0, 1))
-def test_positions_and_depths_are_inverse_and_monotone(one, other, share, second):
-    near, far = min(one, other), 1.01 * max(one, other)
-    depth = depth_from_normalized(share, near, far)
-    assert normalized_inverse_depth(depth, near, far) == pytest.approx(share, abs=1e-9)
-    assert near * (1 - 1e-12) <= depth <= far * (1 + 1e-12)
-    assert (share < second) <= (depth >= depth_from_normalized(second, near, far))
-    assert normalized_inverse_depth(math.inf, near, far) < 0 and normalized_inverse_depth(near / 2, near, far) > 1
-    shares = torch.tensor([[[share, second]], [[second, share]]], dtype=torch.float64)
-    ends = torch.tensor([[near, 2 * near], [far, 3 * far]], dtype=torch.float64)
-    together = depth_from_normalized(shares, *ends)
-    for index in range(2):
-        alone = depth_from_normalized(shares[index], float(ends[0, index]), float(ends[1, index]))
-        torch.testing.assert_close(together[index], alone)
-        torch.testing.assert_close(normalized_inverse_depth(together, *ends)[index], shares[index], atol=1e-9, rtol=0)
-
 
 # The PSF families
 
@@ -204,7 +89,7 @@ def test_superposition(name, scene, a, b):
 @every
 @few
 @given(scenes())
-def test_more_light_is_no_less_light_and_nothing_leaves_the_range(name, scene):
+def test_rendering_is_monotone_and_stays_in_range(name, scene):
     aif, depth_m, focus, camera = scene
     renderer, slack = RENDERERS[name], 0.03 if RENDERERS[name].options["method"] == "fast" else 2e-5
     stack = renderer(aif, depth_m, focus, camera)
@@ -216,7 +101,7 @@ def test_more_light_is_no_less_light_and_nothing_leaves_the_range(name, scene):
 @every
 @few
 @given(scenes(), st.sampled_from(["rows", "columns", "both", "transposed", "a quarter turn"]))
-def test_what_turns_the_scene_turns_the_stack(name, scene, kind):
+def test_flips_and_transposes_commute_with_rendering(name, scene, kind):
     aif, depth_m, focus, camera = scene
     turn = {
         "rows": lambda x: x.flip(-2), "columns": lambda x: x.flip(-1), "both": lambda x: x.flip(-2, -1),
@@ -261,7 +146,7 @@ def test_f_number_pitch_and_aperture_count_as_one_factor(name, scene, c):
 @direct
 @few
 @given(scenes(batch=2), st.permutations(range(3)))
-def test_slices_and_samples_do_not_know_of_each_other(name, scene, order):
+def test_slices_and_samples_are_independent(name, scene, order):
     aif, depth_m, _, camera = scene
     focus = torch.tensor([[1.0, 2.5, math.inf], [0.8, 1.7, 6.0]], dtype=torch.float64)
     renderer = RENDERERS[name]
@@ -275,7 +160,7 @@ def test_slices_and_samples_do_not_know_of_each_other(name, scene, order):
 @linear
 @few
 @given(scenes(), st.permutations(range(3)))
-def test_colours_do_not_know_of_each_other(name, scene, order):
+def test_colours_are_independent(name, scene, order):
     aif, depth_m, focus, camera = scene
     renderer = RENDERERS[name]
     stack = renderer(aif, depth_m, focus, camera)
@@ -310,7 +195,7 @@ def test_at_one_depth_source_and_target_are_the_same(scene, psf, window_px, inve
 
 @few
 @given(scenes(least=2), st.sampled_from([None, 5]))
-def test_a_target_pixel_asks_for_no_depth_but_its_own(scene, window_px):
+def test_target_weighting_uses_only_the_depth_of_the_output_pixel(scene, window_px):
     aif, depth_m, focus, camera = scene
     renderer = DefocusRenderer(weighting="target", method="exact", window_px=window_px)
     other = depth_m.flip(-1, -2)
@@ -322,7 +207,7 @@ def test_a_target_pixel_asks_for_no_depth_but_its_own(scene, window_px):
 @direct
 @few
 @given(scenes())
-def test_only_the_size_of_a_radius_counts(name, scene):
+def test_the_sign_of_a_radius_does_not_matter(name, scene):
     aif, depth_m, focus, camera = scene
     radius = defocus_map_px(depth_m, focus, camera)
     expected = RENDERERS[name](aif, depth_m, focus, camera)
@@ -362,7 +247,7 @@ def test_linear_light_is_what_the_codes_stand_for(scene, weighting):
 
 @few
 @given(scenes(least=4), st.sampled_from(["gaussian", "disc"]))
-def test_what_is_hidden_and_is_not_there_changes_nothing(scene, psf):
+def test_hidden_surfaces_without_coverage_change_nothing(scene, psf):
     aif, depth_m, focus, camera = scene
     renderer = DefocusRenderer(weighting="occlusion", psf=psf, sigma_scale=0.5)
     nothing = aif.flip(-1), depth_m + 0.0, torch.zeros_like(depth_m)
@@ -376,7 +261,7 @@ def test_what_is_hidden_and_is_not_there_changes_nothing(scene, psf):
     st.floats(0, 2), st.sampled_from([0.0, 1e-3, 0.1, 1.0]), st.integers(4, 12), st.floats(0.005, 2), st.booleans(),
     st.lists(st.floats(0, 2), min_size=1, max_size=8), st.integers(0, 2**31),
 )  # fmt: skip
-def test_levels_span_the_scene_are_not_too_many_and_share_each_pixel(low, extent, most, step, plane, focus, seed):
+def test_levels_span_the_scene_within_their_limit_and_share_each_pixel(low, extent, most, step, plane, focus, seed):
     inverse = low + extent * torch.rand(6, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     if plane:
         inverse[:4] = low
@@ -414,7 +299,7 @@ def test_the_gradient_is_the_slope_in_a_random_direction(name, scene, seed):
 
 
 @pytest.mark.parametrize("weighting", ["source", "target", "occlusion"])
-def test_a_focus_distance_or_an_aperture_that_cannot_be_is_refused_in_words(weighting):
+def test_impossible_focus_distances_and_blur_factors_are_rejected(weighting):
     aif, depth_m, camera = torch.rand(1, 3, 6, 7), torch.full((1, 6, 7), 2.0), Camera(0.05, 8.0, 1.2e-5)
     for focus in (0.01, 0.05, math.nan):
         with pytest.raises(ValueError, match="lies inside the focal length"):

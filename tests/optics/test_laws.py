@@ -33,7 +33,7 @@ def scene(batch=1, height=19, width=27, dtype=torch.float64):
 
 
 @every
-def test_it_is_a_renderer_that_says_what_it_is(name):
+def test_renderers_implement_the_protocol(name):
     renderer = RENDERERS[name]
     assert isinstance(renderer, Renderer) and isinstance(renderer.differentiable, bool)
     again = type(renderer)(**renderer.options)
@@ -42,7 +42,7 @@ def test_it_is_a_renderer_that_says_what_it_is(name):
 
 
 @linear
-def test_it_is_linear_in_the_aif(name):
+def test_rendering_is_linear_in_the_aif(name):
     (a, depth_m), (b, _) = scene(), scene(2)
     b = b[:1]
     renderer = RENDERERS[name]
@@ -63,7 +63,7 @@ def test_backward_is_the_adjoint(name):
 
 
 @every
-def test_light_is_neither_made_nor_lost(name):
+def test_uniform_images_stay_uniform_up_to_the_border(name):
     """A uniform image stays uniform, to the border."""
     _, depth_m = scene(height=21, width=30)
     uniform = torch.full((1, 3, 21, 30), 0.37, dtype=torch.float64)
@@ -73,7 +73,7 @@ def test_light_is_neither_made_nor_lost(name):
 
 @every
 @pytest.mark.parametrize("distance", [2.5, torch.inf])
-def test_it_is_the_identity_in_focus(name, distance):
+def test_rendering_in_focus_is_the_identity(name, distance):
     aif, _ = scene(2, 17, 23)
     renderer = RENDERERS[name]
     if renderer.options.get("smallest_radius_px"):
@@ -84,7 +84,7 @@ def test_it_is_the_identity_in_focus(name, distance):
 
 
 @every
-def test_a_batch_is_its_samples_and_slices_have_no_order(name):
+def test_batches_equal_single_samples_and_slice_order_does_not_matter(name):
     aif, depth_m = scene(3, 20, 24)
     cameras = [CAMERA, Camera(0.05, 4.0, 1.2e-5), Camera(0.035, 2.0, 2e-5)]
     focus = torch.tensor([[1.0, 2.0], [1.5, 4.0], [3.0, torch.inf]], dtype=torch.float64)
@@ -98,7 +98,7 @@ def test_a_batch_is_its_samples_and_slices_have_no_order(name):
 
 
 @every
-def test_the_aperture_is_a_factor_on_every_radius(name):
+def test_blur_factor_scales_every_radius(name):
     aif, depth_m = scene(2)
     renderer = RENDERERS[name]
     wider = renderer(aif, depth_m, FOCUS, [Camera(0.05, 4.0, 1.2e-5), CAMERA])

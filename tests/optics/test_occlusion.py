@@ -70,7 +70,7 @@ def test_two_planes_with_the_hidden_one_given_are_the_aperture_integral(slice_in
     assert slice_index == 0 or wrong.mean() > error.mean()  # where the card is blurred, what it hides shows
 
 
-def test_a_foreground_leaves_alone_what_it_does_not_cover():
+def test_a_foreground_does_not_change_uncovered_pixels():
     depth = torch.full((1, 40, 60), 4.0, dtype=torch.float64)
     depth[..., :20] = 1.0
     aif = torch.rand(1, 3, 40, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -101,7 +101,7 @@ def test_a_blurred_foreground_bleeds_over_a_sharp_background_and_not_the_other_w
 
 
 @pytest.mark.parametrize("depth_m", [0.8, 1.0, 3.0, float("inf")])
-def test_one_depth_is_the_plain_renderer(depth_m):
+def test_at_one_depth_occlusion_equals_the_plain_renderer(depth_m):
     aif, depth = torch.rand(2, 3, 30, 34, dtype=torch.float64), torch.full((2, 30, 34), depth_m, dtype=torch.float64)
     plain = render_focal_stack(aif, depth, FOCUS, CAMERA, sigma_scale=0.5)
     layered = render_focal_stack(aif, depth, FOCUS, CAMERA, **OCCLUSION)
@@ -109,7 +109,7 @@ def test_one_depth_is_the_plain_renderer(depth_m):
 
 
 @pytest.mark.parametrize("psf", ["gaussian", "disc", "power:4"])
-def test_a_slanted_plane_is_the_plain_renderer_away_from_the_border(psf):
+def test_a_slanted_plane_equals_the_plain_renderer_away_from_the_border(psf):
     generator = torch.Generator().manual_seed(5)
     aif = torch.rand(1, 3, 64, 96, dtype=torch.float64, generator=generator)
     aif = torch.nn.functional.avg_pool2d(aif, 3, 1, 1)
@@ -127,7 +127,7 @@ def test_a_slanted_plane_has_no_seams():
     torch.testing.assert_close(stack, torch.full_like(stack, 0.6), atol=1e-6, rtol=0)
 
 
-def test_levels_lie_as_far_apart_as_they_are_told(monkeypatch):
+def test_levels_are_spaced_by_level_px(monkeypatch):
     """Twice as far is half as many, and nearly the same picture."""
     counts = []
 
@@ -178,7 +178,7 @@ def test_gradients_are_right_in_image_depth_focus_and_aperture(psf, linear_light
     assert torch.autograd.gradcheck(render, [value.requires_grad_() for value in inputs], atol=2e-5, fast_mode=True)
 
 
-def test_one_depth_has_a_slope():
+def test_a_scene_of_one_depth_has_a_gradient():
     """Moving a whole plane is felt, though every pixel lies on a level."""
     aif = torch.rand(1, 3, 24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
     truth = render_focal_stack(aif, torch.full((1, 24, 24), 2.0).double(), FOCUS, CAMERA, **OCCLUSION)
@@ -216,7 +216,7 @@ def test_the_slope_of_a_plane_is_that_of_its_depth(psf, card):
         assert float(slopes[index]) == pytest.approx(numeric, rel=0.25)  # levels are a step apart
 
 
-def test_an_empty_level_is_asked_for_before_a_closed_surface_and_not_behind_it():
+def test_an_empty_level_gets_a_gradient_in_front_of_a_closed_surface_only():
     surface = torch.rand(4, 36, 38, dtype=torch.float64, generator=torch.Generator().manual_seed(13))
     surface[-1] = 1
     planes = torch.stack([torch.zeros_like(surface), surface, torch.zeros_like(surface)]).requires_grad_()
@@ -287,7 +287,7 @@ def test_one_depth_lies_between_two_levels_half_a_step_away(inverse, expected):
     torch.testing.assert_close(levels, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_what_a_hidden_pixel_changes_is_near_it():
+def test_a_hidden_pixel_changes_only_its_neighbourhood():
     """The hidden surface lies beyond all that is seen, and is there everywhere but in a corner."""
     aif = torch.rand(1, 3, 30, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(14))
     inverse = torch.full((1, 30, 60), 0.4, dtype=torch.float64)

@@ -103,7 +103,7 @@ def test_gradcheck_through_focus_and_identity_in_it(name, weighting):
     torch.testing.assert_close(stack[:, 0], aif.detach(), atol=2e-4, rtol=0)
 
 
-def test_a_name_that_is_in_the_table_is_a_family_and_is_named_in_the_refusal(monkeypatch):
+def test_registered_psf_names_are_accepted_and_listed_in_the_error(monkeypatch):
     monkeypatch.setitem(psfs.FAMILIES, "another", GaussianPSF)
     assert get_psf("another") == GaussianPSF() and DefocusRenderer(psf="another").options["psf"] == "another"
     with pytest.raises(InputError, match=r"'gaussian', .*'another' or 'power:P'"):

@@ -145,7 +145,7 @@ def test_reconstruction_error_grows_with_depth_error():
     ({"focus_distances_m": torch.tensor([0.01])}, "focal length"),
     ({"camera": [CAMERA, CAMERA]}, "camera"),
 ])  # fmt: skip
-def test_refuses_with_the_reason(change, message):
+def test_wrong_arguments_are_rejected_with_the_reason(change, message):
     arguments = {
         "aif": torch.rand(1, 3, 8, 8), "depth_m": torch.ones(1, 8, 8), "focus_distances_m": torch.tensor([2.0]),
         "camera": CAMERA,
@@ -154,7 +154,7 @@ def test_refuses_with_the_reason(change, message):
         render_focal_stack(**{**arguments, **change})
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_mismatched_shapes_are_rejected():
     with pytest.raises((InputError, TypeError), match=r"depth_m"):  # TypeError: jaxtyping, in tests alone
         render_focal_stack(torch.rand(1, 3, 8, 8), torch.ones(1, 8, 9), torch.tensor([2.0]), CAMERA)
     with pytest.raises((InputError, TypeError), match=r"focus_distances_m"):
@@ -307,7 +307,7 @@ def test_impossible_windows_are_refused(options, message):
         render_focal_stack(torch.rand(1, 3, 8, 8), torch.ones(1, 8, 8) * 2, FOCUS.float(), CAMERA, **options)
 
 
-def test_options_are_checked_once_and_do_not_change():
+def test_options_are_immutable_and_hashable():
     options = RenderOptions(layers=4, window_px=3)
     with pytest.raises(AttributeError):
         options.window_px = 8

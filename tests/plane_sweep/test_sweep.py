@@ -30,7 +30,7 @@ def textured(renderer, height=64, width=80, depth_m=(1.3, 3.1)):
 
 
 @pytest.mark.parametrize("options", [{"sigma_scale": 0.5}, {"psf": "disc", "linear_light": True}, {"psf": "power:4"}])
-def test_it_finds_planes_of_texture_nearly_exactly(options):
+def test_sweep_finds_textured_planes_almost_exactly(options):
     renderer = DefocusRenderer(**options)
     stack = textured(renderer)
     depth_m, aif, *_ = depth_from_plane_sweep(stack, renderer)
@@ -41,7 +41,7 @@ def test_it_finds_planes_of_texture_nearly_exactly(options):
 
 
 @pytest.mark.parametrize("size", [(63, 80), (64, 79), (33, 33)])
-def test_odd_sizes_are_not_moved(size):
+def test_odd_sizes_are_not_shifted(size):
     """Squares of two pixels that stick out at the border: what lies inside stays where it is."""
     renderer = DefocusRenderer(sigma_scale=0.5)
     stack = textured(renderer, 64, 80)
@@ -53,7 +53,7 @@ def test_odd_sizes_are_not_moved(size):
     assert float(difference.median()) < 0.02
 
 
-def test_means_over_squares_are_those_of_the_residual(scene):
+def test_window_averages_the_residuals(scene):
     defocus = stack_defocus(scene, DefocusRenderer(sigma_scale=0.5))
     one = sweep_residuals(scene.images[0], scene.coverage()[0], defocus, 0, 6)
     two = sweep_residuals(scene.images[0], scene.coverage()[0], defocus, 0, 6, window_px=2)
@@ -62,7 +62,7 @@ def test_means_over_squares_are_those_of_the_residual(scene):
     torch.testing.assert_close(two[:, : height // 2, : width // 2], means)
 
 
-def test_it_is_nearer_than_classical_depth_from_focus(scene):
+def test_sweep_is_more_accurate_than_depth_from_focus(scene):
     renderer = DefocusRenderer(sigma_scale=0.5, method="fast")
     classical, _ = depth_from_focus(scene.images, scene.focus_distances_m, scene.near_m, scene.far_m)
     depth_m = depth_from_plane_sweep(scene, renderer).depth_m
@@ -70,7 +70,7 @@ def test_it_is_nearer_than_classical_depth_from_focus(scene):
     assert float(depth_m.min()) >= 0.5 and float(depth_m.max()) <= 10 * (1 + 1e-6)
 
 
-def test_a_batch_is_its_stacks_padding_slices_do_not_count_and_truth_is_not_looked_at(scene):
+def test_batches_equal_single_stacks_without_padding_and_truth(scene):
     renderer = DefocusRenderer(psf="disc")
     short = replace(
         scene, images=scene.images[:, 1:4], focus_distances_m=scene.focus_distances_m[:, 1:4],
@@ -82,7 +82,7 @@ def test_a_batch_is_its_stacks_padding_slices_do_not_count_and_truth_is_not_look
         torch.testing.assert_close(together[index], depth_from_plane_sweep(stack.without_truth(), renderer)[0][0])
 
 
-def test_what_a_slice_does_not_show_does_not_count(scene):
+def test_uncovered_pixels_do_not_count(scene):
     covered = torch.ones_like(scene.images[:, :, 0])
     covered[:, 2, :, :30] = 0
     renderer = DefocusRenderer(sigma_scale=0.5)
@@ -93,7 +93,7 @@ def test_what_a_slice_does_not_show_does_not_count(scene):
     assert torch.equal(*found)
 
 
-def test_as_a_method_it_renders_its_answer_through_the_models_optics(scene):
+def test_sweep_method_renders_with_the_models_optics(scene):
     renderer = DefocusRenderer(sigma_scale=0.5)
     prediction = SweepMethod(renderer)(scene)
     expected = renderer(prediction.aif, prediction.depth_m, scene.focus_distances_m, scene.camera)

@@ -184,9 +184,9 @@ class EvaluationMetrics(Metric):
         rows, sums = (torch.cat(state) if isinstance(state, list) else state for state in (self.rows, self.sums))
         result: dict[str, float] = {}
         for index, key in enumerate(KEYS):
-            known = rows[:, index][~rows[:, index].isnan()]
-            if len(known):
-                result[key] = float(known.mean())
+            values = rows[:, index][~rows[:, index].isnan()]
+            if len(values):
+                result[key] = float(values.mean())
         total = sums.sum(0)
         if total[-1] > 0:
             for index, key in enumerate(DEPTH_KEYS):

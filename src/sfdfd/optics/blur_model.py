@@ -63,11 +63,11 @@ class BlurModel:
         """
         if changes is None:
             return self
-        more = changes.known() if isinstance(changes, BlurModel) else dict(changes)
-        unknown = [key for key in more if key not in BLUR_KEYS]
+        values = changes.known() if isinstance(changes, BlurModel) else dict(changes)
+        unknown = [key for key in values if key not in BLUR_KEYS]
         if unknown:
             raise InputError(f"optics: unknown key {short_repr(unknown[0])}; known are {', '.join(BLUR_KEYS)}")
-        return replace(self, **{key: value for key, value in more.items() if value is not None})
+        return replace(self, **{key: value for key, value in values.items() if value is not None})
 
     def applied_to(self, renderer: Renderer) -> Renderer:
         """Return a renderer with the known attributes as options, or the renderer itself if they hold already.
@@ -76,21 +76,21 @@ class BlurModel:
         window of a published protocol loses it (and ``smallest_radius_px`` and ``copied_radius_px`` become 0).
         """
         options = renderer.options
-        known = {key: value for key, value in self.known().items() if key in options}
-        if known and self.window_px is None and "window_px" in options:
-            known["window_px"] = None  # as wide as the blur
-            known = {"smallest_radius_px": 0.0, "copied_radius_px": 0.0, **known}
-        if all(options[key] == value for key, value in known.items()):
+        changes = {key: value for key, value in self.known().items() if key in options}
+        if changes and self.window_px is None and "window_px" in options:
+            changes["window_px"] = None  # as wide as the blur
+            changes = {"smallest_radius_px": 0.0, "copied_radius_px": 0.0, **changes}
+        if all(options[key] == value for key, value in changes.items()):
             return renderer
-        return renderer.with_options(**known)
+        return renderer.with_options(**changes)
 
     @classmethod
     def of(cls, renderer: Any) -> BlurModel | None:
         """Return how a renderer blurs; None for another callable, or if its PSF has no name to record."""
         if not isinstance(renderer, Renderer):
             return None
-        known = {key: renderer.options[key] for key in BLUR_KEYS if key in renderer.options}
-        return cls(**known) if isinstance(known.get("psf", ""), str) else None
+        options = {key: renderer.options[key] for key in BLUR_KEYS if key in renderer.options}
+        return cls(**options) if isinstance(options.get("psf", ""), str) else None
 
     def __str__(self) -> str:
         parts = [self.psf, self.weighting and f"{self.weighting} weighting"]

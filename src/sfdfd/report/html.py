@@ -141,11 +141,11 @@ def viewer(
     frames = []
     for aperture in apertures:
         if aperture == 0:
-            frames.append([data_uri(_array(aif[0]), largest_px=largest_px)])
+            frames.append([jpeg_data_uri(_array(aif[0]), largest_px=largest_px)])
             continue
         with torch.no_grad():
             stack_at_aperture = draft(aif, depth_m, focus, camera, blur_factor=aperture)[0]
-        frames.append([data_uri(_array(frame), largest_px=largest_px, quality=82) for frame in stack_at_aperture])
+        frames.append([jpeg_data_uri(_array(frame), largest_px=largest_px, quality=82) for frame in stack_at_aperture])
     columns = min(160, depth_m.shape[-1])
     rows = max(1, round(columns * depth_m.shape[-2] / depth_m.shape[-1]))
     coarse = F.interpolate(inverse[:, None], (rows, columns), mode="nearest-exact")[0, 0]
