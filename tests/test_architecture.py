@@ -149,3 +149,25 @@ def test_functions_are_short_and_have_few_branches():
                     too_large[f"{path.stem}.{function.name}"] = f"{lines} lines, {number} branches"
     assert {name: size for name, size in too_large.items() if name not in ALLOWED} == {}
     assert set(ALLOWED) <= set(too_large), "an exception that is no longer needed"
+
+
+SLOW_TO_LOAD = {"lightning", "torchmetrics", "matplotlib", "scipy.signal", "wandb", "gradio", "hydra"}
+"""Packages that predicting photographs does not need before a picture is drawn."""
+
+
+@pytest.mark.parametrize(
+    "module", ["sfdfd.inference.photographs", "sfdfd.inference.estimator", "sfdfd.report.prediction_folder"]
+)
+def test_inference_loads_no_package_that_it_does_not_need(module):
+    code = f"import sys, {module}; print(*sorted({SLOW_TO_LOAD!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_commands_load_nothing_heavy_before_they_begin():
+    """Hydra apart: torch and what needs it are loaded inside the functions."""
+    names = sorted(path.stem for path in CONF_DIR.glob("*.yaml"))
+    heavy = {"torch", "kornia", "scipy", "cv2", *SLOW_TO_LOAD} - {"hydra"}
+    code = f"import sys; {'; '.join(f'import sfdfd.{name}' for name in names)}; print(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -1,5 +1,6 @@
 """The ways in give one answer: Python, the estimator, the command, the page and evaluate, at equal steps."""
 
+import inspect
 import json
 import sys
 
@@ -125,11 +126,14 @@ def test_importing_optics_imports_torch_alone():
 
 
 def test_python_command_and_page_refine_for_the_same_time():
-    import inspect
-
+    from sfdfd.inference.photographs import refinement_seconds
     from sfdfd.refinement.refiner import DEFAULT_SECONDS
     from sfdfd.runs.command import CONF_DIR
 
-    assert yaml.safe_load((CONF_DIR / "predict.yaml").read_text())["refine"]["seconds"] == DEFAULT_SECONDS
-    for function in (predict_photographs, DefocusEstimator.from_pretrained):
-        assert inspect.signature(function).parameters["refine_seconds"].default == DEFAULT_SECONDS
+    config = yaml.safe_load((CONF_DIR / "predict.yaml").read_text())
+    assert config["seconds"] is None and config["refine"]["seconds"] is None
+    parameters = inspect.signature(predict_photographs).parameters
+    assert parameters["seconds"].default is None and parameters["refine_seconds"].default is None
+    assert refinement_seconds(None, None) == DEFAULT_SECONDS
+    assert inspect.signature(DefocusEstimator.from_pretrained).parameters["refine_seconds"].default == DEFAULT_SECONDS
+    assert refinement_seconds(60.0, None) == 60 and refinement_seconds(60.0, 5.0) == 5  # the rest of the budget

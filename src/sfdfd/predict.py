@@ -10,10 +10,19 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+STARTUP_S = 1.0
+"""Seconds that Python and Hydra take before the command begins."""
+
+
 def predict(config: DictConfig) -> None:
     """Write depth, all-in-focus image, confidence and a report of one stack, or of each of many; exit with 1 if any failed."""
     import sys
+    import time
     from pathlib import Path
+
+    begun_s = time.monotonic() - STARTUP_S
+    source = config.stack if config.stacks is None else config.stacks
+    print(f"sfdfd predict: {source}; loading torch", flush=True)
 
     from sfdfd.errors import InputError
     from sfdfd.report.prediction_index import table
@@ -24,7 +33,7 @@ def predict(config: DictConfig) -> None:
     use_threads(settings["threads"])
     output_dir = Path(settings["output_dir"])
     if settings["stacks"] is None:
-        predict_stack(settings, output_dir)
+        predict_stack(settings, output_dir, begun_s=begun_s)
         return
     if settings["stack"] is not None:
         raise InputError("stack is one and stacks are many; give one of them")

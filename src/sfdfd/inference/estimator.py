@@ -8,6 +8,7 @@ prediction.depth_m, prediction.aif, prediction.confidence
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -291,6 +292,19 @@ class DefocusEstimator(torch.nn.Module):
             progress=progress,
         ).full
 
+    @property
+    def refines(self) -> bool:
+        """Whether predictions are refined."""
+        return self.refiner is not None and self.refiner.enabled
+
+    def with_refinement_seconds(self, seconds: float) -> DefocusEstimator:
+        """Return an estimator of the same parts whose refinement takes this time; itself where it does already."""
+        if self.refiner is None or self.refiner.seconds == seconds:
+            return self
+        twin, twin_refiner = copy.copy(self), copy.copy(self.refiner)
+        twin_refiner.seconds, twin.refiner = seconds, twin_refiner
+        return twin
+
     def reduced(self, stack: FocalStack) -> FocalStack:
         """Return the stack at the working size, or itself where it is no larger."""
         size = tuple(stack.images.shape[-2:])
@@ -322,6 +336,24 @@ class DefocusEstimator(torch.nn.Module):
             progress: see :class:`sfdfd.refinement.refiner.Refiner`.
         """
         prediction, refinement = self.solve(reduced, progress)
+        return self.at_full_size(
+            prediction, refinement, reduced, slices, size, camera, covered, clipped, defocus=defocus
+        )
+
+    def at_full_size(
+        self,
+        prediction: Prediction,
+        refinement: Refinement | None,
+        reduced: FocalStack,
+        slices: Sequence[Tensor | Callable[[], Tensor]],
+        size: tuple[int, int],
+        camera: Camera,
+        covered: Sequence[Tensor] | None = None,
+        clipped: Sequence[Tensor] | None = None,
+        *,
+        defocus: bool = False,
+    ) -> Solution:
+        """Upsample what :meth:`solve` returned; arguments as of :meth:`predict_reduced`."""
         full = prediction
         if tuple(reduced.images.shape[-2:]) != size:
             full = upsample_prediction(
@@ -334,7 +366,7 @@ class DefocusEstimator(torch.nn.Module):
         device = stack.images.device
         stack = stack.to(torch.float32).to(self.device).with_optics(self.optics)  # not every device has float64
         refinement = None
-        if self.refiner is None or not self.refiner.enabled:
+        if self.refiner is None or not self.refines:
             prediction = self.start(stack)
         else:
             prediction, refinement = RefinedMethod(self.start, self.refiner, self.renderer).solve(stack, progress)

@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfdfd.errors import InputError, checked_keywords
+from sfdfd.errors import InputError, checked_keywords, checked_number
 from sfdfd.inference.estimator import DefocusEstimator, Solution
 from sfdfd.inference.methods import Progress
 from sfdfd.inference.out_of_range import note_on_out_of_range
+from sfdfd.inference.stages import Stages
 from sfdfd.inference.upsampling import sharpest_slice_index
 from sfdfd.io.images import DEFAULT_WORKING_PX, channels_first, resolve_working_px, to_float
 from sfdfd.io.run_record import run_record
@@ -57,6 +58,9 @@ FIGURES = (
     "best blend of two {best_blend_psnr_db:.2f} dB"
 )
 
+RESERVED_S, RESERVED_S_PER_MEGAPIXEL = 4.0, 1.0
+"""Seconds that the full-size result, its files and its report are expected to take."""
+
 
 def _silent(line: str) -> None:
     """Drop a line."""
@@ -76,6 +80,7 @@ class PhotographSettings:
         working_px: longer side of the working size in pixels, or "auto".
         align: see :class:`AlignSettings`.
         device: "auto", "cpu", "cuda", "mps".
+        seconds: for everything; refinement gets what the other stages leave. None limits nothing.
     """
 
     description: Mapping[str, Any] = field(default_factory=dict)
@@ -87,6 +92,7 @@ class PhotographSettings:
     working_px: Any = "auto"
     align: AlignSettings = field(default_factory=AlignSettings)
     device: Any = "auto"
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ class PreparedPhotographs:
         settings: as given.
         optics: the options that determine the blur; ``optics_sources`` says where each comes from.
         read_stack_optics: the options in ``stack.yaml``.
+        stages: times the stages and knows what is left of the time.
     """
 
     name: str
@@ -113,6 +120,7 @@ class PreparedPhotographs:
     optics: dict[str, Any]
     optics_sources: dict[str, str]
     read_stack_optics: Mapping[str, Any]
+    stages: Stages
 
     @property
     def _renderer(self) -> Renderer:
@@ -142,15 +150,33 @@ class PreparedPhotographs:
         covered = None if capture.common.all() else capture.covered.mapped(torch.from_numpy)
         slices = [lambda i=i: to_float(photographs.images[i]) for i in range(len(photographs.images))]
         clipped = None if stack.clipped is None else capture.clipped.mapped(channels_first)
-        solution = self.estimator.predict_reduced(
-            stack, slices, photographs.size, capture.camera, covered, clipped=clipped, defocus=False, progress=progress
-        )
+        estimator = self._within_budget(say)
+        with self.stages.stage(
+            "refining" if estimator.refines else "estimating depth", heartbeat=not estimator.refines
+        ):
+            prediction, refinement = estimator.solve(stack, progress)
+        with self.stages.stage("bringing the result to full size"):
+            solution = estimator.at_full_size(
+                prediction, refinement, stack, slices, photographs.size, capture.camera, covered, clipped
+            )
         for line in _refinement_lines(solution.refinement):
             say(line)
         notes = note_on_out_of_range(solution.working, capture.near_m, capture.far_m, metric=not capture.relative)
         for note in notes:
             say(f"note: {note}")
         return PhotographPrediction(self, solution, self._facts(solution, working_px, notes))
+
+    def _within_budget(self, say: Say) -> DefocusEstimator:
+        """Return the estimator, its refinement shortened to what the budget leaves."""
+        estimator, refiner = self.estimator, self.settings.refiner
+        if refiner.steps is not None or not refiner.enabled:
+            return estimator
+        height, width = self.capture.photographs.size
+        reserved_s = RESERVED_S + RESERVED_S_PER_MEGAPIXEL * height * width / 1e6
+        seconds = self.stages.refinement_s(refiner.seconds, reserved_s)
+        if seconds == 0:
+            say(f"note: no time is left for refinement (seconds={self.stages.seconds:g}); the network's depth is kept")
+        return estimator.with_refinement_seconds(seconds)
 
     def _facts(self, solution: Solution, working_px: int, notes: Sequence[str]) -> dict[str, Any]:
         """Return what ``prediction.json`` says about photographs, settings and refinement."""
@@ -161,6 +187,7 @@ class PreparedPhotographs:
             "optics": self.optics,
             "working_px": working_px,
             "refinement": _refinement_facts(solution.refinement),
+            "seconds_by_stage": self.stages.seconds_by_stage,
             **self.capture.facts(),
             "sigma_scale": self._renderer.sigma_scale,
         }
@@ -272,8 +299,9 @@ class PhotographPrediction:
             InputError: an output is unknown.
         """
         names = parse_outputs(outputs)
-        predicted = self._predicted("slice_index" in names)
-        facts = write_prediction(Path(folder), predicted, self._renderer, self.left_out(say), names)
+        with self.prepared.stages.stage("writing files and report"):
+            predicted = self._predicted("slice_index" in names)
+            facts = write_prediction(Path(folder), predicted, self._renderer, self.left_out(say), names)
         for name, output in facts["outputs"].items():
             if "not_written" in output:
                 say(f"{name}: not written: {output['not_written']}")
@@ -325,7 +353,8 @@ def predict_photographs(
     camera: Camera | Mapping[str, float | None] | None = None,
     near_m: float | None = None,
     far_m: float | None = None,
-    refine_seconds: float = DEFAULT_SECONDS,
+    seconds: float | None = None,
+    refine_seconds: float | None = None,
     refine_steps: int | None = None,
     weights: str | Path | None = "pretrained",
     optics: BlurModel | Mapping[str, Any] | None = None,
@@ -350,7 +379,9 @@ def predict_photographs(
         camera: a :class:`Camera`, or ``{"focal_length_m": ..., "f_number": ..., "pixel_pitch_m": ...}`` of which some may be
             missing; None: from the photographs' metadata.
         near_m, far_m: depth range in metres; None: from the focus distances.
-        refine_seconds: time for the refinement of the scene in seconds; 0 for the network's prediction alone.
+        seconds: time for everything; refinement gets what reading, registration and full size leave. None limits nothing.
+        refine_seconds: time for the refinement of the scene; 0 for the network's prediction alone; None: 10, or with
+            ``seconds`` all that is left.
         refine_steps: number of steps; replaces the time.
         weights: "pretrained", the path of a checkpoint, or None for a plane sweep.
         optics: how the photographs were blurred, where it differs from the blur of photographs.
@@ -384,52 +415,66 @@ def predict_photographs(
         slices=slices,
         checkpoint=None if weights is None else str(weights),
         optics=blur,
-        refiner=Refiner(seconds=refine_seconds, steps=refine_steps),
+        refiner=Refiner(seconds=refinement_seconds(seconds, refine_seconds), steps=refine_steps),
         working_px=working_px,
         align=align if isinstance(align, AlignSettings) else AlignSettings(mode=align),
         device=device,
+        seconds=None if seconds is None else checked_number(seconds, "seconds"),
     )
     return prepare_photographs(source, settings, say).predict(say, progress)
 
 
-def prepare_photographs(source: Source, settings: PhotographSettings, say: Say = _silent) -> PreparedPhotographs:
+def refinement_seconds(seconds: float | None, refine_seconds: float | None) -> float:
+    """Return how long refinement may take: as given, else all of a given budget, else ``DEFAULT_SECONDS``."""
+    if refine_seconds is not None:
+        return refine_seconds
+    return DEFAULT_SECONDS if seconds is None else seconds
+
+
+def prepare_photographs(
+    source: Source, settings: PhotographSettings, say: Say = _silent, stages: Stages | None = None
+) -> PreparedPhotographs:
     """Read and register photographs, and find their camera.
 
     Args:
         source, say: as of :func:`predict_photographs`.
         settings: all other settings.
+        stages: reports and times the stages; a silent one by default.
 
     Raises:
         InputError: the photographs cannot be read, or a setting is wrong.
     """
-    photographs, name = _photographs(source, settings)
+    stages = stages or Stages(seconds=settings.seconds)
+    with stages.stage("reading photographs"):
+        photographs, name = _photographs(source, settings)
     described = photographs.optics
     preferred, sources = photograph_optics(settings.optics, described, f"{name}/stack.yaml")
     module, renderer = load_model(settings.checkpoint, settings.optics, preferred={"method": "fast", **preferred})
     network = None if module is None else module.network
     estimator = DefocusEstimator(network, renderer, settings.refiner, settings.working_px, pick_device(settings.device))
     used, held_out = photographs.split_left_out()
-    at_full_size = bool(
-        photographs.left_out
-    )  # slices that ``slices`` passes over are scored at the working size: they may be many
-    unknown = "" if photographs.known_camera() else ", and estimating the blur scale, which is not known"
-    say(f"registering {len(used.images)} slices{unknown}")
+    # slices that ``slices`` passes over are scored at the working size: they may be many
+    at_full_size = bool(photographs.left_out)
+    unknown = "" if photographs.known_camera() else " and estimating the blur scale"
     del photographs
     align = settings.align
-    capture = Capture.of(
-        used,
-        renderer,
-        align=align,
-        working_px=DEFAULT_WORKING_PX if settings.working_px == "auto" else settings.working_px,
-        calibrate=not align.only,
-        alignment=None if align.load is None else load_alignment(Path(str(align.load)), used),
-    )
+    with stages.stage(f"registering {len(used.images)} slices{unknown}"):
+        capture = Capture.of(
+            used,
+            renderer,
+            align=align,
+            working_px=DEFAULT_WORKING_PX if settings.working_px == "auto" else settings.working_px,
+            calibrate=not align.only,
+            alignment=None if align.load is None else load_alignment(Path(str(align.load)), used),
+        )
     for line in _capture_lines(capture):
         say(line)
     if module is not None and capture.camera_source == "known" and not module.network.requires_defocus:
         _note_other_camera(capture.camera, module.run_config["optics"]["camera"], say)
     optics = {key: renderer.options[key] for key in OPTICS_KEYS if key in renderer.options}
-    return PreparedPhotographs(name, capture, held_out, at_full_size, estimator, settings, optics, sources, described)
+    return PreparedPhotographs(
+        name, capture, held_out, at_full_size, estimator, settings, optics, sources, described, stages
+    )
 
 
 def _photographs(source: Source, settings: PhotographSettings) -> tuple[Photographs, str]:

@@ -12,7 +12,8 @@ from typing import Any
 from sfdfd import __version__
 from sfdfd.datasets.discovery import StackSource, find_stacks
 from sfdfd.errors import InputError, checked_number
-from sfdfd.inference.photographs import AlignSettings, PhotographSettings, prepare_photographs
+from sfdfd.inference.photographs import AlignSettings, PhotographSettings, prepare_photographs, refinement_seconds
+from sfdfd.inference.stages import Stages
 from sfdfd.io.files import readable
 from sfdfd.io.formats.video import VIDEO_SUFFIXES
 from sfdfd.io.images import list_images
@@ -29,25 +30,34 @@ from sfdfd.training.device import use_threads
 
 __all__ = ["predict_found", "predict_stack", "predict_stacks"]
 
+DEFAULT_LIMIT_S = 60.0
+"""Time after which a prediction without given times is to be done."""
 OnShare = Callable[[float], None]
 """Called with the share of the refinement that is done."""
 WITHOUT_EFFECT = ("output_dir", "stacks", "stack", "threads", "device", "burst_gap_s", "cluster", "watch")
 """Settings that do not change the result of a stack: a finished stack is kept when they change."""
 
 
-def predict_stack(settings: dict[str, Any], output_dir: Path, on_share: OnShare | None = None) -> dict[str, Any] | None:
+def predict_stack(
+    settings: dict[str, Any], output_dir: Path, on_share: OnShare | None = None, begun_s: float | None = None
+) -> dict[str, Any] | None:
     """Predict one stack into a folder.
 
     Args:
         settings: the command's, as plain values.
         output_dir: receives the files.
         on_share: replaces the progress bar.
+        begun_s: :func:`time.monotonic` at which the time began to count; now by default.
 
     Returns:
         The content of ``prediction.json``; None where ``align.only`` wants no prediction.
     """
     say = partial(print, flush=True)
-    refiner, outputs = Refiner(**settings["refine"]), parse_outputs(settings["outputs"])
+    outputs, refine = parse_outputs(settings["outputs"]), dict(settings["refine"])
+    seconds = None if settings["seconds"] is None else checked_number(settings["seconds"], "seconds")
+    limit_s = DEFAULT_LIMIT_S if seconds is None and refine["seconds"] is None else seconds
+    refiner = Refiner(**{**refine, "seconds": refinement_seconds(seconds, refine["seconds"])})
+    stages = Stages(say, limit_s, begun_s)
     photograph_settings = PhotographSettings(
         description={key: settings[key] for key in STACK_KEYS},
         holdout=settings["holdout"],
@@ -58,11 +68,12 @@ def predict_stack(settings: dict[str, Any], output_dir: Path, on_share: OnShare 
         working_px=settings["working_px"],
         align=AlignSettings(**settings["align"]),
         device=settings["device"],
+        seconds=limit_s,
     )
     align = photograph_settings.align
     if settings["stack"] is None:
         raise InputError("give the folder with the slices, or a video: stack=DIR (or stack=example)")
-    prepared = prepare_photographs(str(settings["stack"]), photograph_settings, say)
+    prepared = prepare_photographs(str(settings["stack"]), photograph_settings, say, stages)
     if align.save is not None:
         prepared.save_alignment(align.save)
         say(f"alignment written to {align.save}")
@@ -74,7 +85,7 @@ def predict_stack(settings: dict[str, Any], output_dir: Path, on_share: OnShare 
             progress = ProgressFiles(Path(str(settings["watch"])), refiner, progress)
         prediction = prepared.predict(say, progress)
     facts = prediction.save(output_dir, list(outputs), say)
-    say(f"written to {output_dir}; open {output_dir / 'report.html'}")
+    say(f"written to {output_dir} in {stages.elapsed_s():.0f} s; open {output_dir / 'report.html'}")
     return facts
 
 
