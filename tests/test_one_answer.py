@@ -104,7 +104,7 @@ def test_the_example_takes_every_key(tmp_path):
     assert known.camera.f_number == 16.0 and len(known.focus_distances_m) == 3
     assert known.facts["depth_range_m"][1] == 7.0
     assert "command line" in known.facts["sources"]["f_number"]
-    cropped = predict_photographs("example", refine_seconds=0, weights=None, told={"crop": [10, 20, 0, 0]})
+    cropped = predict_photographs("example", refine_seconds=0, weights=None, description={"crop": [10, 20, 0, 0]})
     assert cropped.depth_m.shape == (220, 310)
 
 

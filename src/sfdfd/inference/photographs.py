@@ -362,7 +362,7 @@ def predict_photographs(
     align: AlignSettings | bool | str = "auto",
     holdout: Any = None,
     slices: Any = "auto",
-    told: Mapping[str, Any] | None = None,
+    description: Mapping[str, Any] | None = None,
     device: str = "auto",
     say: Callable[[str], None] = _silent,
     progress: Callable[[float, int, float], None] | None = None,
@@ -389,7 +389,7 @@ def predict_photographs(
         align: True, False, "auto", or :class:`AlignSettings`.
         holdout: slices to leave out and predict from the others: indices, or their number.
         slices: how many to use: "auto" (at most 12), "all", or a number.
-        told: other keys of ``stack.yaml``, such as ``crop`` or ``focus_unit``.
+        description: other keys of ``stack.yaml``, such as ``crop`` or ``focus_unit``.
         device: "auto", "cpu", "cuda" or "mps".
         say: receives lines about what is found and done.
         progress: called with (share, step, energy) during refinement.
@@ -410,7 +410,7 @@ def predict_photographs(
     described = {key: value for key, value in arguments.items() if value is not None}
     blur = optics.known() if isinstance(optics, BlurModel) else dict(optics or {})
     settings = PhotographSettings(
-        description={**(told or {}), **described},
+        description={**(description or {}), **described},
         holdout=holdout,
         slices=slices,
         checkpoint=None if weights is None else str(weights),
@@ -482,7 +482,7 @@ def _photographs(source: Source, settings: PhotographSettings) -> tuple[Photogra
     description = {**settings.description, "holdout": settings.holdout, "slices": settings.slices}
     unknown = [key for key in settings.description if key not in STACK_KEYS]
     if unknown:
-        raise InputError(f"told: unknown key {unknown[0]!r}; known are {', '.join(STACK_KEYS)}")
+        raise InputError(f"description: unknown key {unknown[0]!r}; known are {', '.join(STACK_KEYS)}")
     if isinstance(source, (str, Path)):
         return find_photographs(source, description), str(source)
     if isinstance(source, Photographs):
