@@ -105,8 +105,8 @@ def main() -> None:
                 }
         spread = {key: float(np.std([row[key] for row in after])) for key in after[0]}
         results["cases"][name] = {
-            "frames": len(after), "seconds": seconds, "start_from": "plane sweep", "steps": float(np.mean(steps)), "start": mean(before),
-            "refined": mean(after), "std_over_frames": spread,
+            "frames": len(after), "seconds": seconds, "start_from": "plane sweep", "steps": float(np.mean(steps)),
+            "start": mean(before), "refined": mean(after), "std_over_frames": spread,
         }  # fmt: skip
         if not arguments.quick and not arguments.only:
             path = ROOT / "benchmarks" / "results" / "refinement.json"

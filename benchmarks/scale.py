@@ -1,7 +1,8 @@
 """What a training step, a synthesis and a prediction cost, over slices, resolution, batch and width, and a formula.
 
-``python benchmarks/scale.py`` (ten minutes on two quiet cores) writes benchmarks/results/scale.json and .md; ``make results`` takes
-the table of speed in docs/reference/results.md from it. A time is the median of its repeats after one that does not count. The formula
+``python benchmarks/scale.py`` (ten minutes on two quiet cores) writes benchmarks/results/scale.json and .md;
+``make results`` takes the table of speed in docs/reference/results.md from it. A time is the median of its repeats after one
+that does not count. The formula
 (seconds = fixed + rate x pixels of all slices) is fitted to two points of each row and checked at the others.
 """
 

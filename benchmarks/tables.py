@@ -87,7 +87,8 @@ def summary() -> str:
     nyu, refinement = load("nyu"), load("refinement")["cases"]
     methods = {row["key"]: row for row in nyu["rows"]}
     paper, user, *_, dfd = nyu["published"]
-    others = f"DEReD {number(paper['abs_rel'])} ({number(user['abs_rel'])} re-evaluated by a user); dfd {number(dfd['abs_rel'])} in 598 s on another frame"
+    others = f"DEReD {number(paper['abs_rel'])} ({number(user['abs_rel'])} re-evaluated by a user); "
+    others += f"dfd {number(dfd['abs_rel'])} in 598 s on another frame"
     synthetic = [
         "NYUv2, DEReD's protocol, 8 bits, synthesised by our renderer: AbsRel",
         number(methods["classical"]["abs_rel"][0]), others,

@@ -69,8 +69,8 @@ DATA = {
         **NYU, "camera.pixel_pitch_m": 2.4e-5, "slices_in_depth_range": 10, "crop": [32, 24, 32, 24], "near_m": 0.1,
     },
     "middlebury": {
-        **NYU, "root": "data/middlebury", "depth_unit_m": 0.0001, "camera.pixel_pitch_m": 6e-6, "near_m": 1.0, "split": "all",
-        "constant_depth_m": None,
+        **NYU, "root": "data/middlebury", "depth_unit_m": 0.0001, "camera.pixel_pitch_m": 6e-6, "near_m": 1.0, "split":
+        "all", "constant_depth_m": None,
     },
     "defocusnet_dered": {
         "_target_": "sfdfd.datasets.synthetic.RerenderedDataModule", "root": "data/defocusnet", "split": "test",

@@ -24,7 +24,8 @@ def recipes(truth, covered, sides=SIDES):
         {
             "truth": st.just(truth), "covered": st.just(covered), "height": sides, "width": sides,
             "focus_distances_m": st.lists(st.floats(0.5, 20), min_size=1, max_size=4), "name": st.sampled_from("abc"),
-            "near_m": st.sampled_from([0.3, 0.5, 1.0]), "seed": st.integers(0, 2**31), "random_key": st.integers(0, 2**63 - 1),
+            "near_m": st.sampled_from([0.3, 0.5, 1.0]), "seed": st.integers(0, 2**31),
+            "random_key": st.integers(0, 2**63 - 1),
             "camera": st.builds(Camera, st.just(0.05), st.sampled_from([2.0, 4.0]), st.sampled_from([6e-6, 1.2e-5])),
         }
     )  # fmt: skip

@@ -86,7 +86,8 @@ def test_a_second_search_in_the_same_folder_is_refused(tmp_path):
     folder.mkdir()
     study = optuna.create_study(storage=f"sqlite:///{folder}/study.db", study_name="sfdfd")
     study.ask()  # the trial at work
-    first = f"from pathlib import Path; from sfdfd.training.search import hold_study\nwith hold_study(Path({str(folder)!r})): print(1); input()"
+    first = "from pathlib import Path; from sfdfd.training.search import hold_study\n"
+    first += f"with hold_study(Path({str(folder)!r})): print(1); input()"
     holding = subprocess.Popen([sys.executable, "-c", first], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holding.stdout.readline() == "1\n"
     done = inside("tune", *CALL, "trials=1", cwd=tmp_path, expect=2)

@@ -1,4 +1,5 @@
-"""A hook of mkdocs: docs/reference/datasets.md ends in those published data sets that have no section there, in their own words."""
+"""A hook of mkdocs: docs/reference/datasets.md ends in those published data sets that have no section there, in their
+own words."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def export(config: DictConfig) -> None:
-    """Write a trained network as ONNX, for any number of slices and any image size; or its weights alone in half precision."""
+    """Write a trained network as ONNX, for any number of slices and any image size; or its weights alone in half
+    precision."""
     from pathlib import Path
 
     from sfdfd.errors import InputError, checked_choice

@@ -22,7 +22,8 @@ def as_images(values: Tensor | np.ndarray, ndim: int, name: str) -> Tensor:
     """Convert images of common types and layouts to (...,3,H,W), float32 in [0, 1].
 
     Args:
-        values: a tensor or array of floats in [0, 1], or of uint8 or uint16 codes, with the channels before or after H and W.
+        values: a tensor or array of floats in [0, 1], or of uint8 or uint16 codes, with the channels before or after H
+            and W.
         ndim: number of axes, 3 for an image and 4 for a stack.
         name: what messages call it.
 

@@ -15,7 +15,8 @@ STARTUP_S = 1.0
 
 
 def predict(config: DictConfig) -> None:
-    """Write depth, all-in-focus image, confidence and a report of one stack, or of each of many; exit with 1 if any failed."""
+    """Write depth, all-in-focus image, confidence and a report of one stack, or of each of many; exit with 1 if any
+    failed."""
     import sys
     import time
     from pathlib import Path

@@ -62,8 +62,8 @@ class FocalStack:
         clipped: (B,S,3,H,W) true where a colour is a lower bound of the brightness, whatever its value: exposure gains and
             resampling move clipped values below white. None: only values at white are clipped; see :meth:`saturated`.
         size_px: B (height, width) of the real images, which lie at the top left of padded ones; None: nothing is padded.
-        optics: B models of how the slices were blurred (:class:`sfdfd.optics.blur_model.BlurModel`), each None where unknown;
-            None: unknown for all. Methods invert this physics, and their renderer's own where it is unknown.
+        optics: B models of how the slices were blurred (:class:`sfdfd.optics.blur_model.BlurModel`), each None where
+            unknown; None: unknown for all. Methods invert this physics, and their renderer's own where it is unknown.
         random_key: B numbers in [0, 2^63) that seed training's random choices for each sample (crop, flip, light, noise),
             from seed, epoch and sample (:mod:`sfdfd.datasets.sampling`); None: nothing is random.
 
@@ -452,8 +452,8 @@ class Prediction:
         rendered: (B,S,3,H,W) the stack rendered from this depth and AIF; None where it was not rendered.
         confidence: (B,H,W) in (0, 1], see :mod:`sfdfd.refinement.confidence`; None where it was not computed.
         depth_std_m: (B,H,W) standard deviation of the depth in metres; None where it was not computed.
-        beyond_range: (B,H,W) 1 where a surface lies beyond far_m and -1 where nearer than near_m, sharp in no slice and so of
-            unknown depth; 0 elsewhere. None where it was not computed. See :mod:`sfdfd.inference.out_of_range`.
+        beyond_range: (B,H,W) 1 where a surface lies beyond far_m and -1 where nearer than near_m, sharp in no slice and
+            so of unknown depth; 0 elsewhere. None where it was not computed. See :mod:`sfdfd.inference.out_of_range`.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack

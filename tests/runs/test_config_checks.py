@@ -59,7 +59,8 @@ WHOLE = {"refine": {"steps": 0}, "threads": 1, "camera": {"f_number": 2}, "part"
     ({}, None), ({"data": "${base}"}, None),
     ({"refine": 5}, "refine: expected a mapping with steps, got 5"), ({"refine": {}}, "refine.steps: it is needed"),
     ({"camera": None}, "camera: expected a mapping with f_number"), ({"data": "x"}, "data: expected a mapping"),
-    ({"ckpt_path": "last"}, "ckpt_path: it is called resume now"), ({"data": {"near_m": "???"}}, "data.near_m: it has no default"),
+    ({"ckpt_path": "last"}, "ckpt_path: it is called resume now"),
+    ({"data": {"near_m": "???"}}, "data.near_m: it has no default"),
     ({"data": {"renderer": 3}}, "data.renderer: expected a mapping"), ({"data": {"renderer": {}}}, None),
 ])  # fmt: skip
 def test_sections_are_mappings_and_there(tmp_path, change, message):

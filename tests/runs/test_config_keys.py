@@ -58,7 +58,8 @@ def test_the_command_prints_its_help(command, names, tmp_path):
 
 
 def test_help_needs_neither_torch_nor_hydra():
-    code = "import sys; sys.argv[1:] = ['--help']; import sfdfd.train as t; t.main(); print({'torch', 'hydra'} & set(sys.modules))"
+    code = "import sys; sys.argv[1:] = ['--help']; import sfdfd.train as t; t.main(); "
+    code += "print({'torch', 'hydra'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
 

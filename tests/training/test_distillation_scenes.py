@@ -37,8 +37,8 @@ def test_cut_outs_are_nearer_and_have_sharp_edges(prediction):
         g = np.random.default_rng(seed)
         inside_px = _random_silhouette(48, g)
         scene = _place_in_front(
-            TeacherPrediction(*(value[..., :48, :48] for value in ground)), TeacherPrediction(*(value[..., :48, :48] for value in other)),
-            inside_px, g,
+            TeacherPrediction(*(value[..., :48, :48] for value in ground)), TeacherPrediction(*(value[..., :48, :48] for
+            value in other)), inside_px, g,
         )  # fmt: skip
         nearer = scene.inverse_depth_01 > 0.3
         assert bool((scene.inverse_depth_01 >= 0.3).all()) and not bool((nearer & (inside_px <= 0)).any())

@@ -122,7 +122,8 @@ class FocalStackDataModule(lightning.LightningDataModule):
         return camera if self.resize == 1.0 else camera.resized(self.resize)
 
     def set_holdout(self, holdout: Any) -> None:
-        """Leave slices of every stack out (:func:`sfdfd.photographs.holdout.parse_holdout`); call this before reading stacks.
+        """Leave slices of every stack out (:func:`sfdfd.photographs.holdout.parse_holdout`); call this before reading
+        stacks.
 
         Depth range, motion and an unknown camera are then estimated from the other slices alone.
 
@@ -136,7 +137,8 @@ class FocalStackDataModule(lightning.LightningDataModule):
         self.holdout = holdout
 
     def nominal_acquisition(self) -> tuple[Camera, list[float], tuple[float, float], str] | None:
-        """Return camera, focus distances, depth range in metres, and a note, for ``diagnose``; None if stacks have their own."""
+        """Return camera, focus distances, depth range in metres, and a note, for ``diagnose``; None if stacks have
+        their own."""
         return None
 
     def protocol(self) -> dict[str, Any]:

@@ -144,7 +144,8 @@ class SynthesisDataModule(FocalStackDataModule):
 
 
 def _median_depth_range_m(scenes: IdentifiedDataset, near_m: float, far_m: float) -> tuple[float, float]:
-    """Return the median over scenes of the smallest and the largest true depth within a range; the range if all are empty."""
+    """Return the median over scenes of the smallest and the largest true depth within a range; the range if all are
+    empty."""
     ends = []
     for index in np.linspace(0, len(scenes) - 1, min(len(scenes), 20)).round().astype(int):
         scene = scenes[int(index)]

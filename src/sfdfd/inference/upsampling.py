@@ -142,9 +142,9 @@ def add_residual_detail(
 ) -> Float[Tensor, "b 3 h w"]:
     """Add to the AIF a share of the residuals of the sharpest slices.
 
-    The result is I + share sum_s w_s (J_s - R_s), with the weights w of :func:`sfdfd.plane_sweep.cost_volume.blend_by_sharpness`: one
-    step of Van Cittert's iteration (1931), which needs no renderer. Beside a silhouette, slice and rendering both show the
-    blur of the foreground, so that it cancels.
+    The result is I + share sum_s w_s (J_s - R_s), with the weights w of
+    :func:`sfdfd.plane_sweep.cost_volume.blend_by_sharpness`: one step of Van Cittert's iteration (1931), which needs no
+    renderer. Beside a silhouette, slice and rendering both show the blur of the foreground, so that it cancels.
     """
     assert prediction.rendered is not None
     radius_px = defocus_map_px(prediction.depth_m, stack.focus_distances_m, stack.camera)

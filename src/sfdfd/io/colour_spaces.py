@@ -1,8 +1,10 @@
 """Convert photographs from their colour spaces to sRGB.
 
-LittleCMS (imagecodecs) reads the profiles. If a profile consists of three curves and a matrix, these are sampled from LittleCMS
-in floating point and applied here, strip by strip: its own 16-bit shortcut interpolates a coarse grid, which is wrong by up to
-10 % near black, and its exact path takes six seconds for twelve megapixels. Profiles with tables use the exact path.
+LittleCMS (imagecodecs) reads the profiles. If a profile consists of three curves and a matrix, these are sampled from
+LittleCMS
+in floating point and applied here, strip by strip: its own 16-bit shortcut interpolates a coarse grid, which is wrong
+by up to 10 % near black, and its exact path takes six seconds for twelve megapixels. Profiles with tables use the exact
+path.
 The result carries sRGB's curve, so decoding it as sRGB gives the linear light that the file's own curve meant.
 """
 

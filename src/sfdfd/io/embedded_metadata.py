@@ -1,8 +1,8 @@
 """Metadata of the images that are written: the sRGB colour space and the camera's EXIF.
 
-Photogrammetry programs compute the focal length in pixels from EXIF. So the tags fit the written pixels: no orientation (they
-are upright), their own width and height, and the sensor resolution and 35 mm equivalent of the part of the sensor that they
-show. Location (GPS), serial numbers, thumbnails and maker notes are not copied.
+Photogrammetry programs compute the focal length in pixels from EXIF. So the tags fit the written pixels: no orientation
+(they are upright), their own width and height, and the sensor resolution and 35 mm equivalent of the part of the sensor
+that they show. Location (GPS), serial numbers, thumbnails and maker notes are not copied.
 """
 
 from __future__ import annotations

@@ -263,8 +263,9 @@ MIN_BLUR_PX, MAX_BLUR_PX = 8.0, 12.0
 def resolve_working_px(working_px: int | str, largest_blur_px: float, longer_px: int) -> int:
     """Return the longer side in pixels to which a stack is resized for processing.
 
-    "auto" chooses it by the blur: 512 if the largest blur radius between near and far is then 8 to 12 px; otherwise larger or
-    smaller until it is, from 320 to 1280. A phone blurs by less than a pixel at 512, which hardly determines depth.
+    "auto" chooses it by the blur: 512 if the largest blur radius between near and far is then 8 to 12 px; otherwise
+    larger or smaller until it is, from 320 to 1280. A phone blurs by less than a pixel at 512, which hardly determines
+    depth.
 
     Args:
         working_px: a number of pixels, or "auto".

@@ -60,7 +60,7 @@ class StackDescription:
         optics: values of :data:`OPTICS_KEYS` in ``stack.yaml``.
         video: the video, if the slices are frames of one.
         frames: indices of the frames if they are listed; else ``len(files)`` frames are picked.
-        shares_folder: the video or TIFF is one of several stacks in its folder, so the folder's text files do not describe it.
+        shares_folder: whether other stacks lie in the folder of the video or TIFF; its text files do not count then.
         principal_point_px: (x, y) where the optical axis meets the stored images, from the outer corner of the first pixel;
             None for the centre.
         pages: the TIFF, if the slices are its pages; ``files`` are then names made up for them.
@@ -342,8 +342,8 @@ def _only_tiff_with_pages(folder: Path) -> Path | None:
     paged = [file for file in files if is_multipage_tiff(file)]
     if paged and len(files) > 1:
         raise InputError(
-            f"{folder}: {paged[0].name} holds {count_tiff_slices(paged[0])} pages, which are a stack of their own, and is one of "
-            f"{len(files)} pictures; name it (stack={paged[0]}), or predict every stack (stacks={folder})"
+            f"{folder}: {paged[0].name} holds {count_tiff_slices(paged[0])} pages, which are a stack of their own, and is "
+            f"one of {len(files)} pictures; name it (stack={paged[0]}), or predict every stack (stacks={folder})"
         )
     return paged[0] if paged else None
 

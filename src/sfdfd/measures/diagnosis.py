@@ -29,8 +29,8 @@ TEXTURE_CHANGE = 0.75 / 255, 0.25
 """A pixel is textured if its sharpness (mean absolute Laplacian) changes over the slices by more than the first, and by more
 than the second as a share of it. Noise is sharp too, but equally in every slice."""
 WEAK_STEP, NO_STEP = 0.06, 0.12
-"""Median depth step of one 8-bit level, as a share of depth, from which the verdict changes. The camera of DEReD's generator is
-at 0.03, that of its loader, from which networks learn nothing, at 0.13."""
+"""Median depth step of one 8-bit level, as a share of depth, from which the verdict changes. The camera of DEReD's
+generator is at 0.03, that of its loader, from which networks learn nothing, at 0.13."""
 FEW_TEXTURED = 0.2
 """Share of textured pixels below which texture is a problem."""
 VERDICTS = ("good", "weak", "no signal")

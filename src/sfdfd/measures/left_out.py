@@ -1,6 +1,7 @@
 """Score predictions without ground truth, on a slice that was left out.
 
-Depth and AIF, predicted without the slice, are rendered at its focus distance and compared with its photograph. Two baselines
+Depth and AIF, predicted without the slice, are rendered at its focus distance and compared with its photograph. Two
+baselines
 use the input slices alone: the one nearest in inverse focus distance, and the best blend of the two around it, with a weight
 fitted to the left-out photograph. All three are measured on the same pixels of the same registered photograph, with its
 exposure equalized.

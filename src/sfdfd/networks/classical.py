@@ -44,8 +44,8 @@ def depth_from_focus(
 ) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b 3 h w"]]:
     """Estimate depth and all-in-focus image as sharpness-weighted means over the slices.
 
-    The weights are ``(sharpness / largest sharpness over the slices)^power``. Depth is the weighted mean of the inverse focus
-    distances, the AIF that of the slices.
+    The weights are ``(sharpness / largest sharpness over the slices)^power``. Depth is the weighted mean of the inverse
+    focus distances, the AIF that of the slices.
 
     Args:
         images: (B,S,3,H,W) slices, RGB in [0, 1].

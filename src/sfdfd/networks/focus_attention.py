@@ -33,8 +33,8 @@ class FocusAttentionNet(NetworkModule):
     Classical depth from focus is an attention over slices with the logits ``power * log(relative sharpness)``, which without
     training is as good as the published network. A small U-Net with DAIF-Net's pooling over slices sees the slices and their
     relative sharpness at three scales. It adds learned logits per slice for depth and for the AIF, a correction of inverse
-    depth (between and beyond the focus distances), and a residual of the AIF. AiFDepthNet (Wang et al., ICCV 2021) takes both
-    outputs from attention over slices; the sharpness prior and the correction are ours.
+    depth (between and beyond the focus distances), and a residual of the AIF. AiFDepthNet (Wang et al., ICCV 2021)
+    takes both outputs from attention over slices; the sharpness prior and the correction are ours.
 
     Args:
         width: channels of the first block, which works at half resolution.

@@ -59,8 +59,8 @@ class NetworkOutput(NamedTuple):
 class Network(Protocol):
     """A network maps a focal stack and its focus distances to depth and an all-in-focus image.
 
-    It takes any number of slices in any order, and any image size. It is a :class:`torch.nn.Module` or another callable, such
-    as :data:`sfdfd.networks.classical.classical_network`.
+    It takes any number of slices in any order, and any image size. It is a :class:`torch.nn.Module` or another
+    callable, such as :data:`sfdfd.networks.classical.classical_network`.
 
     Examples:
         >>> from sfdfd.networks import DAIFNet, classical_network

@@ -35,8 +35,8 @@ class _Positional(nn.Module):
 def export_onnx(network: NetworkModule, path: Path, opset: int = 18) -> None:
     """Write ``network`` to ``path``.
 
-    The file takes images (1,S,3,H,W) in [0, 1], and focus_distances_m (1,S), near_m (1,) and far_m (1,) in metres. S, H and W
-    are free (S >= 2, H and W >= 16). It gives depth_m (1,H,W) in metres and aif (1,3,H,W).
+    The file takes images (1,S,3,H,W) in [0, 1], and focus_distances_m (1,S), near_m (1,) and far_m (1,) in metres. S, H
+    and W are free (S >= 2, H and W >= 16). It gives depth_m (1,H,W) in metres and aif (1,3,H,W).
 
     Raises:
         InputError: packages are not installed, or the network needs more inputs (``requires_defocus``).

@@ -361,7 +361,8 @@ def _median_depth_correction(
 ) -> Tensor:
     """Return the normalized inverse depth of the median depth instead of the mean inverse depth, which is too near.
 
-    If inverse depth is log-normal with mean u and variance v, the median depth is sqrt(1 + v / u^2) / u. The network's std is
+    If inverse depth is log-normal with mean u and variance v, the median depth is sqrt(1 + v / u^2) / u. The network's
+    std is
     too large: v is half of its square, and v / u^2 counts up to ``LARGEST_RELATIVE_VARIANCE``.
     """
     far, span = (1 / far_m)[:, None, None], (1 / near_m - 1 / far_m)[:, None, None]

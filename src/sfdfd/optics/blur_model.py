@@ -104,5 +104,5 @@ class BlurModel:
 
 BLUR_KEYS = tuple(field.name for field in fields(BlurModel))
 PHOTOGRAPH_BLUR = BlurModel(psf="disc", weighting="occlusion", linear_light=True, sigma_scale=0.5)
-"""How photographs are blurred: in linear light, by a round aperture, with occlusion. ``sigma_scale`` is used if another PSF is
-chosen."""
+"""How photographs are blurred: in linear light, by a round aperture, with occlusion. ``sigma_scale`` is used if another
+PSF is chosen."""

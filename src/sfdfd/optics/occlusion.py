@@ -1,7 +1,7 @@
 """An occlusion-aware renderer with gradients: coverage accumulated from front to back over levels of inverse depth.
 
-Every pixel is shared by the two levels of inverse depth that enclose its own (hat weights a_l(p), sum 1). In a slice, level l
-is blurred by its own normalised kernel k_l, light and coverage alike,
+Every pixel is shared by the two levels of inverse depth that enclose its own (hat weights a_l(p), sum 1). In a slice,
+level l is blurred by its own normalised kernel k_l, light and coverage alike,
 
     b_l = k_l * (a_l I),   c_l = k_l * a_l,   M_l = min(1, sum_{nearer or equal j} c_j)
     J = sum_l (M_l - M_{l+1}) b_l / c_l  /  M_last       (l + 1: the next nearer level)

@@ -45,7 +45,8 @@ def floored_size_px(size_px: Tensor, floor_px: float) -> Tensor:
     """Floor a size smoothly: s where s >= 2a, else a + s^2/(4a), with the floor a.
 
     The parabola joins with equal value and slope; a sampled PSF no longer shows its width below 2a. The size stays smooth in
-    depth at focus, where it is |linear| in inverse depth, so nothing divides by zero and the gradient near focus stays alive.
+    depth at focus, where it is |linear| in inverse depth, so nothing divides by zero and the gradient near focus stays
+    alive.
     """
     return torch.where(size_px < 2 * floor_px, floor_px + size_px * size_px / (4 * floor_px), size_px)
 

@@ -97,10 +97,11 @@ def estimate_blur_scale(
     covered: Float[Tensor, "s h w"] | None = None,
     fine: bool = True,
 ) -> BlurScale:
-    """Estimate k by its profile: for each candidate a plane sweep answers, and the stack rendered from its answer is compared.
+    """Estimate k by its profile: for each candidate a plane sweep answers, and the stack rendered from its answer is
+    compared.
 
-    A coarse profile spans all blurs that the image can show; a fine one lies around its minimum. Each tile of the image has a
-    minimum of its own, and their disagreement is the standard error.
+    A coarse profile spans all blurs that the image can show; a fine one lies around its minimum. Each tile of the image
+    has a minimum of its own, and their disagreement is the standard error.
 
     Args:
         images: (S,3,H,W) aligned slices.

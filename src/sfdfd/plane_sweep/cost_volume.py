@@ -167,8 +167,8 @@ def restore_clipped(
 ) -> Float[Tensor, "s c h w"]:
     """Estimate how bright clipped pixels were.
 
-    Blur moves light and keeps its sum, so what a slice lacks compared with the others, averaged over a window, belongs to its
-    clipped pixels.
+    Blur moves light and keeps its sum, so what a slice lacks compared with the others, averaged over a window, belongs
+    to its clipped pixels.
 
     Args:
         light: (S,C,H,W) what was blurred, of one exposure.

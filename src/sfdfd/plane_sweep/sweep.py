@@ -104,7 +104,8 @@ def mean_sweep_residual(stack: FocalStack, renderer: Renderer, planes: int = 32)
 
 
 def fuse_sharpest_slices(stack: FocalStack, depth_m: Float[Tensor, "b h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Blend at each pixel the slices that are sharpest at its depth (:func:`~sfdfd.plane_sweep.cost_volume.blend_by_sharpness`)."""
+    """Blend at each pixel the slices that are sharpest at its depth
+    (:func:`~sfdfd.plane_sweep.cost_volume.blend_by_sharpness`)."""
     radius_px = defocus_map_px(depth_m, stack.focus_distances_m, stack.camera)
     saturated = stack.saturated()
     return blend_by_sharpness(stack.images, radius_px, stack.coverage(), saturated if bool(saturated.any()) else None)

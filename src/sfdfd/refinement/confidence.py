@@ -3,7 +3,8 @@
 Two things make depth wrong. Where nothing has texture, depth hardly changes the stack: the Cramer-Rao bound of inverse depth
 in a small window, sigma_u^2 = (residual variance + rounding) / sum (dR/du)^2, with R the rendered stack. And beside depth
 edges, where surfaces mix: there the standard deviation of inverse depth in a small window is the error that a shift of the
-edge would make. The two add as variances; the weight of the second was chosen on NYUv2 frames (docs/explanation/refinement.md).
+edge would make. The two add as variances; the weight of the second was chosen on NYUv2 frames
+(docs/explanation/refinement.md).
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def slice_weights(
 ) -> tuple[Tensor, Float[Tensor, "b"]]:
     """Down-weight slices with large initial residuals: noise, motion, or lens effects that the model lacks.
 
-    A slice weighs (e / r)^2 between :data:`MIN_SLICE_WEIGHT` and 1, with r the first quartile of its absolute residuals and e
-    the expected one. A quartile ignores regions where depth is wrong, as long as a quarter of the image is right.
+    A slice weighs (e / r)^2 between :data:`MIN_SLICE_WEIGHT` and 1, with r the first quartile of its absolute residuals
+    and e the expected one. A quartile ignores regions where depth is wrong, as long as a quarter of the image is right.
 
     Args:
         residual: of the start, at the size of ``stack``.

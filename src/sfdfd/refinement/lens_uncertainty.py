@@ -23,8 +23,8 @@ def lens_std(energy: Energy, variables: Variables) -> dict[str, Tensor]:
 
     The image is cut into 3 x 3 tiles. With g_i and h_i the first and second derivative of a tile's data term, the standard
     error is that of an estimate whose samples are the tiles (the sandwich estimator of Huber, 1967):
-    sqrt(n / (n - 1) sum_i (g_i + h_i d)^2) / sum_i h_i, d = -sum g / sum h. Unlike a likelihood's curvature alone, it includes
-    what the model does not explain. It is infinite where the data term has no minimum.
+    sqrt(n / (n - 1) sum_i (g_i + h_i d)^2) / sum_i h_i, d = -sum g / sum h. Unlike a likelihood's curvature alone, it
+    includes what the model does not explain. It is infinite where the data term has no minimum.
     """
     data_term = DataTerm(energy.level)
 

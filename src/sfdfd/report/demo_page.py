@@ -63,7 +63,7 @@ def write_demo_page(
             table={"header": ["method", *METRICS], "rows": _metric_rows(stacks, predictions)},
             text=[
                 f"Means over the {len(stacks)} unseen scenes above. The renderer that the methods invert also made their "
-                "slices: these figures compare methods, and say nothing about photographs (docs/reference/results.md has those)."
+                "slices: these figures compare methods, and say nothing about photographs (docs/reference/results.md)."
             ],
         ),
         Section(title="Training", rows=[{"title": "", "pictures": _curve_pictures(run)}]),

@@ -168,8 +168,8 @@ def _array(image: Float[Tensor, "3 h w"]) -> np.ndarray:
 class Section(dict):
     """One section of a page.
 
-    It has a ``title`` and any of ``text`` (paragraphs), ``facts`` (pairs), ``table`` (header, rows), ``rows`` (galleries) and
-    ``viewer``.
+    It has a ``title`` and any of ``text`` (paragraphs), ``facts`` (pairs), ``table`` (header, rows), ``rows``
+    (galleries) and ``viewer``.
     """
 
 

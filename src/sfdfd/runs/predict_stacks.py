@@ -100,7 +100,8 @@ def _progress(refiner: Refiner, on_share: OnShare | None):
 def predict_stacks(settings: dict[str, Any], output_dir: Path) -> list[dict[str, Any]]:
     """Predict every stack below the folder ``settings["stacks"]``; return one row per stack.
 
-    See :func:`sfdfd.runs.batch.run_batch` for the rows. Stacks that an earlier call finished with the same settings are skipped.
+    See :func:`sfdfd.runs.batch.run_batch` for the rows. Stacks that an earlier call finished with the same settings are
+    skipped.
     """
     for key in ("save", "load"):
         if settings["align"][key] is not None:

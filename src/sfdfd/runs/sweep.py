@@ -71,7 +71,8 @@ def _compared(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_in_own_process(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Run a job of a multirun as a command of its own where its strategy starts the command once per device; else return None.
+    """Run a job of a multirun as a command of its own where its strategy starts the command once per device; else
+    return None.
 
     Within the multirun, each of these processes would run the whole sweep again.
 

@@ -79,7 +79,8 @@ def checkpoint_path(checkpoint: str | Path) -> Path:
 
 
 def checkpoint_identity(checkpoint: str | Path | None) -> str | None:
-    """Return the SHA-256 of a checkpoint's content, which changes if weights are retrained under the same path; None for None.
+    """Return the SHA-256 of a checkpoint's content, which changes if weights are retrained under the same path; None
+    for None.
 
     Raises:
         InputError: the file is missing.
@@ -330,8 +331,8 @@ def load_model(
 
     Args:
         checkpoint: a path, "pretrained" (the weights in the package), or None.
-        optics: options of the renderer, with its class as ``_target_`` (ours if None). An option that is None is not given. Of
-            a checkpoint with a renderer of its own, ``_target_`` is ignored.
+        optics: options of the renderer, with its class as ``_target_`` (ours if None). An option that is None is not
+            given. Of a checkpoint with a renderer of its own, ``_target_`` is ignored.
         preferred: options that replace the checkpoint's, or the default, if the renderer has them.
 
     Examples:

@@ -216,7 +216,7 @@ class DepthFromDefocus(lightning.LightningModule):
         self._save_last_batch(path)
         log_alert(self.trainer.loggers, "the loss is not finite", f"step {step}; the batch lies in {path}", step)
         raise InputError(
-            f"step {step}: the loss is not finite ({', '.join(self._last_batch[0].name)}); the batch lies in {path}; a lower "
+            f"step {step}: the loss is not finite ({', '.join(self._last_batch[0].name)}); the batch is in {path}; a lower "
             "optimizer.lr usually mends it, module.skip_nonfinite=N leaves so many steps out"
         )
 

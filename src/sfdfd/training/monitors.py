@@ -134,8 +134,10 @@ class StepMonitor(lightning.Callback):
 class ValidationMonitor(lightning.Callback):
     """Logs baselines for the validation metrics, and the blur that the network predicts.
 
-    - ``truth/constant_abs_rel``, ``truth/constant_rmse``, ``truth/classical_abs_rel``, ``truth/classical_rmse``: baselines on
-      the same images, if they have ground truth. A network at the constant's level has learnt nothing. Selection ignores them.
+    - ``truth/constant_abs_rel``, ``truth/constant_rmse``, ``truth/classical_abs_rel``, ``truth/classical_rmse``:
+    baselines on
+      the same images, if they have ground truth. A network at the constant's level has learnt nothing. Selection
+      ignores them.
     - ``health/blur_radius_px``: a histogram of the predicted blur radius over all slices and pixels; its median and 95th
       percentile as ``health/blur_radius_median_px`` and ``health/blur_radius_p95_px``.
     - ``health/no_signal_share``: share of pixels whose sharpness does not change over the slices (too little texture or

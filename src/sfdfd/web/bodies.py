@@ -147,8 +147,9 @@ def is_upload(path: Any, folder: Path) -> bool:
 def checked_json(body: bytes, folder: Path, is_own: Callable[[str], bool]) -> bytes:
     """Check a JSON body and write it anew, so that Gradio reads exactly what was checked.
 
-    Every ``path`` must be an upload. A ``url`` may be this page's own address of an upload; it is dropped, because the server
-    does not need it. No other string may be a URL. Keys are checked in any case, at any depth, and at each repetition.
+    Every ``path`` must be an upload. A ``url`` may be this page's own address of an upload; it is dropped, because the
+    server does not need it. No other string may be a URL. Keys are checked in any case, at any depth, and at each
+    repetition.
 
     Args:
         body: UTF-8, UTF-16 or UTF-32.

@@ -56,7 +56,8 @@ class AllowedHosts:
 
     Attributes:
         names: hosts that requests may be for, in lower case.
-        any_address: whether requests may be for any IP address; unlike a name, a website cannot point it at another computer.
+        any_address: whether requests may be for any IP address; unlike a name, a website cannot point it at another
+            computer.
         public: (host, port) under which a proxy shows the page; a port of None is the default of the scheme.
     """
 

@@ -43,7 +43,8 @@ CSS = """
 .gradio-container { max-width: 60rem !important; }
 #check { min-width: min(240px, 100%) !important; }
 @media (max-width: 600px) {
-  #check_result :is(td, th), #recognised :is(td, th) { padding: 0.3rem !important; font-size: 0.78rem; word-break: normal !important; }
+  #check_result :is(td, th), #recognised :is(td, th) {
+    padding: 0.3rem !important; font-size: 0.78rem; word-break: normal !important; }
 }
 """
 FONTS = ["system-ui", "sans-serif"]
@@ -121,7 +122,7 @@ class _Handlers:
     def upload(self, files: Sequence[dict[str, Any]] | None, request: gr.Request) -> tuple[str, Any, Any]:
         """Store photographs, and describe what is recognised.
 
-        ``files`` are as Gradio stores them: it drops some characters from the names in their paths, but keeps the user's name
+        ``files`` are as Gradio stores them: names in their paths lose characters, but it keeps the user's name
         in ``orig_name``.
         """
         session = str(request.session_hash)
@@ -271,8 +272,8 @@ class _Results:
 def _inputs() -> _Inputs:
     gr.Markdown(
         "# Photographs that refocus\nUpload two or more photographs of **one scene**, each **focused at a different "
-        "distance**. Depth and an all-in-focus picture are estimated from their blur. Your photographs stay on this computer. "
-        "One stack is processed at a time; yours waits in line if others came first."
+        "distance**. Depth and an all-in-focus picture are estimated from their blur. Your photographs stay on this "
+        "computer. One stack is processed at a time; yours waits in line if others came first."
     )
     kinds = [*IMAGE_SUFFIXES, *(f".{text.rsplit('.', 1)[1]}" for text in TEXTS[:1])]
     files = gr.File(label="Photographs", file_count="multiple", file_types=kinds, elem_id="files", height=150)

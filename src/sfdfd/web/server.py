@@ -49,8 +49,9 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 class RequestFilter:
     """ASGI middleware around the page.
 
-    It refuses requests for other hosts and from other websites, routes of Gradio that the page does not use, bodies and uploads
-    that are too large, uploads when the folder or the disk is full, and bodies that name files other than uploads.
+    It refuses requests for other hosts and from other websites, routes of Gradio that the page does not use, bodies and
+    uploads that are too large, uploads when the folder or the disk is full, and bodies that name files other than
+    uploads.
 
     Args:
         app: the application behind the filter.

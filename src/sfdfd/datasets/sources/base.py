@@ -22,8 +22,8 @@ from sfdfd.io.downloads import RemoteFile
 from sfdfd.io.files import Report, readable
 
 __all__ = [
-    "SCRATCH", "UNKNOWN_CAMERA", "DataSource", "find_files", "read_numbers", "read_text", "require_files", "single_path", "to_uint8",
-    "unique_names", "write_depth", "write_rgbd", "write_splits", "write_stack",
+    "SCRATCH", "UNKNOWN_CAMERA", "DataSource", "find_files", "read_numbers", "read_text", "require_files",
+    "single_path", "to_uint8", "unique_names", "write_depth", "write_rgbd", "write_splits", "write_stack",
 ]  # fmt: skip
 
 SCRATCH = ".unpacked"
@@ -102,8 +102,8 @@ def write_stack(
     depth_m: np.ndarray | None = None,
     aif: np.ndarray | None = None,
 ) -> None:
-    """Write ``NAME/slice_NN.png`` and ``NAME/stack.yaml``, and if given ``truth/depth_m.npy`` (float32 metres, 0 unknown) and
-    ``truth/aif.png``. None is for unknown values.
+    """Write ``NAME/slice_NN.png`` and ``NAME/stack.yaml``, and if given ``truth/depth_m.npy`` (float32 metres, 0
+    unknown) and ``truth/aif.png``. None is for unknown values.
 
     Raises:
         InputError: the name is taken; slices, depth and AIF differ in size; or focus distances are not positive numbers, one

@@ -1,4 +1,5 @@
-"""The 4D Light Field Benchmark (Honauer et al., ACCV 2016), refocused into stacks; or folders of pictures refocused by a Lytro."""
+"""The 4D Light Field Benchmark (Honauer et al., ACCV 2016), refocused into stacks; or folders of pictures refocused by
+a Lytro."""
 
 from __future__ import annotations
 

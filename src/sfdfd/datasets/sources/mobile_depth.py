@@ -1,4 +1,5 @@
-"""Mobile Depth (Suwajanakorn et al., CVPR 2015): eleven handheld phone stacks, aligned by their authors, without ground truth."""
+"""Mobile Depth (Suwajanakorn et al., CVPR 2015): eleven handheld phone stacks, aligned by their authors, without ground
+truth."""
 
 from __future__ import annotations
 

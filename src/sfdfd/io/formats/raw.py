@@ -1,6 +1,7 @@
 """Read RAW and DNG files as the sensor's light, by LibRaw (rawpy).
 
-RAW is the best input: nothing was sharpened, denoised or tone-mapped. The light is white-balanced and stored with sRGB's curve.
+RAW is the best input: nothing was sharpened, denoised or tone-mapped. The light is white-balanced and stored with
+sRGB's curve.
 So ``linear_light=true`` blurs exactly what the sensor measured, and the images can be viewed.
 """
 

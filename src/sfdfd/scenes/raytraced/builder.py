@@ -103,7 +103,8 @@ class Builder:
         self.solid(self.view.at(*rng.uniform(-0.95, 0.95, 2), z=z), half, turn)
 
     def standing(self, floor_y: float, low: float, high: float, top: tuple[float, float] | None = None) -> None:
-        """Add an object on the floor (level coordinates), about as tall as wide or with its top at a screen height in ``top``."""
+        """Add an object on the floor (level coordinates), about as tall as wide or with its top at a screen height in
+        ``top``."""
         rng, z = self.rng, self.depth(low, high)
         wide = z * self.view.tan[0] * rng.uniform(0.06, 0.24, 2)
         foot = self.world.T @ self.view.at(rng.uniform(-0.95, 0.95), 0, z)

@@ -86,7 +86,8 @@ def _variant(mi: Any, name: str) -> Iterator[None]:
 
 
 def blur_aperture_radius_m(camera: Camera, focus_distance_m: float) -> float:
-    """Return the aperture radius f / (2N) / (1 - f/F) at which a lens of fixed field of view blurs as ``camera`` does at F."""
+    """Return the aperture radius f / (2N) / (1 - f/F) at which a lens of fixed field of view blurs as ``camera`` does
+    at F."""
     return camera.focal_length_m / (2 * camera.f_number) / (1 - camera.focal_length_m / focus_distance_m)
 
 
