@@ -156,7 +156,7 @@ SLOW_TO_LOAD = {"lightning", "torchmetrics", "matplotlib", "scipy.signal", "wand
 
 
 @pytest.mark.parametrize(
-    "module", ["sfdfd.inference.photographs", "sfdfd.inference.estimator", "sfdfd.report.prediction_folder"]
+    "module", ["sfdfd.inference.predict_photographs", "sfdfd.inference.estimator", "sfdfd.report.prediction_folder"]
 )
 def test_inference_loads_no_package_that_it_does_not_need(module):
     code = f"import sys, {module}; print(*sorted({SLOW_TO_LOAD!r} & set(sys.modules)))"

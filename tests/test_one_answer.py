@@ -126,7 +126,7 @@ def test_importing_optics_imports_torch_alone():
 
 
 def test_python_command_and_page_refine_for_the_same_time():
-    from sfdfd.inference.photographs import refinement_seconds
+    from sfdfd.inference.predict_photographs import refinement_seconds
     from sfdfd.refinement.refiner import DEFAULT_SECONDS
     from sfdfd.runs.command import CONF_DIR
 

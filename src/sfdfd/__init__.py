@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sfdfd.errors import InputError
     from sfdfd.inference.estimator import DefocusEstimator
     from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
-    from sfdfd.inference.photographs import PhotographPrediction, predict_photographs
+    from sfdfd.inference.predict_photographs import PhotographPrediction, predict_photographs
     from sfdfd.measures.losses import SelfSupervisedLoss
     from sfdfd.measures.metrics import EvaluationMetrics
     from sfdfd.networks.classical import classical_network
@@ -37,7 +37,7 @@ _HOMES = {
     "InputError": "sfdfd.errors",
     "Method": "sfdfd.stack",
     "NetworkMethod": "sfdfd.inference.methods",
-    "PhotographPrediction": "sfdfd.inference.photographs",
+    "PhotographPrediction": "sfdfd.inference.predict_photographs",
     "PlaneSweepNet": "sfdfd.networks.plane_sweep",
     "Prediction": "sfdfd.stack",
     "RefinedMethod": "sfdfd.inference.methods",
@@ -47,7 +47,7 @@ _HOMES = {
     "classical_network": "sfdfd.networks.classical",
     "defocus_map_px": "sfdfd.optics.render",
     "depth_from_plane_sweep": "sfdfd.plane_sweep.sweep",
-    "predict_photographs": "sfdfd.inference.photographs",
+    "predict_photographs": "sfdfd.inference.predict_photographs",
     "render_blurred": "sfdfd.optics.render",
     "render_focal_stack": "sfdfd.optics.render",
 }

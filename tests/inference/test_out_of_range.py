@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.out_of_range import note_on_out_of_range
-from sfdfd.inference.photographs import predict_photographs
+from sfdfd.inference.predict_photographs import predict_photographs
 from sfdfd.optics import Camera, DefocusRenderer
 from sfdfd.optics.blur_model import PHOTOGRAPH_BLUR
 from sfdfd.refinement.refiner import Refiner

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
-from sfdfd.optics.occlusion import level_grid, share_levels
+from sfdfd.optics.occlusion import level_grid, level_weights
 from sfdfd.optics.psf import PowerPSF, floored_size_px, get_psf
 from sfdfd.optics.render import defocus_map_px, render_blurred
 from tests.optics.strategies import (
@@ -268,7 +268,7 @@ def test_levels_span_the_scene_within_their_limit_and_share_each_pixel(low, exte
     levels = level_grid(inverse, torch.tensor(focus, dtype=torch.float64), step, most)
     assert 2 <= len(levels) <= most and bool((levels.diff() > 0).all()) and float(levels[0]) >= 0
     assert float(levels[0]) <= float(inverse.min()) and float(levels[-1]) >= float(inverse.max())
-    weights = share_levels(inverse, levels)
+    weights = level_weights(inverse, levels)
     assert bool((weights >= 0).all()) and int((weights > 1e-12).sum(0).max()) <= 2
     torch.testing.assert_close(weights.sum(0), torch.ones_like(inverse))
     torch.testing.assert_close((weights * levels[:, None, None]).sum(0), inverse)

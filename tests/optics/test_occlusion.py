@@ -6,7 +6,7 @@ import torch
 
 from sfdfd.errors import InputError
 from sfdfd.optics import Camera, DefocusRenderer, occlusion, render_focal_stack
-from sfdfd.optics.occlusion import accumulate_levels, level_grid, share_levels
+from sfdfd.optics.occlusion import accumulate_levels, level_grid, level_weights
 from sfdfd.optics.psf import GaussianPSF
 from tests.conftest import CAMERA
 
@@ -263,7 +263,7 @@ def test_levels_span_the_scene_and_hold_the_planes_of_focus(low, high, step, mos
     assert 2 <= len(levels) <= most and bool((levels.diff() > 0).all()) and levels[0] >= 0
     assert float(levels[0]) <= float(inverse.min()) and float(levels[-1]) >= float(inverse.max())
     assert low == high or step > 0.1 or 0.7 in levels.tolist()
-    weights = share_levels(inverse, levels)
+    weights = level_weights(inverse, levels)
     torch.testing.assert_close(weights.sum(0), torch.ones(9, 11, dtype=torch.float64))
     torch.testing.assert_close((weights * levels[:, None, None]).sum(0), inverse)  # linear in inverse depth
 

@@ -32,7 +32,7 @@ def test_another_depth_prior_needs_one_function():
             target = (1 / 2 - 1 / level.stack.far_m) / (1 / level.stack.near_m - 1 / level.stack.far_m)
             return 100 * (variables.inverse_depth_01 - target[:, None, None]).square().mean((1, 2))
 
-        return [*default_terms(level)[:-1], prior]
+        return default_terms(level, depth_prior=prior)
 
     refiner = Refiner(steps=60, terms=with_prior_at_two_metres, lr_depth=0.02)
     found = refiner(stack, RENDERER, stack.depth_m, stack.aif)

@@ -301,9 +301,9 @@ class DefocusEstimator(torch.nn.Module):
         """Return an estimator of the same parts whose refinement takes this time; itself where it does already."""
         if self.refiner is None or self.refiner.seconds == seconds:
             return self
-        twin, twin_refiner = copy.copy(self), copy.copy(self.refiner)
-        twin_refiner.seconds, twin.refiner = seconds, twin_refiner
-        return twin
+        estimator_copy, twin_refiner = copy.copy(self), copy.copy(self.refiner)
+        twin_refiner.seconds, estimator_copy.refiner = seconds, twin_refiner
+        return estimator_copy
 
     def reduced(self, stack: FocalStack) -> FocalStack:
         """Return the stack at the working size, or itself where it is no larger."""

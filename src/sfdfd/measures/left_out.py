@@ -47,9 +47,9 @@ FIGURES = {
 }
 """Each figure, and the image that it measures."""
 HOW_TO_READ = (
-    "Slices that were kept aside, predicted from the others: higher is better; a prediction worse than the nearest slice "
-    "says that depth, lens or registration is wrong, and the best blend of the two neighbours, whose weight is chosen with "
-    "the photograph in view, is hard to reach where the slices stand close."
+    "These slices were left out and predicted from the others. Higher is better. Below the nearest slice, depth, lens or "
+    "registration is wrong. The best blend of the two neighbours chooses its weight by the photograph itself, so it is hard "
+    "to beat."
 )
 
 

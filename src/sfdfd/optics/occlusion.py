@@ -36,9 +36,9 @@ from torch.autograd.function import once_differentiable
 from sfdfd.optics.psf import PSF
 from sfdfd.optics.spectra import kernel_reach_px, kernel_sizes_px, psf_spectra, psf_spectrum_slope
 
-__all__ = ["accumulate_levels", "level_grid", "render_occlusion", "share_levels"]
+__all__ = ["accumulate_levels", "level_grid", "level_weights", "render_occlusion"]
 
-GRAIN_PX = 16
+REGION_MULTIPLE_PX = 16
 """Regions around a level's pixels grow to multiples of this, so that few distinct kernel spectra are needed."""
 NO_COVERAGE, LEAST_CLOSING_COVERAGE = 1e-5, 1e-3
 """Coverage below the first counts as none. Gradients floor the coverage that closes the aperture at the second."""
@@ -97,7 +97,7 @@ def _is_separate(level: float, others: list[float], step: float) -> bool:
     return all(abs(level - other) > 0.25 * step for other in others)
 
 
-def share_levels(inverse: Float[Tensor, "h w"], levels: Float[Tensor, "l"]) -> Float[Tensor, "l h w"]:
+def level_weights(inverse: Float[Tensor, "h w"], levels: Float[Tensor, "l"]) -> Float[Tensor, "l h w"]:
     """Return the hat weights (sum 1) of every pixel over ascending levels that span the pixels.
 
     For a pixel exactly on a level, the gradient is the mean of those on both sides.
@@ -142,7 +142,7 @@ def render_occlusion(
         planes: Any = None
         gradient_mask: Any = None
         for colours, inverse_depth, coverage in surfaces:
-            weights = share_levels(inverse_depth, levels)
+            weights = level_weights(inverse_depth, levels)
             weights = weights if coverage is None else weights * coverage
             surface_planes = weights[:, None] * torch.cat([colours, torch.ones_like(colours[:1])])
             surface_mask = _gradient_mask(weights.detach())
@@ -291,7 +291,13 @@ def _level_regions(gradient_mask: Tensor, sizes: Float[Tensor, "s l"], psf: PSF)
     for axis, n in ((2, extent[0]), (1, extent[1])):
         is_used = gradient_mask.any(axis).cpu().numpy()
         low, high = is_used.argmax(1), n - is_used[:, ::-1].argmax(1)
-        ends.append((is_used.any(1), low // GRAIN_PX * GRAIN_PX, np.minimum(-(-high // GRAIN_PX) * GRAIN_PX, n)))
+        ends.append(
+            (
+                is_used.any(1),
+                low // REGION_MULTIPLE_PX * REGION_MULTIPLE_PX,
+                np.minimum(-(-high // REGION_MULTIPLE_PX) * REGION_MULTIPLE_PX, n),
+            )
+        )
     (has_pixels, top, bottom), (_, left, right) = ends
     return [
         _LevelRegion(((int(top[k]), int(bottom[k])), (int(left[k]), int(right[k]))), reach, extent)

@@ -1,8 +1,9 @@
 """Data term: how badly depth and AIF explain the slices.
 
-    E = mean w_s psi(R(I, p) - J),   psi(x) = c log(1 + sqrt(x^2 + eps^2) / c)
+    E = mean w_s a psi(R(I, p) - J),   psi(x) = c log(1 + sqrt(x^2 + eps^2) / c)
 
-R renders the slices, J are the photographs, w_s the weights of the slices and c the outlier level. Where a photograph is
+R renders the slices, J are the photographs, w_s the weights of the slices, a their coverage
+(mean 1) and c ``outlier_level``. Where a photograph is
 clipped, a brighter rendering costs nothing.
 """
 
@@ -19,7 +20,7 @@ from sfdfd.stack import FocalStack
 __all__ = ["MIN_SLICE_WEIGHT", "DataTerm", "slice_weights"]
 
 MIN_SLICE_WEIGHT = 0.5
-"""Weight of a slice of which nearly nothing is explained."""
+"""Smallest weight of a slice before normalization, however large its residual."""
 EPS_SQUARED = 1e-5
 
 

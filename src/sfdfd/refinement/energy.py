@@ -2,9 +2,11 @@
 
     E = data term + trust in the start + image priors + depth prior
 
-Each term has a module: :mod:`~sfdfd.refinement.data_term`, :mod:`~sfdfd.refinement.start_term`,
-:mod:`~sfdfd.refinement.image_prior`, :mod:`~sfdfd.refinement.depth_prior`. The unknowns are the normalized inverse depth, in
-which blur is linear and a plane is a plane, the AIF, and the lens.
+Each term has a module, whose docstring has its formula and its keys in :class:`~sfdfd.refinement.settings.RefinementSettings`:
+:mod:`~sfdfd.refinement.data_term`, :mod:`~sfdfd.refinement.start_term`, :mod:`~sfdfd.refinement.image_prior` and
+:mod:`~sfdfd.refinement.depth_prior`. :meth:`Energy.__call__` adds them up. The unknowns (:class:`Variables`) are the normalized
+inverse depth, in which blur is linear and a plane is a plane, its slopes, the AIF, the colours of hidden surfaces, and the
+lens. docs/explanation/refinement.md explains them one by one.
 """
 
 from __future__ import annotations
@@ -35,18 +37,28 @@ from sfdfd.stack import FocalStack
 __all__ = ["Energy", "default_terms", "differentiable_renderer", "energy_of"]
 
 
-def default_terms(level: Level) -> list[EnergyTerm]:
-    """Build the terms of one level. To exchange a term, write a function like this and give it to ``Refiner(terms=...)``.
+def default_terms(level: Level, depth_prior: EnergyTerm | None = None) -> list[EnergyTerm]:
+    """Build the terms of one level.
+
+    To use another term, write a function like this and give it to ``Refiner(terms=...)``. Divide a prior by
+    ``level.explained`` to keep its balance with the data term.
+
+    Args:
+        level: the problem at one size.
+        depth_prior: replaces :class:`DepthPrior`.
 
     Examples:
         >>> def with_flat_prior(level):
         ...     def flat(variables, stage):
-        ...         return 0.1 * variables.inverse_depth_01.var((1, 2))
+        ...         return 0.1 * variables.inverse_depth_01.var((1, 2)) / level.explained
         ...
-        ...     return [*default_terms(level)[:-1], flat]  # in place of the depth prior, which is the last
+        ...     return default_terms(level, depth_prior=flat)
+        >>> from sfdfd import DefocusEstimator, Refiner
+        >>> estimator = DefocusEstimator(refiner=Refiner(seconds=10, terms=with_flat_prior))
     """
     weight = level.settings.aif_smoothness
-    return [DataTerm(level), StartTerm(level), ImagePrior(weight, hidden=True), ImagePrior(weight), DepthPrior(level)]
+    priors = [ImagePrior(weight, hidden=True), ImagePrior(weight), depth_prior or DepthPrior(level)]
+    return [DataTerm(level), StartTerm(level), *priors]
 
 
 class Energy:

@@ -12,7 +12,12 @@ from typing import Any
 from sfdfd import __version__
 from sfdfd.datasets.discovery import StackSource, find_stacks
 from sfdfd.errors import InputError, checked_number
-from sfdfd.inference.photographs import AlignSettings, PhotographSettings, prepare_photographs, refinement_seconds
+from sfdfd.inference.predict_photographs import (
+    AlignSettings,
+    PhotographSettings,
+    prepare_photographs,
+    refinement_seconds,
+)
 from sfdfd.inference.stages import Stages
 from sfdfd.io.files import readable
 from sfdfd.io.formats.video import VIDEO_SUFFIXES

@@ -124,7 +124,7 @@ class Job:
     def _run(self, command: str, arguments: Sequence[str]) -> Iterator[str]:
         """Run a command; until it ends, yield its last line again and again."""
         if not self.folder.is_dir():
-            raise InputError("these photographs are gone; give them again")
+            raise InputError("these photographs are no longer on the server; upload them again")
         output, errors, self._stopping = self.folder / "output.txt", self.folder / "errors.txt", False
         started = time.monotonic()
         arguments = [sys.executable, "-u", "-c", LAUNCH, f"sfdfd.{command}", f"stack={self.stack}", *arguments]

@@ -1,4 +1,6 @@
-"""Predict photographs: the command, the page, and Python call these functions.
+"""Predict photographs; the command, the page and Python call :func:`predict_photographs`.
+
+The pipeline: read -> align and calibrate -> reduce -> first depth -> refine -> upsample -> save.
 
 prediction = predict_photographs("DIR", refine_seconds=20)
 prediction.depth_m, prediction.aif, prediction.confidence
