@@ -38,7 +38,7 @@ from sfdfd.optics.spectra import kernel_reach_px, kernel_sizes_px, psf_spectra, 
 
 __all__ = ["accumulate_levels", "level_grid", "level_weights", "render_occlusion"]
 
-REGION_MULTIPLE_PX = 16
+GRID_PX = 16
 """Regions around a level's pixels grow to multiples of this, so that few distinct kernel spectra are needed."""
 NO_COVERAGE, LEAST_CLOSING_COVERAGE = 1e-5, 1e-3
 """Coverage below the first counts as none. Gradients floor the coverage that closes the aperture at the second."""
@@ -294,8 +294,8 @@ def _level_regions(gradient_mask: Tensor, sizes: Float[Tensor, "s l"], psf: PSF)
         ends.append(
             (
                 is_used.any(1),
-                low // REGION_MULTIPLE_PX * REGION_MULTIPLE_PX,
-                np.minimum(-(-high // REGION_MULTIPLE_PX) * REGION_MULTIPLE_PX, n),
+                low // GRID_PX * GRID_PX,
+                np.minimum(-(-high // GRID_PX) * GRID_PX, n),
             )
         )
     (has_pixels, top, bottom), (_, left, right) = ends

@@ -4,15 +4,16 @@
     h_o(x) = w_o rho(x) + (1 - w_o) q rho(x) / (q + rho(x)),   w_o = exp(-beta |I(x+o) - I(x)|),   rho(x) = sqrt(x^2 + eps^2)
 
 The sums run over both axes, mean_o over the offsets o (``offsets_px``). v are the slopes of p, and v' their mean at both
-ends. alpha_1 is ``smoothness``, alpha_2 ``bending``, beta ``edge_sharpness``, eps ``charbonnier_eps``; q is ``ripple_px`` as a
-difference of p, a tenth of it for bends. m is ``Level.explained``, so that the prior keeps its balance with the re-weighted
-data term. T is 1 in textureless regions in the first steps and fades; phi is ``initial_farness``, and W is 1 plus T times
-(``initial_smoothness`` - 1).
+ends. alpha_1 is ``smoothness``, alpha_2 ``bending``, beta ``edge_sharpness``, eps ``charbonnier_eps``; q is
+``ripple_px`` as a difference of p, a tenth of it for bends. m is ``Level.explained``, so that the prior keeps its
+balance with the re-weighted data term. T is 1 in textureless regions in the first steps and fades; phi is
+``initial_farness``, and W is 1 plus T times (``initial_smoothness`` - 1).
 
-Constant slopes add no cost, and changes of slope are penalized (Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 2010; less eps, so
-that zero slopes cost nothing). Offsets have several lengths: a textureless strip beside a foreground renders alike at both
-depths, and long offsets tie it to the wall. An edge of the AIF releases a jump of p, but not a ripple of size q, because texture
-on a flat wall is no relief. The cost of a jump is bounded by q (Geman, Reynolds, IEEE PAMI 14, 1992).
+Constant slopes add no cost, and changes of slope are penalized (Bredies, Kunisch, Pock, SIAM J. Imaging Sci. 3, 2010;
+less eps, so that zero slopes cost nothing). Offsets have several lengths: a textureless strip beside a foreground
+renders alike at both depths, and long offsets tie it to the wall. An edge of the AIF releases a jump of p, but not a
+ripple of size q, because texture on a flat wall is no relief. The cost of a jump is bounded by q (Geman, Reynolds, IEEE
+PAMI 14, 1992).
 """
 
 from __future__ import annotations

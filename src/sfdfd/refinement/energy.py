@@ -2,11 +2,12 @@
 
     E = data term + trust in the start + image priors + depth prior
 
-Each term has a module, whose docstring has its formula and its keys in :class:`~sfdfd.refinement.settings.RefinementSettings`:
+Each term has a module, whose docstring has its formula and its keys in
+:class:`~sfdfd.refinement.settings.RefinementSettings`:
 :mod:`~sfdfd.refinement.data_term`, :mod:`~sfdfd.refinement.start_term`, :mod:`~sfdfd.refinement.image_prior` and
-:mod:`~sfdfd.refinement.depth_prior`. :meth:`Energy.__call__` adds them up. The unknowns (:class:`Variables`) are the normalized
-inverse depth, in which blur is linear and a plane is a plane, its slopes, the AIF, the colours of hidden surfaces, and the
-lens. docs/explanation/refinement.md explains them one by one.
+:mod:`~sfdfd.refinement.depth_prior`. :meth:`Energy.__call__` adds them up. The unknowns (:class:`Variables`) are the
+normalized inverse depth, in which blur is linear and a plane is a plane, its slopes, the AIF, the colours of hidden
+surfaces, and the lens. docs/explanation/refinement.md explains them one by one.
 """
 
 from __future__ import annotations
