@@ -197,7 +197,8 @@ def test_the_networks_and_optimizers():
         "optics.renderer.method": None, "optics.renderer.sigma_scale": None, "data.renderer.layers": 48,
     }),
     ("predict", [], {
-        "checkpoint": "pretrained", "refine.seconds": 10, "refine.fit": [], "align.mode": "auto", "align.model": "radial",
+        "checkpoint": "pretrained", "seconds": None, "refine.seconds": None, "refine.fit": [], "align.mode": "auto",
+        "align.model": "radial",
         "align.exposure": True, "slices": "auto", "working_px": "auto", "burst_gap_s": 10, "optics.renderer.psf": None,
     }),
     ("diagnose", ["experiment_name=x", "experiment=recorded"], {"checkpoint": "pretrained", "stack": None}),

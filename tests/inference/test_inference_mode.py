@@ -10,8 +10,8 @@ from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod, with_confidence
 from sfdfd.networks import PlaneSweepNet
 from sfdfd.optics import DefocusRenderer
-from sfdfd.optics.occlusion import _frequencies, _jinc_table, _kept_spectrum
 from sfdfd.optics.psf import PSFBasis
+from sfdfd.optics.spectra import _cached_spectrum, _frequencies, _jinc_table
 from sfdfd.plane_sweep.sweep import depth_from_plane_sweep
 from sfdfd.refinement.energy import energy_of
 from sfdfd.refinement.refiner import Refiner
@@ -49,7 +49,7 @@ def same(found, expected):
 def test_refinement_is_the_same_in_inference_mode(name, mode, inside):
     stack = example_stack(2, 32, 40, **RENDERERS[name])
     renderer = DefocusRenderer(**RENDERERS[name])
-    method = RefinedMethod(SweepMethod(renderer), Refiner(steps=10, fit=("k", "shift")), renderer)
+    method = RefinedMethod(SweepMethod(renderer), Refiner(steps=10, fit=("k",)), renderer)
     expected, outside = method.solve(stack)
     with mode():
         found, refinement = method.solve(made_inside(stack) if inside else stack)
@@ -109,7 +109,7 @@ def test_methods_and_the_estimator_are_the_same_in_inference_mode(stack, mode):
 @pytest.mark.parametrize("psf", ["gaussian", "disc", "power:4"])
 @pytest.mark.parametrize("weighting", ["source", "target", "occlusion"])
 def test_tensors_cached_in_inference_mode_allow_gradients(stack, weighting, psf):
-    for kept in (_frequencies, _jinc_table, _kept_spectrum, PSFBasis.spectra):
+    for kept in (_frequencies, _jinc_table, _cached_spectrum, PSFBasis.spectra):
         kept.cache_clear()
     renderer = DefocusRenderer(psf=psf, weighting=weighting)
     gradients = []

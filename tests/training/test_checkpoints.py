@@ -43,7 +43,7 @@ HOSTILE = {
         c, renderer=target("sfdfd.photographs.read.np.load", file="owned.npy", allow_pickle=True)
     ),
     "a command": lambda c: spoiled(c, network=target("os.system", command="touch owned")),
-    "a class of ours in the wrong place": lambda c: spoiled(c, loss=target("sfdfd.networks.daif.DAIFNet")),
+    "a class of ours in the wrong place": lambda c: spoiled(c, network=target("sfdfd.measures.losses.SelfSupervisedLoss")),
     "a class that is no part": lambda c: spoiled(c, network=target("sfdfd.training.callbacks.StepProgress")),
     "an interpolation": lambda c: spoiled(c, network=interpolated(c)),
     "a nested target": lambda c: spoiled(

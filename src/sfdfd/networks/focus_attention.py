@@ -108,7 +108,7 @@ class FocusAttentionNet(NetworkModule):
         return NetworkOutput(depth_m, (aif + 0.1 * correction[:, :3]).clamp(0.0, 1.0))
 
     def _unet(
-        self, features: Tensor, slices: int, slice_mask: Bool[Tensor, "b s"] | None
+        self, features: Tensor, slices: int | torch.SymInt, slice_mask: Bool[Tensor, "b s"] | None
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "b c h w"]]:
         """Return the first block's features of each slice (B*S,...) and the decoder's features of the stack."""
         per_level: list[Tensor] = []
