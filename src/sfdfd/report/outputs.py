@@ -20,7 +20,7 @@ from sfdfd.report.refocus import write_focus_pull
 
 __all__ = ["OUTPUTS", "OUTPUT_FILES", "parse_outputs", "relative_depth", "write_outputs"]
 
-LARGEST_MAPS_BYTES = 500e6
+LARGEST_MAPS_BYTES = 20e6
 """Larger defocus maps are written only if they are among the outputs."""
 
 
