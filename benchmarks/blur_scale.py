@@ -31,7 +31,8 @@ def estimated(stack: FocalStack, renderer: DefocusRenderer, unit_m: float) -> di
     camera, focus = stack.camera[0], stack.focus_distances_m[0] / unit_m
     near, far = depth_range_m(focus.tolist(), camera.focal_length_m / unit_m)
     begun_s = time.monotonic()
-    found = estimate_blur_scale(stack.images[0], focus, near, far, renderer)
+    focal_length_m = camera.focal_length_m if unit_m == 1 else None  # in another unit it cannot be known
+    found = estimate_blur_scale(stack.images[0], focus, near, far, renderer, focal_length_m=focal_length_m)
     seconds = time.monotonic() - begun_s
     ratio = found.value_px_m * unit_m / camera.blur_scale_px_m
     return {"ratio": round(ratio, 4), "relative_std": round(found.relative_std, 4), "seconds": round(seconds, 2)}
