@@ -108,6 +108,12 @@ def test_older_checkpoints_load(tmp_path):
     assert renderer.options["sigma_scale"] == 0.7 and module.camera is None and not module.training
 
 
+def test_loaded_networks_keep_their_convolutions_in_channels_last_memory():
+    """As they were trained: half the time on CPUs, and the same rounding."""
+    weights = [value for value in load_run(PRETRAINED).network.parameters() if value.ndim == 4 and min(value.shape) > 1]
+    assert weights and all(value.is_contiguous(memory_format=torch.channels_last) for value in weights)
+
+
 @pytest.mark.parametrize("name", sorted(set(OLD_NAMES.values())))
 def test_current_class_names_exist(name):
     module, _, attribute = name.rpartition(".")

@@ -186,7 +186,9 @@ class TrainedModel(nn.Module):
         self, network: nn.Module, renderer: Renderer, camera: Camera | None, run_config: dict[str, Any]
     ) -> None:
         super().__init__()
-        self.network, self.renderer, self.camera, self.run_config = network, renderer, camera, run_config
+        # convolutions are about twice as fast on CPUs
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
+        self.renderer, self.camera, self.run_config = renderer, camera, run_config
 
     def forward(self, stack: FocalStack) -> Prediction:
         return predict_stack(self.network, self.renderer, stack.with_camera(self.camera))
