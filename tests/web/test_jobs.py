@@ -18,7 +18,7 @@ def test_errors_of_a_command_are_raised_and_close_removes_everything(tmp_path):
         job.diagnose({})
     job.close()
     assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match="gone"):
+    with pytest.raises(InputError, match="no longer on the server"):
         job.diagnose({})
 
 
