@@ -84,11 +84,12 @@ class Job:
         """
         for folder in (self.prediction, self.folder / "watch"):
             shutil.rmtree(folder, ignore_errors=True)
+        is_stopped = False
         for line in self._run("predict", [*_overrides(settings), "watch=watch", "output_dir=prediction"]):
             progress, depth = _read(self.folder / "watch" / PROGRESS_FILE), self.folder / "watch" / DEPTH_FILE
             refining = bool(progress) and not (self.prediction / "prediction.json").is_file()
-            if refining and self._stopping and self._process is not None:
-                self._stopping = False
+            if refining and self._stopping and not is_stopped and self._process is not None:
+                is_stopped = True  # a second interrupt would end the writing of the result
                 self._process.send_signal(signal.SIGINT)
             yield Progress(progress.get("share") if refining else None, line, depth if depth.is_file() else None)
 

@@ -113,7 +113,7 @@ def test_refocused_pictures_become_stacks_without_camera(tmp_path):
     assert night.focus_distances_m is None and "focus_distances_m" in night.missing
     first = iio.imread(tmp_path / "lytro" / "flower" / "slice_9.png")
     np.testing.assert_array_equal(flower.images[0], first)
-    common = {"renderer": DefocusRenderer(sigma_scale=0.5), "align": False, "working_px": 48}
+    common = {"renderer": DefocusRenderer(sigma_scale=0.5), "align": {"mode": False}, "working_px": 48}
     with pytest.raises(InputError, match=r"street_night.*data\.relative=true"):
         RecordedDataModule(str(root), **common).dataset("all")[1]
     module = RecordedDataModule(str(root), relative=True, **common)
