@@ -16,7 +16,7 @@ from sfdfd.measures.regions import regions
 from sfdfd.networks import DAIFNet, FocusAttentionNet, PlaneSweepNet, classical_network, constant_network
 from sfdfd.optics import Camera, DefocusRenderer
 from sfdfd.optics.render import render_blurred
-from sfdfd.plane_sweep.sweep import depth_from_plane_sweep, mean_sweep_residual
+from sfdfd.plane_sweep.sweep import depth_from_plane_sweep
 from sfdfd.refinement.energy import energy_of
 from sfdfd.refinement.refiner import Refiner
 from sfdfd.scenes.example_stack import example_stack
@@ -124,9 +124,6 @@ def test_the_plane_sweep(size):
     reference, ours = (depth_from_plane_sweep(one, renderer) for one in (stack, stack.to(DEVICE)))
     for one, other in zip(ours[:3], reference[:3], strict=True):
         agree(one, other, 2e-2 * float(other.abs().max()))
-    assert mean_sweep_residual(stack.to(DEVICE), renderer) == pytest.approx(
-        mean_sweep_residual(stack, renderer), rel=1e-3
-    )
 
 
 @pytest.mark.parametrize(

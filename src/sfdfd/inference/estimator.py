@@ -282,14 +282,17 @@ class DefocusEstimator(torch.nn.Module):
         covered = None if stack.covered is None else list(stack.covered[0])
         clipped = list(saturated[0]) if bool((saturated := stack.saturated()).any()) else None
         height, width = stack.images.shape[-2:]
-        return self.predict_reduced(
+        prediction, refinement = self.solve(reduced, progress)
+        return self.at_full_size(
+            prediction,
+            refinement,
             reduced,
             list(stack.images[0]),
             (height, width),
             stack.camera[0],
             covered,
-            clipped=clipped,
-            progress=progress,
+            clipped,
+            defocus=True,
         ).full
 
     @property
@@ -311,35 +314,6 @@ class DefocusEstimator(torch.nn.Module):
         largest = float(stack.blur_radii_at_range_px().abs().max())
         return stack.resized(*working_size(*size, longer_px=resolve_working_px(self.working_px, largest, max(size))))
 
-    def predict_reduced(
-        self,
-        reduced: FocalStack,
-        slices: Sequence[Tensor | Callable[[], Tensor]],
-        size: tuple[int, int],
-        camera: Camera,
-        covered: Sequence[Tensor] | None = None,
-        *,
-        clipped: Sequence[Tensor] | None = None,
-        defocus: bool = True,
-        progress: Progress | None = None,
-    ) -> Solution:
-        """Predict at the working size, and upsample the prediction to the size of the images.
-
-        Args:
-            reduced: the stack at the working size, a batch of one.
-            slices: its images at full size, (3,H,W) each in [0, 1], or functions that load them.
-            size: (H, W) of the full-size images.
-            camera: of the full-size images.
-            covered: (H,W) each, 0 where a slice shows nothing; None: it shows something everywhere.
-            clipped: (3,H,W) each, true where a colour value is clipped; None: nowhere.
-            defocus: whether to compute full-size defocus maps (S times the memory of depth).
-            progress: see :class:`sfdfd.refinement.refiner.Refiner`.
-        """
-        prediction, refinement = self.solve(reduced, progress)
-        return self.at_full_size(
-            prediction, refinement, reduced, slices, size, camera, covered, clipped, defocus=defocus
-        )
-
     def at_full_size(
         self,
         prediction: Prediction,
@@ -353,7 +327,18 @@ class DefocusEstimator(torch.nn.Module):
         *,
         defocus: bool = False,
     ) -> Solution:
-        """Upsample what :meth:`solve` returned; arguments as of :meth:`predict_reduced`."""
+        """Upsample a prediction at the working size to the size of the images.
+
+        Args:
+            prediction, refinement: of :meth:`solve`.
+            reduced: the stack at the working size, a batch of one.
+            slices: its images at full size, (3,H,W) each in [0, 1], or functions that load them.
+            size: (H, W) of the full-size images.
+            camera: of the full-size images.
+            covered: (H,W) each, 0 where a slice shows nothing; None: it shows something everywhere.
+            clipped: (3,H,W) each, true where a colour value is clipped; None: nowhere.
+            defocus: whether to compute full-size defocus maps (S times the memory of depth).
+        """
         full = prediction
         if tuple(reduced.images.shape[-2:]) != size:
             full = upsample_prediction(

@@ -28,7 +28,6 @@ __all__ = [
     "SweepOutput",
     "depth_from_plane_sweep",
     "fuse_sharpest_slices",
-    "mean_sweep_residual",
     "parabolic_argmin",
 ]
 
@@ -92,15 +91,6 @@ def depth_from_plane_sweep(
         depth_m = depth_from_normalized(inverse_depth_01, sample.near_m, sample.far_m)
         outputs.append((depth_m, fuse_sharpest_slices(sample, depth_m), std))
     return SweepOutput(*(torch.cat(values) for values in zip(*outputs, strict=True)))
-
-
-def mean_sweep_residual(stack: FocalStack, renderer: Renderer, planes: int = 32) -> float:
-    """Return the mean of a sweep's smallest regularised costs, which is lowest for the right camera."""
-    costs = [
-        _regularised_costs(sample, renderer, planes).amin(0).mean()
-        for sample in stack.without_truth().in_full_precision()
-    ]
-    return float(torch.stack(costs).mean())
 
 
 def fuse_sharpest_slices(stack: FocalStack, depth_m: Float[Tensor, "b h w"]) -> Float[Tensor, "b 3 h w"]:
