@@ -10,13 +10,15 @@ measured without deconvolution: the sharpest slice is blurred further and compar
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from kornia.filters import gaussian_blur2d
-from torch import Tensor
+from scipy.fft import next_fast_len
+from torch import Tensor, fft
 
 from sfdfd.optics.psf import GaussianPSF
 from sfdfd.optics.render import Renderer, defocus_map_px
@@ -153,16 +155,13 @@ def _explained_beyond(
     # a disc of radius r has the variance r^2 / 4 along an axis
     per_square = defocus.sigma_scale**2 if isinstance(defocus.psf, GaussianPSF) else 0.25
     variance = per_square * (radii.square() - radii[sharpest].square()).clamp_min(0)
-    source = light[sharpest][None]
-    costs = [
-        squares(torch.cat([_blurred(source, float(v)) for v in variances]) - light[others])
-        for variances in variance[others].T
-    ]
+    blurred = _gaussian_blurs(light[sharpest], variance[others].T)
+    costs = [squares(slices - light[others]) for slices in blurred]
     predicted = rendered[0][others]
     of_prediction = squares(
         (to_linear_light(predicted.clamp(0, 1)) if defocus.linear_light else predicted) - light[others]
     )
-    return _is_clearly_beyond(torch.stack(costs), is_beyond, squares(source - light[others]), of_prediction)
+    return _is_clearly_beyond(torch.stack(costs), is_beyond, squares(light[sharpest] - light[others]), of_prediction)
 
 
 def _is_clearly_beyond(
@@ -200,14 +199,20 @@ def _is_clearly_beyond(
     return share > 0.5
 
 
-def _blurred(image: Float[Tensor, "1 c h w"], variance: float) -> Tensor:
-    """Blur with a Gaussian of this variance in square pixels, with replicated borders."""
-    sigma = variance**0.5
-    if sigma < 0.15:
-        return image
-    reach = int(3 * sigma) + 1
-    padded = F.pad(image, (reach, reach, reach, reach), mode="replicate")
-    return gaussian_blur2d(padded, (2 * reach + 1,) * 2, (sigma, sigma))[..., reach:-reach, reach:-reach]
+def _gaussian_blurs(
+    image: Float[Tensor, "c h w"], variances: Float[Tensor, "d s"]
+) -> Iterator[Float[Tensor, "s c h w"]]:
+    """Yield for each row the image blurred by Gaussians of these variances in square pixels, with replicated borders."""
+    height, width = image.shape[-2:]
+    reach = int(3 * float(variances.max()) ** 0.5) + 1
+    rows, columns = (next_fast_len(n + 2 * reach, real=True) for n in (height, width))
+    padded = F.pad(image[None], (reach, columns - width - reach, reach, rows - height - reach), mode="replicate")[0]
+    spectrum = fft.rfft2(padded)
+    down, along = (frequencies(n, device=image.device) for frequencies, n in ((fft.fftfreq, rows), (fft.rfftfreq, columns)))
+    exponent = -2 * math.pi**2 * (down.square()[:, None] + along.square())
+    for row in variances:
+        kernels = (row[:, None, None] * exponent).exp()[:, None]
+        yield fft.irfft2(kernels * spectrum, s=(rows, columns))[..., reach : reach + height, reach : reach + width]
 
 
 def note_on_out_of_range(prediction: Prediction, near_m: float, far_m: float, metric: bool = True) -> list[str]:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from sfdfd.io.threads import in_threads
 from sfdfd.stack import SATURATED
 
-__all__ = ["apply_gain", "clipped_pixels", "equalize_exposure", "exposure_gains"]
+__all__ = ["any_clipped", "apply_gain", "clipped_pixels", "equalize_exposure", "exposure_gains"]
 
 Array = np.ndarray
 
@@ -24,6 +25,12 @@ def clipped_pixels(image: Array) -> Array:
     if image.dtype.kind == "u":
         return image >= image.dtype.type(math.ceil(SATURATED * np.iinfo(image.dtype).max))
     return image >= SATURATED
+
+
+def any_clipped(image: Array) -> Array:
+    """Return (H,W) bool, true where any colour is clipped (:func:`clipped_pixels`)."""
+    red, green, blue = clipped_pixels(image).transpose(2, 0, 1)  # ten times as fast as any(-1)
+    return red | green | blue
 
 
 def equalize_exposure(
@@ -59,7 +66,7 @@ def exposure_gains(images: Sequence[Array], reference: int, covered: Sequence[Ar
         reference: index of the slice that is not changed.
         covered: (H,W) bool each, where a slice shows the scene.
     """
-    small, clipped = zip(*(_reduced(image) for image in images), strict=True)
+    small, clipped = zip(*in_threads(lambda index: _reduced(images[index]), range(len(images))), strict=True)
     is_unclipped = _far_from(np.logical_or.reduce(clipped))
     smooth = [_smoothed(image, is_unclipped) for image in small]
     target, gains = smooth[reference], np.ones((len(small), 3))
@@ -84,7 +91,7 @@ def _reduced(image: Array) -> tuple[Array, Array]:
     size = (max(8, round(width * factor)), max(8, round(height * factor)))
     scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(scale)
-    clipped = cv2.resize(np.asarray(clipped_pixels(image).any(-1), np.float32), size, interpolation=cv2.INTER_AREA)
+    clipped = cv2.resize(any_clipped(image).astype(np.float32), size, interpolation=cv2.INTER_AREA)
     return small, clipped > 0
 
 

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from sfdfd.errors import InputError, checked_choice
+from sfdfd.io.threads import in_threads
 from sfdfd.measures.exposure import clipped_pixels
 from sfdfd.photographs.lazy_slices import LazySlices
 from sfdfd.photographs.registration import LEAST_GAIN_OTHERS, Motion, register, residual_px, warped
@@ -177,7 +178,7 @@ def estimate_alignment(
         raise InputError(f"align.model: expected one of {', '.join(MODELS)}, got {model!r}")
     height, width = images[0].shape[:2]
     factor = min(1.0, WORKING_PX / max(height, width))
-    grays = [gray_of(image, factor) for image in images]
+    grays = in_threads(lambda index: gray_of(images[index], factor), range(len(images)))
     reference, pairs = _chain_of_pairs(len(images), focus_distances_m)
     motions = register([(grays[near], grays[far]) for near, far in pairs], model)
     matrices, radial = _chain_motions(pairs, motions, len(images))
@@ -209,10 +210,9 @@ def _chain_motions(pairs: Sequence[tuple[int, int]], motions: Sequence[Motion], 
 
 def _residuals_px(grays: Sequence[Gray], matrices: Array, radial: Array, pairs: Sequence[tuple[int, int]]) -> Array:
     """Return (S,) the displacements left between aligned neighbours, in pixels of ``grays``."""
-    aligned = [warped(gray, Motion(m, k)) for gray, m, k in zip(grays, matrices, radial.tolist(), strict=True)]
+    aligned = in_threads(lambda gray, m, k: warped(gray, Motion(m, k)), grays, matrices, radial.tolist())
     residuals = np.zeros(len(grays))
-    for near, far in pairs:
-        residuals[far] = residual_px(aligned[near], aligned[far])
+    residuals[[far for _, far in pairs]] = in_threads(lambda pair: residual_px(*(aligned[i] for i in pair)), pairs)
     return residuals
 
 

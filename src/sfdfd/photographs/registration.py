@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
 
+from sfdfd.io.threads import in_threads
 from sfdfd.photographs.registration_masks import (
     Gray,
     both_usable,
@@ -82,13 +84,14 @@ def register(pairs: Sequence[tuple[Gray, Gray]], model: str) -> list[Motion]:
     Dust stays in place while the scene moves, so it pulls towards no motion. It is the same in every slice: dust found in
     half of the pairs is masked in all of them.
     """
-    motions = [_register_pair(*pair, model) for pair in pairs]
-    dust_of_pairs = [_find_dust(*pair, motion, model) for pair, motion in zip(pairs, motions, strict=True)]
+    fixed, moving = zip(*pairs, strict=True) if pairs else ((), ())
+    motions = in_threads(partial(_register_pair, model=model), fixed, moving)
+    dust_of_pairs = in_threads(partial(_find_dust, model=model), fixed, moving, motions)
     masks = [_with_margin(dust) for dust in dust_of_pairs if dust is not None]
     static = np.sum(masks, 0) >= len(pairs) / 2 if masks else np.zeros(1, bool)
     if not static.any():
         return motions
-    return [_register_pair(*_mask_static(*pair, static), model) for pair in pairs]
+    return in_threads(lambda *pair: _register_pair(*_mask_static(*pair, static), model), fixed, moving)
 
 
 def warped(moving: Gray, motion: Motion) -> Gray:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from sfdfd.measures.exposure import clipped_pixels
+from sfdfd.measures.exposure import any_clipped
 
 __all__ = ["Gray", "both_usable", "fill", "gray_of", "resize", "smooth", "static_pixels", "tile_votes", "tiles"]
 
@@ -53,7 +53,7 @@ def gray_of(image: Array, factor: float) -> Gray:
         image: (H,W,3) uint8, uint16, or float in [0, 1]; clipped is what reaches the top of its own type.
         factor: at most 1.
     """
-    clipped = np.asarray(clipped_pixels(image).any(-1), np.float32)
+    clipped = any_clipped(image).astype(np.float32)
     height, width = image.shape[:2]
     size = (max(16, round(width * factor)), max(16, round(height * factor))) if factor < 1 else (width, height)
     scale = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -63,10 +64,27 @@ def resample(image: Array, matrix: Array, radial: float, interpolation: int, bor
     if not radial:
         return cv2.warpPerspective(image, matrix, size, flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=border)
     width, height = size
-    x, canvas = np.arange(width)[None], np.empty_like(image)
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    centred = matrix @ np.array([[1, 0, middle_x], [0, 1, middle_y], [0, 0, 1]])  # takes offsets from the centre
+    x = np.arange(width, dtype=np.float32)[None] - np.float32(middle_x)
+    canvas = np.empty_like(image)
     for top in range(0, height, BAND_PX):  # the maps of a whole photograph would be larger than it
-        y = np.arange(top, min(top + BAND_PX, height))[:, None]
-        x_scaled, y_scaled, w = np.tensordot(matrix, distort(x, y, radial, height, width), 1)
-        map_x, map_y = ((values / w).astype(np.float32) for values in (x_scaled, y_scaled))
-        canvas[top : top + len(y)] = cv2.remap(image, map_x, map_y, interpolation, borderMode=border)
+        y = np.arange(top, min(top + BAND_PX, height), dtype=np.float32)[:, None] - np.float32(middle_y)
+        factor = 1 + np.float32(radial / (middle_x**2 + middle_y**2)) * (x * x + y * y)
+        maps = _project(centred.astype(np.float32), x * factor, y * factor)
+        canvas[top : top + len(y)] = cv2.remap(image, *maps, interpolation, borderMode=border)
     return canvas
+
+
+def _project(matrix: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """Apply a homogeneous matrix to points; entries that are 0 cost nothing."""
+
+    def row(scale_x: Any, scale_y: Any, offset: Any) -> Array:
+        values = x * scale_x + offset if scale_x else np.full_like(x, offset)
+        return values + y * scale_y if scale_y else values
+
+    mapped_x, mapped_y = row(*matrix[0]), row(*matrix[1])
+    if tuple(matrix[2]) == (0, 0, 1):
+        return mapped_x, mapped_y
+    w = row(*matrix[2])
+    return mapped_x / w, mapped_y / w
