@@ -1,11 +1,13 @@
 """The schedule is a pure function of shares and counts."""
 
+import itertools
 import math
 from dataclasses import replace
 
 import pytest
 
-from sfdfd.refinement.schedule import LevelProgress, Schedule, warmup
+from sfdfd.refinement import schedule as schedules
+from sfdfd.refinement.schedule import Budget, LevelProgress, Schedule, warmup
 from sfdfd.refinement.settings import RefinementSettings
 
 SETTINGS = RefinementSettings()
@@ -99,3 +101,18 @@ def test_learning_rates_fall_by_half_a_cosine_after_a_warm_up():
     assert schedule.decay(0, 1.0) == pytest.approx(0.2)
     assert schedule.decay(1, 0.5) == pytest.approx(0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi / 2)))
     assert [warmup(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_a_budget_of_seconds_keeps_time_for_the_end(monkeypatch):
+    """No step begins that, with the end after it, would overrun by more than a step; shares never fall."""
+    now = [0.0]
+    monkeypatch.setattr(schedules.time, "monotonic", lambda: now[0])
+    budget, shares = Budget(seconds=10.0, steps=None, spent_s=2.0), []
+    step_s = itertools.chain([1.5, 0.5], itertools.repeat(1.0))
+    while (share := budget.used()) < 1:
+        shares.append(share)
+        now[0] += next(step_s)
+        budget.count_step()
+    assert shares == sorted(shares) and budget.steps == 6
+    assert now[0] == 6.0  # 2 s for the start, 6 s of steps, and 2 s for the end
+    assert Budget(seconds=10.0, steps=4, spent_s=2.0).used() == 0

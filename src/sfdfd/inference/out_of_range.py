@@ -208,7 +208,9 @@ def _gaussian_blurs(
     rows, columns = (next_fast_len(n + 2 * reach, real=True) for n in (height, width))
     padded = F.pad(image[None], (reach, columns - width - reach, reach, rows - height - reach), mode="replicate")[0]
     spectrum = fft.rfft2(padded)
-    down, along = (frequencies(n, device=image.device) for frequencies, n in ((fft.fftfreq, rows), (fft.rfftfreq, columns)))
+    down, along = (
+        frequencies(n, device=image.device) for frequencies, n in ((fft.fftfreq, rows), (fft.rfftfreq, columns))
+    )
     exponent = -2 * math.pi**2 * (down.square()[:, None] + along.square())
     for row in variances:
         kernels = (row[:, None, None] * exponent).exp()[:, None]

@@ -25,6 +25,7 @@ from sfdfd.inference.methods import Progress
 from sfdfd.inference.out_of_range import note_on_out_of_range
 from sfdfd.inference.stages import Stages
 from sfdfd.inference.upsampling import sharpest_slice_index
+from sfdfd.io.files import write_json
 from sfdfd.io.images import DEFAULT_WORKING_PX, channels_first, resolve_working_px, to_float
 from sfdfd.io.run_record import run_record
 from sfdfd.io.stack_yaml import OPTICS_KEYS, STACK_KEYS
@@ -38,6 +39,7 @@ from sfdfd.photographs.from_arrays import photographs_from_arrays
 from sfdfd.photographs.left_out import LeftOut, left_out_slices
 from sfdfd.photographs.lookup import find_photographs
 from sfdfd.photographs.read import Photographs
+from sfdfd.photographs.registered_slices import RegisteredSlices
 from sfdfd.refinement.refiner import DEFAULT_SECONDS, Refinement, Refiner
 from sfdfd.report.outputs import parse_outputs, relative_depth
 from sfdfd.report.prediction_folder import PredictedStack, write_prediction
@@ -75,6 +77,7 @@ class PhotographSettings:
     Attributes:
         description: values for the keys of ``stack.yaml``, which they replace; None keeps what the photographs say.
         holdout: slices to leave out, see :func:`sfdfd.photographs.holdout.parse_holdout`.
+        score_full_size: whether left-out slices are compared at the size of the photographs, not at the working size.
         slices: how many to use, see :func:`sfdfd.photographs.slice_selection.wanted_slices`.
         checkpoint: where refinement starts: "pretrained", a path, or None for a plane sweep.
         optics: options of the renderer; None keeps those of ``stack.yaml``, else those of photographs.
@@ -87,6 +90,7 @@ class PhotographSettings:
 
     description: Mapping[str, Any] = field(default_factory=dict)
     holdout: Any = None
+    score_full_size: bool = False
     slices: Any = "auto"
     checkpoint: Any = "pretrained"
     optics: Mapping[str, Any] = field(default_factory=dict)
@@ -105,7 +109,7 @@ class PreparedPhotographs:
         name: the path that was given.
         capture: the registered photographs and their camera.
         held_out: slices that the prediction does not use and is scored on.
-        at_full_size: whether it is scored at full size.
+        at_full_size: whether they are compared at full size.
         estimator: inverts the optics of this stack.
         settings: as given.
         optics: the options that determine the blur; ``optics_sources`` says where each comes from.
@@ -304,6 +308,8 @@ class PhotographPrediction:
         with self.prepared.stages.stage("writing files and report"):
             predicted = self._predicted("slice_index" in names)
             facts = write_prediction(Path(folder), predicted, self._renderer, self.left_out(say), names)
+        facts["seconds_by_stage"] = dict(self.prepared.stages.seconds_by_stage)  # now with this stage
+        write_json(Path(folder) / "prediction.json", facts)
         for name, output in facts["outputs"].items():
             if "not_written" in output:
                 say(f"{name}: not written: {output['not_written']}")
@@ -363,6 +369,7 @@ def predict_photographs(
     working_px: int | str = "auto",
     align: AlignSettings | bool | str = "auto",
     holdout: Any = None,
+    score_full_size: bool = False,
     slices: Any = "auto",
     description: Mapping[str, Any] | None = None,
     device: str = "auto",
@@ -390,6 +397,7 @@ def predict_photographs(
         working_px: longer side of the working size in pixels, or "auto".
         align: True, False, "auto", or :class:`AlignSettings`.
         holdout: slices to leave out and predict from the others: indices, or their number.
+        score_full_size: whether they are compared at the size of the photographs, which takes ten times as long.
         slices: how many to use: "auto" (at most 12), "all", or a number.
         description: other keys of ``stack.yaml``, such as ``crop`` or ``focus_unit``.
         device: "auto", "cpu", "cuda" or "mps".
@@ -414,6 +422,7 @@ def predict_photographs(
     settings = PhotographSettings(
         description={**(description or {}), **described},
         holdout=holdout,
+        score_full_size=score_full_size,
         slices=slices,
         checkpoint=None if weights is None else str(weights),
         optics=blur,
@@ -455,20 +464,18 @@ def prepare_photographs(
     network = None if module is None else module.network
     estimator = DefocusEstimator(network, renderer, settings.refiner, settings.working_px, pick_device(settings.device))
     used, held_out = photographs.split_left_out()
-    # slices that ``slices`` passes over are scored at the working size: they may be many
-    at_full_size = bool(photographs.left_out)
-    unknown = "" if photographs.known_camera() else " and estimating the blur scale"
+    # slices that ``slices`` passes over may be many
+    at_full_size = bool(photographs.left_out) and settings.score_full_size
+    calibration = "checking the camera" if photographs.known_camera() else "estimating the blur scale"
     del photographs
     align = settings.align
-    with stages.stage(f"registering {len(used.images)} slices{unknown}"):
-        capture = Capture.of(
-            used,
-            renderer,
-            align=align,
-            working_px=DEFAULT_WORKING_PX if settings.working_px == "auto" else settings.working_px,
-            calibrate=not align.only,
-            alignment=None if align.load is None else load_alignment(Path(str(align.load)), used),
-        )
+    with stages.stage("registering the slices"):
+        alignment = None if align.load is None else load_alignment(Path(str(align.load)), used)
+        registered = RegisteredSlices.of(used, align, alignment)
+    with stages.stage(calibration):
+        working_px = DEFAULT_WORKING_PX if settings.working_px == "auto" else settings.working_px
+        capture = Capture.of_registered(used, registered, renderer, working_px=working_px, calibrate=not align.only)
+    del registered
     for line in _capture_lines(capture):
         say(line)
     if module is not None and capture.camera_source == "known" and not module.network.requires_defocus:

@@ -39,7 +39,7 @@ class Stages:
     ) -> None:
         self.say, self.seconds = say, seconds
         self.begun_s = time.monotonic() if begun_s is None else begun_s
-        self.seconds_by_stage: dict[str, float] = {}
+        self.seconds_by_stage: dict[str, float] = {} if begun_s is None else {"starting": self.elapsed_s()}
         """Seconds of each finished stage, in order."""
 
     def elapsed_s(self) -> float:

@@ -160,7 +160,7 @@ def _tile_costs(
     """Return the mean robust residual of each tile, where the camera has this k."""
     camera = camera_for(k_px_m, float(stack.focus_distances_m.min()), focal_length_m)
     stack = replace(stack, camera=(camera,))
-    depth_m, aif, *_ = depth_from_plane_sweep(stack, renderer)
+    depth_m, aif, *_ = depth_from_plane_sweep(stack, renderer, colour=False)
     residual = renderer(aif, depth_m, stack.focus_distances_m, stack.camera) - stack.images
     residual = torch.where(stack.saturated(), residual.clamp_max(0), residual).abs()
     weights = stack.coverage()

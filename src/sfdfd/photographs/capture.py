@@ -24,7 +24,6 @@ from sfdfd.photographs.lazy_slices import LazySlices
 from sfdfd.photographs.read import Photographs
 from sfdfd.photographs.registered_slices import RegisteredSlices
 from sfdfd.photographs.resizing import resize_clipped, resize_coverage
-from sfdfd.photographs.slice_files import refuse_identical
 from sfdfd.stack import FocalStack, resize_area
 
 __all__ = ["Capture"]
@@ -183,8 +182,20 @@ class Capture:
         Raises:
             InputError: a value is wrong, or the blur it means is larger than the image.
         """
-        refuse_identical(photographs.images, photographs.files)
         registered = RegisteredSlices.of(photographs, align or AlignSettings(), alignment)
+        return cls.of_registered(photographs, registered, renderer, working_px=working_px, calibrate=calibrate)
+
+    @classmethod
+    def of_registered(
+        cls,
+        photographs: Photographs,
+        registered: RegisteredSlices,
+        renderer: Renderer,
+        *,
+        working_px: int = 512,
+        calibrate: bool = True,
+    ) -> Capture:
+        """Find the camera of photographs that are registered already; arguments as of :meth:`of`."""
         photographs = photographs.with_images(registered.images)
         near_m, far_m = photographs.nominal_depth_range_m
         calibration = calibrate_camera(photographs, registered, renderer, working_px, precise=calibrate)

@@ -13,6 +13,7 @@ from sfdfd.measures.exposure import apply_gain, clipped_pixels, exposure_gains
 from sfdfd.photographs.align import Alignment, AlignSettings, align_clipped, align_slices, estimate_alignment
 from sfdfd.photographs.lazy_slices import LazySlices
 from sfdfd.photographs.read import Photographs
+from sfdfd.photographs.slice_files import refuse_identical
 
 __all__ = ["RegisteredSlices"]
 
@@ -33,7 +34,12 @@ class RegisteredSlices:
     def of(
         cls, photographs: Photographs, settings: AlignSettings, alignment: Alignment | None = None
     ) -> RegisteredSlices:
-        """Align photographs and even out their exposure; an alignment that is None is estimated."""
+        """Align photographs and even out their exposure; an alignment that is None is estimated.
+
+        Raises:
+            InputError: two photographs are identical, or a setting is wrong.
+        """
+        refuse_identical(photographs.images, photographs.files)
         checked_choice(settings.mode, "align.mode", (True, False, "auto"))
         images = photographs.images
         if alignment is None:

@@ -91,7 +91,11 @@ def register(pairs: Sequence[tuple[Gray, Gray]], model: str) -> list[Motion]:
     static = np.sum(masks, 0) >= len(pairs) / 2 if masks else np.zeros(1, bool)
     if not static.any():
         return motions
-    return in_threads(lambda *pair: _register_pair(*_mask_static(*pair, static), model), fixed, moving)
+
+    def register_masked(first: Gray, second: Gray) -> Motion:
+        return _register_pair(*_mask_static(first, second, static), model)
+
+    return in_threads(register_masked, fixed, moving)
 
 
 def warped(moving: Gray, motion: Motion) -> Gray:

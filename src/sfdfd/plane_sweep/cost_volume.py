@@ -96,6 +96,7 @@ def sweep_residuals(
     planes: int = 32,
     noise: float = 1e-3,
     window_px: int = 1,
+    colour: bool = True,
 ) -> Float[Tensor, "d y x"]:
     """Return e_u of one sample for ``planes`` inverse depths evenly from far to near, values in [0, 1] squared.
 
@@ -109,12 +110,13 @@ def sweep_residuals(
         planes: D, at least 2.
         noise: n, noise over signal.
         window_px: side of the squares that residuals are averaged over; the size is divided by it and rounded up.
+        colour: False takes the luminance alone, whatever the size.
     """
     weight = covered[:, None]
     # uncovered pixels are filled from the other slices
     images = weight * images + (1 - weight) * (weight * images).sum(0) / weight.sum(0).clamp_min(1e-3)
     clipped = None if defocus.clipped is None else defocus.clipped[index]
-    if images[0, 0].numel() > LARGE_PX:
+    if not colour or images[0, 0].numel() > LARGE_PX:
         images = rgb_to_grayscale(images)
         clipped = None if clipped is None else clipped.any(1, keepdim=True)
     observed = to_linear_light(images) if defocus.linear_light else images

@@ -52,6 +52,7 @@ def depth_from_plane_sweep(
     window_px: int = 2,
     noise: float = 1e-3,
     jump: float = 0.3,
+    colour: bool = True,
 ) -> SweepOutput:
     """Estimate depth, AIF and std of a batch of stacks without a network.
 
@@ -65,6 +66,7 @@ def depth_from_plane_sweep(
         window_px: side of the squares over which squared residuals are averaged; each has one depth.
         noise: n, noise over signal.
         jump: price of a step to the next plane; a larger step costs four times that.
+        colour: False sweeps the luminance alone, in a third of the time.
 
     Returns:
         Depth within near and far; as AIF, at each pixel the slices that are sharpest at its depth; as std the standard
@@ -85,7 +87,8 @@ def depth_from_plane_sweep(
         is_wide = float(sample.blur_radii_at_range_px().abs().max()) >= WIDE_BLUR_PX
         if is_wide and min(height, width) >= HALVED_SIDE_PX:
             small = small.resized(-(-height // 2), -(-width // 2))
-        maps = _inverse_depth_and_std(small, renderer, planes, window_px, noise, jump)
+        costs = _regularised_costs(small, renderer, planes, window_px, noise, jump, colour)
+        maps = _inverse_depth_and_std(costs, window_px, (small.images.shape[-2], small.images.shape[-1]))
         maps = F.interpolate(maps[None], (height, width), mode="bilinear", align_corners=False)
         inverse_depth_01, std = maps[0, :, None]
         depth_m = depth_from_normalized(inverse_depth_01, sample.near_m, sample.far_m)
@@ -102,11 +105,10 @@ def fuse_sharpest_slices(stack: FocalStack, depth_m: Float[Tensor, "b h w"]) -> 
 
 
 def _inverse_depth_and_std(
-    stack: FocalStack, renderer: Renderer, planes: int, window_px: int, noise: float, jump: float
+    costs: Float[Tensor, "d y x"], window_px: int, size: tuple[int, int]
 ) -> Float[Tensor, "2 h w"]:
-    """Return the normalized inverse depth and its std."""
-    height, width = stack.images.shape[-2:]
-    costs = _regularised_costs(stack, renderer, planes, window_px, noise, jump)
+    """Return the normalized inverse depth and its std at a size, from regularised costs of squares of pixels."""
+    (height, width), planes = size, len(costs)
     steps = torch.linspace(0, 1, planes, device=costs.device)
     inverse_depth_01 = parabolic_argmin(costs) / (planes - 1)
     probability = torch.softmax(-LOG_LIKELIHOOD_PER_COST * costs, 0)
@@ -118,13 +120,15 @@ def _inverse_depth_and_std(
 
 
 def _regularised_costs(
-    stack: FocalStack, renderer: Renderer, planes: int, window_px: int = 2, noise: float = 1e-3, jump: float = 0.3
+    stack: FocalStack, renderer: Renderer, planes: int, window_px: int, noise: float, jump: float, colour: bool
 ) -> Float[Tensor, "d y x"]:
     """Return the log residuals of the planes for one stack, regularised by semi-global matching."""
     is_real = stack.slice_mask[0]
     covered = stack.coverage()[0][is_real]
     stack = stack.with_slices(torch.nonzero(is_real)[:, 0].tolist())
-    residuals = sweep_residuals(stack.images[0], covered, stack_defocus(stack, renderer), 0, planes, noise, window_px)
+    residuals = sweep_residuals(
+        stack.images[0], covered, stack_defocus(stack, renderer), 0, planes, noise, window_px, colour
+    )
     return semi_global_matching(torch.log(residuals + RESIDUAL_FLOOR), jump)
 
 

@@ -17,6 +17,8 @@ MIN_FULL_SIZE_STEPS, STEP_TIME_RATIO = 10, 5.0
 """The full size is begun where it can take that many steps, each this many times as long as one at half the size."""
 TRIAL_STEPS = 3
 """Steps timed on a coarse level to estimate the cost of a step."""
+CLOSING_STEPS = 2
+"""Steps that take as long as the end of a refinement: energies of the last step and the start, rendering, confidence."""
 WARMUP_STEPS = 8
 """Steps of a level until geometry moves at its full rate. Adam's first steps have the length of the rate whatever the
 gradient, over all images of the pyramid at once."""
@@ -136,7 +138,7 @@ class Budget:
     def __init__(self, seconds: float, steps: int | None, spent_s: float) -> None:
         self.max_steps, self.spent_s = steps, spent_s
         self.descent_s = max(seconds - spent_s, MIN_DESCENT_SHARE * seconds)
-        self.steps, self.begun_s = 0, time.monotonic()
+        self.steps, self.begun_s, self._share = 0, time.monotonic(), 0.0
         self.begin_level()
 
     @property
@@ -145,18 +147,21 @@ class Budget:
         return time.monotonic() - self.begun_s + self.spent_s
 
     def used(self) -> float:
-        """Return the share that is used, 1 or more at the end."""
+        """Return the share that is used, 1 or more at the end; of seconds, what the end will take counts as used."""
         if self.max_steps is not None:
             return self.steps / self.max_steps
-        return (time.monotonic() - self.begun_s) / self.descent_s
+        end_s = time.monotonic() - self.begun_s + CLOSING_STEPS * self._last_step_s
+        self._share = max(self._share, end_s / self.descent_s)  # a faster step does not turn it back
+        return self._share
 
     def begin_level(self) -> None:
-        self._step_begun_s = time.monotonic()
+        self._step_begun_s, self._last_step_s = time.monotonic(), 0.0
         self.progress = LevelProgress(self.used())
 
     def count_step(self) -> None:
         self.steps += 1
         now = time.monotonic()
-        fastest = min(self.progress.fastest_step_s, now - self._step_begun_s)
+        self._last_step_s = now - self._step_begun_s
+        fastest = min(self.progress.fastest_step_s, self._last_step_s)
         self.progress = replace(self.progress, steps=self.progress.steps + 1, fastest_step_s=fastest)
         self._step_begun_s = now

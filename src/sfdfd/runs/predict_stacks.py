@@ -11,7 +11,7 @@ from typing import Any
 
 from sfdfd import __version__
 from sfdfd.datasets.discovery import StackSource, find_stacks
-from sfdfd.errors import InputError, checked_number
+from sfdfd.errors import InputError, checked_choice, checked_number
 from sfdfd.inference.predict_photographs import (
     AlignSettings,
     PhotographSettings,
@@ -66,6 +66,7 @@ def predict_stack(
     photograph_settings = PhotographSettings(
         description={key: settings[key] for key in STACK_KEYS},
         holdout=settings["holdout"],
+        score_full_size=checked_choice(settings["score_full_size"], "score_full_size", (True, False)),
         slices=settings["slices"],
         checkpoint=settings["checkpoint"],
         optics=settings["optics"]["renderer"],
