@@ -57,17 +57,17 @@ def test_outputs_are_added_where_asked_for_and_go_with_the_next_prediction(photo
     """Which slice a pixel came from is the one with the smallest blur; maps above the limit are an output like others."""
     inside("predict", f"stack='{photographs_folder}'", "outputs=all", *QUICK, "output_dir=p", cwd=tmp_path)
     names = {path.name for path in (tmp_path / "p").iterdir()}
-    assert names >= EXTRA | {"defocus_px.npy"}
+    assert names >= EXTRA | {"defocus_px.npy", "confidence.npy"}
     facts = json.loads((tmp_path / "p" / "prediction.json").read_text())
-    assert {one["file"] for one in facts["outputs"].values()} == EXTRA | {"defocus_px.npy"}
+    assert {one["file"] for one in facts["outputs"].values()} == EXTRA | {"defocus_px.npy", "confidence.npy"}
     index = iio.imread(tmp_path / "p" / "slice_index.png")
     assert index.dtype == np.uint8 and index.shape == (30, 42)
     np.testing.assert_array_equal(index, np.abs(np.load(tmp_path / "p" / "defocus_px.npy")).argmin(0))
-    monkeypatch.setattr("sfdfd.report.outputs.LARGEST_MAPS_BYTES", 1000)
+    monkeypatch.setattr("sfdfd.report.outputs.LARGEST_ARRAY_BYTES", 1000)
     (tmp_path / "p" / "refocused.png").write_bytes(b"of the earlier prediction")
     done = inside("predict", f"stack='{photographs_folder}'", *QUICK, "output_dir=p", cwd=tmp_path)
     names = {path.name for path in (tmp_path / "p").iterdir()}
-    assert not names & (EXTRA | {"defocus_px.npy", "refocused.png"}) and "defocus_px: not written" in done.stdout
+    assert not names & (EXTRA | {"confidence.npy", "defocus_px.npy", "refocused.png"}) and "defocus_px: not written" in done.stdout
     inside("predict", f"stack='{photographs_folder}'", "outputs=[defocus_px]", *QUICK, "output_dir=p", cwd=tmp_path)
     assert np.load(tmp_path / "p" / "defocus_px.npy").shape == (3, 30, 42)
 

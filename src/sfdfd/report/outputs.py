@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from sfdfd.report.refocus import write_focus_pull
 
 __all__ = ["OUTPUTS", "OUTPUT_FILES", "parse_outputs", "relative_depth", "write_outputs"]
 
-LARGEST_MAPS_BYTES = 20e6
-"""Larger defocus maps are written only if they are among the outputs."""
+LARGEST_ARRAY_BYTES = 10e6
+"""Larger arrays of confidence and defocus are written only if they are among the outputs."""
 
 
 def parse_outputs(value: Any) -> tuple[str, ...]:
@@ -44,18 +45,19 @@ def parse_outputs(value: Any) -> tuple[str, ...]:
 
 
 def write_outputs(folder: Path, predicted: PredictedStack, renderer: Renderer, names: Sequence[str]) -> dict[str, Any]:
-    """Write the named outputs, and the defocus maps where they are small.
+    """Write the named outputs, and the arrays of confidence and defocus where they are small.
 
     Returns:
         Facts by name for ``prediction.json``: with ``file``, or with the reason as ``not_written``.
     """
-    maps_bytes = 4 * len(predicted.focus) * predicted.full.depth_m[0].numel()
+    pixels = predicted.full.depth_m[0].numel()
+    array_bytes = {"confidence": 2 * pixels, "defocus_px": 4 * len(predicted.focus) * pixels}
     facts = {}
     for name, write in OUTPUTS.items():
-        if name in names or (name == "defocus_px" and maps_bytes <= LARGEST_MAPS_BYTES):
+        if name in names or array_bytes.get(name, math.inf) <= LARGEST_ARRAY_BYTES:
             facts[name] = write(folder, predicted, renderer)
-        elif name == "defocus_px":
-            facts[name] = {"not_written": f"{maps_bytes / 1e6:.0f} MB; outputs=[defocus_px] writes it all the same"}
+        elif name in array_bytes:
+            facts[name] = {"not_written": f"{array_bytes[name] / 1e6:.0f} MB; outputs=[{name}] writes it all the same"}
     return facts
 
 
@@ -120,6 +122,12 @@ def _refocus(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dic
     return {"file": "refocus.webp", "pictures": count}
 
 
+def _confidence(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
+    assert predicted.full.confidence is not None
+    np.save(folder / "confidence.npy", predicted.full.confidence[0].cpu().numpy().astype(np.float16))
+    return {"file": "confidence.npy"}
+
+
 def _defocus_px(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
     """Write one slice at a time, so that memory does not grow with their number."""
     depth_m = predicted.full.depth_m[0].cpu()
@@ -137,9 +145,11 @@ OUTPUTS: dict[str, Callable[[Path, PredictedStack, Renderer], dict[str, Any]]] =
     "glb": _glb,
     "slice_index": _slice_index,
     "refocus": _refocus,
+    "confidence": _confidence,
     "defocus_px": _defocus_px,
 }
 OUTPUT_FILES = (
-    "depth.exr", "relative_depth.exr", "portrait.jpg", "scene.glb", "slice_index.png", "refocus.webp", "defocus_px.npy",
+    "depth.exr", "relative_depth.exr", "portrait.jpg", "scene.glb", "slice_index.png", "refocus.webp", "confidence.npy",
+    "defocus_px.npy",
 )  # fmt: skip
 """Removed before a new prediction is written: files of an earlier one would contradict it."""

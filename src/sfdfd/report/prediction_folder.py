@@ -196,7 +196,6 @@ def _write_maps(folder: Path, predicted: PredictedStack) -> None:
     assert predicted.full.confidence is not None
     confidence = predicted.full.confidence[0].cpu()
     write_image(folder / "aif.png", predicted.full.aif[0].cpu(), predicted.exif)
-    np.save(folder / "confidence.npy", confidence.numpy().astype(np.float16))
     iio.imwrite(folder / "confidence.png", to_bytes(confidence).numpy())
     iio.imwrite(folder / "valid.png", predicted.covered.to(torch.uint8).numpy() * 255)
 
