@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 DATASETS, CONFIGURATION, FORMATS, OUTPUTS = (
     (ROOT / "docs" / name).read_text()
-    for name in ("reference/datasets.md", "configuration.md", "reference/formats.md", "howto/outputs.md")
+    for name in ("reference/datasets.md", "reference/configuration.md", "reference/formats.md", "howto/outputs.md")
 )
 
 
