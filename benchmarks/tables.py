@@ -4,7 +4,7 @@ Reads the JSON files of benchmarks/results and rewrites what stands between ``<!
 in README.md and docs/reference/results.md. Every figure of both pages comes from one of these files:
 
 * truth.json, robustness.json, refinement.json, scale.json, photographs.json: written by the benchmark of that name.
-* left_out.json, nyu.json, gpu.json: measured by the commands that they name, and entered by hand.
+* left_out.json, nyu.json, predict_times.json, gpu.json: measured by the commands that they name, and entered by hand.
 * published.json: quoted from papers and from users' reports, entered by hand.
 """
 
@@ -231,9 +231,13 @@ def speed() -> str:
          f"{row['peak_gib']:.1f}", cpu]
         for row in scale["predict"]
     ]  # fmt: skip
-    for row in photographs["rows"]:
-        label = f"`{row['command']}`, {row['name']}: {row['form']}"
-        rows.append([label, f"{row['seconds']:.0f}", f"{row['peak_gib']:.1f}", photographs["machine"]])
+    times = load("predict_times")
+    for row in times["rows"]:
+        label = f"`predict` of photographs, all of it: {row['stack']}; {row['slices'].replace(', ', ' slices of ')}"
+        rows.append([label, f"{row['seconds']:.0f}", f"{row['peak_gb'] / 1.074:.1f}", times["machine"]])
+    refocus = next(row for row in photographs["rows"] if row["command"] == "refocus")
+    label = f"`refocus`, {refocus['form']}"
+    rows.append([label, f"{refocus['seconds']:.0f}", f"{refocus['peak_gib']:.1f}", photographs["machine"]])
     steps = {(row["network"], row["batch"], row["size"], row["slices"]): row["step"] for row in scale["steps"]}
     for network in ("focus_attention", "daif"):
         label = f"training step, `{network}`, 8 x 5 x 64²"
@@ -242,7 +246,8 @@ def speed() -> str:
         peak = f"{row['peak_gib']:.1f}" if "peak_gib" in row else "-"
         rows.append([row["what"], f"{row['seconds']:g}", peak, gpu["machine"]])
     facts = (
-        f"`{scale['command']}`, `python benchmarks/photographs.py` and, for the last rows, `{gpu['rows'][0]['command']}`; "
+        f"`{scale['command']}`, `{times['command']}`, `python benchmarks/photographs.py` and, for the last rows, "
+        f"`{gpu['rows'][0]['command']}`; "
         "single runs or medians of a few, no spread was recorded."
     )
     return f"{facts}\n\n{markdown(['what', 'seconds', 'peak memory GiB', 'machine'], rows)}"
