@@ -47,7 +47,7 @@ def test_the_tests_that_a_page_names_exist(page, least):
 def test_the_files_of_tests_and_the_tests_in_them_that_a_page_names_exist(page):
     """NAME stands for what somebody adds; what the diffs of a page add is not there yet."""
     text = page.read_text()
-    added = set(re.findall(r"^\+\+\+ b/(\S+)", text, re.MULTILINE))
+    added = set(re.findall(r"^\+\+\+ (\S+)", text, re.MULTILINE))
     for file in set(re.findall(r"tests/[\w/]+\.py", text)) - added:
         assert "NAME" in file or (ROOT / file).is_file(), file
     for file, name in re.findall(r"\b(test_\w+\.py)::(test_\w+)", text):
