@@ -127,6 +127,19 @@ def test_a_stack_with_truth_is_written_as_the_page_says(tmp_path):
     assert torch.allclose(stack.aif, torch.tensor(77 / 255))
 
 
+@pytest.mark.parametrize(("folder", "most"), [("howto", 600), ("explanation", 1500)])
+def test_pages_are_short(folder, most):
+    """Words outside of blocks of code."""
+    for page in sorted((ROOT / "docs" / folder).glob("*.md")):
+        words = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).split()
+        assert len(words) <= most, f"{page.name}: {len(words)} words"
+
+
+def test_the_navigation_has_at_most_seven_entries():
+    entries = re.findall(r"^  - ", (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1], re.MULTILINE)
+    assert len(entries) <= 7
+
+
 COMMITTED = [
     path
     for part in ("docs", "research", "benchmarks", "conf", "src", ".github", "README.md")
