@@ -96,7 +96,13 @@ def summary() -> str:
     values = [methods["classical"][0], methods["pretrained"][0], refined["refined"]["abs_rel"]]
     classical, pretrained, last = best_in_bold(values, [*(number(value) for value in values[:2]), refined_row(refined)])
     rows.append([PROTOCOLS["nyu"], classical, "-", pretrained, f"{last} (ten other frames)"])
-    head = ["AbsRel on", "classical depth from focus", "plane sweep, no network", "weights in the package", "refined, 60 s"]
+    head = [
+        "AbsRel on",
+        "classical depth from focus",
+        "plane sweep, no network",
+        "weights in the package",
+        "refined, 60 s",
+    ]
     gains = [left_out_gains(stack) for stack in load("left_out")["stacks"]]
     nearest, blend = ([gain[index] for gain in gains] for index in (0, 1))
     real = (

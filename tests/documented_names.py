@@ -212,7 +212,9 @@ def wrong_symbols(text: str) -> list[str]:
     """Return each module, class, attribute or imported name of the package that does not exist."""
     wrong = []
     for module, names in re.findall(r"from (sfdfd[\w.]*) import ([\w, ]+)", "\n".join(blocks(text, "python"))):
-        wrong += [f"{module} has no {name}" for name in re.split(r",\s*", names.strip()) if not _exists(f"{module}.{name}")]
+        wrong += [
+            f"{module} has no {name}" for name in re.split(r",\s*", names.strip()) if not _exists(f"{module}.{name}")
+        ]
     for span in spans(text):
         name = re.sub(r"\(.*\)$", "", span)
         if re.fullmatch(r"sfdfd(?:\.\w+)+", name):
@@ -245,7 +247,10 @@ def _has(class_: str, attribute: str) -> bool:
     """Whether some module of the package defines, or takes from a library, the class and its attribute."""
     if not re.search(rf"\b{class_}\b", source_text()):
         return False
-    return not attribute or re.search(rf"(?:def {attribute}\b|^\s+{attribute}\s*:)", source_text(), re.MULTILINE) is not None
+    return (
+        not attribute
+        or re.search(rf"(?:def {attribute}\b|^\s+{attribute}\s*:)", source_text(), re.MULTILINE) is not None
+    )
 
 
 CHECKS = {

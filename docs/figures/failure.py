@@ -25,7 +25,9 @@ WIDTH, HEIGHT, GAP = 400, 300, 6
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    relative = np.clip(np.load(folder / "relative_depth.npy"), 0, 1)  # 0: in focus in the first photograph, 1: in the last
+    relative = np.clip(
+        np.load(folder / "relative_depth.npy"), 0, 1
+    )  # 0: in focus in the first photograph, 1: in the last
     panels = [
         read_image(folder / "aif.png").permute(1, 2, 0).numpy(),
         colour_depth(1 / (1.001 - relative * 0.999), 1.0, 1000.0),  # linear in relative depth

@@ -54,7 +54,9 @@ def main() -> None:
     files = sorted(arguments.photographs.glob("*.jpg"))
     photographs = [fitted(read_image(file).permute(1, 2, 0).numpy()) for file in files]
     finished = FinishedPrediction.read(arguments.prediction)
-    relative = np.load(arguments.prediction / "relative_depth.npy")  # 0: in focus in the first photograph, 1: in the last
+    relative = np.load(
+        arguments.prediction / "relative_depth.npy"
+    )  # 0: in focus in the first photograph, 1: in the last
     relative = np.asarray(Image.fromarray(relative).resize((WIDTH, HEIGHT), Image.Resampling.BOX))
     coloured = colour_depth(1 / (1.001 - np.clip(relative, 0, 1) * 0.999), 1.0, 1000.0)  # linear in relative depth
     font, frames = ImageFont.load_default(13), []

@@ -32,7 +32,9 @@ RENDERER = DefocusRenderer(psf="disc", linear_light=True, weighting="occlusion")
 
 def texture(seed: int, contrast: float, smooth_px: int = 3) -> torch.Tensor:
     """Return a (3,H,W) grey texture around 0.5."""
-    noise = torch.rand(1, 1, HEIGHT + smooth_px - 1, WIDTH + smooth_px - 1, generator=torch.Generator().manual_seed(seed))
+    noise = torch.rand(
+        1, 1, HEIGHT + smooth_px - 1, WIDTH + smooth_px - 1, generator=torch.Generator().manual_seed(seed)
+    )
     noise = F.avg_pool2d(noise, smooth_px, 1)
     return (0.5 + contrast * (noise - noise.mean()) / noise.std())[0].expand(3, -1, -1).clamp(0.02, 0.98)
 

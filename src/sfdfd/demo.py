@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sfdfd.optics.render import Renderer
     from sfdfd.stack import Method, Prediction
 
-FIRST_UNSEEN = 2_000_000
-"""Number of the first procedural scene that no training sees."""
+FIRST_UNSEEN = 2_000_012
+"""Number of the first procedural scene on the page; from 2,000,000 on no training sees them. This one has much in it."""
 EXPLANATIONS = {
     "classical": "At each pixel, take the distance of the photograph that is sharpest there. Nothing is learned.",
     "trained": "A small network that this demonstration has just trained, from focal stacks alone.",

@@ -23,6 +23,11 @@ CURVES = {
     "val/reconstruction": "reconstruction error of unseen stacks: the only supervision",
     "truth/depth_abs_rel": "relative depth error: logged, not used for training",
 }
+ERRORS = (
+    "AbsRel is the mean of |depth - true depth| / true depth: .05 is wrong by 5 %. delta1 is the share of pixels within a "
+    "factor of 1.25 of the truth, and AIF dB the PSNR of the all-in-focus image. The package's own renderer blurred these "
+    "scenes, so the figures compare methods and say nothing about photographs; docs/reference/results.md has figures that do."
+)
 NEXT = (
     "python -m sfdfd.predict stack=DIR does this for a folder of your photographs, and python -m sfdfd.app in the browser. "
     "How to take them: docs/howto/take_a_stack.md."
@@ -51,7 +56,7 @@ def write_demo_page(
     sections = [
         Section(
             title="Click into the picture to focus there",
-            viewer=viewer(stacks[0], best[0], renderer),
+            viewer={**viewer(stacks[0], best[0], renderer), "pull": True},
             text=[
                 "Every frame is rendered from depth and a sharp image, and both were found from the five pictures below "
                 "alone. Move the aperture to the left to see everything in focus."
@@ -69,12 +74,7 @@ def write_demo_page(
         Section(
             title="Their errors",
             table={"header": ["method", *METRICS], "rows": _metric_rows(stacks, predictions)},
-            text=[
-                f"Means over the {len(stacks)} scenes above. AbsRel is the mean of |depth - true depth| / true depth: .05 is "
-                "wrong by 5 %. delta1 is the share of pixels within a factor of 1.25 of the truth, and AIF dB the PSNR of the "
-                "all-in-focus image. The package's own renderer blurred these scenes, so the figures compare methods and say "
-                "nothing about photographs; docs/reference/results.md has figures that do."
-            ],
+            text=[f"Means over the {len(stacks)} scenes above. {ERRORS}"],
         ),
         Section(
             title="The training that has just run",
@@ -88,7 +88,9 @@ def write_demo_page(
 
 def _input_and_result(stack: FocalStack, prediction: Prediction) -> list[dict[str, str]]:
     """Return pictures of all slices, of the AIF, and of depth."""
-    names = [f"photograph {index + 1}: focused at {focus:.2g} m" for index, focus in enumerate(stack.focus_distances_m[0])]
+    names = [
+        f"photograph {index + 1}: focused at {focus:.2g} m" for index, focus in enumerate(stack.focus_distances_m[0])
+    ]
     pictures = [picture(name, image) for name, image in zip(names, stack.images[0], strict=True)]
     depth_m = prediction.depth_m[0].cpu().numpy()
     ends = float(depth_m.min()), float(depth_m.max())
