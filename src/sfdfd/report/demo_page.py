@@ -26,7 +26,7 @@ CURVES = {
 ERRORS = (
     "AbsRel is the mean of |depth - true depth| / true depth: .05 is wrong by 5 %. delta1 is the share of pixels within a "
     "factor of 1.25 of the truth, and AIF dB the PSNR of the all-in-focus image. The package's own renderer blurred these "
-    "scenes, so the figures compare methods and say nothing about photographs; docs/reference/results.md has figures that do."
+    "scenes: the figures compare methods, and say nothing about photographs. docs/reference/results.md has figures that do."
 )
 NEXT = (
     "python -m sfdfd.predict stack=DIR does this for a folder of your photographs, and python -m sfdfd.app in the browser. "
