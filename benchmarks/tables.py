@@ -209,10 +209,11 @@ def published() -> str:
         digits = 4 if row["data"].startswith("DDFF") else 3
         return "; ".join(number(value, digits) for value in (values if isinstance(values, list) else [values])) or "-"
 
+    facts, figures = ("data", "method", "supervision"), ("abs_rel", "rmse", "delta1")
     rows = [
-        [row["data"], row["method"], row["supervision"], *(cell(row, key) for key in ("abs_rel", "rmse", "delta1")), row["source"]]
+        [*(row[key] for key in facts), *(cell(row, key) for key in figures), row["source"]]
         for row in load("published")["rows"]
-    ]  # fmt: skip
+    ]
     return markdown(["data", "method", "trained on", "AbsRel", "RMSE m", "delta1", "quoted from"], rows)
 
 
