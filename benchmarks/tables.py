@@ -4,7 +4,8 @@ Reads the JSON files of benchmarks/results and rewrites what stands between ``<!
 in README.md and docs/reference/results.md. Every figure of both pages comes from one of these files:
 
 * truth.json, robustness.json, refinement.json, scale.json, photographs.json: written by the benchmark of that name.
-* left_out.json, nyu.json, gpu.json: measured by the commands that they name, and entered by hand.
+* left_out.json, nyu.json, predict_times.json, gpu.json: measured by the commands that they name, and entered by hand.
+* published.json: quoted from papers and from users' reports, entered by hand.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ NAMES = {
     "ours/dslr": "the same camera, our generator",
     "ours/phone": "the same phone, our generator",
 }
+PROTOCOLS = {
+    "raytraced/dslr": "path-traced, 50 mm f/1.2, photographic textures",
+    "raytraced/phone": "path-traced, phone close-ups, photographic textures",
+    "ours/dslr": "path-traced, 50 mm f/1.2, our generator",
+    "ours/phone": "path-traced, phone close-ups, our generator",
+    "nyu": "NYUv2 rooms, blurred by our own renderer as DEReD does (39 frames)",
+}
+"""In words, for the README."""
 METHODS = {
     "constant (geometric mean of near and far)": "constant depth",
     "classical": "classical depth from focus",
@@ -67,36 +76,50 @@ def refined_row(case: dict, digits: int = 4) -> str:
     return with_std([case["refined"]["abs_rel"], case["std_over_frames"]["abs_rel"]], digits)
 
 
+def best_in_bold(values: list[float], texts: list[str]) -> list[str]:
+    """Emphasize the text of the smallest value."""
+    best = min(values)
+    return [f"**{text}**" if value == best else text for value, text in zip(values, texts, strict=True)]
+
+
 def summary() -> str:
-    """Return the README's table: one row per protocol, without and with refinement."""
+    """Return the README's table of AbsRel: one row per protocol, from plain to refined; and a sentence on real stacks."""
+    columns = ("classical", "sweep", "pretrained")
     rows = []
     for group, found in load("truth")["groups"].items():
         methods = found["methods"]
-        best = longest_refined(methods)
-        before = f"{with_std(methods['pretrained']['all']['abs_rel'])}"
-        without = f"{with_std(methods['sweep']['all']['abs_rel'])} without weights"
-        last = f"**{with_std(methods[best]['all']['abs_rel'])}** ({best.split(', ')[1]})"
-        name = f"{NAMES.get(group, group)} ({found['scenes']} scenes): AbsRel"
-        rows.append([name, with_std(methods["classical"]["all"]["abs_rel"]), "-", f"{before} ({without})", last])
-    phone = load("left_out")["stacks"][0]
-    left_out = [
-        f"a real phone's left-out slices ({phone['name']}), dB",
-        f"nearest slice {phone['nearest_db']:.1f}", f"oracle's blend {phone['blend_db']:.1f}", "-",
-        f"{phone['rendered_db']:.1f} (20 s)",
-    ]  # fmt: skip
-    nyu, refinement = load("nyu"), load("refinement")["cases"]
-    methods = {row["key"]: row for row in nyu["rows"]}
-    paper, user, *_, dfd = nyu["published"]
-    others = f"DEReD {number(paper['abs_rel'])} ({number(user['abs_rel'])} re-evaluated by a user); "
-    others += f"dfd {number(dfd['abs_rel'])} in 598 s on another frame"
-    synthetic = [
-        "NYUv2, DEReD's protocol, 8 bits, synthesised by our renderer: AbsRel",
-        number(methods["classical"]["abs_rel"][0]), others,
-        f"{number(methods['pretrained']['abs_rel'][0])} (never saw NYU)",
-        f"{refined_row(refinement['8 bits, 60 s'])} (60 s, ten other frames)",
-    ]  # fmt: skip
-    head = ["protocol", "classical depth from focus", "others", "ours, no refinement", "ours, refined"]
-    return markdown(head, [*rows[:2], left_out, *rows[2:], synthetic])
+        errors = [methods[name]["all"]["abs_rel"] for name in (*columns, longest_refined(methods))]
+        cells = best_in_bold([error[0] for error in errors], [with_std(error) for error in errors])
+        rows.append([f"{PROTOCOLS[group]} ({found['scenes']} scenes)", *cells])
+    methods = {row["key"]: row["abs_rel"] for row in load("nyu")["rows"]}
+    refined = load("refinement")["cases"]["8 bits, 60 s"]
+    values = [methods["classical"][0], methods["pretrained"][0], refined["refined"]["abs_rel"]]
+    classical, pretrained, last = best_in_bold(values, [*(number(value) for value in values[:2]), refined_row(refined)])
+    rows.append([PROTOCOLS["nyu"], classical, "-", pretrained, f"{last} (ten other frames)"])
+    head = [
+        "AbsRel on",
+        "classical depth from focus",
+        "plane sweep, no network",
+        "weights in the package",
+        "refined, 60 s",
+    ]
+    gains = [left_out_gains(stack) for stack in load("left_out")["stacks"]]
+    nearest, blend = ([gain[index] for gain in gains] for index in (0, 1))
+    real = (
+        f"{len(gains)} real stacks have no true depth. There, photographs that were kept aside are predicted instead: "
+        f"{mean_std(nearest)} dB against the nearest photograph, and {mean_std(blend)} dB against the best blend of the "
+        "two neighbours, which is fitted to the photograph itself."
+    )
+    return f"{markdown(head, rows)}\n\n{real}"
+
+
+def left_out_gains(stack: dict[str, Any]) -> tuple[float, float]:
+    """Return the dB of the rendered slices over the nearest slice, and over the best blend."""
+    return stack["rendered_db"] - stack["nearest_db"], stack["rendered_db"] - stack["blend_db"]
+
+
+def mean_std(values: list[float]) -> str:
+    return f"{statistics.mean(values):+.1f} ± {statistics.stdev(values):.1f}"
 
 
 def source(command: str, *facts: str) -> str:
@@ -104,23 +127,22 @@ def source(command: str, *facts: str) -> str:
 
 
 def path_traced() -> str:
-    """Return rows of methods and columns of cameras: AbsRel, at edges, AIF."""
+    """Return two tables of rows of methods and columns of cameras: AbsRel; AbsRel at edges and the AIF."""
     result = load("truth")
     groups = result["groups"]
-    head = ["AbsRel / at edges / AIF dB", *(f"{NAMES.get(g, g)} ({groups[g]['scenes']})" for g in groups), "s a scene"]
-    rows = []
+    cameras = [f"{NAMES.get(g, g)} ({groups[g]['scenes']})" for g in groups]
+    rows, more_rows = [], []
     for method in next(iter(groups.values()))["methods"]:
-        cells = []
-        for found in groups.values():
-            row = found["methods"][method]
-            all_, edges = (with_std(row[region]["abs_rel"]) for region in ("all", "edges"))
-            cells.append(f"{all_} / {edges} / {row['all']['aif_psnr'][0]:.1f}")
-        seconds = [found["methods"][method]["seconds"] for found in groups.values()]
-        rows.append([METHODS.get(method, method), *cells, f"{statistics.mean(seconds):.1f}"])
+        name, found = METHODS.get(method, method), [group["methods"][method] for group in groups.values()]
+        seconds = statistics.mean(row["seconds"] for row in found)
+        rows.append([name, *(with_std(row["all"]["abs_rel"]) for row in found), f"{seconds:.1f}"])
+        edges = (f"{number(row['edges']['abs_rel'][0])}; {row['all']['aif_psnr'][0]:.1f} dB" for row in found)
+        more_rows.append([name, *edges])
     facts = source(
         result["command"], result["machine"], "mean ± standard deviation over scenes", "nothing in it is random"
     )
-    return f"{facts}\n\n{markdown(head, rows)}"
+    tables = (markdown(["AbsRel", *cameras, "s a scene"], rows), markdown(["at edges; AIF", *cameras], more_rows))
+    return "\n\n".join((facts, *tables))
 
 
 def left_out() -> str:
@@ -129,11 +151,11 @@ def left_out() -> str:
     rows, gains = [], []
     for stack in found["stacks"]:
         rendered, nearest, blend = (stack[f"{key}_db"] for key in ("rendered", "nearest", "blend"))
-        gains.append((rendered - nearest, rendered - blend))
+        gains.append(left_out_gains(stack))
         indices = ", ".join(map(str, stack["held_out"]))
         values = [f"{value:.1f}" for value in (rendered, nearest, blend)]
         rows.append([stack["name"], stack["camera"], indices, *values, *(f"{gain:+.1f}" for gain in gains[-1])])
-    over = [f"{statistics.mean(column):+.1f} ± {statistics.stdev(column):.1f}" for column in zip(*gains, strict=True)]
+    over = [mean_std(list(column)) for column in zip(*gains, strict=True)]
     rows.append([f"mean ± std over the {len(gains)} stacks", "", "", "", "", "", *over])
     head = [
         "stack",
@@ -150,7 +172,7 @@ def left_out() -> str:
 
 
 def nyu() -> str:
-    """Return networks on 39 frames, refinement on ten, and published figures."""
+    """Return networks on 39 frames, refinement on ten, and another system that was run here."""
     found, refinement = load("nyu"), load("refinement")
     rows = [
         [row["method"], str(found["frames"]), row["training"], with_std(row["abs_rel"], 4 if len(row["abs_rel"]) > 1 else 3),
@@ -167,10 +189,9 @@ def nyu() -> str:
         rmse = with_std([values["rmse"], std["rmse"]])
         delta1, aif = number(values["delta1"], 4), f"{values['aif_psnr']:.1f}"
         rows.append([label, f"{case['frames']} of training", "-", refined_row(case), rmse, delta1, aif])
-    for row in found["published"]:
-        aif = f"{row['aif_db']:.1f}" if "aif_db" in row else "-"
+    for row in found["measured_elsewhere"]:
         values = (number(row[key]) for key in ("abs_rel", "rmse", "delta1"))
-        rows.append([f"{row['method']} ({row['where']})", row["frames"], "-", *values, aif])
+        rows.append([f"{row['method']} ({row['where']})", row["frames"], "-", *values, f"{row['aif_db']:.1f}"])
     head = ["method", "frames", "training", "AbsRel", "RMSE m", "delta1", "AIF dB"]
     commands = "\n".join(f"{row['command']}    # {row['key']}" for row in found["rows"] if row["key"] != "classical")
     listed = f"```bash\n{commands}\n{found['refined_command']}    # the refined rows\n```"
@@ -178,6 +199,22 @@ def nyu() -> str:
         f"{found['machine']}; ± is the standard deviation over the seeds of a network, over the frames of a refinement."
     )
     return f"{facts}\n\n{markdown(head, rows)}\n\n{listed}"
+
+
+def published() -> str:
+    """Return quoted figures, by data set and protocol."""
+
+    def cell(row: dict[str, Any], key: str) -> str:
+        values = row.get(key, [])
+        digits = 4 if row["data"].startswith("DDFF") else 3
+        return "; ".join(number(value, digits) for value in (values if isinstance(values, list) else [values])) or "-"
+
+    facts, figures = ("data", "method", "supervision"), ("abs_rel", "rmse", "delta1")
+    rows = [
+        [*(row[key] for key in facts), *(cell(row, key) for key in figures), row["source"]]
+        for row in load("published")["rows"]
+    ]
+    return markdown(["data", "method", "trained on", "AbsRel", "RMSE m", "delta1", "quoted from"], rows)
 
 
 def robustness() -> str:
@@ -200,9 +237,13 @@ def speed() -> str:
          f"{row['peak_gib']:.1f}", cpu]
         for row in scale["predict"]
     ]  # fmt: skip
-    for row in photographs["rows"]:
-        label = f"`{row['command']}`, {row['name']}: {row['form']}"
-        rows.append([label, f"{row['seconds']:.0f}", f"{row['peak_gib']:.1f}", photographs["machine"]])
+    times = load("predict_times")
+    for row in times["rows"]:
+        label = f"`predict` of photographs, all of it: {row['stack']}; {row['slices'].replace(', ', ' slices of ')}"
+        rows.append([label, f"{row['seconds']:.0f}", f"{row['peak_gb'] / 1.074:.1f}", times["machine"]])
+    refocus = next(row for row in photographs["rows"] if row["command"] == "refocus")
+    label = f"`refocus`, {refocus['form']}"
+    rows.append([label, f"{refocus['seconds']:.0f}", f"{refocus['peak_gib']:.1f}", photographs["machine"]])
     steps = {(row["network"], row["batch"], row["size"], row["slices"]): row["step"] for row in scale["steps"]}
     for network in ("focus_attention", "daif"):
         label = f"training step, `{network}`, 8 x 5 x 64²"
@@ -211,7 +252,8 @@ def speed() -> str:
         peak = f"{row['peak_gib']:.1f}" if "peak_gib" in row else "-"
         rows.append([row["what"], f"{row['seconds']:g}", peak, gpu["machine"]])
     facts = (
-        f"`{scale['command']}`, `python benchmarks/photographs.py` and, for the last rows, `{gpu['rows'][0]['command']}`; "
+        f"`{scale['command']}`, `{times['command']}`, `python benchmarks/photographs.py` and, for the last rows, "
+        f"`{gpu['rows'][0]['command']}`; "
         "single runs or medians of a few, no spread was recorded."
     )
     return f"{facts}\n\n{markdown(['what', 'seconds', 'peak memory GiB', 'machine'], rows)}"
@@ -219,7 +261,7 @@ def speed() -> str:
 
 def main() -> None:
     replace_region(ROOT / "README.md", "results", summary())
-    for table in (path_traced, left_out, nyu, robustness, speed):
+    for table in (path_traced, left_out, nyu, published, robustness, speed):
         replace_region(PAGE, table.__name__, table())
 
 

@@ -24,6 +24,7 @@ WITHOUT_EXAMPLE = {
     "sfdfd.refinement.refiner.Refinement", "sfdfd.refinement.settings.RefinementSettings", "sfdfd.refinement.lens.Lens",
     "sfdfd.measures.diagnosis.Diagnosis", "sfdfd.datasets.datamodule.FocalStackDataModule",
     "sfdfd.datasets.synthetic.ProceduralDataModule", "sfdfd.datasets.sources.base.DataSource",
+    "sfdfd.datasets.stack_folders.read_stack",
 }  # fmt: skip
 
 

@@ -13,8 +13,8 @@ def test_a_few_steps_give_a_page(tmp_path):
     done = inside("demo", f"train=[{few}]", "scenes=1", "refine.steps=1", "open=false", "output_dir=d", cwd=tmp_path)
     page = (tmp_path / "d" / "index.html").read_text()
     assert "The page: " in done.stdout and 'class="viewer"' in page
-    for method in ("trained just now", "weights in the package", "classical", "refinement"):
-        assert page.count(method) >= 2, method  # a picture and a row of the table
+    for method in ("classical", "trained", "pretrained", "refined"):
+        assert page.count(f"{method}</") >= 3, method  # its sentence, a picture and a row of the table
     figures = re.findall(r"<td>(0\.\d{3})</td>", page)
     assert len(figures) >= 4 and all(0 < float(one) < 1 for one in figures)
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 DATASETS, CONFIGURATION, FORMATS, OUTPUTS = (
     (ROOT / "docs" / name).read_text()
-    for name in ("reference/datasets.md", "configuration.md", "reference/formats.md", "howto/outputs.md")
+    for name in ("reference/datasets.md", "reference/configuration.md", "reference/formats.md", "howto/outputs.md")
 )
 
 
@@ -47,7 +47,7 @@ def test_the_tests_that_a_page_names_exist(page, least):
 def test_the_files_of_tests_and_the_tests_in_them_that_a_page_names_exist(page):
     """NAME stands for what somebody adds; what the diffs of a page add is not there yet."""
     text = page.read_text()
-    added = set(re.findall(r"^\+\+\+ b/(\S+)", text, re.MULTILINE))
+    added = set(re.findall(r"^\+\+\+ (\S+)", text, re.MULTILINE))
     for file in set(re.findall(r"tests/[\w/]+\.py", text)) - added:
         assert "NAME" in file or (ROOT / file).is_file(), file
     for file, name in re.findall(r"\b(test_\w+\.py)::(test_\w+)", text):
@@ -127,6 +127,19 @@ def test_a_stack_with_truth_is_written_as_the_page_says(tmp_path):
     assert torch.allclose(stack.aif, torch.tensor(77 / 255))
 
 
+@pytest.mark.parametrize(("folder", "most"), [("howto", 600), ("explanation", 1500)])
+def test_pages_are_short(folder, most):
+    """Words outside of blocks of code."""
+    for page in sorted((ROOT / "docs" / folder).glob("*.md")):
+        words = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).split()
+        assert len(words) <= most, f"{page.name}: {len(words)} words"
+
+
+def test_the_navigation_has_at_most_seven_entries():
+    entries = re.findall(r"^  - ", (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1], re.MULTILINE)
+    assert len(entries) <= 7
+
+
 COMMITTED = [
     path
     for part in ("docs", "research", "benchmarks", "conf", "src", ".github", "README.md")
@@ -162,5 +175,5 @@ def test_the_tables_of_readme_and_results_are_what_the_benchmarks_left(monkeypat
     tables = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
     page, readme = (ROOT / "docs" / "reference" / "results.md").read_text(), (ROOT / "README.md").read_text()
     assert tables["summary"]() in readme
-    for name in ("path_traced", "left_out", "nyu", "robustness", "speed"):
+    for name in ("path_traced", "left_out", "nyu", "published", "robustness", "speed"):
         assert tables[name]() in page, f"make results: {name}"

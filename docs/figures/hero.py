@@ -1,8 +1,11 @@
-"""The moving picture of the README: python docs/figures/hero.py $SFDFD_REAL_DATA/middlebury_rgbd [--seconds 60].
+"""The moving picture of the README: python docs/figures/hero.py $SFDFD_REAL_DATA/stacks/pcb PREDICTION.
 
-Middlebury's Motorcycle (D. Scharstein et al., GCPR 2014), whose pictures may be passed on; its five slices are synthesised
-with occlusion, depth and all-in-focus image are refined from those slices alone. Not drawn by ``make docs``: it needs the
-data. Writes docs/assets/hero.webp.
+Seven photographs of a circuit board under a microscope, by Petteri Aimonen (github.com/PetteriAimonen/focus-stack, MIT
+licence, docs/assets/hero.license.txt). PREDICTION is the folder of
+
+    python -m sfdfd.predict stack=$SFDFD_REAL_DATA/stacks/pcb output_dir=PREDICTION refine.seconds=60 seconds=null
+
+Not drawn by ``make docs``: it needs the photographs. Writes docs/assets/hero.webp.
 """
 
 from __future__ import annotations
@@ -10,80 +13,75 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
-from sfdfd import Camera, FocalStack
-from sfdfd.inference.methods import RefinedMethod, SweepMethod
-from sfdfd.measures.metrics import depth_metrics
-from sfdfd.optics import DefocusRenderer
-from sfdfd.refinement.refiner import Refiner
+from sfdfd.io.images import read_image, to_bytes
 from sfdfd.report.pictures import colour_depth
+from sfdfd.report.refocus import FinishedPrediction
 
 OUT = Path(__file__).resolve().parents[1] / "assets" / "hero.webp"
-NAME, WIDTH, SLICES = "mb2014_Motorcycle", 400, 5
+WIDTH, HEIGHT, CAPTION, GAP = 300, 225, 24, 4
+PLANES = 18
+"""Number of focus distances of the sweep, from near to far."""
+APERTURE = 1.6
+"""Of the rendered pictures, over the camera's own."""
+BAND = 0.05
+"""Depth beside the plane of focus that is marked, as a share of the range."""
 INK, PAPER = (219, 227, 240), (23, 34, 58)
 
 
-def scene(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """(1,3,H,W) picture and (1,H,W) depth in metres; holes take the farthest depth."""
-    picture = (
-        torch.from_numpy(iio.imread(root / f"{NAME}_rgb.png")[..., :3].copy()).permute(2, 0, 1)[None].float() / 255
-    )
-    depth = torch.from_numpy(iio.imread(root / f"{NAME}_depth_0.1mm.png").astype(np.float32))[None] * 1e-4
-    depth = torch.where(depth > 0, depth, depth.max())
-    height = round(WIDTH * picture.shape[2] / picture.shape[3])
-    picture = F.interpolate(picture, (height, WIDTH), mode="area")
-    return picture, F.interpolate(depth[None], (height, WIDTH), mode="nearest")[0]
+def fitted(image: np.ndarray) -> Image.Image:
+    """Return (H,W,3) in [0, 1] at the size of a panel."""
+    picture = Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8))
+    return picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
 
-def framed(image: np.ndarray, caption: str, font: ImageFont.ImageFont) -> Image.Image:
-    """A picture with a line of words below."""
-    height, width = image.shape[:2]
-    frame = Image.new("RGB", (width, height + 26), PAPER)
-    frame.paste(Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8)), (0, 0))
-    ImageDraw.Draw(frame).text((8, height + 5), caption, fill=INK, font=font)
-    return frame
+def frame(panels: list[tuple[Image.Image, str]], font: ImageFont.ImageFont) -> Image.Image:
+    """Return panels side by side, each with a caption below."""
+    whole = Image.new("RGB", (len(panels) * (WIDTH + GAP) - GAP, HEIGHT + CAPTION), PAPER)
+    for index, (panel, caption) in enumerate(panels):
+        whole.paste(panel, (index * (WIDTH + GAP), 0))
+        ImageDraw.Draw(whole).text((index * (WIDTH + GAP) + 6, HEIGHT + 4), caption, fill=INK, font=font)
+    return whole
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("root", type=Path)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("photographs", type=Path)
+    parser.add_argument("prediction", type=Path)
     arguments = parser.parse_args()
-    aif, depth_m = scene(arguments.root)
-    near_m, far_m = 0.9 * float(depth_m.min()), 1.1 * float(depth_m.max())
-    f = 0.05
-    camera = Camera(f, 2.0, f * f / (4 * 11.0 / (1 / near_m - 1 / far_m)))  # 11 px of blur between near and far
-    focus = 1 / torch.linspace(1 / near_m - 0.05, 1 / far_m + 0.01, SLICES)
-    renderer = DefocusRenderer(psf="disc", linear_light=True, weighting="occlusion")
-    with torch.no_grad():
-        images = renderer(aif, depth_m, focus, camera)[0]
-    stack = FocalStack.single((images.clamp(0, 1) * 255).round() / 255, focus, camera, near_m, far_m)
-    found = RefinedMethod(SweepMethod(renderer), Refiner(arguments.seconds), renderer)(stack)
-    error = depth_metrics(found.depth_m, depth_m, torch.ones_like(depth_m, dtype=torch.bool))["abs_rel"].item()
-    print(f"AbsRel {error:.4f} (stacks of our own renderer)")
-
-    font = ImageFont.load_default(13)
-    picture = [image.permute(1, 2, 0).numpy() for image in stack.images[0]]
-    sharp = found.aif[0].permute(1, 2, 0).numpy()
-    depth = colour_depth(found.depth_m[0].numpy(), float(depth_m.min()), float(depth_m.max()))
-    frames = [
-        framed(one, f"in: photograph {i + 1} of 5, focused at {focus[i]:.1f} m", font) for i, one in enumerate(picture)
-    ]
-    frames += [framed(sharp, "out: all in focus", font)] * 2
-    frames += [framed(sharp * (1 - t) + depth * t, "out: metric depth", font) for t in (0.35, 0.7, 1.0, 1.0, 1.0)]
-    pull = 1 / np.linspace(1 / near_m, 1 / far_m, 12)
-    with torch.no_grad():
-        for focus_m in [*pull, *pull[::-1]]:
-            image = renderer(found.aif, found.depth_m, torch.tensor([focus_m]), camera, blur_factor=1.4)[0, 0]
-            frames.append(framed(image.permute(1, 2, 0).numpy(), f"and then: refocus, {focus_m:.1f} m", font))
-    times = [550] * 5 + [700] * 2 + [120, 120, 700, 700, 300] + [110] * 24
-    frames[0].save(OUT, save_all=True, append_images=frames[1:], duration=times, loop=0, quality=70, method=6)
-    print(f"{OUT}: {OUT.stat().st_size / 1e6:.2f} MB")
+    files = sorted(arguments.photographs.glob("*.jpg"))
+    photographs = [fitted(read_image(file).permute(1, 2, 0).numpy()) for file in files]
+    finished = FinishedPrediction.read(arguments.prediction)
+    relative = np.load(
+        arguments.prediction / "relative_depth.npy"
+    )  # 0: in focus in the first photograph, 1: in the last
+    relative = np.asarray(Image.fromarray(relative).resize((WIDTH, HEIGHT), Image.Resampling.BOX))
+    coloured = colour_depth(1 / (1.001 - np.clip(relative, 0, 1) * 0.999), 1.0, 1000.0)  # linear in relative depth
+    font, frames = ImageFont.load_default(13), []
+    for focus in np.linspace(0, 1, PLANES):
+        nearest = round(focus * (len(files) - 1))
+        refocused = finished.refocused(finished.distance_at(float(focus)), APERTURE, 2 * WIDTH)
+        band = np.clip(1 - np.abs(relative - focus) / BAND, 0, 1)[..., None]
+        panels = [
+            (photographs[nearest], f"in: photograph {nearest + 1} of {len(files)}"),
+            (fitted(coloured * (1 - 0.85 * band) + 0.85 * band), "out: depth (white: in focus now)"),
+            (fitted(to_bytes(refocused).permute(1, 2, 0).numpy() / 255), "out: refocused, aperture x 1.6"),
+        ]
+        frames.append(frame(panels, font))
+    still = frame(
+        [
+            (photographs[-1], f"in: {len(files)} photographs"),
+            (fitted(coloured), "out: depth (yellow is near)"),
+            (fitted(finished.aif.permute(1, 2, 0).numpy()), "out: everything in focus"),
+        ],
+        font,
+    )
+    frames = [still, *frames, *frames[-2:0:-1]]
+    durations = [1800] + [160] * (len(frames) - 1)
+    frames[0].save(OUT, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=75, method=6)
+    print(f"{OUT}: {len(frames)} frames, {OUT.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,16 @@ if TYPE_CHECKING:
     from sfdfd.optics.render import Renderer
     from sfdfd.stack import Method, Prediction
 
-FIRST_UNSEEN = 2_000_000
-"""Number of the first procedural scene that no training sees."""
+FIRST_UNSEEN = 2_000_012
+"""Number of the first procedural scene on the page; from 2,000,000 on no training sees them. This one has much in it."""
+EXPLANATIONS = {
+    "classical": "At each pixel, take the distance of the photograph that is sharpest there. Nothing is learned.",
+    "trained": "A small network that this demonstration has just trained, from focal stacks alone.",
+    "pretrained": "The weights in the package: a larger network, trained on other scenes by many cameras.",
+    "refined": "No network: for up to {seconds:g} s a scene, change depth and sharp image until the photographs that they "
+    "would give match the input.",
+}
+"""What each method does, in a sentence."""
 
 
 def demo(config: DictConfig) -> None:
@@ -71,12 +79,11 @@ def _methods(checkpoint: Path, refine: Mapping[str, Any]) -> tuple[dict[str, Met
     trained, renderer = load_model(checkpoint, {})
     pretrained, _ = load_model("pretrained", {})
     assert trained is not None and pretrained is not None
-    seconds = refine.get("seconds", 0)
     return {
-        "classical depth from focus": NetworkMethod(classical_network, renderer),
-        "the network, trained just now": NetworkMethod(trained.network, renderer),
-        "the weights in the package": NetworkMethod(pretrained.network, renderer),
-        f"refinement, {seconds:g} s, no network": RefinedMethod(SweepMethod(renderer), Refiner(**refine), renderer),
+        "classical": NetworkMethod(classical_network, renderer),
+        "trained": NetworkMethod(trained.network, renderer),
+        "pretrained": NetworkMethod(pretrained.network, renderer),
+        "refined": RefinedMethod(SweepMethod(renderer), Refiner(**refine), renderer),
     }, renderer
 
 
@@ -92,7 +99,8 @@ def _predict_and_write(output_dir: Path, checkpoint: Path, scenes: int, refine: 
         print(f"{name}: {scenes} unseen scenes", flush=True)
         predictions[name] = [method(stack.without_truth()) for stack in stacks]
     page = output_dir / "index.html"
-    write_demo_page(page, stacks, predictions, renderer, checkpoint.parents[1])
+    explanations = {name: text.format(**refine) for name, text in EXPLANATIONS.items()}
+    write_demo_page(page, stacks, predictions, explanations, renderer, checkpoint.parents[1])
     return page
 
 

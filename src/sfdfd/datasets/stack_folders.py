@@ -30,7 +30,8 @@ def read_stack(
     """Read a stack of aligned slices with known camera and focus distances.
 
     Args:
-        folder, overrides: as of :func:`read_photographs`.
+        folder: aligned slices and their ``stack.yaml``.
+        overrides: keys of ``stack.yaml``, which come before the file.
         holdout: slices whose focus distances do not count for the depth range; all slices are returned.
         optics: how the slices are blurred, for keys that ``optics:`` in ``stack.yaml`` does not set.
 

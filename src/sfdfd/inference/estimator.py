@@ -143,9 +143,10 @@ class DefocusEstimator(torch.nn.Module):
             refine_seconds: time in seconds for the refinement of each stack; 0 for the network's prediction alone.
             working_px: see the class.
             device: "auto", "cpu", "cuda", "mps".
-            sigma_scale, weighting, psf, method, linear_light, layers, level_px, window_px, smallest_radius_px,
-                copied_radius_px: options of the renderer (:class:`sfdfd.optics.options.RenderOptions`) that replace those
-                of a stack; None: the stack's, else those of photographs.
+            sigma_scale, weighting, psf, method, linear_light: options of the renderer
+                (:class:`sfdfd.optics.options.RenderOptions`) that replace those of a stack; None: the stack's, else those
+                of photographs.
+            layers, level_px, window_px, smallest_radius_px, copied_radius_px: likewise.
 
         Raises:
             InputError: no such file, not one of our checkpoints, or a wrong option.
@@ -189,8 +190,9 @@ class DefocusEstimator(torch.nn.Module):
             checkpoint: its path. None is a plane sweep and "pretrained" the weights in the package; both use the optics of
                 photographs, as :meth:`from_pretrained` does.
             refine_seconds, working_px, device: as of :meth:`from_pretrained`.
-            sigma_scale, weighting, psf, method, linear_light, layers, level_px, window_px, smallest_radius_px,
-                copied_radius_px: as of :meth:`from_pretrained`; None: the stack's, else the checkpoint's.
+            sigma_scale, weighting, psf, method, linear_light: as of :meth:`from_pretrained`; None: the stack's, else the
+                checkpoint's.
+            layers, level_px, window_px, smallest_radius_px, copied_radius_px: likewise.
 
         Raises:
             InputError: no such file, not one of our checkpoints, or a wrong option.

@@ -23,12 +23,22 @@ CURVES = {
     "val/reconstruction": "reconstruction error of unseen stacks: the only supervision",
     "truth/depth_abs_rel": "relative depth error: logged, not used for training",
 }
+ERRORS = (
+    "AbsRel is the mean of |depth - true depth| / true depth: .05 is wrong by 5 %. delta1 is the share of pixels within a "
+    "factor of 1.25 of the truth, and AIF dB the PSNR of the all-in-focus image. The package's own renderer blurred these "
+    "scenes: the figures compare methods, and say nothing about photographs. docs/reference/results.md has figures that do."
+)
+NEXT = (
+    "python -m sfdfd.predict stack=DIR does this for a folder of your photographs, and python -m sfdfd.app in the browser. "
+    "How to take them: docs/howto/take_a_stack.md."
+)
 
 
 def write_demo_page(
     path: Path,
     stacks: Sequence[FocalStack],
     predictions: Mapping[str, Sequence[Prediction]],
+    explanations: Mapping[str, str],
     renderer: Renderer,
     run: Path,
 ) -> None:
@@ -38,37 +48,54 @@ def write_demo_page(
         path: the HTML file.
         stacks: unseen scenes with truth.
         predictions: by method, from plain to best, one for each stack.
+        explanations: by method, a sentence on what it does.
         renderer: refocuses the first scene.
         run: the folder of the training.
     """
     best = list(predictions.values())[-1]
     sections = [
         Section(
-            title="Click to refocus",
-            viewer=viewer(stacks[0], best[0], renderer),
+            title="Click into the picture to focus there",
+            viewer={**viewer(stacks[0], best[0], renderer), "pull": True},
             text=[
-                "The input is five photographs of a scene, each focused at a different distance: no depth, no all-in-focus "
-                "image. The frames here are rendered from the depth and the sharp image that were estimated."
+                "Every frame is rendered from depth and a sharp image, and both were found from the five pictures below "
+                "alone. Move the aperture to the left to see everything in focus."
             ],
+            rows=[{"title": "What went in, and what came out", "pictures": _input_and_result(stacks[0], best[0])}],
         ),
+        Section(title="Four methods, compared on scenes that none of them has seen", facts=list(explanations.items())),
         Section(
-            title="Depth, by method",
+            title="Their depth, beside the truth",
             rows=[
                 _scene_row(stack, {name: each[index] for name, each in predictions.items()})
                 for index, stack in enumerate(stacks)
             ],
         ),
         Section(
-            title="Metrics",
+            title="Their errors",
             table={"header": ["method", *METRICS], "rows": _metric_rows(stacks, predictions)},
-            text=[
-                f"Means over the {len(stacks)} unseen scenes above. The renderer that the methods invert also made their "
-                "slices: these figures compare methods, and say nothing about photographs (docs/reference/results.md)."
-            ],
+            text=[f"Means over the {len(stacks)} scenes above. {ERRORS}"],
         ),
-        Section(title="Training", rows=[{"title": "", "pictures": _curve_pictures(run)}]),
+        Section(
+            title="The training that has just run",
+            text=["It minimized the reconstruction error alone. The depth error was only logged, and falls with it."],
+            rows=[{"title": "", "pictures": _curve_pictures(run)}],
+        ),
+        Section(title="Now with your photographs", text=[NEXT]),
     ]
-    write_page(path, "sfdfd: depth from defocus, learned from focal stacks alone", sections)
+    write_page(path, "sfdfd: a few photographs in, depth and any focus out", sections)
+
+
+def _input_and_result(stack: FocalStack, prediction: Prediction) -> list[dict[str, str]]:
+    """Return pictures of all slices, of the AIF, and of depth."""
+    names = [
+        f"photograph {index + 1}: focused at {focus:.2g} m" for index, focus in enumerate(stack.focus_distances_m[0])
+    ]
+    pictures = [picture(name, image) for name, image in zip(names, stack.images[0], strict=True)]
+    depth_m = prediction.depth_m[0].cpu().numpy()
+    ends = float(depth_m.min()), float(depth_m.max())
+    depth = picture(f"found: depth, {ends[0]:.2g} m (yellow) to {ends[1]:.2g} m (blue)", colour_depth(depth_m, *ends))
+    return [*pictures, picture("found: everything in focus", prediction.aif[0]), depth]
 
 
 def _scene_row(stack: FocalStack, predictions: Mapping[str, Prediction]) -> dict[str, Any]:
@@ -80,10 +107,10 @@ def _scene_row(stack: FocalStack, predictions: Mapping[str, Prediction]) -> dict
         return picture(title, colour_depth(depth_m.cpu().numpy(), near_m, far_m))
 
     best = list(predictions.values())[-1]
-    pictures = [picture("the photograph focused nearest", stack.images[0, 0]), picture("all in focus", best.aif[0])]
+    pictures = [picture("in: focused nearest", stack.images[0, 0]), picture("out: everything in focus", best.aif[0])]
     pictures += [depth(name, prediction.depth_m[0]) for name, prediction in reversed(list(predictions.items()))]
     pictures.append(depth("true depth, which no method saw", stack.depth_m[0]))
-    return {"title": f"{near_m:.2g} m (bright) to {far_m:.2g} m (dark), linear in inverse depth", "pictures": pictures}
+    return {"title": f"depth from {near_m:.2g} m (yellow) to {far_m:.2g} m (blue)", "pictures": pictures}
 
 
 def _metric_rows(stacks: Sequence[FocalStack], predictions: Mapping[str, Sequence[Prediction]]) -> list[list[str]]:
