@@ -164,6 +164,36 @@ def test_inference_loads_no_package_that_it_does_not_need(module):
     assert done.stdout.split() == []
 
 
+LOADS = {
+    "train": {"lightning", "torchmetrics"},
+    "evaluate": {"lightning", "torchmetrics"},
+    "distil": {"lightning", "torchmetrics"},
+    "tune": {"lightning", "torchmetrics"},
+    "demo": {"lightning", "torchmetrics", "matplotlib"},
+    "dashboard": {"lightning", "torchmetrics", "wandb"},
+    "app": {"gradio", "matplotlib"},
+}
+"""What commands may load of :data:`SLOW_TO_LOAD` to do their work; the others, nothing."""
+
+
+def modules_of(command):
+    """Yield the modules that a command's functions import."""
+    for function in ast.walk(ast.parse((ROOT / "src" / "sfdfd" / f"{command}.py").read_text())):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom) and node.module.startswith("sfdfd."):
+                    yield node.module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(path.stem for path in CONF_DIR.glob("*.yaml")))
+def test_a_command_loads_what_it_may(command):
+    modules = ", ".join(sorted(set(modules_of(command))))
+    code = f"import sys, sfdfd.{command}, {modules}; print(*sorted({SLOW_TO_LOAD - {'hydra'}!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= LOADS.get(command, set())
+
+
 def test_commands_load_nothing_heavy_before_they_begin():
     """Hydra apart: torch and what needs it are loaded inside the functions."""
     names = sorted(path.stem for path in CONF_DIR.glob("*.yaml"))

@@ -1,0 +1,67 @@
+"""Processor seconds that each command takes to load: ``python benchmarks/imports.py``; writes benchmarks/results/imports.json.
+
+``to_first_line`` ends where the command can print or compose its config, ``to_work`` where all that it imports is loaded.
+Processor time, not wall time, so that other programs hardly matter; the least of three processes.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "sfdfd"
+RESULTS = Path(__file__).parent / "results" / "imports.json"
+WATCHED = ("torch", "kornia", "scipy.signal", "hydra", "lightning", "torchmetrics", "matplotlib", "wandb", "gradio", "cv2")
+RUNS = 3
+
+
+def modules_of(command: str) -> Iterator[str]:
+    """Yield the modules that a command's functions import."""
+    for function in ast.walk(ast.parse((SOURCE / f"{command}.py").read_text())):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom) and node.module and node.module != "sfdfd":
+                    yield node.module
+
+
+def cpu_s(code: str) -> float:
+    """Return the processor seconds of a Python process."""
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    times = []
+    for _ in range(RUNS):
+        begun = spent()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        times.append(spent() - begun)
+    return round(min(times), 2)
+
+
+def main() -> None:
+    rows = {}
+    for path in sorted((SOURCE.parents[1] / "conf").glob("*.yaml")):
+        command = path.stem
+        everything = f"import sys, sfdfd.{command}, {', '.join(sorted(set(modules_of(command))))}"
+        listed = subprocess.run(
+            [sys.executable, "-c", f"{everything}; print(*(name for name in {WATCHED!r} if name in sys.modules))"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        rows[command] = {
+            "to_first_line": cpu_s(f"import sfdfd.{command}, hydra"),
+            "to_work": cpu_s(everything),
+            "loads": sorted(listed.stdout.split()),
+        }
+        print(command, rows[command], flush=True)
+    content = {"command": "python benchmarks/imports.py", "python": cpu_s("pass"), "torch": cpu_s("import torch"), "rows": rows}
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
