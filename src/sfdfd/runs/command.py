@@ -346,6 +346,7 @@ def _run_hydra(config_name: str, function: Callable[[DictConfig], Any], begun: l
     from sfdfd.runs.config_checks import check_overrides
 
     configure_allocator()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch loads: idle threads leave the core to others
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of composing reach us instead of being printed by Hydra
     failed_jobs.clear()
     check_overrides(sys.argv[1:])
