@@ -113,9 +113,9 @@ class SynthesisDataModule(FocalStackDataModule):
         try:
             scenes = self.scenes("all")
         except InputError:
-            return self.camera, np.linspace(*span, number).tolist(), span, f"{note}; judged over the whole range"
+            return self.camera, np.linspace(*span, number).tolist(), span, f"{note}; examined over the whole range"
         span = _median_depth_range_m(scenes, *span)
-        return self.camera, np.linspace(*span, number).tolist(), span, f"{note}; judged for the median image"
+        return self.camera, np.linspace(*span, number).tolist(), span, f"{note}; examined for the median image"
 
     def protocol(self) -> dict[str, Any]:
         synthesis = self.synthesis
