@@ -79,20 +79,23 @@ def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[
         confidence = colour_confidence(prediction.confidence[0].cpu().numpy())
         first.append(picture("Confidence: bright is confident", confidence))
     rows: list[dict[str, Any]] = [{"title": "Result", "pictures": first}]
-    names = [f"focus {value:.3g} {unit}" if unit else f"slice {i + 1}" for i, value in enumerate(focus)]
+    names = [f"focused at {value:.3g} {unit}" if unit else f"slice {i + 1}" for i, value in enumerate(focus)]
     images = stack.images[0].cpu()
     slices = [picture(name, image, largest_px=360) for name, image in zip(names, images, strict=True)]
-    rows.append({"title": "Input slices", "pictures": slices})
+    rows.append({"title": "The photographs", "pictures": slices})
     if prediction.rendered is not None:
         error = (prediction.rendered[0].cpu() - images).abs().mean(1).numpy()
         residuals = [picture(n, colour_error(e), largest_px=360) for n, e in zip(names, error, strict=True)]
         rows.append(
-            {"title": "Residual: |rendered - input|, black is 0, white is 0.06 of the range", "pictures": residuals}
+            {
+                "title": "What the result does not explain: black is nothing, white 6 % of the range",
+                "pictures": residuals,
+            }
         )
     maps = prediction.defocus_px[0].float().cpu().numpy()
     limit = max(1e-3, float(np.abs(maps).max()))
     defocus = [picture(n, colour_defocus(m, limit), largest_px=360) for n, m in zip(names, maps, strict=True)]
-    title = f"Defocus maps: blue in front of the focus, red behind it, full colour is a blur radius of {limit:.1f} px"
+    title = f"Blur: blue in front of the focus, red behind it, full colour is a radius of {limit:.1f} px"
     rows.append({"title": title, "pictures": defocus})
     return rows
 
@@ -108,7 +111,7 @@ def left_out_gallery_row(title: str, score: LeftOutScore) -> dict[str, Any]:
         "pictures": [
             picture("Rendered from the other slices", score.rendered),
             picture("The photograph", score.photograph),
-            picture("|rendered - photograph|, black is 0, white is 0.06 of the range", colour_error(difference)),
+            picture("Their difference: black is nothing, white 6 % of the range", colour_error(difference)),
         ],
     }
 

@@ -25,7 +25,16 @@ from sfdfd.report.pictures import defocus_figure, depth_figure, map_figure, subs
 from sfdfd.report.point_cloud import write_point_cloud
 from sfdfd.report.predicted_stack import PredictedStack
 
-__all__ = ["PredictedStack", "write_prediction"]
+__all__ = ["CAMERA_FIELDS", "PredictedStack", "write_prediction"]
+
+CAMERA_FIELDS = {
+    "focal_length_m": ("Focal length", 1e3, "mm"),
+    "f_number": ("f-number", 1.0, ""),
+    "pixel_pitch_m": ("Pixel pitch", 1e6, "µm"),
+}
+"""Name, factor and unit in which a value of the camera is shown."""
+STARTS = {"pretrained": "the weights in the package", "plane sweep": "a plane sweep"}
+"""Where a prediction starts, in words."""
 
 METRIC_FILES = ("depth_m.npy", "depth_mm.png", "pointcloud.ply")
 RELATIVE_FILES = ("relative_depth.npy",)
@@ -257,22 +266,34 @@ def _left_out_section(facts: dict[str, Any], rows: list[dict[str, Any]]) -> Sect
 
 
 def _camera_and_method(predicted: PredictedStack, facts: dict[str, Any]) -> list[tuple[str, str]]:
-    pairs = [(key, "not known" if value is None else f"{value:g}") for key, value in facts["camera"].items()]
-    if not predicted.relative:
-        pairs.append(("focus distances", ", ".join(f"{value:.4g} m" for value in facts["focus_distances_m"])))
-        pairs.append(("depth range", "{:.4g} to {:.4g} m".format(*facts["depth_range_m"])))
-        pairs.append(("k = f²/(2Np)", f"{facts['blur_scale_px_m']:.4g} px m"))
     sources = dict(facts["sources"])
+
+    def with_source(text: str, key: str, otherwise: str = "") -> str:
+        source = sources.pop(key, otherwise)
+        return f"{text} ({source})" if source else text
+
+    pairs = []
+    for key, (name, factor, unit) in CAMERA_FIELDS.items():
+        value = facts["camera"].get(key)
+        pairs.append(
+            (name, with_source("not known" if value is None else f"{value * factor:.4g} {unit}".rstrip(), key))
+        )
+    if not predicted.relative:
+        distances = ", ".join(f"{value:.4g} m" for value in facts["focus_distances_m"])
+        pairs.append(("Focused at", with_source(distances, "focus_distances_m")))
+        pairs.append(("Depth range", "{:.4g} to {:.4g} m".format(*facts["depth_range_m"])))
+        pairs.append(("Blur scale k = f²/(2Np)", f"{facts['blur_scale_px_m']:.4g} px m"))
     for key, value in facts["optics"].items():
-        pairs.append((f"optics.{key}", f"{value} ({sources.pop(f'optics.{key}', 'the renderer')})"))
+        pairs.append((f"optics.{key}", with_source(str(value), f"optics.{key}", "the renderer")))
     pairs += [(f"{key} from", value) for key, value in sources.items()]
     pairs += [(f"{key} is missing", f"give {value}") for key, value in facts["missing"].items()]
-    pairs.append(("started from", facts["start"]))
-    pairs += [("size, working size", "{1} x {0}, {3} x {2}".format(*facts["size"], *facts["working_size"]))]
-    pairs += [("re-rendered stack", f"{facts['stack_psnr_db']:.1f} dB PSNR")]
+    pairs.append(("Started from", STARTS.get(facts["start"], facts["start"])))
+    sizes = "{1} x {0} pixels, worked on at {3} x {2}"
+    pairs.append(("Size", sizes.format(*facts["size"], *facts["working_size"])))
+    pairs.append(("The photographs, rendered from the result", f"{facts['stack_psnr_db']:.1f} dB PSNR"))
     if facts["refinement"]:
         summary = "{seconds:.1f} s, {steps} steps, energy {objective_start:.5f} to {objective:.5f}"
-        pairs.append(("refinement", summary.format(**facts["refinement"])))
+        pairs.append(("Refinement", summary.format(**facts["refinement"])))
     return pairs
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sfdfd.errors import InputError, checked_number
 from sfdfd.measures.left_out import FIGURES, HOW_TO_READ
+from sfdfd.report.prediction_folder import CAMERA_FIELDS
 
 __all__ = [
     "UNITS",
@@ -21,12 +22,6 @@ __all__ = [
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inches": 0.0254, "dioptres (1/m)": None}
 """Units of focus distances, in metres; dioptres are their inverse."""
-CAMERA_FIELDS = {
-    "focal_length_m": ("Focal length", 1e3, "mm"),
-    "f_number": ("f-number", 1, ""),
-    "pixel_pitch_m": ("Pixel pitch", 1e6, "µm"),
-}
-"""Name, factor and unit in which a value of the camera is shown."""
 INFINITY_M = 1e9
 """The focus distance that stands for infinity."""
 
