@@ -57,8 +57,8 @@ class Budget:
     """How work is divided on a device.
 
     Attributes:
-        pixels: padded pixels of all levels of a batch of transforms, at most; one level is never divided.
-        overhead: pixels whose transforms take as long as launching a batch.
+        pixels: padded pixels of all levels and slices of a batch of transforms, at most; one level is never divided.
+        overhead: pixels, of all slices, whose transforms take as long as launching a batch.
         part_px: side of the parts into which a larger image is cut.
     """
 
@@ -186,7 +186,7 @@ def level_parts(
             split = _Split(np.concatenate([box[..., :2].min(0), box[..., 2:].max(0)], -1), reach.max(0), region)
             batches = [
                 LevelBatch(ranks, bool(is_empty[:, ranks].any()), *split.geometry(ranks), size[:, ranks])
-                for ranks in split.cheapest(budget, len(order))
+                for ranks in split.cheapest(budget, len(order) * sizes.shape[1])
             ]
             window = Box.around(batch.source for batch in batches)
             tensors = (torch.from_numpy(values).to(device) for values in (order, is_empty))
@@ -251,18 +251,24 @@ class _Split:
     def __init__(self, boxes: np.ndarray, reaches: np.ndarray, region: Box) -> None:
         count = len(boxes)
         is_range = np.arange(count)[:, None] <= np.arange(count)  # from a level (row) to a level (column)
-        self.start = np.minimum.accumulate(np.where(is_range[..., None], boxes[:, :2], NOWHERE[:2]), 1)
-        self.end = np.maximum.accumulate(np.where(is_range[..., None], boxes[:, 2:], NOWHERE[2:]), 1)
-        self.reach = np.maximum.accumulate(np.where(is_range, reaches, 0), 1)[..., None]
-        self.target_start = np.maximum(self.start - self.reach, region[:2])
-        self.target_end = np.minimum(self.end + self.reach, region[2:])
-        linear = np.maximum(self.target_end - self.start, self.end - self.target_start) + self.reach
+        start = np.minimum.accumulate(np.where(is_range[..., None], boxes[:, :2], NOWHERE[:2]), 1)
+        end = np.maximum.accumulate(np.where(is_range[..., None], boxes[:, 2:], NOWHERE[2:]), 1)
+        reach = np.maximum.accumulate(np.where(is_range, reaches, 0), 1)[..., None]
+        corner, opposite = np.array(region[:2]), np.array(region[2:])
+        self.start, self.end = np.maximum(start, corner - reach), np.minimum(end, opposite + reach)
+        self.target_start, self.target_end = np.maximum(start - reach, corner), np.minimum(end + reach, opposite)
+        linear = np.maximum(self.target_end - self.start, self.end - self.target_start) + reach
         self.shape = fast_lengths(linear.clip(1))
         self.count, self.size = np.arange(count) - np.arange(count)[:, None] + 1, self.shape.prod(-1)
 
-    def cheapest(self, budget: Budget, samples: int) -> list[slice]:
-        """Return the ranges of the partition whose transforms cost least, by dynamic programming."""
-        pixels = samples * self.count * self.size
+    def cheapest(self, budget: Budget, images: int) -> list[slice]:
+        """Return the ranges of the partition whose transforms cost least, by dynamic programming.
+
+        Args:
+            budget: how much at once.
+            images: number of samples times number of slices.
+        """
+        pixels = images * self.count * self.size
         cost = np.where((pixels > budget.pixels) & (self.count > 1), np.inf, pixels + budget.overhead)
         best, begin = np.zeros(len(cost) + 1), np.zeros(len(cost), int)
         for last in range(len(cost)):

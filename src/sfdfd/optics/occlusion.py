@@ -48,9 +48,9 @@ __all__ = ["accumulate_levels", "render_occlusion"]
 
 NO_COVERAGE, LEAST_CLOSING_COVERAGE = 1e-5, 1e-3
 """Coverage below the first counts as none. Gradients floor the coverage that closes the aperture at the second."""
-BUDGETS = {"cpu": Budget(pixels=1 << 19, overhead=1 << 16, part_px=384)}
-"""By type of device; others have :data:`LARGE_BUDGET`."""
-LARGE_BUDGET = Budget(pixels=1 << 23, overhead=1 << 20, part_px=1024)
+BUDGETS = {"cpu": Budget(pixels=1 << 21, overhead=1 << 19, part_px=384)}
+"""By type of device; others have :data:`LARGE_BUDGET`. Two complex numbers a pixel are 32 MiB: what glibc keeps when freed."""
+LARGE_BUDGET = Budget(pixels=1 << 26, overhead=1 << 22, part_px=1024)
 
 
 def render_occlusion(

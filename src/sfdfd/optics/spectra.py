@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-LARGEST_CACHED_SPECTRA = 1 << 19
+LARGEST_CACHED_SPECTRA = 1 << 20
 """Spectra of at most so many numbers are cached."""
 
 
@@ -81,7 +81,7 @@ def cached_quarter_spectra(psf: PSF, sizes: np.ndarray, shape: tuple[int, int], 
     return compute(psf, sizes.tobytes(), sizes.shape, shape, like.dtype, like.device)
 
 
-@lru_cache(maxsize=48)
+@lru_cache(maxsize=24)
 @torch.inference_mode(False)  # cached spectra must serve gradients, too
 def _cached_spectra(
     psf: PSF, sizes: bytes, sizes_shape: tuple[int, ...], shape: tuple[int, int], dtype: torch.dtype, device: torch.device
