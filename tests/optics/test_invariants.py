@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfdfd.optics import Camera, DefocusRenderer, render_focal_stack
-from sfdfd.optics.occlusion import level_grid, level_weights
 from sfdfd.optics.psf import PowerPSF, floored_size_px, get_psf
 from sfdfd.optics.render import defocus_map_px, render_blurred
+from tests.optics.levels import level_grid, level_weights
 from tests.optics.strategies import (
     direct,
     few,

@@ -22,104 +22,46 @@ depth-of-field rendering (Barsky et al. 2003; Sheng et al., "Dr.Bokeh", CVPR 202
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from scipy.fft import next_fast_len
+import torch.nn.functional as F
+from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sfdfd.optics.fourier import channels_from_complex, complex_from_channels
+from sfdfd.optics.level_batches import Box, Budget, LevelBatch, LevelPart, level_parts, occupied_cells
+from sfdfd.optics.levels import LevelGrid, SceneRange, hat_slopes, hat_weights, hats_of_levels
 from sfdfd.optics.psf import PSF
-from sfdfd.optics.spectra import kernel_reach_px, kernel_sizes_px, psf_spectra, psf_spectrum_slope
+from sfdfd.optics.spectra import (
+    cached_quarter_spectra,
+    kernel_reach_px,
+    kernel_sizes_px,
+    mirrored,
+    quarter_spectra_slopes,
+)
 
-__all__ = ["accumulate_levels", "level_grid", "level_weights", "render_occlusion"]
+__all__ = ["accumulate_levels", "render_occlusion"]
 
-GRID_PX = 16
-"""Regions around a level's pixels grow to multiples of this, so that few distinct kernel spectra are needed."""
 NO_COVERAGE, LEAST_CLOSING_COVERAGE = 1e-5, 1e-3
 """Coverage below the first counts as none. Gradients floor the coverage that closes the aperture at the second."""
-PLANE_SHARE = 0.01
-"""A scene's nearest or farthest depth gets a level of its own if this share of the pixels has it."""
-
-
-def level_grid(inverse: Tensor, in_focus: Float[Tensor, "s"], step: float, most: int) -> Float[Tensor, "l"]:
-    """Return ascending inverse depths in 1/m that span a scene: the planes of focus, and multiples of ``step``.
-
-    The step doubles until there are at most ``most`` levels. Multiples do not move with the scene, so kernel spectra are
-    computed once, and gradients are those of the interpolation. A scene of nearly one depth has that depth as a level.
-
-    Args:
-        inverse: inverse depths in 1/m, any shape.
-        in_focus: (S,) inverse focus distances in 1/m; their levels pass the gradient on.
-        step: distance in 1/m.
-        most: number of levels, 4 or more.
-    """
-    depths = inverse.detach()
-    low, high = (float(end) for end in torch.aminmax(depths))
-    if high - low < 0.01 * step:  # levels on both sides, or there would be no slope
-        around = {max(low - 0.5 * step, 0.0), low, high, high + 0.5 * step}
-        return torch.tensor(sorted(around), dtype=inverse.dtype, device=inverse.device)
-    planes = [end for end in (low, high) if int((depths == end).sum()) > 16 + PLANE_SHARE * depths.numel()]
-    focus = in_focus.detach().tolist()
-    while True:
-        focus_indices = _separate_focus_planes(focus, planes, low, high, step)
-        constant = _multiples_of_step([*planes, *(focus[k] for k in focus_indices)], low, high, step)
-        if len(planes) + len(constant) + len(focus_indices) <= most:  # at the latest with both ends and one focus plane
-            break
-        step *= 2
-    fixed = torch.tensor([*planes, *constant], dtype=inverse.dtype, device=inverse.device)
-    levels = torch.cat([fixed, in_focus[focus_indices].to(inverse)])
-    return levels[levels.detach().argsort()]
-
-
-def _separate_focus_planes(focus: list[float], planes: list[float], low: float, high: float, step: float) -> list[int]:
-    """Return the indices of the focus planes inside the scene that keep a quarter step from each other and from planes."""
-    kept: list[int] = []
-    for index in sorted(range(len(focus)), key=focus.__getitem__):
-        others = planes + [focus[other] for other in kept]
-        if low < focus[index] < high and _is_separate(focus[index], others, step):
-            kept.append(index)
-    return kept
-
-
-def _multiples_of_step(taken: list[float], low: float, high: float, step: float) -> list[float]:
-    """Return the multiples of the step that span the scene and keep a quarter step from the levels already taken."""
-    multiples = [k * step for k in range(math.floor(low / step), math.ceil(high / step) + 1)]
-    ends = [multiples[0]] * (low not in taken) + [multiples[-1]] * (high not in taken)
-    return ends + [u for u in multiples if low < u < high and _is_separate(u, taken, step)]
-
-
-def _is_separate(level: float, others: list[float], step: float) -> bool:
-    return all(abs(level - other) > 0.25 * step for other in others)
-
-
-def level_weights(inverse: Float[Tensor, "h w"], levels: Float[Tensor, "l"]) -> Float[Tensor, "l h w"]:
-    """Return the hat weights (sum 1) of every pixel over ascending levels that span the pixels.
-
-    For a pixel exactly on a level, the gradient is the mean of those on both sides.
-    """
-    index = torch.arange(len(levels), device=inverse.device)[:, None, None]
-    weights: Any = 0.0
-    for right in (True, False):
-        upper = torch.searchsorted(levels.detach(), inverse.detach().contiguous(), right=right)
-        upper = upper.clamp(1, len(levels) - 1)
-        low, high = levels[upper - 1], levels[upper]
-        share = 0.5 * (inverse - low) / (high - low)
-        weights = weights + torch.where(index == upper, share, 0.0) + torch.where(index == upper - 1, 0.5 - share, 0.0)
-    return weights
+BUDGETS = {"cpu": Budget(pixels=1 << 21, overhead=1 << 19, part_px=384)}
+"""By type of device; others have :data:`LARGE_BUDGET`. Two complex numbers a pixel are 32 MiB: what glibc keeps when freed."""
+LARGE_BUDGET = Budget(pixels=1 << 26, overhead=1 << 22, part_px=1024)
 
 
 def render_occlusion(
     light: Float[Tensor, "b c h w"],
     inverse: Float[Tensor, "b h w"],
     in_focus: Float[Tensor, "b s"],
-    level_sizes: Callable[[int, Tensor], Float[Tensor, "s l"]],
-    steps: list[float],
+    px_per_inverse: Float[Tensor, "b s"],
+    size_px: Callable[[Any], Any],
     psf: PSF,
+    scene: SceneRange,
+    level_px: float,
     most: int,
     hidden: Sequence[tuple[Float[Tensor, "b c h w"], Float[Tensor, "b h w"], Float[Tensor, "b h w"]]] = (),
 ) -> Float[Tensor, "b s c h w"]:
@@ -129,179 +71,264 @@ def render_occlusion(
         light: (B,C,H,W) sharp image, in linear light for true defocus.
         inverse: (B,H,W) inverse depth in 1/m, >= 0.
         in_focus: (B,S) inverse focus distances in 1/m, >= 0.
-        level_sizes: (sample index, (L,) inverse depths) -> (S,L) PSF sizes in pixels.
-        steps: for each sample, the distance between levels in 1/m.
+        px_per_inverse: (B,S) blur radius in pixels of 1/m beside the focus, > 0.
+        size_px: blur radius in pixels -> PSF size in pixels, of tensors and of NumPy arrays.
         psf: the PSF family.
-        most: largest number of levels; the step doubles until it holds.
+        scene: what these inverse depths (and those hidden) range over.
+        level_px: distance of levels in pixels of blur, in the slice that blurs most.
+        most: largest number of levels; their distance doubles until it holds.
         hidden: known surfaces behind the first: light, inverse depth and coverage in [0, 1] of each.
     """
-    stacks = []
-    for b, step in enumerate(steps):
-        surfaces = [(light[b], inverse[b], None), *((c[b], u[b], coverage[b]) for c, u, coverage in hidden)]
-        levels = level_grid(torch.stack([surface[1] for surface in surfaces]), in_focus[b], step, most)
-        planes: Any = None
-        gradient_mask: Any = None
-        for colours, inverse_depth, coverage in surfaces:
-            weights = level_weights(inverse_depth, levels)
-            weights = weights if coverage is None else weights * coverage
-            surface_planes = weights[:, None] * torch.cat([colours, torch.ones_like(colours[:1])])
-            surface_mask = _gradient_mask(weights.detach())
-            planes = surface_planes if planes is None else planes + surface_planes
-            gradient_mask = surface_mask if gradient_mask is None else gradient_mask | surface_mask
-        stacks.append(accumulate_levels(planes, level_sizes(b, levels), psf, gradient_mask))
-    return torch.stack(stacks)
-
-
-def _gradient_mask(weights: Float[Tensor, "l h w"]) -> Tensor:
-    """(L,H,W) levels that a pixel's gradient reaches: its own and, where it lies on a level, the two next to it."""
-    has_weight = weights != 0
-    is_next = torch.zeros_like(has_weight)
-    is_next[1:] |= weights[:-1] == 1
-    is_next[:-1] |= weights[1:] == 1
-    return has_weight | is_next
+    grid = LevelGrid.of(scene, in_focus, level_px, most)
+    radius = px_per_inverse[..., None] * (in_focus[..., None] - grid.levels[:, None]).abs()
+    radius_np = scene.px_per_inverse[..., None] * np.abs(scene.in_focus[..., None] - grid.positions[:, None])
+    ones = torch.ones_like(light[:, :1])
+    surfaces = [torch.cat([light, ones], 1), *(torch.cat([colours, ones], 1) * c[:, None] for colours, _, c in hidden)]
+    inverses, used = torch.stack([inverse, *(u for _, u, _ in hidden)], 1), None
+    if hidden and not any(coverage.requires_grad for _, _, coverage in hidden):
+        used = torch.stack([torch.ones_like(inverse, dtype=torch.bool), *(coverage > 0 for _, _, coverage in hidden)], 1)
+    return accumulate_levels(
+        torch.stack(surfaces, 1), inverses, grid, size_px(radius), size_px(radius_np), psf, used
+    )
 
 
 def accumulate_levels(
-    planes: Float[Tensor, "l c1 h w"], sizes: Float[Tensor, "s l"], psf: PSF, gradient_mask: Tensor | None = None
-) -> Float[Tensor, "s c h w"]:
+    surfaces: Float[Tensor, "b k c1 h w"],
+    inverse: Float[Tensor, "b k h w"],
+    grid: LevelGrid,
+    sizes: Float[Tensor, "b s l"],
+    host_sizes: np.ndarray,
+    psf: PSF,
+    used: Tensor | None = None,
+) -> Float[Tensor, "b s c h w"]:
     """Blur each level and accumulate from front to back, as in the module's docstring.
 
     Args:
-        planes: (L,C+1,H,W) light times coverage and, last, coverage of each level, from far to near.
-        sizes: (S,L) PSF sizes in pixels.
+        surfaces: (B,K,C+1,H,W) light times coverage and, last, coverage of each surface.
+        inverse: (B,K,H,W) their inverse depths in 1/m.
+        grid: levels that span the inverse depths.
+        sizes: (B,S,L) PSF sizes in pixels.
+        host_sizes: the same in NumPy.
         psf: the PSF family.
-        gradient_mask: (L,H,W) where a gradient is wanted; by default where there is coverage.
+        used: (B,K,H,W) pixels that have coverage; by default all.
     """
-    sizes = kernel_sizes_px(psf, sizes.abs())
-    gradient_mask = planes[:, -1].detach() > 0 if gradient_mask is None else gradient_mask
-    return _AccumulateLevels.apply(planes, sizes, psf, gradient_mask)
+    cells, present = occupied_cells(inverse, used, grid)
+    host_sizes = kernel_sizes_px(psf, torch.from_numpy(host_sizes)).numpy()
+    extent, device = (inverse.shape[-2], inverse.shape[-1]), inverse.device
+    parts = level_parts(
+        cells, present, extent, host_sizes, lambda size: kernel_reach_px(psf, size),
+        BUDGETS.get(device.type, LARGE_BUDGET), device,
+    )  # fmt: skip
+    return _AccumulateLevels.apply(surfaces, inverse, grid.levels, kernel_sizes_px(psf, sizes), grid.counts, psf, parts)
 
 
 class _AccumulateLevels(torch.autograd.Function):
-    """planes (L,C+1,H,W), sizes (S,L) -> (S,C,H,W)."""
+    """surfaces (B,K,C+1,H,W), inverse (B,K,H,W), levels (B,L), sizes (B,S,L) -> (B,S,C,H,W)."""
 
     @staticmethod
-    def forward(ctx, planes: Tensor, sizes: Tensor, psf: PSF, gradient_mask: Tensor) -> Tensor:
-        regions = _level_regions(gradient_mask, sizes, psf)
-        slices, (channels, height, width) = sizes.shape[0], planes.shape[1:]
-        total = planes.new_zeros(slices, channels - 1, height, width)
-        closing_colour = torch.zeros_like(total)
-        covered = planes.new_zeros(slices, height, width)
-        is_closed = torch.zeros_like(covered, dtype=torch.bool)
-        shares: dict[int, Tensor] = {}
-        for level in range(len(planes) - 1, -1, -1):
-            if (region := regions[level]) is None:
-                continue
-            target = (slice(None), *region.target)
-            covered_before = covered[target]
-            if not bool(planes[level, -1].any()):  # empty, but a gradient may bring something here
-                shares[level] = (covered_before < 1 - NO_COVERAGE).to(planes)
-                continue
-            blurred = region.blur(planes[level], region.kernels(psf, sizes[:, level]))
-            light, coverage = blurred[:, :-1], blurred[:, -1]
-            is_covered = coverage > NO_COVERAGE  # the FFT's ringing is not
-            coverage = coverage.clamp_min(NO_COVERAGE)
-            share = torch.where(is_covered, ((1 - covered_before).clamp_min(0) / coverage).clamp_max(1), 0.0)
-            total[(slice(None), *target)] += share[:, None] * light
-            closes = (share < 1) & (share > 0)
-            is_closed[target] |= closes
-            colour = light / coverage.clamp_min(LEAST_CLOSING_COVERAGE)[:, None]
-            closing_colour[(slice(None), *target)] += closes[:, None] * colour
-            covered_before += is_covered * coverage
-            shares[level] = share
-        covered = covered.clamp(NO_COVERAGE, 1)[:, None]
-        result = total / covered
-        if any(ctx.needs_input_grad):
-            # an aperture that no level closes is divided by its coverage: there K is the result
-            ctx.closing_colour = torch.where(is_closed[:, None], closing_colour, result)
-            ctx.covered, ctx.shares, ctx.regions, ctx.psf = covered, shares, regions, psf
-            ctx.save_for_backward(planes, sizes)
+    def forward(
+        ctx,
+        surfaces: Tensor,
+        inverse: Tensor,
+        levels: Tensor,
+        sizes: Tensor,
+        counts: list[int],
+        psf: PSF,
+        parts: list[LevelPart],
+    ) -> Tensor:
+        channels, needs_grad = surfaces.shape[2], any(ctx.needs_input_grad)
+        pairs = complex_from_channels(surfaces)
+        covered = inverse.new_zeros(len(surfaces), sizes.shape[1], *inverse.shape[2:])
+        light = pairs.new_zeros(*covered.shape[:2], *pairs.shape[2:])
+        closing = torch.zeros_like(light) if needs_grad else None
+        hats, shares = hats_of_levels(levels, counts), []
+        for part in parts:
+            view = _PartView(part, hats, pairs, inverse)
+            for batch in part.batches:
+                spectra = view.spectra(batch) * _kernels(psf, batch, inverse)
+                blurred = torch.fft.ifft2(spectra)[(..., *_target(batch))]
+                scratch = spectra[(..., *_target(batch))]
+                coverage = _last_channel(blurred, channels)
+                target = _crop(covered, part.samples, batch.target)
+                share, now_covered = _shares(coverage, target, part.is_empty[:, batch.ranks] if batch.has_empty else None)
+                target.copy_(now_covered)
+                _crop(light, part.samples, batch.target).add_(_weighted_sum(blurred, share, scratch))
+                if closing is not None:
+                    closes = share.frac().sign_()
+                    _crop(closing, part.samples, batch.target).add_(_weighted_sum(blurred, closes, scratch))
+                    shares.append(share)
+        covered = covered.clamp_(NO_COVERAGE, 1)[:, :, None]
+        result = channels_from_complex(light, channels)[:, :, :-1] / covered
+        if closing is not None:
+            # an aperture that no level closes is divided by its coverage: there the closing colour is the result
+            colour, coverage = channels_from_complex(closing, channels).split([channels - 1, 1], 2)
+            colour = colour / coverage.clamp_min(LEAST_CLOSING_COVERAGE)
+            ctx.closing_colour = torch.where(coverage > 0, colour, result)
+            ctx.covered, ctx.shares, ctx.counts, ctx.psf, ctx.parts = covered, shares, counts, psf, parts
+            ctx.save_for_backward(surfaces, inverse, levels, sizes)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        planes, sizes = ctx.saved_tensors
+        surfaces, inverse, levels, sizes = ctx.saved_tensors
+        pairs, hats, shares = complex_from_channels(surfaces), hats_of_levels(levels, ctx.counts), iter(ctx.shares)
         grad = grad / ctx.covered
-        plane_grad = torch.cat([grad, -(grad * ctx.closing_colour).sum(1, keepdim=True)], 1)
-        planes_grad = torch.zeros_like(planes)
-        sizes_grad = torch.zeros_like(sizes) if ctx.needs_input_grad[1] else None
-        for level, share in ctx.shares.items():
-            region = ctx.regions[level]
-            weighted = share[:, None] * plane_grad[(slice(None), slice(None), *region.target)]
-            spectrum = region.transform(weighted, at_target=True)
-            kernels = region.kernels(ctx.psf, sizes[:, level])
-            if sizes_grad is not None:
-                correlation = (spectrum * region.transform(planes[level]).conj()).sum(1)
-                sizes_grad[:, level] = region.size_gradient(ctx.psf, sizes[:, level], correlation)
-            planes_grad[(level, slice(None), *region.source)] = region.gather((spectrum * kernels[:, None]).sum(0))
-        return planes_grad, sizes_grad, None, None
+        arriving = complex_from_channels(torch.cat([grad, -(grad * ctx.closing_colour).sum(2, keepdim=True)], 2))
+        gradients = _Gradients(ctx.needs_input_grad, pairs, inverse, levels, sizes)
+        for part in ctx.parts:
+            view = _PartView(part, hats, pairs, inverse)
+            gathered = view.zeros()
+            for batch in part.batches:
+                share = next(shares)
+                padded = arriving.new_zeros(*share.shape[:3], arriving.shape[2], *batch.shape)
+                weights = share.to(arriving.dtype)[:, :, :, None]
+                torch.mul(
+                    _crop(arriving, part.samples, batch.target)[:, None], weights, out=padded[(..., *_target(batch))]
+                )
+                spectra = torch.fft.fft2(padded)
+                if gradients.of_sizes is not None:
+                    gradients.add_sizes(view, batch, spectra, ctx.psf)
+                spectra = spectra.mul_(_kernels(ctx.psf, batch, inverse)).sum(2)
+                rows, columns = batch.source.seen_from(part.window)
+                gathered[:, batch.ranks, :, rows, columns] = torch.fft.ifft2(spectra)[(..., *_source(batch))]
+            gradients.add(view, gathered)
+        return *gradients.of_inputs(surfaces.shape[2]), None, None, None
 
 
-class _LevelRegion:
-    """Where a level's pixels lie (``source``), where their light goes (``target``), and the FFT between them."""
-
-    def __init__(self, source: tuple[tuple[int, int], ...], reach: int, extent: tuple[int, int]) -> None:
-        target = [(max(a - reach, 0), min(b + reach, n)) for (a, b), n in zip(source, extent, strict=True)]
-        self.source = tuple(slice(a, b) for a, b in source)
-        self.target = tuple(slice(a, b) for a, b in target)
-        self.source_in_target = tuple(slice(a - c, b - c) for (a, b), (c, _) in zip(source, target, strict=True))
-        sizes = [max(t[1] - s[0], s[1] - t[0]) + reach for s, t in zip(source, target, strict=True)]
-        self.fft_shape = tuple(next_fast_len(n, real=True) for n in sizes)
-
-    def transform(self, image: Tensor, at_target: bool = False) -> Tensor:
-        """Return the spectrum of an image (...,H,W) cut to the source, or of one already cut to the target."""
-        if at_target:
-            return torch.fft.rfft2(image, s=self.fft_shape)
-        padded = image.new_zeros(*image.shape[:-2], *self.fft_shape)
-        rows, columns = self.source_in_target
-        padded[..., rows, columns] = image[..., self.source[0], self.source[1]]
-        return torch.fft.rfft2(padded)
-
-    def blur(self, image: Tensor, kernels: Tensor) -> Tensor:
-        """(C,H,W) and kernel spectra (S,h,w) -> (S,C,target)."""
-        spectrum = self.transform(image)
-        rows, columns = (t.stop - t.start for t in self.target)
-        return torch.fft.irfft2(spectrum * kernels[:, None], s=self.fft_shape)[..., :rows, :columns]
-
-    def gather(self, spectrum: Tensor) -> Tensor:
-        """Transform a spectrum on the target back to the source's pixels."""
-        rows, columns = self.source_in_target
-        return torch.fft.irfft2(spectrum, s=self.fft_shape)[..., rows, columns]
-
-    def kernels(self, psf: PSF, sizes: Tensor) -> Tensor:
-        """(S,) sizes -> (S,h,w) real spectra."""
-        return psf_spectra(psf, sizes, self.fft_shape)
-
-    def size_gradient(self, psf: PSF, sizes: Tensor, correlation: Tensor) -> Tensor:
-        """Return the gradient (S,) in the sizes from the sums of conj(light) * gradient in the Fourier domain (S,h,w)."""
-        double = correlation.real * 2
-        double[..., 0] /= 2
-        if self.fft_shape[1] % 2 == 0:
-            double[..., -1] /= 2
-        slopes = [psf_spectrum_slope(psf, size, self.fft_shape, sizes.dtype, sizes.device) for size in sizes.tolist()]
-        return (torch.stack(slopes) * double).sum((1, 2)) / math.prod(self.fft_shape)
+def _crop(image: Tensor, samples: slice, box: Box) -> Tensor:
+    """Return a view of some samples' rows and columns (last two dimensions)."""
+    rows, columns = box.slices
+    return image[samples][..., rows, columns]
 
 
-def _level_regions(gradient_mask: Tensor, sizes: Float[Tensor, "s l"], psf: PSF) -> list[_LevelRegion | None]:
-    """Return a region around each level's pixels, None for an empty level."""
-    extent = gradient_mask.shape[-2], gradient_mask.shape[-1]
-    reaches = [kernel_reach_px(psf, size) for size in sizes.amax(0).tolist()]
-    ends: list[tuple[Any, Any, Any]] = []
-    for axis, n in ((2, extent[0]), (1, extent[1])):
-        is_used = gradient_mask.any(axis).cpu().numpy()
-        low, high = is_used.argmax(1), n - is_used[:, ::-1].argmax(1)
-        ends.append(
-            (
-                is_used.any(1),
-                low // GRID_PX * GRID_PX,
-                np.minimum(-(-high // GRID_PX) * GRID_PX, n),
-            )
-        )
-    (has_pixels, top, bottom), (_, left, right) = ends
-    return [
-        _LevelRegion(((int(top[k]), int(bottom[k])), (int(left[k]), int(right[k]))), reach, extent)
-        if has_pixels[k]
-        else None
-        for k, reach in enumerate(reaches)
-    ]
+def _corner(batch: LevelBatch) -> Box:
+    """Return what rows and columns of a transform's array are counted from."""
+    return Box.around([batch.source, batch.target])
+
+
+def _source(batch: LevelBatch) -> tuple[slice, slice]:
+    return batch.source.seen_from(_corner(batch))
+
+
+def _target(batch: LevelBatch) -> tuple[slice, slice]:
+    return batch.target.seen_from(_corner(batch))
+
+
+def _kernels(psf: PSF, batch: LevelBatch, like: Tensor) -> Float[Tensor, "t m s 1 h w"]:
+    """Return the spectra of the kernels of a batch."""
+    quarter = cached_quarter_spectra(psf, batch.sizes, batch.shape, like)
+    rows, columns = batch.shape
+    return mirrored(mirrored(quarter, -2, rows), -1, columns)[:, :, :, None]
+
+
+class _PartView:
+    """What lies on the levels of a part of the image.
+
+    Args:
+        part: the levels.
+        hats: of all levels, from :func:`sfdfd.optics.levels.hats_of_levels`.
+        pairs: (B,K,P,H,W) complex pairs of light and coverage.
+        inverse: (B,K,H,W) inverse depths in 1/m.
+    """
+
+    def __init__(self, part: LevelPart, hats: Tensor, pairs: Tensor, inverse: Tensor) -> None:
+        self.part = part
+        self.rows = torch.arange(len(hats), device=hats.device)[part.samples, None]
+        self.hats = hats[self.rows, part.levels][..., None, None, None]
+        self.pairs = self.crop(pairs)
+        self.weights = hat_weights(self.crop(inverse)[:, None], self.hats)
+
+    def crop(self, image: Tensor) -> Tensor:
+        """Return a view of the image where the levels' pixels lie."""
+        return _crop(image, self.part.samples, self.part.window)
+
+    def zeros(self) -> Complex[Tensor, "t m p h w"]:
+        """Return room for what is gathered from all levels."""
+        shape = self.weights.shape
+        return self.pairs.new_zeros(*shape[:2], self.pairs.shape[2], *shape[3:])
+
+    def spectra(self, batch: LevelBatch) -> Complex[Tensor, "t m 1 p h w"]:
+        """Return the spectra of the light and coverage on the levels of a batch."""
+        rows, columns = batch.source.seen_from(self.part.window)
+        weights = self.weights[:, batch.ranks, :, None, rows, columns]
+        padded = self.pairs.new_zeros(*weights.shape[:2], self.pairs.shape[2], *batch.shape)
+        image = weights * self.pairs[:, None, ..., rows, columns]
+        torch.sum(image, 2, out=padded[(..., *_source(batch))])
+        return torch.fft.fft2(padded)[:, :, None]
+
+
+def _last_channel(pairs: Complex[Tensor, "*b p h w"], channels: int) -> Float[Tensor, "*b h w"]:
+    last = pairs[..., -1, :, :]
+    return (last.real if channels % 2 else last.imag).contiguous()
+
+
+def _shares(
+    coverage: Float[Tensor, "t m s h w"], covered: Float[Tensor, "t s h w"], is_empty: Tensor | None
+) -> tuple[Float[Tensor, "t m s h w"], Float[Tensor, "t s h w"]]:
+    """Return the share of each level's light that passes those before it, and the coverage of all with those before.
+
+    The FFT's ringing is no coverage. All light of a level that no pixel has would pass where the aperture is open.
+    """
+    visible = F.threshold(coverage, NO_COVERAGE, 0.0)
+    totals = torch.cat([covered[:, None], visible], 1).cumsum(1)
+    room = 1 - totals[:, :-1]
+    share = (room / F.threshold(coverage, NO_COVERAGE, torch.inf)).clamp_(0, 1)
+    if is_empty is not None:
+        share = torch.where(is_empty[:, :, None, None, None], (room > NO_COVERAGE).to(share), share)
+    return share, totals[:, -1]
+
+
+def _weighted_sum(pairs: Complex[Tensor, "t m s p h w"], weights: Tensor, scratch: Tensor) -> Tensor:
+    """Sum over levels, by way of an array that is no longer needed."""
+    return torch.mul(pairs, weights.to(pairs.dtype)[:, :, :, None], out=scratch).sum(1)
+
+
+class _Gradients:
+    """Gradients in the inputs of :class:`_AccumulateLevels`, collected over the parts of the image."""
+
+    def __init__(self, is_needed: Sequence[bool], pairs: Tensor, inverse: Tensor, levels: Tensor, sizes: Tensor) -> None:
+        self.levels, self.sizes = levels, sizes
+        self.of_pairs = torch.zeros_like(pairs) if is_needed[0] else None
+        self.of_inverse = torch.zeros_like(inverse) if is_needed[1] else None
+        count = levels.shape[1] + 1  # the last is of no level
+        self.of_levels = levels.new_zeros(len(levels), count + 2) if is_needed[2] else None
+        self.of_sizes = sizes.new_zeros(len(levels), count, sizes.shape[1]) if is_needed[3] else None
+        first, last = levels[:, :1], levels[:, -1:]
+        ends = [torch.nextafter(end, other)[..., None, None] for end, other in ((first, last), (last, first))]
+        self.inverse = inverse.clamp(*ends)
+
+    def add(self, view: _PartView, gathered: Complex[Tensor, "t m p h w"]) -> None:
+        """Add the gradients in light and coverage, in inverse depth, and in the levels."""
+        if self.of_pairs is not None:
+            view.crop(self.of_pairs).add_((view.weights[:, :, :, None] * gathered[:, :, None]).sum(1))
+        if self.of_inverse is None and self.of_levels is None:
+            return
+        of_weights = (gathered[:, :, None] * view.pairs.conj()[:, None]).sum(3).real
+        rising, falling = hat_slopes(view.crop(self.inverse)[:, None], view.hats)
+        if self.of_inverse is not None:
+            view.crop(self.of_inverse).add_((of_weights * (rising + falling)).sum(1))
+        if self.of_levels is not None:
+            parts = (view.weights - 1) * rising, -view.weights * (rising + falling), (view.weights - 1) * falling
+            for offset, part in enumerate(parts):
+                index = view.part.levels + offset
+                self.of_levels[view.part.samples].scatter_add_(1, index, (of_weights * part).sum((2, 3, 4)))
+
+    def add_sizes(self, view: _PartView, batch: LevelBatch, spectra: Complex[Tensor, "t m s p h w"], psf: PSF) -> None:
+        """Add the gradient in the sizes, from the spectra of what arrives at the target."""
+        assert self.of_sizes is not None
+        sizes = F.pad(self.sizes.transpose(1, 2), (0, 0, 0, 1), value=1.0)[view.rows, view.part.levels[:, batch.ranks]]
+        rows, columns = batch.shape
+        slopes = quarter_spectra_slopes(psf, sizes, batch.shape)
+        slopes = mirrored(mirrored(slopes, -2, rows), -1, columns)
+        correlation = (spectra * view.spectra(batch).conj()).sum(3).real
+        part = (correlation * slopes).sum((-2, -1)) / (rows * columns)
+        index = view.part.levels[:, batch.ranks, None].expand_as(part)
+        self.of_sizes[view.part.samples].scatter_add_(1, index, part)
+
+    def of_inputs(self, channels: int) -> tuple[Tensor | None, ...]:
+        """Return them in the order of the inputs."""
+        surfaces = None if self.of_pairs is None else channels_from_complex(self.of_pairs, channels)
+        levels = None if self.of_levels is None else self.of_levels[:, 1:-2]
+        sizes = None if self.of_sizes is None else self.of_sizes[:, :-1].transpose(1, 2)
+        return surfaces, self.of_inverse, levels, sizes

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol, cast, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
@@ -18,6 +19,7 @@ from torch import Tensor
 from sfdfd.errors import InputError, checked_keywords
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.low_rank import spread_light
+from sfdfd.optics.levels import SceneRange
 from sfdfd.optics.occlusion import render_occlusion
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.psf import PSF, floored_size_px, get_psf
@@ -273,39 +275,37 @@ def _render_with_occlusion(
     batch = len(aif)
     cameras = [camera] * batch if isinstance(camera, Camera) else list(camera)
     focus = focus_distances_m.expand(batch, -1) if focus_distances_m.ndim == 1 else focus_distances_m
-    factors = blur_factor.expand(batch) if isinstance(blur_factor, Tensor) else [float(blur_factor)] * batch
+    factors = blur_factor.reshape(-1, 1) if isinstance(blur_factor, Tensor) else float(blur_factor)
     if len(cameras) != batch or len(focus) != batch:
         raise InputError(f"render: expected a camera and focus distances for each of {batch} samples (camera)")
-    if not bool((depth_m.detach() > 0).all()):
-        raise InputError("depth: expected positive metres, got a value that is zero, negative or NaN (depth_m)")
-
-    def level_sizes(b: int, inverse: Tensor) -> Tensor:
-        radius = cameras[b].blur_radius_px(1 / inverse, focus[b, :, None]) * factors[b]
-        return options.psf_family.size_px(radius, options.sigma_scale)
-
-    steps = [_level_step(cameras[b], focus[b].detach(), factors[b], options) for b in range(batch)]
     surfaces = _hidden_surfaces(hidden, options.linear_light)
+    inverse, in_focus = 1 / depth_m, 1 / focus
+    hidden_inverse = [1 / depth.to(inverse) for _, depth, _ in surfaces]
+    scales = [focus.new_tensor([getattr(one, key) for one in cameras])[:, None] for key in ("blur_scale_px_m", "focal_length_m")]
+    px_per_inverse = scales[0] * factors / (1 - scales[1] * in_focus)
+    scene = SceneRange.read(torch.stack([inverse, *hidden_inverse], 1).flatten(1), in_focus, px_per_inverse)
+    _check_scene(scene, cameras)
+
+    def size_px(radius_px: Any) -> Any:
+        return options.psf_family.size_px(radius_px, options.sigma_scale)
 
     def blur(light: Tensor) -> Tensor:
-        behind = [(colours.to(light), 1 / depth_m.to(light), cover.to(light)) for colours, depth_m, cover in surfaces]
+        behind = [(c.to(light), u, cover.to(light)) for (c, _, cover), u in zip(surfaces, hidden_inverse, strict=True)]
+        level_px = options.level_px * (2 if options.method == "draft" else 1)
         return render_occlusion(
-            light, 1 / depth_m, 1 / focus, level_sizes, steps, options.psf_family, options.layers, behind
+            light, inverse, in_focus, px_per_inverse, size_px, options.psf_family, scene, level_px, options.layers, behind
         )
 
     return _blur_in_light(aif, options, blur)
 
 
-def _level_step(camera: Camera, focus_distances_m: Tensor, blur_factor: Any, options: RenderOptions) -> float:
-    """Return the difference in inverse depth (1/m) between levels that are ``level_px`` apart in blur.
-
-    It is rounded to quarters of octaves, so that levels stay in place while a blur factor or a focus distance is fitted.
-    """
-    blur_factor = blur_factor.detach() if isinstance(blur_factor, Tensor) else blur_factor
-    camera.blur_radius_px(1.0, focus_distances_m)  # refuses focus distances inside the focal length
-    nearest = float(focus_distances_m.min())
-    px_per_inverse = camera.blur_scale_px_m / (1 - camera.focal_length_m / nearest) * float(blur_factor)
-    level_px = options.level_px * (2 if options.method == "draft" else 1)
-    return level_px / 2.0 ** (round(4 * math.log2(px_per_inverse)) / 4)
+def _check_scene(scene: SceneRange, cameras: Sequence[Camera]) -> None:
+    """Refuse blur factors, focus distances and depths out of range."""
+    if not ((scene.low >= 0) & (scene.high < math.inf)).all():
+        raise InputError("depth: expected positive metres, got a value that is zero, negative or NaN (depth_m)")
+    for camera, in_focus in zip(cameras, scene.in_focus, strict=True):
+        with np.errstate(divide="ignore"):
+            camera.blur_radius_px(1.0, 1 / in_focus)  # refuses focus distances inside the focal length
 
 
 def _hidden_surfaces(hidden: HiddenSurfaces | None, linear_light: bool) -> list[HiddenSurface]:
