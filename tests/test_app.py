@@ -140,6 +140,56 @@ def test_from_upload_to_download(served, photographs, tmp_path, width):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_strokes_are_kept_with_the_job_and_applied_again(served, tmp_path, width):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    address, folder = served
+    browser = chromium(tmp_path / "profile", "--disable-gpu")
+
+    def press(selector):
+        element = browser.find_element(By.CSS_SELECTOR, selector)
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
+    try:
+        browser.set_window_size(width, 900)
+        browser.get(address)
+        waited(browser, "#go", "Go")
+        press("#example")
+        waited(browser, "#recognised", "example_1.0m")
+        press("#go")
+        waited(browser, "#status", "Refining")
+        press("#stop")
+        waited(browser, "#status", "Done")
+        press("#retouch button")
+        frame = browser.find_element(By.CSS_SELECTOR, "#editor iframe")
+        browser.switch_to.frame(frame)
+        waited(browser, ".status", "No strokes yet")
+        canvas = browser.find_element(By.CSS_SELECTOR, "canvas")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+        ActionChains(browser, duration=20).move_to_element(canvas).click_and_hold().move_by_offset(
+            20, 10
+        ).release().perform()
+        waited(browser, ".status", "1 stroke")
+        browser.switch_to.default_content()
+        assert sideways_overflow(browser) <= 0
+        press("#apply")
+        waited(browser, "#status", "Refining")
+        press("#stop")
+        waited(browser, "#status", "Done")
+        facts = json.loads(next(Path(folder).rglob("prediction/prediction.json")).read_text())
+        assert facts["retouch"]["strokes"] == {"slice": 1} and 0 < facts["retouch"]["aif_share"] < 1
+        browser.switch_to.frame(browser.find_element(By.CSS_SELECTOR, "#editor iframe"))
+        waited(browser, ".status", "1 stroke")  # it goes on from there
+        browser.switch_to.default_content()
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    finally:
+        browser.quit()
+
+
+@pytest.mark.slow
 def test_the_example_replaces_photographs(served, photographs, tmp_path):
     from selenium.webdriver.common.by import By
 

@@ -1,13 +1,16 @@
 """A stack at work, from outside."""
 
+import json
 import zipfile
 
 import pytest
 from PIL import Image
 
 from sfdfd.errors import InputError
+from sfdfd.io.retouch_file import Retouch
 from sfdfd.photographs.lookup import example_photographs
-from sfdfd.web.jobs import Job
+from sfdfd.web.jobs import Job, Progress
+from sfdfd.web.uploads import Limits
 
 
 def test_errors_of_a_command_are_raised_and_close_removes_everything(tmp_path):
@@ -28,6 +31,47 @@ def test_a_command_that_takes_too_long_is_ended(tmp_path):
     with pytest.raises(InputError, match="longest_s"):
         job.diagnose({})
     job.close()
+
+
+STROKE = {"operation": "slice", "slice": 0, "points": [[3, 4]], "radius_px": 2}
+
+
+def test_strokes_are_kept_as_they_were_understood(tmp_path):
+    job = Job(tmp_path, 60.0)
+    assert not job.is_retouched
+    job.retouch(json.dumps({"size": [9, 9], "strokes": [STROKE]}))
+    assert job.is_retouched and Retouch.read(job.folder / "retouch.json").strokes[0].radius_px == 2
+    for bad in ("", "[" * 99_999, "{}", json.dumps({"size": [9, 9], "strokes": [{**STROKE, "path": "/etc/passwd"}]})):
+        with pytest.raises(InputError, match=r"^retouch: "):
+            job.retouch(bad)
+    assert job.is_retouched
+    job.retouch(None)
+    job.retouch(None)
+    assert not job.is_retouched
+    job.close()
+    with pytest.raises(InputError, match="no longer on the server"):
+        job.retouch(json.dumps({"size": [9, 9], "strokes": []}))
+
+
+def test_settings_that_the_strokes_do_not_fit_leave_them_out(tmp_path, monkeypatch):
+    pytest.importorskip("gradio")
+    from sfdfd.web import page
+
+    class Fake(Job):
+        def predict(self, settings):
+            if self.is_retouched:
+                raise InputError("retouch: slice 0 (a.jpg) is not among the 4 slices of this run")
+            yield Progress(0.5, "a line", None)
+
+    job = Fake(tmp_path, 60.0)
+    job.retouch(json.dumps({"size": [9, 9], "strokes": [STROKE]}))
+    sessions = page.Sessions(tmp_path, Limits(files=3, file_mb=1, total_mb=3, megapixels=1), 60.0)
+    sessions.jobs["s"], handlers = job, page._Handlers(sessions)
+    monkeypatch.setattr(handlers, "_results", lambda job: ("result",) * page.RESULTS)
+    fields = ("", "m", None, None, None, 2, True)
+    shown = list(handlers.predict(*fields, page.gr.Request(session_hash="s")))
+    assert any("leave the strokes out: retouch: slice 0" in line[0] for line in shown) and not job.is_retouched
+    assert shown[-1][0] == "Done." and {len(line) for line in shown} == {3 + page.RESULTS}
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ prediction.save("out")
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from sfdfd.errors import InputError, checked_keywords, checked_number
 from sfdfd.inference.estimator import DefocusEstimator, Solution
 from sfdfd.inference.methods import Progress
 from sfdfd.inference.out_of_range import note_on_out_of_range
+from sfdfd.inference.retouch import FullSlices, fitted_retouch, retouched_solution
 from sfdfd.inference.stages import Stages
 from sfdfd.inference.upsampling import sharpest_slice_index
-from sfdfd.io.files import write_json
-from sfdfd.io.images import DEFAULT_WORKING_PX, channels_first, resolve_working_px, to_float
+from sfdfd.io.files import readable, write_json
+from sfdfd.io.images import DEFAULT_WORKING_PX, channels_first, resolve_working_px
+from sfdfd.io.retouch_file import Retouch
 from sfdfd.io.run_record import run_record
 from sfdfd.io.stack_yaml import OPTICS_KEYS, STACK_KEYS
 from sfdfd.optics.blur_model import BlurModel
@@ -42,6 +44,7 @@ from sfdfd.photographs.read import Photographs
 from sfdfd.photographs.registered_slices import RegisteredSlices
 from sfdfd.refinement.refiner import DEFAULT_SECONDS, Refinement, Refiner
 from sfdfd.report.outputs import parse_outputs, relative_depth
+from sfdfd.report.predicted_stack import RetouchSource
 from sfdfd.report.prediction_folder import PredictedStack, write_prediction
 from sfdfd.training.checkpoints import load_model, photograph_optics
 from sfdfd.training.device import pick_device
@@ -86,6 +89,7 @@ class PhotographSettings:
         align: see :class:`AlignSettings`.
         device: "auto", "cpu", "cuda", "mps".
         seconds: for everything; refinement gets what the other stages leave. None limits nothing.
+        retouch: strokes to apply to the prediction; None for none.
     """
 
     description: Mapping[str, Any] = field(default_factory=dict)
@@ -99,6 +103,7 @@ class PhotographSettings:
     align: AlignSettings = field(default_factory=AlignSettings)
     device: Any = "auto"
     seconds: float | None = None
+    retouch: Retouch | None = None
 
 
 @dataclass(frozen=True)
@@ -154,8 +159,8 @@ class PreparedPhotographs:
         working_px = resolve_working_px(self.settings.working_px, capture.largest_blur_px(), max(photographs.size))
         stack = capture.stack(working_px).with_optics(BlurModel.of(self._renderer))
         covered = None if capture.common.all() else capture.covered.mapped(torch.from_numpy)
-        slices = [lambda i=i: to_float(photographs.images[i]) for i in range(len(photographs.images))]
         clipped = None if stack.clipped is None else capture.clipped.mapped(channels_first)
+        slices = FullSlices.of(photographs.images, covered, clipped)
         estimator = self._within_budget(say)
         with self.stages.stage(
             "refining" if estimator.refines else "estimating depth", heartbeat=not estimator.refines
@@ -163,14 +168,18 @@ class PreparedPhotographs:
             prediction, refinement = estimator.solve(stack, progress)
         with self.stages.stage("bringing the result to full size"):
             solution = estimator.at_full_size(
-                prediction, refinement, stack, slices, photographs.size, capture.camera, covered, clipped
+                prediction, refinement, stack, slices.load, photographs.size, capture.camera, covered, clipped
             )
         for line in _refinement_lines(solution.refinement):
             say(line)
         notes = note_on_out_of_range(solution.working, capture.near_m, capture.far_m, metric=not capture.relative)
         for note in notes:
             say(f"note: {note}")
-        return PhotographPrediction(self, solution, self._facts(solution, working_px, notes))
+        found = PhotographPrediction(self, solution, self._facts(solution, working_px, notes), slices)
+        if self.settings.retouch is None:
+            return found
+        with self.stages.stage("retouching"):
+            return found.retouched(self.settings.retouch, say)
 
     def _within_budget(self, say: Say) -> DefocusEstimator:
         """Return the estimator, its refinement shortened to what the budget leaves."""
@@ -193,6 +202,7 @@ class PreparedPhotographs:
             "optics": self.optics,
             "working_px": working_px,
             "refinement": _refinement_facts(solution.refinement),
+            "retouch": None,
             "seconds_by_stage": self.stages.seconds_by_stage,
             **self.capture.facts(),
             "sigma_scale": self._renderer.sigma_scale,
@@ -210,6 +220,10 @@ class PhotographPrediction:
         prepared: the photographs, registered, with camera and settings.
         solution: the prediction at the working size and at full size (batches of one).
         facts: the content of ``prediction.json`` as far as it does not depend on the files beside it.
+        slices: the registered slices at full size.
+        retouch: the strokes that were applied; None: none.
+        unretouched: the solution without them; None: ``solution`` itself.
+        picture: (3,H,W) the AIF with the blurred background that a stroke asks for; None: none does.
 
     Examples:
         >>> prediction = predict_photographs("example", refine_seconds=0, weights=None)
@@ -220,6 +234,10 @@ class PhotographPrediction:
     prepared: PreparedPhotographs
     solution: Solution
     facts: dict[str, Any]
+    slices: FullSlices
+    retouch: Retouch | None = None
+    unretouched: Solution | None = None
+    picture: Float[Tensor, "3 h w"] | None = None
 
     @property
     def metric(self) -> bool:
@@ -272,6 +290,32 @@ class PhotographPrediction:
     def statement(self) -> str:
         """One sentence about the meaning of depth: metric or relative, and why."""
         return self.prepared.capture.statement
+
+    def retouched(self, retouch: Retouch | Mapping[str, Any] | str | Path, say: Say = _silent) -> PhotographPrediction:
+        """Return the prediction with these strokes, in place of any earlier ones.
+
+        Args:
+            retouch: a file that the page saved, its content, or a :class:`sfdfd.io.retouch_file.Retouch`.
+            say: receives a line about what changed.
+
+        Raises:
+            InputError: a key of it is wrong, or it does not fit these photographs.
+        """
+        capture, base = self.prepared.capture, self.unretouched or self.solution
+        retouch = _fitted_to(Retouch.of(retouch), capture)
+        device = self.prepared.estimator.device
+        found = retouched_solution(
+            base, retouch, self.slices, capture.camera, self._renderer, relative=capture.relative, device=device
+        )
+        counts = ", ".join(f"{count} {name}" for name, count in found.facts["strokes"].items())
+        say(
+            f"retouched ({counts or 'no strokes'}): depth in {found.facts['depth_share']:.1%} of the pixels, the AIF in "
+            f"{found.facts['aif_share']:.1%}"
+        )
+        facts = {**self.facts, "retouch": found.facts}
+        return replace(
+            self, solution=found.solution, facts=facts, retouch=retouch, unretouched=base, picture=found.picture
+        )
 
     def left_out(self, say: Say = _silent) -> Iterator[LeftOut]:
         """Yield the left-out slices with their scores, one by one."""
@@ -346,7 +390,15 @@ class PhotographPrediction:
             exif=capture.exif,
             slice_index=slice_index,
             facts=dict(self.facts),
+            retouch_source=self._retouch_source(),
+            picture=self.picture,
         )
+
+    def _retouch_source(self) -> RetouchSource:
+        capture, base = self.prepared.capture, (self.unretouched or self.solution).full
+        unit = "relative" if capture.relative else "m"
+        retouch = self.retouch or Retouch(capture.photographs.size, (), unit, tuple(_slice_names(capture)))
+        return RetouchSource(base.aif[0].cpu(), base.depth_m[0].cpu(), self.slices.all_previews(), retouch)
 
 
 Source = str | Path | Photographs | Tensor | np.ndarray | Sequence[str | Path] | Sequence[Tensor] | Sequence[np.ndarray]
@@ -371,6 +423,7 @@ def predict_photographs(
     holdout: Any = None,
     score_full_size: bool = False,
     slices: Any = "auto",
+    retouch: Retouch | Mapping[str, Any] | str | Path | None = None,
     description: Mapping[str, Any] | None = None,
     device: str = "auto",
     say: Callable[[str], None] = _silent,
@@ -399,6 +452,7 @@ def predict_photographs(
         holdout: slices to leave out and predict from the others: indices, or their number.
         score_full_size: whether they are compared at the size of the photographs, which takes ten times as long.
         slices: how many to use: "auto" (at most 12), "all", or a number.
+        retouch: strokes that the page of a prediction saved (``retouch.json``), or their content, applied to the result.
         description: other keys of ``stack.yaml``, such as ``crop`` or ``focus_unit``.
         device: "auto", "cpu", "cuda" or "mps".
         say: receives lines about what is found and done.
@@ -431,6 +485,7 @@ def predict_photographs(
         align=align if isinstance(align, AlignSettings) else AlignSettings(mode=align),
         device=device,
         seconds=None if seconds is None else checked_number(seconds, "seconds"),
+        retouch=None if retouch is None else Retouch.of(retouch),
     )
     return prepare_photographs(source, settings, say).predict(say, progress)
 
@@ -478,12 +533,23 @@ def prepare_photographs(
     del registered
     for line in _capture_lines(capture):
         say(line)
+    if settings.retouch is not None:
+        _fitted_to(settings.retouch, capture)  # refuses strokes of another stack before the time is spent
     if module is not None and capture.camera_source == "known" and not module.network.requires_defocus:
         _note_other_camera(capture.camera, module.run_config["optics"]["camera"], say)
     optics = {key: renderer.options[key] for key in OPTICS_KEYS if key in renderer.options}
     return PreparedPhotographs(
         name, capture, held_out, at_full_size, estimator, settings, optics, sources, described, stages
     )
+
+
+def _slice_names(capture: Capture) -> list[str]:
+    return [readable(file.name) for file in capture.photographs.files]
+
+
+def _fitted_to(retouch: Retouch, capture: Capture) -> Retouch:
+    size = capture.photographs.size
+    return fitted_retouch(retouch, _slice_names(capture), size, capture.camera, capture.relative)
 
 
 def _photographs(source: Source, settings: PhotographSettings) -> tuple[Photographs, str]:

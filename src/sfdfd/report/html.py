@@ -29,7 +29,17 @@ from sfdfd.report.pictures import colour_confidence, colour_defocus, colour_dept
 from sfdfd.report.refocus import focus_planes, reduced_scene
 from sfdfd.stack import FocalStack, Prediction
 
-__all__ = ["Section", "gallery", "left_out_gallery_row", "picture", "picture_file", "viewer", "write_page"]
+__all__ = [
+    "Section",
+    "gallery",
+    "jpeg_data_uri",
+    "left_out_gallery_row",
+    "picture",
+    "picture_file",
+    "render_page",
+    "viewer",
+    "write_page",
+]
 
 APERTURES = (0.0, 0.5, 1.0, 2.0)
 """Aperture diameters in units of the camera's own; 0 is the all-in-focus image."""
@@ -172,12 +182,16 @@ class Section(dict):
     """One section of a page.
 
     It has a ``title`` and any of ``text`` (paragraphs), ``facts`` (pairs), ``table`` (header, rows), ``rows``
-    (galleries) and ``viewer``.
+    (galleries), ``viewer`` and ``retouch`` (:mod:`sfdfd.report.retouch_editor`).
     """
 
 
+def render_page(title: str, sections: Sequence[Mapping[str, Any]]) -> str:
+    """Return a page; all text is escaped."""
+    environment = jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(Path(__file__).parent))
+    return readable(environment.get_template("page.html").render(title=title, sections=list(sections)))
+
+
 def write_page(path: Path, title: str, sections: Sequence[Mapping[str, Any]]) -> None:
-    """Write a page; all text is escaped."""
-    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True).from_string(template).render(title=title, sections=list(sections))
-    path.write_text(readable(page), encoding="utf-8")
+    """Write a page; see :func:`render_page`."""
+    path.write_text(render_page(title, sections), encoding="utf-8")

@@ -24,6 +24,7 @@ __all__ = [
     "colour_error",
     "defocus_figure",
     "depth_figure",
+    "depth_palette",
     "diagnosis_figure",
     "map_figure",
     "overview",
@@ -65,6 +66,11 @@ def colour_depth(depth_m: np.ndarray, near_m: float, far_m: float) -> np.ndarray
     """Colour (H,W) metres as (H,W,3) in [0, 1], linear in inverse depth: near is bright yellow, far is dark blue."""
     share = np.clip(normalized_inverse_depth(depth_m, near_m, far_m), 0, 1)
     return _map_colours(DEPTH_COLOURS, share)
+
+
+def depth_palette(count: int) -> list[list[int]]:
+    """Return the colours of :func:`colour_depth` from far to near, as RGB codes."""
+    return (255 * _map_colours(DEPTH_COLOURS, np.linspace(0, 1, count))).round().astype(int).tolist()
 
 
 def colour_confidence(confidence: np.ndarray) -> np.ndarray:

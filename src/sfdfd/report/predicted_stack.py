@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from sfdfd.io.retouch_file import Retouch
 from sfdfd.optics.camera import Camera
 from sfdfd.stack import FocalStack, Prediction
 
-__all__ = ["PredictedStack"]
+__all__ = ["PredictedStack", "RetouchSource"]
+
+
+@dataclass(frozen=True)
+class RetouchSource:
+    """What the page needs to paint on: the prediction before any stroke.
+
+    Attributes:
+        aif: (3,H,W) all-in-focus image at full size.
+        depth_m: (H,W) depth, in the unit of the focus distances.
+        slices: (3,h,w) each, uint8, the registered slices at the size of a preview.
+        retouch: the strokes that were applied, perhaps none.
+    """
+
+    aif: Float[Tensor, "3 h w"]
+    depth_m: Float[Tensor, "h w"]
+    slices: Sequence[Tensor]
+    retouch: Retouch
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,8 @@ class PredictedStack:
         principal_point_px: (x, y) where the optical axis meets the photographs, from the corner of the first pixel; None
             is their middle.
         exif: metadata of the written AIF, see :mod:`sfdfd.io.embedded_metadata`.
+        retouch_source: for painting on the page; None leaves it out.
+        picture: (3,H,W) the AIF with a blurred background; None where no stroke asks for it.
     """
 
     name: str
@@ -48,6 +69,8 @@ class PredictedStack:
     slice_index: Tensor | None = None
     principal_point_px: tuple[float, float] | None = None
     exif: Image.Exif | None = None
+    retouch_source: RetouchSource | None = None
+    picture: Float[Tensor, "3 h w"] | None = None
 
     @property
     def focus(self) -> Tensor:

@@ -16,14 +16,16 @@ from torch import Tensor
 
 from sfdfd.io.files import write_json
 from sfdfd.io.images import to_bytes, write_image
+from sfdfd.io.retouch_file import RETOUCH_FILE
 from sfdfd.measures.left_out import FIGURES, HOW_TO_READ, LeftOutScore, mean_left_out_psnr
 from sfdfd.measures.psnr import psnr
 from sfdfd.optics.render import Renderer
-from sfdfd.report.html import Section, gallery, left_out_gallery_row, viewer, write_page
+from sfdfd.report.html import Section, gallery, left_out_gallery_row, picture, viewer, write_page
 from sfdfd.report.outputs import OUTPUT_FILES, relative_depth, write_outputs
 from sfdfd.report.pictures import defocus_figure, depth_figure, map_figure, subsampled, to_rgb
 from sfdfd.report.point_cloud import write_point_cloud
-from sfdfd.report.predicted_stack import PredictedStack
+from sfdfd.report.predicted_stack import PredictedStack, RetouchSource
+from sfdfd.report.retouch_editor import retouch_editor
 
 __all__ = ["CAMERA_FIELDS", "PredictedStack", "write_prediction"]
 
@@ -40,6 +42,8 @@ METRIC_FILES = ("depth_m.npy", "depth_mm.png", "pointcloud.ply")
 RELATIVE_FILES = ("relative_depth.npy",)
 REFOCUSED = "refocused.png"
 """The file that ``refocus`` writes from a finished prediction."""
+PICTURE = "retouched.png"
+"""The AIF with a blurred background."""
 LEFT_OUT = "left_out"
 """The folder of the left-out slices."""
 
@@ -79,7 +83,7 @@ def write_prediction(
     """
     facts = _facts(predicted)
     output_dir.mkdir(parents=True, exist_ok=True)
-    stale = (*METRIC_FILES, *RELATIVE_FILES, *OUTPUT_FILES, LEFT_OUT, REFOCUSED)
+    stale = (*METRIC_FILES, *RELATIVE_FILES, *OUTPUT_FILES, LEFT_OUT, REFOCUSED, PICTURE)
     with _completed_folder(output_dir, stale) as part:
         facts.update((_write_relative if predicted.relative else _write_metric)(part, predicted))
         _write_maps(part, predicted)
@@ -205,6 +209,10 @@ def _write_maps(folder: Path, predicted: PredictedStack) -> None:
     assert predicted.full.confidence is not None
     confidence = predicted.full.confidence[0].cpu()
     write_image(folder / "aif.png", predicted.full.aif[0].cpu(), predicted.exif)
+    if predicted.picture is not None:
+        write_image(folder / PICTURE, predicted.picture, predicted.exif)
+    if predicted.retouch_source is not None and predicted.retouch_source.retouch.strokes:
+        write_json(folder / RETOUCH_FILE, predicted.retouch_source.retouch.as_dict())
     iio.imwrite(folder / "confidence.png", to_bytes(confidence).numpy())
     iio.imwrite(folder / "valid.png", predicted.covered.to(torch.uint8).numpy() * 255)
 
@@ -235,6 +243,7 @@ def _write_report(
             text=[facts["statement"], "Click the picture to focus there; the sliders set focus and aperture."],
             viewer=viewer(stack, working, renderer, unit=unit),
         ),
+        *([] if predicted.retouch_source is None else [_retouch_section(predicted, predicted.retouch_source)]),
         *([_left_out_section(facts, left_out)] if left_out else []),
         Section(title="Pictures", rows=gallery(stack, working, unit)),
         Section(title="Camera and method", facts=_camera_and_method(predicted, facts), text=facts["notes"]),
@@ -245,6 +254,20 @@ def _write_report(
         ),
     ]
     write_page(path, f"sfdfd: {predicted.name}", sections)
+
+
+def _retouch_section(predicted: PredictedStack, source: RetouchSource) -> Section:
+    """Return the section on which one paints."""
+    text = (
+        "Correct the all-in-focus image or the depth, save the strokes, and predict again with retouch=retouch.json. What "
+        "you see here is a preview; the second prediction applies the strokes at full size."
+    )
+    ends = (float(predicted.focus[0]), float(predicted.focus[-1])) if predicted.relative else None
+    section = Section(title="Retouch", text=[text], retouch=retouch_editor(source, predicted.camera, ends))
+    if predicted.picture is not None:
+        blurred = picture("As it was applied", predicted.picture)
+        section["rows"] = [{"title": f"Blurred background ({PICTURE})", "pictures": [blurred]}]
+    return section
 
 
 def _left_out_section(facts: dict[str, Any], rows: list[dict[str, Any]]) -> Section:

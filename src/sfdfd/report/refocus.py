@@ -21,7 +21,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.render import DefocusRenderer, Renderer
 
-__all__ = ["FinishedPrediction", "focus_planes", "reduced_scene", "write_focus_pull"]
+__all__ = ["LARGEST_BLUR", "FinishedPrediction", "focus_planes", "reduced_scene", "write_focus_pull"]
 
 LARGEST_BLUR = 0.5
 """Largest blur radius that is rendered, as a share of the longer side."""

@@ -22,6 +22,7 @@ from sfdfd.inference.stages import Stages
 from sfdfd.io.files import readable
 from sfdfd.io.formats.video import VIDEO_SUFFIXES
 from sfdfd.io.images import list_images
+from sfdfd.io.retouch_file import Retouch
 from sfdfd.io.stack_yaml import STACK_KEYS
 from sfdfd.refinement.refiner import Refiner
 from sfdfd.report.outputs import parse_outputs
@@ -75,6 +76,7 @@ def predict_stack(
         align=AlignSettings(**settings["align"]),
         device=settings["device"],
         seconds=limit_s,
+        retouch=None if settings["retouch"] is None else Retouch.read(Path(str(settings["retouch"]))),
     )
     align = photograph_settings.align
     if settings["stack"] is None:
@@ -112,6 +114,8 @@ def predict_stacks(settings: dict[str, Any], output_dir: Path) -> list[dict[str,
     for key in ("save", "load"):
         if settings["align"][key] is not None:
             raise InputError(f"align.{key}: one file is of one stack; give stack=DIR, not stacks")
+    if settings["retouch"] is not None:
+        raise InputError("retouch: one file is of one stack; give stack=DIR, not stacks")
     root, gap_s = Path(str(settings["stacks"])), checked_number(settings["burst_gap_s"], "burst_gap_s", least=0)
     found, ignored = find_stacks(root, gap_s, [output_dir])
     for reason in ignored:

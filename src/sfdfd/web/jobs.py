@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from sfdfd.errors import InputError
+from sfdfd.io.files import write_json
+from sfdfd.io.retouch_file import RETOUCH_FILE, Retouch
 from sfdfd.report.progress_files import DEPTH_FILE, PROGRESS_FILE
 
 __all__ = ["Job", "Progress"]
@@ -51,6 +53,9 @@ class Job:
     Args:
         root: the job creates its folder in it; :meth:`close` removes it.
         longest_s: longest time of a command in seconds.
+
+    Attributes:
+        settings: of the last prediction.
     """
 
     def __init__(self, root: Path, longest_s: float) -> None:
@@ -59,6 +64,7 @@ class Job:
         self.photographs.mkdir(parents=True)
         self.longest_s = longest_s
         self.example = False
+        self.settings: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
 
@@ -77,21 +83,45 @@ class Job:
         return _read(self.folder / "diagnosis" / "diagnosis.json")
 
     def predict(self, settings: Mapping[str, Any]) -> Iterator[Progress]:
-        """Run ``predict``; yield its progress about three times a second.
+        """Run ``predict``, with the strokes of :meth:`retouch`; yield its progress about three times a second.
 
         Raises:
             InputError: the error of the command.
         """
         for folder in (self.prediction, self.folder / "watch"):
             shutil.rmtree(folder, ignore_errors=True)
-        is_stopped = False
-        for line in self._run("predict", [*_overrides(settings), "watch=watch", "output_dir=prediction"]):
+        self.settings, is_stopped = dict(settings), False
+        arguments = [*_overrides(settings), "watch=watch", "output_dir=prediction"]
+        if self.is_retouched:
+            arguments.append(f"retouch={RETOUCH_FILE}")
+        for line in self._run("predict", arguments):
             progress, depth = _read(self.folder / "watch" / PROGRESS_FILE), self.folder / "watch" / DEPTH_FILE
             refining = bool(progress) and not (self.prediction / "prediction.json").is_file()
             if refining and self._stopping and not is_stopped and self._process is not None:
                 is_stopped = True  # a second interrupt would end the writing of the result
                 self._process.send_signal(signal.SIGINT)
             yield Progress(progress.get("share") if refining else None, line, depth if depth.is_file() else None)
+
+    @property
+    def is_retouched(self) -> bool:
+        """Whether the job has strokes."""
+        return (self.folder / RETOUCH_FILE).is_file()
+
+    def retouch(self, text: str | None) -> None:
+        """Keep the strokes of a page for this and later predictions; None forgets them.
+
+        Raises:
+            InputError: the text is not the content of a ``retouch.json``.
+        """
+        if text is None:
+            (self.folder / RETOUCH_FILE).unlink(missing_ok=True)
+            return
+        self._check_folder()
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            raise InputError("retouch: expected the strokes of this page; reload it and paint again") from None
+        write_json(self.folder / RETOUCH_FILE, Retouch.parse(content, "retouch").as_dict())  # as it was understood
 
     def facts(self) -> dict[str, Any]:
         """Return the content of ``prediction.json``."""
@@ -122,10 +152,13 @@ class Job:
             self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _run(self, command: str, arguments: Sequence[str]) -> Iterator[str]:
-        """Run a command; until it ends, yield its last line again and again."""
+    def _check_folder(self) -> None:
         if not self.folder.is_dir():
             raise InputError("these photographs are no longer on the server; upload them again")
+
+    def _run(self, command: str, arguments: Sequence[str]) -> Iterator[str]:
+        """Run a command; until it ends, yield its last line again and again."""
+        self._check_folder()
         output, errors, self._stopping = self.folder / "output.txt", self.folder / "errors.txt", False
         started = time.monotonic()
         arguments = [sys.executable, "-u", "-c", LAUNCH, f"sfdfd.{command}", f"stack={self.stack}", *arguments]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import html
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sfdfd.errors import InputError
 from sfdfd.io.images import IMAGE_SUFFIXES, to_bytes, write_image
 from sfdfd.refinement.refiner import DEFAULT_SECONDS
 from sfdfd.report.refocus import FinishedPrediction
+from sfdfd.report.retouch_editor import read_editor_page
 from sfdfd.web.jobs import Job
 from sfdfd.web.messages import (
     UNITS,
@@ -41,6 +43,8 @@ OUTPUTS = ["exr", "portrait", "glb", "slice_index", "refocus"]
 CSS = """
 #refocused img, #refocused canvas { cursor: crosshair; }
 .gradio-container { max-width: 60rem !important; }
+#editor { padding: 0 !important; }
+#editor iframe { width: 100%; border: 0; height: 40rem; }
 #check { min-width: min(240px, 100%) !important; }
 @media (max-width: 600px) {
   #check_result :is(td, th), #recognised :is(td, th) {
@@ -48,6 +52,10 @@ CSS = """
 }
 """
 FONTS = ["system-ui", "sans-serif"]
+RESULTS = 9
+"""Number of values of ``_Handlers._results``."""
+STROKES = "() => [document.querySelector('#editor iframe').contentDocument.querySelector('.retouch').retouch()]"
+"""Reads the strokes from the editor, in the browser."""
 CACHE_S = 3600
 """Gradio removes its uploaded files after this time."""
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
@@ -155,19 +163,43 @@ class _Handlers:
     def predict(self, distances: str, unit: str, focal_mm: Any, f_number: Any, pitch_um: Any, seconds: float, check: bool,
                 request: gr.Request) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         """Predict; yield values for the status line, the current depth, and the results in the order of ``_Results``."""
-        no_results = [gr.skip()] * 8
         try:
             job = self.sessions.of(str(request.session_hash))
             settings = settings_from_fields(distances, unit, focal_mm, f_number, pitch_um)
             settings |= {"refine.seconds": float(seconds), "outputs": OUTPUTS, "holdout": 1 if check else None}
-            yield "Started.", None, gr.update(visible=False), *no_results
-            for progress in job.predict(settings):
-                share = "" if progress.share is None else f"**Refining: {progress.share:.0%}.** "
-                depth = gr.skip() if progress.depth is None else np.asarray(_read_rgb(progress.depth))
-                yield share + f"`{progress.last_line.replace('`', '')[:160]}`", depth, gr.skip(), *no_results
-            yield "Done.", gr.skip(), gr.update(visible=True), *self._results(job)
+            try:
+                yield from self._progress(job, settings)
+            except InputError as error:
+                if not job.is_retouched or not str(error).startswith("retouch"):
+                    raise
+                job.retouch(None)
+                yield f"These settings leave the strokes out: {error}", *self._nothing_yet()
+                yield from self._progress(job, settings)
         except InputError as error:
             raise gr.Error(str(error), duration=None, print_exception=False) from None
+
+    def retouch(self, strokes: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Predict again with the strokes of the editor; yield values as :meth:`predict` does."""
+        try:
+            job = self.sessions.of(str(request.session_hash))
+            job.retouch(strokes)
+            yield from self._progress(job, job.settings)
+        except InputError as error:
+            raise gr.Error(str(error), duration=None, print_exception=False) from None
+
+    @staticmethod
+    def _nothing_yet() -> tuple[Any, ...]:
+        """Return values for everything but the status line while there is no result."""
+        return None, gr.update(visible=False), *[gr.skip()] * RESULTS
+
+    def _progress(self, job: Job, settings: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        yield "Started.", *self._nothing_yet()
+        for progress in job.predict(settings):
+            share = "" if progress.share is None else f"**Refining: {progress.share:.0%}.** "
+            depth = gr.skip() if progress.depth is None else np.asarray(_read_rgb(progress.depth))
+            line = f"`{progress.last_line.replace('`', '')[:160]}`"
+            yield share + line, depth, gr.skip(), *[gr.skip()] * RESULTS
+        yield "Done.", gr.skip(), gr.update(visible=True), *self._results(job)
 
     def _results(self, job: Job) -> tuple[Any, ...]:
         facts = job.facts()
@@ -179,7 +211,7 @@ class _Handlers:
         return (
             *self._focused(job, None, 1.0), describe_prediction(facts), describe_left_out(facts),
             gr.update(value=pictures, visible=bool(pictures)), str(job.prediction / "depth.png"), files,
-            str(job.archive()),
+            str(job.archive()), _editor_frame(job.prediction / "report.html"),
         )  # fmt: skip
 
     def stop(self, request: gr.Request) -> str:
@@ -217,6 +249,14 @@ class _Handlers:
             return picture, "Everything in focus."
         distance = "at the clicked point" if finished.relative else f"at {focus:.3g} m"
         return picture, f"Focused {distance}, {aperture:g} times the camera's aperture."
+
+
+def _editor_frame(report: Path) -> str:
+    """Return the editor of a report in a frame of its own, so that neither page's styles reach the other."""
+    page = read_editor_page(report)
+    if page is None:
+        return "This prediction cannot be retouched."
+    return f'<iframe title="Retouch" srcdoc="{html.escape(page)}"></iframe>'
 
 
 def _read_rgb(path: Path) -> Any:
@@ -264,6 +304,9 @@ class _Results:
     depth: gr.Image
     files: gr.File
     archive: gr.DownloadButton
+    editor: gr.HTML
+    apply: gr.Button
+    strokes: gr.Textbox
     aperture: gr.Slider
     render_full: gr.Button
     save_full: gr.DownloadButton
@@ -320,6 +363,10 @@ def _results() -> _Results:
         gr.Markdown("## Check")
         check_result = gr.Markdown(elem_id="check_result")
         left_out = gr.Gallery(label="The photograph that was kept aside", columns=2, interactive=False, buttons=[])
+        with gr.Accordion("Retouch the picture or the depth", open=False, elem_id="retouch"):
+            editor = gr.HTML(elem_id="editor")
+            apply = gr.Button("Apply these strokes at full size", variant="primary", elem_id="apply")
+            strokes = gr.Textbox(visible=False)
         gr.Markdown("## Download")
         archive = gr.DownloadButton("Download everything", variant="primary", elem_id="archive")
         files = gr.File(label="Single files", file_count="multiple", interactive=False, elem_id="parts")
@@ -333,6 +380,9 @@ def _results() -> _Results:
         depth,
         files,
         archive,
+        editor,
+        apply,
+        strokes,
         aperture,
         render_full,
         save_full,
@@ -352,19 +402,17 @@ def _connect(
     ]  # not ``change``: the example clears the files
     gr.on(by_user, _show_errors(handlers.upload), [inputs.files], outputs, preprocess=False, **ONE_STACK)
     inputs.example.click(_show_errors(handlers.example), [], [inputs.files, *outputs], **ONE_STACK)
-    inputs.predict.click(
-        handlers.predict,
-        inputs.fields,
-        [
-            status, current_depth, results.column, results.picture, results.focused, results.summary,
-            results.check_result, results.left_out, results.depth, results.files, results.archive,
-        ],
-        show_progress="minimal", show_progress_on=[status], **ONE_STACK,
-    )  # fmt: skip
+    shown = [
+        status, current_depth, results.column, results.picture, results.focused, results.summary, results.check_result,
+        results.left_out, results.depth, results.files, results.archive, results.editor,
+    ]  # fmt: skip
+    line: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": [status], **ONE_STACK}
+    inputs.predict.click(handlers.predict, inputs.fields, shown, **line)
     inputs.stop.click(_show_errors(handlers.stop), [], [status], concurrency_limit=None, **PRIVATE)
     view, aperture = [results.picture, results.focused], results.aperture
     results.picture.select(_show_errors(handlers.click), [aperture], [*view, point], **ONE_PICTURE)
     aperture.release(_show_errors(handlers.refocus), [aperture, point], view, **ONE_PICTURE)
+    results.apply.click(handlers.retouch, [results.strokes], shown, js=STROKES, **line)
     results.render_full.click(_show_errors(handlers.full_size), [aperture, point], [results.save_full], **ONE_PICTURE)
 
 
