@@ -363,12 +363,12 @@ class DefocusEstimator(torch.nn.Module):
         stack = stack.to(torch.float32).to(self.device).with_optics(self.optics)  # not every device has float64
         refinement, refiner, prior = None, self.refiner, self.start if isinstance(self.start, PriorMethod) else None
         if refiner is None or not self.refines:
-            prediction = with_confidence(self.start(stack), stack, self.renderer)
+            prediction = self.start(stack)
         else:
             refiner = refiner if prior is None else prior.joined(refiner)
             prediction, refinement = RefinedMethod(self.start, refiner, self.renderer).solve(stack, progress)
-            prediction = with_confidence(prediction, stack, self.renderer)
-            prediction = prediction if prior is None else prior.with_std(prediction, stack)
+        prediction = with_confidence(prediction, stack, self.renderer)
+        prediction = prediction if prior is None else prior.with_std(prediction, stack)
         return clamp_out_of_range(prediction, stack, self.renderer).to(device), refinement
 
 

@@ -27,7 +27,7 @@ from sfdfd.optics.render import Renderer
 from sfdfd.plane_sweep.sweep import fuse_sharpest_slices
 from sfdfd.refinement.confidence import depth_std_m
 from sfdfd.refinement.prior_term import AlignedPrior
-from sfdfd.refinement.start_term import range_nearby
+from sfdfd.refinement.start_term import extremes_nearby
 from sfdfd.refinement.variables import Start
 from sfdfd.stack import FocalStack
 
@@ -38,14 +38,17 @@ SURE_STD, BINNING_STD = 0.003, 0.02
 LEAST_STD = 0.003
 """Smallest std of p that a map is believed to have."""
 UNKNOWN_STD = 10.0
-LEAST_EXPLAINED, CLEARLY = 0.3, 0.01
-"""Share of the variance of the start's sure depth that a map has to explain to be used, and a clear difference of it."""
+LEAST_EXPLAINED, EXPLAINED_QUANTILE, CLEARLY = 0.5, 0.75, 0.01
+"""Share of the variance of the start's sure depth that a map has to explain to be used; the quantile by which
+it is measured; and a clear difference of it."""
 CURVE_KNOTS, CURVE_GAIN = 12, 0.75
 """Knots of the monotone curve, and the largest ratio of its residual to the line's for which it is taken."""
 PAIRS, FIT_STD, RARE = 256, 0.02, 0.03
 CELLS, CELL_DEPTH = 10, 0.1
 """Cells along the longer side, and the depth of a cell in p."""
-LEAST_EDGE_SHARE, POOR_EDGE_SHARE = 0.01, 0.02
+LEAST_EDGE_SHARE, POOR_EDGE_SHARE = 0.002, 0.02
+POOLING = 1.5
+"""Factor by which refinement is surer than the start, because it sees whole walls and not windows."""
 TOLERANCE = 2.5
 """Departure in standard deviations from which the map loses."""
 
@@ -58,7 +61,7 @@ class Alignment:
         prior: the aligned map.
         kind: "depth" or "inverse_depth".
         curve: "line" or "monotone curve": how its values became normalized inverse depth.
-        explained: share of the variance of the start's sure depth that it explains, at most 1.
+        explained: share of the variance of the start's sure depth that it explains, at most 1, by quantiles.
         std: root mean square of its residuals there.
     """
 
@@ -128,7 +131,7 @@ def _increasing_nearer(values: Tensor, kind: str) -> list[Tensor]:
 def _aligned(x: Tensor, kind: str, start: Start, coverage: Tensor) -> Alignment:
     known = x.isfinite()
     position, std = start.inverse_depth_01[0], start.std[0]
-    smooth = range_nearby(start.inverse_depth_01)[0] < CELL_DEPTH / 2
+    smooth = _step_nearby(position) < CELL_DEPTH / 2
     weight = torch.where(known & smooth, coverage[0], 0.0) / std.square()
     sure = weight > 0
     if int(sure.sum()) < 10 * CURVE_KNOTS or float(x[sure].std()) == 0:
@@ -137,24 +140,28 @@ def _aligned(x: Tensor, kind: str, start: Start, coverage: Tensor) -> Alignment:
     mapped, curve = _fitted(x, position, balanced, sure)
     mapped = torch.where(known, mapped, position)
     residual = torch.where(sure, position - mapped, 0.0)
-    total = balanced.sum()
-    mean = (balanced * position).sum() / total
-    variance = (balanced * (position - mean).square()).sum() / total
-    unexplained = (balanced * residual.square()).sum() / total
-    explained = float(1 - unexplained / variance.clamp_min(1e-12))
+    explained = _explained(position[sure], residual[sure], balanced[sure])
+    unexplained = (balanced * residual.square()).sum() / balanced.sum()
     # the start's errors are not the map's
-    own = ((balanced * (residual.square() - std.square())).sum() / total).clamp_min(LEAST_STD**2)
+    sure_weight = balanced * (std < BINNING_STD)
+    own = (sure_weight * (residual.square() - std.square())).sum() / sure_weight.sum().clamp_min(1e-12)
+    own = torch.where(sure_weight.sum() > 0, own, unexplained).clamp_min(LEAST_STD**2)
     corrected, scatter, left = _locally_corrected(mapped, residual, weight, own)
     corrected = corrected.clamp(0, 1)
     at_edges = _edge_variance(corrected, position, torch.where(known, coverage[0], 0.0), std)
     local = (scatter + left + at_edges).clamp_min(LEAST_STD**2)
     departure = (corrected - position).square() / (local + std.square())
-    agreement = 1 / (1 + departure / TOLERANCE**2).square()
+    agreement = 1 / (1 + (departure / TOLERANCE**2).square()).square()
     share = torch.where(known, agreement * std.square() / (std.square() + local), 0.0)
     # the correction came from the start, which must not count twice
-    std_alone = torch.where(known, (scatter + own + at_edges).sqrt(), UNKNOWN_STD)
+    alone = scatter + own + at_edges
+    pooled = std.square() / POOLING**2
+    in_energy = torch.where(known, agreement * pooled / (pooled + alone), 0.0)
+    std_alone = torch.where(known, alone.sqrt(), UNKNOWN_STD)
     anchors = torch.where(known, (1 - share) * agreement * balanced, 0.0)
-    prior = AlignedPrior(corrected[None], std_alone[None], share[None], anchors[None] / anchors.mean().clamp_min(1e-12))
+    prior = AlignedPrior(
+        corrected[None], std_alone[None], share[None], in_energy[None], anchors[None] / anchors.mean().clamp_min(1e-12)
+    )
     return Alignment(prior, kind, curve, explained, float(own.sqrt()))
 
 
@@ -169,9 +176,9 @@ def _balanced(position: Tensor, weight: Tensor) -> Tensor:
 def _edge_variance(mapped: Tensor, position: Tensor, weight: Tensor, std: Tensor) -> Tensor:
     """Return the variance that the map has because its edges may lie on the wrong side of a pixel.
 
-    It is a share of the squared range of the map nearby. Sure pixels of the start beside the map's edges give the share.
+    It is a share of the squared steps of the map nearby. Sure pixels of the start beside the map's edges give the share.
     """
-    square = range_nearby(mapped[None])[0].square()
+    square = _step_nearby(mapped).square()
     beside = weight * (square > (CELL_DEPTH / 2) ** 2) * (std < BINNING_STD)
     total = (beside * square).sum()
     if float(total) == 0:
@@ -181,9 +188,21 @@ def _edge_variance(mapped: Tensor, position: Tensor, weight: Tensor, std: Tensor
     return square * share.clamp(LEAST_EDGE_SHARE, 1.0)
 
 
+def _step_nearby(position: Tensor) -> Tensor:
+    """Return the height of depth steps within reach of a pixel; 0 on planes, however slanted."""
+    high, low = extremes_nearby(position[None])
+    return (high[0] + low[0] - 2 * position).abs()
+
+
+def _explained(position: Tensor, residual: Tensor, weight: Tensor) -> float:
+    """Return the share of the variance of depth that a map explains, by a quantile: a few wrong objects do not count."""
+    deviation = _weighted_quantile((position - _weighted_quantile(position, weight)).abs(), weight, EXPLAINED_QUANTILE)
+    return 1 - (_weighted_quantile(residual.abs(), weight, EXPLAINED_QUANTILE) / max(deviation, 1e-9)) ** 2
+
+
 def _unknown_prior(like: Tensor) -> AlignedPrior:
     nothing = torch.zeros_like(like)[None]
-    return AlignedPrior(like[None], torch.full_like(like, UNKNOWN_STD)[None], nothing, nothing)
+    return AlignedPrior(like[None], torch.full_like(like, UNKNOWN_STD)[None], nothing, nothing, nothing)
 
 
 def _fitted(x: Tensor, position: Tensor, weight: Tensor, sure: Tensor) -> tuple[Tensor, str]:
@@ -210,7 +229,7 @@ def _robust_line(x: Tensor, y: Tensor, weight: Tensor, steps: int = 20) -> tuple
     slope, offset = _best_of_pairs(x, y, weight)
     for _ in range(steps):
         error = (y - slope * x - offset).abs()
-        scale = max(1.5 * _weighted_median(error, weight), SURE_STD)
+        scale = max(1.5 * _weighted_quantile(error, weight), SURE_STD)
         robust = weight / (1 + (error / scale).square())
         total = robust.sum()
         x_mean, y_mean = (robust * x).sum() / total, (robust * y).sum() / total
@@ -233,10 +252,11 @@ def _best_of_pairs(x: Tensor, y: Tensor, weight: Tensor) -> tuple[float, float]:
     return float(slopes[best]), float(offsets[best])
 
 
-def _weighted_median(values: Tensor, weight: Tensor) -> float:
+def _weighted_quantile(values: Tensor, weight: Tensor, quantile: float = 0.5) -> float:
     order = values.argsort()
     cumulative = weight[order].cumsum(0)
-    return float(values[order][torch.searchsorted(cumulative, cumulative[-1:] / 2)])
+    place = torch.searchsorted(cumulative, quantile * cumulative[-1:]).clamp_max(len(values) - 1)
+    return float(values[order][place])
 
 
 def _monotone_knots(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -248,7 +268,7 @@ def _monotone_knots(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[n
     for group in range(CURVE_KNOTS):
         mine = groups == group
         if mine.any():
-            middle = _weighted_median(torch.from_numpy(y[mine]), torch.from_numpy(weight[mine]))
+            middle = _weighted_quantile(torch.from_numpy(y[mine]), torch.from_numpy(weight[mine]))
             rows.append([float(np.average(x[mine], weights=weight[mine])), middle, float(weight[mine].sum())])
         while len(rows) > 1 and (rows[-1][1] < rows[-2][1] or rows[-1][0] <= rows[-2][0]):
             last, before = rows.pop(), rows.pop()
@@ -320,13 +340,9 @@ def _slice(grid: Tensor, where: Tensor) -> Tensor:
 
 
 def fused(output: NetworkOutput, start: Start, alignment: Alignment, stack: FocalStack) -> NetworkOutput:
-    """Return the start with the map's share of depth, and the std of the average."""
-    prior = alignment.prior
+    """Return the start with the map's share of depth; its std stays that of the blur."""
     depth_m = depth_of(alignment, start, stack)
-    std = None
-    if output.std is not None:
-        std = torch.lerp(output.std, torch.minimum(output.std, prior.std), prior.share)
-    return NetworkOutput(depth_m, fuse_sharpest_slices(stack, depth_m), std)
+    return NetworkOutput(depth_m, fuse_sharpest_slices(stack, depth_m), output.std)
 
 
 def depth_of(alignment: Alignment, start: Start, stack: FocalStack) -> Float[Tensor, "b h w"]:

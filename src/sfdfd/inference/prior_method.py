@@ -162,7 +162,7 @@ class PriorMethod:
         return joined
 
     def with_std(self, prediction: Prediction, stack: FocalStack) -> Prediction:
-        """Return a refined prediction whose std and confidence know the map, where the map decides."""
+        """Return a prediction whose std and confidence know the map, where the map decides."""
         if self.alignment is None or not self.alignment.is_used or prediction.depth_std_m is None:
             return prediction
         prior = self.alignment.prior

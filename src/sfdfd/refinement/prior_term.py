@@ -1,7 +1,7 @@
 """Trust in a depth map from elsewhere: t mean c log(1 + ((p - a q - b) / s)^2 / 2), with q the aligned map and s its std.
 
-The local weight c in [0, 1] is the share that the map has in the fusion with the start: near 1 where the blur says little,
-0 where the blur is sure or contradicts the map (:mod:`sfdfd.inference.prior`). The logarithm lets a pixel leave the map
+The local weight c in [0, 1] is near 1 where the blur says little and 0 where it is sure or contradicts the map
+(:mod:`sfdfd.inference.prior`). The logarithm lets a pixel leave the map
 at a bounded cost. The line a q + b fits the map to the current depth where the blur is sure, by least squares in each step:
 an error that the start and so the alignment had leaves the map as it leaves the depth.
 """
@@ -31,13 +31,15 @@ class AlignedPrior(NamedTuple):
     Attributes:
         inverse_depth_01: (B,H,W) normalized inverse depth in [0, 1].
         std: (B,H,W) its standard deviation.
-        share: (B,H,W) in [0, 1], how far it decides against the blur; 0 where it is unknown.
+        share: (B,H,W) in [0, 1], its share in the fusion with the start; 0 where it is unknown.
+        weight: (B,H,W) in [0, 1], its local weight c in the energy.
         anchors: (B,H,W) weights, mean 1, of the pixels that fix its scale and shift: where the blur is sure and agrees.
     """
 
     inverse_depth_01: Tensor
     std: Tensor
     share: Tensor
+    weight: Tensor
     anchors: Tensor
 
 
@@ -51,7 +53,7 @@ class PriorTerm:
 
     def __init__(self, level: Level, prior: AlignedPrior) -> None:
         height, width = level.stack.images.shape[-2:]
-        while prior.share.shape[-2:] != (height, width):
+        while prior.std.shape[-2:] != (height, width):
             prior = AlignedPrior(*(halve(value[:, None])[:, 0] for value in prior))
         self.prior = prior
         span = (REFERENCE_SPAN_PX / level.full_blur_span_px.clamp(*SPAN_LIMITS_PX)).square()
@@ -60,7 +62,7 @@ class PriorTerm:
     def __call__(self, variables: Variables, stage: Stage) -> Float[Tensor, "b"]:
         target = self.fitted_to(variables.inverse_depth_01.detach())
         offset = (variables.inverse_depth_01 - target) / self.prior.std.clamp_min(MIN_STD)
-        return self.weight * (self.prior.share * torch.log1p(0.5 * offset.square())).mean((1, 2))
+        return self.weight * (self.prior.weight * torch.log1p(0.5 * offset.square())).mean((1, 2))
 
     def fitted_to(self, inverse_depth_01: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
         """Return the map, scaled and shifted to fit a depth at the anchors."""
