@@ -3,8 +3,8 @@
 ROOT holds path-traced stacks with ``truth_depth_m.npy`` and ``truth_aif.png`` beside their slices; by default
 ``$SFDFD_REAL_DATA/raytraced``. The priors are made from the truth: scaled and shifted, distorted by a monotone curve, with
 a smooth error, with objects at wrong depths, with displaced or blurred edges, and pure noise. Each is a map of inverse depth
-of unknown scale. Stacks are halved (160 x 120), and the network's start is refined by --steps steps. A figure is AbsRel over a
-region's valid pixels (sfdfd.measures.regions), averaged over scenes; "worst" is the largest ratio to the figure without a
+of unknown scale. Stacks are halved (160 x 120), and the network's start is refined by --steps steps. A figure is AbsRel over
+a region's valid pixels (sfdfd.measures.regions), averaged over scenes; "worst" is the largest ratio to the figure without a
 prior, over scenes. Rows of scenes that are not run are kept in the file.
 """
 

@@ -112,7 +112,9 @@ def encoded(values, kind):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("values", [np.zeros((3, 4, 5, 6)), np.array([[1 + 2j]]), np.full((4, 4), np.nan), np.arange(9.0)])
+@pytest.mark.parametrize(
+    "values", [np.zeros((3, 4, 5, 6)), np.array([[1 + 2j]]), np.full((4, 4), np.nan), np.arange(9.0)]
+)
 def test_arrays_of_other_shapes_and_types_are_refused(values):
     with pytest.raises(InputError, match="map"):
         checked_depth_values(values, "map")

@@ -28,7 +28,9 @@ def prior(std=0.01):
 
 
 def variables(inverse_depth_01):
-    return Variables(inverse_depth_01, torch.zeros(1, 3, *inverse_depth_01.shape[-2:]), Lens((), 1, like=inverse_depth_01))
+    return Variables(
+        inverse_depth_01, torch.zeros(1, 3, *inverse_depth_01.shape[-2:]), Lens((), 1, like=inverse_depth_01)
+    )
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (0.8, 0.1), (1.2, -0.05)])
@@ -49,6 +51,7 @@ def test_it_acts_only_where_it_has_a_weight():
 
 def test_a_surer_map_pulls_more_and_a_far_pixel_pulls_no_more():
     """The penalty is robust: its slope falls far away."""
+
     def slope(std, departure):
         given = prior(std=std)
         depth = given.inverse_depth_01.clone()
@@ -68,9 +71,8 @@ def test_without_anchors_the_map_stays_as_it_was_aligned():
 
 
 def test_it_is_halved_with_the_level():
-    energy = Energy.at_full_size(
-        STACK, RENDERER, settings_for(RENDERER, {}), build_terms=lambda level: [*default_terms(level), PriorTerm(level, prior())]
-    )
-    half = energy.halved().halved()
-    size = half.level.stack.images.shape[-2:]
-    assert half(variables(torch.rand(1, *size))).shape == (1,)
+    def build_terms(level):
+        return [*default_terms(level), PriorTerm(level, prior())]
+
+    half = Energy.at_full_size(STACK, RENDERER, settings_for(RENDERER, {}), build_terms=build_terms).halved().halved()
+    assert half(variables(torch.rand(1, *half.level.stack.images.shape[-2:]))).shape == (1,)

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfdfd.refinement.start_term import REFERENCE_SPAN_PX, SPAN_LIMITS_PX
-from sfdfd.refinement.variables import Level, Stage, TermBuilder, Variables, halve
+from sfdfd.refinement.variables import Level, Stage, Variables, halve
 
-__all__ = ["AlignedPrior", "PriorTerm", "with_prior"]
+__all__ = ["AlignedPrior", "PriorTerm"]
 
 TRUST, MIN_STD = 2e-4, 0.003
 """Weight t of the term at 10 px of blur difference over the depth range, and the smallest std it counts with."""
@@ -75,8 +75,3 @@ class PriorTerm:
         variance = mean(centred.square())
         slope = (mean(centred * inverse_depth_01) + LEAST_VARIANCE) / (variance + LEAST_VARIANCE)
         return mean(inverse_depth_01) + slope.clamp(1 / LARGEST_SLOPE, LARGEST_SLOPE) * centred
-
-
-def with_prior(build_terms: TermBuilder, prior: AlignedPrior) -> TermBuilder:
-    """Return a builder of the same terms and a :class:`PriorTerm`."""
-    return lambda level: [*build_terms(level), PriorTerm(level, prior)]

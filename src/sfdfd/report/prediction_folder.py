@@ -270,6 +270,8 @@ def _camera_and_method(predicted: PredictedStack, facts: dict[str, Any]) -> list
     pairs.append(("started from", facts["start"]))
     pairs += [("size, working size", "{1} x {0}, {3} x {2}".format(*facts["size"], *facts["working_size"]))]
     pairs += [("re-rendered stack", f"{facts['stack_psnr_db']:.1f} dB PSNR")]
+    if facts.get("prior"):
+        pairs.append(("prior", facts["prior"]["sentence"]))
     if facts["refinement"]:
         summary = "{seconds:.1f} s, {steps} steps, energy {objective_start:.5f} to {objective:.5f}"
         pairs.append(("refinement", summary.format(**facts["refinement"])))
