@@ -9,6 +9,7 @@ from sfdfd import predict_photographs
 from sfdfd.inference.methods import SweepMethod, with_confidence
 from sfdfd.inference.next_photograph import next_photograph
 from sfdfd.optics import Camera, DefocusRenderer
+from sfdfd.photographs.lookup import example_photographs
 from sfdfd.scenes.synthesis import StackSynthesis
 from tests.conftest import procedural_stacks
 
@@ -61,7 +62,7 @@ def test_without_texture_no_photograph_helps():
 
 
 def test_order_of_slices_and_what_lies_beyond_the_range_do_not_matter():
-    stack = scene(0, FOCUS_M[:2] + FOCUS_M[3:])
+    stack = scene(0, FOCUS_M[:3] + FOCUS_M[4:])
     prediction = predicted(stack)
     advice = next_photograph(stack.without_truth(), prediction, RENDERER)
     turned = next_photograph(stack.without_truth().with_slices([4, 2, 0, 1, 3]), prediction, RENDERER)
@@ -72,9 +73,10 @@ def test_order_of_slices_and_what_lies_beyond_the_range_do_not_matter():
 
 def test_the_advice_is_a_note_and_a_fact():
     lines = []
+    photographs = example_photographs(72, 96)
     found = predict_photographs(
-        "example", slices=2, refine_seconds=0, weights=None, align=False, working_px=160, say=lines.append
+        photographs.with_slices([0, 4]), refine_seconds=0, weights=None, align=False, say=lines.append
     )
-    facts = found.facts["next_photograph"]
-    assert facts is not None and any("another photograph" in note for note in found.notes)
+    assert found.facts["next_photograph"] is not None
+    assert any("another photograph" in note for note in found.notes)
     assert any("another photograph" in line for line in lines)

@@ -33,6 +33,8 @@ from sfdfd.stack import FocalStack
 
 __all__ = ["Alignment", "align_prior", "depth_of", "evidence", "fused"]
 
+NORMAL_QUANTILE_90 = 1.645
+"""Absolute deviation that nine tenths of a normal distribution stay below, in standard deviations."""
 SURE_STD, BINNING_STD = 0.003, 0.02
 """Smallest std of p that a start is believed to have, and the std that a network states although it is surer."""
 LEAST_STD = 0.003
@@ -142,10 +144,7 @@ def _aligned(x: Tensor, kind: str, start: Start, coverage: Tensor) -> Alignment:
     residual = torch.where(sure, position - mapped, 0.0)
     explained = _explained(position[sure], residual[sure], balanced[sure])
     unexplained = (balanced * residual.square()).sum() / balanced.sum()
-    # the start's errors are not the map's
-    sure_weight = balanced * (std < BINNING_STD)
-    own = (sure_weight * (residual.square() - std.square())).sum() / sure_weight.sum().clamp_min(1e-12)
-    own = torch.where(sure_weight.sum() > 0, own, unexplained).clamp_min(LEAST_STD**2)
+    own = _own_variance(residual, std, torch.where(std < BINNING_STD, balanced, 0.0), unexplained)
     corrected, scatter, left = _locally_corrected(mapped, residual, weight, own)
     corrected = corrected.clamp(0, 1)
     at_edges = _edge_variance(corrected, position, torch.where(known, coverage[0], 0.0), std)
@@ -158,10 +157,7 @@ def _aligned(x: Tensor, kind: str, start: Start, coverage: Tensor) -> Alignment:
     pooled = std.square() / POOLING**2
     in_energy = torch.where(known, agreement * pooled / (pooled + alone), 0.0)
     std_alone = torch.where(known, alone.sqrt(), UNKNOWN_STD)
-    anchors = torch.where(known, (1 - share) * agreement * balanced, 0.0)
-    prior = AlignedPrior(
-        corrected[None], std_alone[None], share[None], in_energy[None], anchors[None] / anchors.mean().clamp_min(1e-12)
-    )
+    prior = AlignedPrior(corrected[None], std_alone[None], share[None], in_energy[None])
     return Alignment(prior, kind, curve, explained, float(own.sqrt()))
 
 
@@ -200,9 +196,19 @@ def _explained(position: Tensor, residual: Tensor, weight: Tensor) -> float:
     return 1 - (_weighted_quantile(residual.abs(), weight, EXPLAINED_QUANTILE) / max(deviation, 1e-9)) ** 2
 
 
+def _own_variance(residual: Tensor, std: Tensor, weight: Tensor, otherwise: Tensor) -> Tensor:
+    """Return the variance of the map without that of the start, by a quantile, where the start is sure; else ``otherwise``."""
+    sure = weight > 0
+    if not bool(sure.any()):
+        return otherwise.clamp_min(LEAST_STD**2)
+    square = (_weighted_quantile(residual[sure].abs(), weight[sure], 0.9) / NORMAL_QUANTILE_90) ** 2
+    of_start = (weight * std.square()).sum() / weight.sum()
+    return (square - of_start).clamp_min(LEAST_STD**2)
+
+
 def _unknown_prior(like: Tensor) -> AlignedPrior:
     nothing = torch.zeros_like(like)[None]
-    return AlignedPrior(like[None], torch.full_like(like, UNKNOWN_STD)[None], nothing, nothing, nothing)
+    return AlignedPrior(like[None], torch.full_like(like, UNKNOWN_STD)[None], nothing, nothing)
 
 
 def _fitted(x: Tensor, position: Tensor, weight: Tensor, sure: Tensor) -> tuple[Tensor, str]:
