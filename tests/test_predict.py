@@ -67,7 +67,10 @@ def test_outputs_are_added_where_asked_for_and_go_with_the_next_prediction(photo
     (tmp_path / "p" / "refocused.png").write_bytes(b"of the earlier prediction")
     done = inside("predict", f"stack='{photographs_folder}'", *QUICK, "output_dir=p", cwd=tmp_path)
     names = {path.name for path in (tmp_path / "p").iterdir()}
-    assert not names & (EXTRA | {"confidence.npy", "defocus_px.npy", "refocused.png"}) and "defocus_px: not written" in done.stdout
+    assert (
+        not names & (EXTRA | {"confidence.npy", "defocus_px.npy", "refocused.png"})
+        and "defocus_px: not written" in done.stdout
+    )
     inside("predict", f"stack='{photographs_folder}'", "outputs=[defocus_px]", *QUICK, "output_dir=p", cwd=tmp_path)
     assert np.load(tmp_path / "p" / "defocus_px.npy").shape == (3, 30, 42)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from sfdfd.errors import InputError
 from sfdfd.io.images import LARGEST_PIXELS, list_images
 from sfdfd.photographs.file_names import numbers_in_names
-from sfdfd.web.uploads import Limits, safe_name, store_uploads
+from sfdfd.web.uploads import Limits, safe_name, store_prior, store_uploads
 
 LIMITS = Limits(files=4, file_mb=0.5, total_mb=1.0, megapixels=1.0)
 
@@ -216,3 +216,19 @@ def test_default_limits_accept_61_megapixels_and_refuse_200(tmp_path):
 def test_limits_are_checked(values):
     with pytest.raises(InputError, match=f"uploads.{next(iter(values))}"):
         Limits(**values)
+
+
+def test_a_depth_map_is_stored_under_our_name(tmp_path):
+    """Whatever it was called; and what is no map, empty, or of another kind than its name says is refused."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    np.save(tmp_path / "$(rm -r) x.npy", np.eye(4))
+    assert store_prior(tmp_path / "$(rm -r) x.npy", folder, LIMITS) == "prior.npy"
+    picture(tmp_path / "map.png")
+    assert store_prior(tmp_path / "map.png", folder, LIMITS) == "prior.png" and (folder / "prior.npy").is_file()
+    (tmp_path / "empty.exr").touch()
+    (tmp_path / "a.sh").write_text("x")
+    picture(tmp_path / "b.jpg", kind="PNG")
+    for name in ("empty.exr", "a.sh", "b.jpg"):
+        with pytest.raises(InputError, match="Depth map"):
+            store_prior(tmp_path / name, folder, LIMITS)

@@ -28,6 +28,7 @@ from sfdfd.inference.methods import (
     with_confidence,
 )
 from sfdfd.inference.out_of_range import clamp_out_of_range
+from sfdfd.inference.prior_method import ExternalDepth, PriorMethod
 from sfdfd.inference.upsampling import upsample_prediction
 from sfdfd.io.images import resolve_working_px, working_size
 from sfdfd.networks.interface import Network
@@ -35,7 +36,7 @@ from sfdfd.optics.blur_model import BLUR_KEYS, BlurModel
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.refinement.refiner import DEFAULT_SECONDS, Refinement, Refiner
-from sfdfd.stack import FocalStack, Method, Prediction
+from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training.checkpoints import PHOTOGRAPH_OPTICS, load_model
 from sfdfd.training.device import pick_device
 
@@ -104,7 +105,7 @@ class DefocusEstimator(torch.nn.Module):
         self.renderer = DefocusRenderer(method="fast", **PHOTOGRAPH_OPTICS) if renderer is None else renderer
         self.network = network
         self.register_buffer("_device_marker", torch.empty(0), persistent=False)  # follows .to(device)
-        self.start: Method = SweepMethod(self.renderer)
+        self.start: SweepMethod | NetworkMethod | ReducedMethod | PriorMethod = SweepMethod(self.renderer)
         if network is not None:
             self.start = NetworkMethod(network, self.renderer)
             if refiner is not None and refiner.enabled and network.requires_defocus:
@@ -310,6 +311,14 @@ class DefocusEstimator(torch.nn.Module):
         twin_refiner.seconds, estimator_copy.refiner = seconds, twin_refiner
         return estimator_copy
 
+    def with_prior(self, prior: ExternalDepth | None) -> DefocusEstimator:
+        """Return an estimator of the same parts that takes a depth map of one scene into account; itself for None."""
+        if prior is None:
+            return self
+        estimator_copy = copy.copy(self)
+        estimator_copy.start = PriorMethod(self.start, prior, self.renderer)
+        return estimator_copy
+
     def reduced(self, stack: FocalStack) -> FocalStack:
         """Return the stack at the working size, or itself where it is no larger."""
         size = tuple(stack.images.shape[-2:])
@@ -352,12 +361,14 @@ class DefocusEstimator(torch.nn.Module):
         """Predict one stack at the size it has: start, refinement, confidence."""
         device = stack.images.device
         stack = stack.to(torch.float32).to(self.device).with_optics(self.optics)  # not every device has float64
-        refinement = None
-        if self.refiner is None or not self.refines:
+        refinement, refiner, prior = None, self.refiner, self.start if isinstance(self.start, PriorMethod) else None
+        if refiner is None or not self.refines:
             prediction = self.start(stack)
         else:
-            prediction, refinement = RefinedMethod(self.start, self.refiner, self.renderer).solve(stack, progress)
+            refiner = refiner if prior is None else prior.joined(refiner)
+            prediction, refinement = RefinedMethod(self.start, refiner, self.renderer).solve(stack, progress)
         prediction = with_confidence(prediction, stack, self.renderer)
+        prediction = prediction if prior is None else prior.with_std(prediction, stack)
         return clamp_out_of_range(prediction, stack, self.renderer).to(device), refinement
 
 

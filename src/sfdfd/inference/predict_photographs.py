@@ -22,7 +22,9 @@ from torch import Tensor
 from sfdfd.errors import InputError, checked_keywords, checked_number
 from sfdfd.inference.estimator import DefocusEstimator, Solution
 from sfdfd.inference.methods import Progress
+from sfdfd.inference.next_photograph import next_photograph
 from sfdfd.inference.out_of_range import note_on_out_of_range
+from sfdfd.inference.prior_method import ExternalDepth, PriorMethod
 from sfdfd.inference.retouch import FullSlices, fitted_retouch, retouched_solution
 from sfdfd.inference.stages import Stages
 from sfdfd.inference.upsampling import sharpest_slice_index
@@ -90,6 +92,7 @@ class PhotographSettings:
         device: "auto", "cpu", "cuda", "mps".
         seconds: for everything; refinement gets what the other stages leave. None limits nothing.
         retouch: strokes to apply to the prediction; None for none.
+        prior, prior_kind: a depth map of another program, see :class:`sfdfd.inference.prior_method.ExternalDepth`; or None.
     """
 
     description: Mapping[str, Any] = field(default_factory=dict)
@@ -104,6 +107,8 @@ class PhotographSettings:
     device: Any = "auto"
     seconds: float | None = None
     retouch: Retouch | None = None
+    prior: Any = None
+    prior_kind: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ class PreparedPhotographs:
         optics: the options that determine the blur; ``optics_sources`` says where each comes from.
         read_stack_optics: the options in ``stack.yaml``.
         stages: times the stages and knows what is left of the time.
+        prior: the depth map of another program; None without.
     """
 
     name: str
@@ -132,6 +138,7 @@ class PreparedPhotographs:
     optics_sources: dict[str, str]
     read_stack_optics: Mapping[str, Any]
     stages: Stages
+    prior: ExternalDepth | None = None
 
     @property
     def _renderer(self) -> Renderer:
@@ -161,7 +168,7 @@ class PreparedPhotographs:
         covered = None if capture.common.all() else capture.covered.mapped(torch.from_numpy)
         clipped = None if stack.clipped is None else capture.clipped.mapped(channels_first)
         slices = FullSlices.of(photographs.images, covered, clipped)
-        estimator = self._within_budget(say)
+        estimator = self._within_budget(say).with_prior(self.prior)
         with self.stages.stage(
             "refining" if estimator.refines else "estimating depth", heartbeat=not estimator.refines
         ):
@@ -173,13 +180,29 @@ class PreparedPhotographs:
         for line in _refinement_lines(solution.refinement):
             say(line)
         notes = note_on_out_of_range(solution.working, capture.near_m, capture.far_m, metric=not capture.relative)
+        advice = next_photograph(solution.stack, solution.working, self._renderer)
+        if advice is not None:
+            notes.append(advice.sentence(self._files_around(advice.focus_distance_m) if capture.relative else None))
         for note in notes:
             say(f"note: {note}")
-        found = PhotographPrediction(self, solution, self._facts(solution, working_px, notes), slices)
+        facts = self._facts(solution, working_px, notes)
+        facts["next_photograph"] = None if advice is None else advice.facts()
+        facts["prior"] = estimator.start.facts() if isinstance(estimator.start, PriorMethod) else None
+        if facts["prior"] is not None:
+            say(f"prior: {facts['prior']['sentence']}")
+        found = PhotographPrediction(self, solution, facts, slices)
         if self.settings.retouch is None:
             return found
         with self.stages.stage("retouching"):
             return found.retouched(self.settings.retouch, say)
+
+    def _files_around(self, focus_distance_m: float) -> tuple[str, str]:
+        """Return the names of the slices between which a focus distance lies, or the two at that end of the stack."""
+        order = np.argsort(self.capture.focus_distances_m)
+        place = int(np.searchsorted(np.array(self.capture.focus_distances_m)[order], focus_distance_m))
+        place = min(max(place, 1), len(order) - 1)
+        files = self.capture.photographs.files
+        return readable(files[order[place - 1]].name), readable(files[order[place]].name)
 
     def _within_budget(self, say: Say) -> DefocusEstimator:
         """Return the estimator, its refinement shortened to what the budget leaves."""
@@ -424,6 +447,8 @@ def predict_photographs(
     score_full_size: bool = False,
     slices: Any = "auto",
     retouch: Retouch | Mapping[str, Any] | str | Path | None = None,
+    prior: str | Path | Tensor | np.ndarray | None = None,
+    prior_kind: str = "auto",
     description: Mapping[str, Any] | None = None,
     device: str = "auto",
     say: Callable[[str], None] = _silent,
@@ -453,6 +478,10 @@ def predict_photographs(
         score_full_size: whether they are compared at the size of the photographs, which takes ten times as long.
         slices: how many to use: "auto" (at most 12), "all", or a number.
         retouch: strokes that the page of a prediction saved (``retouch.json``), or their content, applied to the result.
+        prior: a depth map of the same frame from another program, of any scale and size: a file (npy, 16-bit PNG, EXR, a
+            portrait JPEG), (H,W) values, the folder of a finished prediction, or "transformers:MODEL_ID". It decides where
+            the blur says little.
+        prior_kind: "depth", "inverse_depth", or "auto" for what fits better.
         description: other keys of ``stack.yaml``, such as ``crop`` or ``focus_unit``.
         device: "auto", "cpu", "cuda" or "mps".
         say: receives lines about what is found and done.
@@ -486,6 +515,8 @@ def predict_photographs(
         device=device,
         seconds=None if seconds is None else checked_number(seconds, "seconds"),
         retouch=None if retouch is None else Retouch.of(retouch),
+        prior=prior,
+        prior_kind=prior_kind,
     )
     return prepare_photographs(source, settings, say).predict(say, progress)
 
@@ -513,7 +544,9 @@ def prepare_photographs(
     stages = stages or Stages(seconds=settings.seconds)
     with stages.stage("reading photographs"):
         photographs, name = _photographs(source, settings)
-    described = photographs.optics
+    described, prior = photographs.optics, None
+    if settings.prior is not None:
+        prior = ExternalDepth(settings.prior, settings.prior_kind, photographs.size)
     preferred, sources = photograph_optics(settings.optics, described, f"{name}/stack.yaml")
     module, renderer = load_model(settings.checkpoint, settings.optics, preferred={"method": "fast", **preferred})
     network = None if module is None else module.network
@@ -539,7 +572,7 @@ def prepare_photographs(
         _note_other_camera(capture.camera, module.run_config["optics"]["camera"], say)
     optics = {key: renderer.options[key] for key in OPTICS_KEYS if key in renderer.options}
     return PreparedPhotographs(
-        name, capture, held_out, at_full_size, estimator, settings, optics, sources, described, stages
+        name, capture, held_out, at_full_size, estimator, settings, optics, sources, described, stages, prior
     )
 
 

@@ -14,7 +14,7 @@ from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.refinement.variables import Level, Stage, Start, Variables
 from sfdfd.stack import FocalStack
 
-__all__ = ["StartTerm", "start_from_depth"]
+__all__ = ["StartTerm", "extremes_nearby", "start_from_depth"]
 
 REFERENCE_SPAN_PX, SPAN_LIMITS_PX = 10.0, (3.0, 30.0)
 """Blur difference over the depth range at which the weight counts as set, and where it stops changing."""
@@ -59,8 +59,14 @@ def start_from_depth(stack: FocalStack, depth_m: Float[Tensor, "b h w"], depth_s
     """
     span = (1 / stack.near_m - 1 / stack.far_m)[:, None, None]
     inverse_depth_01 = normalized_inverse_depth(depth_m, stack.near_m, stack.far_m)
+    high, low = extremes_nearby(inverse_depth_01)
+    return Start(inverse_depth_01, torch.maximum(depth_std_m / depth_m.square() / span, (high - low) / 2))
+
+
+def extremes_nearby(inverse_depth_01: Float[Tensor, "b h w"]) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"]]:
+    """Return the largest and the smallest value within ``EDGE_REACH_PX``."""
     window = 2 * EDGE_REACH_PX + 1
     high, low = (
         sign * F.max_pool2d(sign * inverse_depth_01[:, None], window, 1, EDGE_REACH_PX)[:, 0] for sign in (1, -1)
     )
-    return Start(inverse_depth_01, torch.maximum(depth_std_m / depth_m.square() / span, (high - low) / 2))
+    return high, low

@@ -314,6 +314,8 @@ def _camera_and_method(predicted: PredictedStack, facts: dict[str, Any]) -> list
     sizes = "{1} x {0} pixels, worked on at {3} x {2}"
     pairs.append(("Size", sizes.format(*facts["size"], *facts["working_size"])))
     pairs.append(("The photographs, rendered from the result", f"{facts['stack_psnr_db']:.1f} dB PSNR"))
+    if facts.get("prior"):
+        pairs.append(("Depth map from elsewhere", facts["prior"]["sentence"]))
     if facts["refinement"]:
         summary = "{seconds:.1f} s, {steps} steps, energy {objective_start:.5f} to {objective:.5f}"
         pairs.append(("Refinement", summary.format(**facts["refinement"])))

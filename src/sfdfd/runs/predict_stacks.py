@@ -18,6 +18,7 @@ from sfdfd.inference.predict_photographs import (
     prepare_photographs,
     refinement_seconds,
 )
+from sfdfd.inference.prior_method import MODEL
 from sfdfd.inference.stages import Stages
 from sfdfd.io.files import readable
 from sfdfd.io.formats.video import VIDEO_SUFFIXES
@@ -77,6 +78,8 @@ def predict_stack(
         device=settings["device"],
         seconds=limit_s,
         retouch=None if settings["retouch"] is None else Retouch.read(Path(str(settings["retouch"]))),
+        prior=settings["prior"],
+        prior_kind=settings["prior_kind"],
     )
     align = photograph_settings.align
     if settings["stack"] is None:
@@ -116,6 +119,10 @@ def predict_stacks(settings: dict[str, Any], output_dir: Path) -> list[dict[str,
             raise InputError(f"align.{key}: one file is of one stack; give stack=DIR, not stacks")
     if settings["retouch"] is not None:
         raise InputError("retouch: one file is of one stack; give stack=DIR, not stacks")
+    if settings["prior"] is not None and not str(settings["prior"]).startswith(MODEL):
+        raise InputError(
+            "prior: one depth map is of one stack; give stack=DIR, or prior=transformers:MODEL_ID for many"
+        )
     root, gap_s = Path(str(settings["stacks"])), checked_number(settings["burst_gap_s"], "burst_gap_s", least=0)
     found, ignored = find_stacks(root, gap_s, [output_dir])
     for reason in ignored:

@@ -182,7 +182,7 @@ class Job:
 
 
 def _overrides(settings: Mapping[str, Any]) -> list[str]:
-    """Return numbers and lists of them as arguments of a command; no text of a user reaches it."""
+    """Return numbers, lists of them and our own file names as arguments of a command; no text of a user reaches it."""
     return [f"{key}={json.dumps(value)}" for key, value in settings.items() if value is not None]
 
 

@@ -130,6 +130,8 @@ def describe_prediction(facts: Mapping[str, Any]) -> str:
         stopped = " Stopped by you." if refinement["interrupted"] else ""
         lines.append(f"Refined for {refinement['seconds']:.0f} s.{stopped}")
     lines.append(f"{facts['confidence']['share_above_half']:.0%} of the pixels have a confidence above one half.")
+    if facts.get("prior"):
+        lines.append(f"**Depth map:** {_escaped(facts['prior']['sentence'])}.")
     lines += [line for line in _notes(facts) if line]
     return "\n\n".join(lines)
 

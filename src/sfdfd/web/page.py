@@ -18,6 +18,7 @@ import numpy as np
 from fastapi import FastAPI
 
 from sfdfd.errors import InputError
+from sfdfd.io.depth_maps import DEPTH_MAP_SUFFIXES
 from sfdfd.io.images import IMAGE_SUFFIXES, to_bytes, write_image
 from sfdfd.refinement.refiner import DEFAULT_SECONDS
 from sfdfd.report.refocus import FinishedPrediction
@@ -33,7 +34,7 @@ from sfdfd.web.messages import (
 )
 from sfdfd.web.origins import AllowedHosts
 from sfdfd.web.server import RequestFilter
-from sfdfd.web.uploads import TEXTS, Limits, store_uploads
+from sfdfd.web.uploads import TEXTS, Limits, store_prior, store_uploads
 
 __all__ = ["Sessions", "application"]
 
@@ -161,12 +162,14 @@ class _Handlers:
         return None, text, gr.update(interactive=True), gr.update(visible=False)
 
     def predict(self, distances: str, unit: str, focal_mm: Any, f_number: Any, pitch_um: Any, seconds: float, check: bool,
-                request: gr.Request) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+                prior: str | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         """Predict; yield values for the status line, the current depth, and the results in the order of ``_Results``."""
         try:
             job = self.sessions.of(str(request.session_hash))
             settings = settings_from_fields(distances, unit, focal_mm, f_number, pitch_um)
             settings |= {"refine.seconds": float(seconds), "outputs": OUTPUTS, "holdout": 1 if check else None}
+            if prior:
+                settings["prior"] = store_prior(Path(prior), job.folder, self.sessions.limits)
             try:
                 yield from self._progress(job, settings)
             except InputError as error:
@@ -333,6 +336,10 @@ def _inputs() -> _Inputs:
             focal = gr.Number(label="Focal length, mm", value=None, min_width=140)
             f_number = gr.Number(label="f-number", value=None, min_width=140)
             pitch = gr.Number(label="Pixel pitch, µm", value=None, min_width=140)
+        prior = gr.File(
+            label="A depth map of the same view from another program: it decides where the blur says little",
+            file_types=list(DEPTH_MAP_SUFFIXES), elem_id="prior", height=110,
+        )  # fmt: skip
     with gr.Row():
         seconds = gr.Slider(
             2, 120, DEFAULT_SECONDS, step=1, label="Seconds for refinement", min_width=240, elem_id="seconds"
@@ -344,7 +351,7 @@ def _inputs() -> _Inputs:
     with gr.Row():
         predict = gr.Button("Go", variant="primary", interactive=False, elem_id="go", min_width=140)
         stop = gr.Button("Stop here and keep this result", elem_id="stop", min_width=140)
-    fields = [distances, unit, focal, f_number, pitch, seconds, check]
+    fields = [distances, unit, focal, f_number, pitch, seconds, check, prior]
     return _Inputs(files, example, recognised, fields, predict, stop)
 
 

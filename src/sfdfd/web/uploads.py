@@ -14,10 +14,11 @@ from pathlib import Path
 from PIL import Image
 
 from sfdfd.errors import InputError, checked_int, checked_number
+from sfdfd.io.depth_maps import DEPTH_MAP_SUFFIXES
 from sfdfd.io.duplicate_shots import is_multipage_tiff
 from sfdfd.io.images import IMAGE_SUFFIXES, LARGEST_PIXELS
 
-__all__ = ["Limits", "safe_name", "store_uploads"]
+__all__ = ["Limits", "safe_name", "store_prior", "store_uploads"]
 
 TEXTS = ("focus_distance.txt", "dioptres.txt")
 """Tables of distances that may come with the pictures."""
@@ -114,6 +115,31 @@ def store_uploads(
     for (file, _), path in zip(visible, stored, strict=True):
         _store(file, path)
     return stored
+
+
+def store_prior(file: Path, folder: Path, limits: Limits) -> str:
+    """Check an uploaded depth map and store it under a name of ours; return that name.
+
+    Args:
+        file: where the upload is; it stays there.
+        folder: of the job.
+        limits: see :class:`Limits`.
+
+    Raises:
+        InputError: the file is too large, empty, or not what its name says.
+    """
+    suffix = file.suffix.lower()
+    if suffix not in DEPTH_MAP_SUFFIXES:
+        raise InputError(f"Depth map: expected {', '.join(DEPTH_MAP_SUFFIXES)}, got {suffix or 'no suffix'}")
+    size = file.stat().st_size
+    if not 0 < size <= 1e6 * limits.file_mb:
+        raise InputError(f"Depth map: expected {limits.file_mb:g} MB at most and not empty, got {size / 1e6:.0f} MB")
+    if suffix in KINDS:
+        _check_header(file, "Depth map", KINDS[suffix], limits)
+    path = folder / f"prior{suffix}"
+    path.unlink(missing_ok=True)
+    _store(file, path)
+    return path.name
 
 
 def _check_is_stack(files: Sequence[Path], names: Sequence[str]) -> None:
