@@ -17,10 +17,12 @@ from sfdfd.io.files import write_json
 from sfdfd.io.run_record import run_record
 from sfdfd.measures.alignment import DEPTH_KINDS
 
-__all__ = ["FILE", "SCHEMA", "verify_submission", "write_submission"]
+__all__ = ["FILE", "SCHEMA", "SCHEMA_FILE", "verify_submission", "write_submission"]
 
 FILE = "submission.json"
 SCHEMA = "truebench-submission-1"
+SCHEMA_FILE = Path(__file__).with_name("submission.schema.json")
+"""The form of ``submission.json``, as JSON Schema."""
 TOLERANCE = 1e-3
 """Largest relative difference between a stated figure and the recomputed one."""
 KEYS: dict[str, type] = {"schema": str, "data": dict, "method": dict, "scenes": dict, "summary": dict, "run": dict}

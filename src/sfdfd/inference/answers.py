@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ class Answer:
     cost: Cost = field(default_factory=Cost)
 
 
+@runtime_checkable
 class Contestant(Protocol):
     """Takes part in a benchmark.
 

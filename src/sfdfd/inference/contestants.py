@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -70,7 +71,8 @@ class CommandContestant:
 
     Args:
         name, depth_kind: as of :class:`sfdfd.inference.answers.Contestant`.
-        command: a command line with ``{input}`` and ``{output}``; ``{python}`` is this Python. No shell runs it.
+        command: a command line with ``{input}`` and ``{output}``; ``{python}`` is this Python, ``$NAME`` a variable of the
+            environment. No shell runs it.
         timeout_s: seconds after which it is ended.
     """
 
@@ -78,6 +80,9 @@ class CommandContestant:
         if "{input}" not in command or "{output}" not in command:
             raise InputError(f"methods: {name}: expected a command with {{input}} and {{output}}, got {command!r}")
         self.name, self.depth_kind, self.how, self.timeout_s = name, depth_kind, command, timeout_s
+        unset = re.findall(r"\$\{?(\w+)", os.path.expandvars(command))
+        if unset:
+            raise InputError(f"methods: {name}: its command needs {', '.join(unset)}, which the environment does not have")
 
     def solve(self, stack: FocalStack) -> Answer:
         with tempfile.TemporaryDirectory() as scratch:
@@ -86,7 +91,7 @@ class CommandContestant:
             write_input(Path(scratch), stack)
             places = {"{input}": str(given), "{output}": str(written), "{python}": sys.executable}
             parts = []
-            for part in shlex.split(self.how):
+            for part in shlex.split(os.path.expandvars(self.how)):
                 for key, value in places.items():
                     part = part.replace(key, value)
                 parts.append(part)
@@ -141,7 +146,7 @@ def read_answer(folder: Path) -> tuple[torch.Tensor | None, torch.Tensor | None]
             depth = iio.imread(folder / "depth.png")
         if (folder / "aif.png").is_file():
             aif = iio.imread(folder / "aif.png")
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputError(f"an answer is not readable: {one_line(error)}") from None
     if depth is not None and (depth.ndim != 2 or depth.dtype.kind not in "fiu"):
         raise InputError(f"depth: expected numbers of shape (height, width), got {depth.dtype} {depth.shape}")
