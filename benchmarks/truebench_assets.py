@@ -4,8 +4,8 @@ Run once; what it writes is part of the package (``src/sfdfd/scenes/truebench_as
 fast-simplification, pillow and scipy, in an environment of their own. ASSETS holds ``textures/*.jpg``, ``meshes/*.glb`` and
 ``index.json`` (licence of each file). Only CC0 and public-domain files are taken.
 
-A texture is scaled to ``TEXTURE_PX``. A mesh is simplified to ``TRIANGLES``, its largest side is scaled to 1, and its colours
-are baked into a new atlas whose charts do not overlap, so that light can be baked in later.
+A texture is scaled to ``TEXTURE_PX``. A mesh is simplified to ``TRIANGLES``, its largest side becomes 1, and its
+colours are baked into a new atlas whose charts do not overlap, so that light can be baked in later.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def main() -> None:
         folder = out / kind
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
-            assert "CC0" in licence[f"{name}.jpg"] or "ublic domain" in licence[f"{name}.jpg"], name
+            assert any(word in licence[f"{name}.jpg"].lower() for word in ("cc0", "public domain")), name
             image = Image.open(assets / "textures" / f"{name}.jpg")
             factor = min(1.0, TEXTURE_PX / max(image.size))
             image = image.resize([round(side * factor) for side in image.size], Image.Resampling.LANCZOS)

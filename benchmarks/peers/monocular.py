@@ -21,7 +21,8 @@ def tiny_model():
     from transformers import Dinov2Config, DPTConfig, DPTForDepthEstimation
 
     backbone = Dinov2Config(
-        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=56, patch_size=14, reshape_hidden_states=False,
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=56, patch_size=14,
+        reshape_hidden_states=False,
         out_features=["stage1", "stage2", "stage3", "stage4"],
     )  # fmt: skip
     return DPTForDepthEstimation(
@@ -31,7 +32,10 @@ def tiny_model():
 
 def main() -> None:
     options = arguments(
-        __doc__, model={"default": ""}, random={"action": "store_true"}, image={"choices": ("middle", "fused"), "default": "fused"}
+        __doc__,
+        model={"default": ""},
+        random={"action": "store_true"},
+        image={"choices": ("middle", "fused"), "default": "fused"},
     )
     import torch
     from transformers import AutoModelForDepthEstimation

@@ -1,4 +1,7 @@
-"""OpenFocus (github.com/Xinzhe99/OpenFocus, MIT): fusion without depth, by one of four methods. Needs opencv-python, dtcwt."""
+"""OpenFocus (github.com/Xinzhe99/OpenFocus, MIT): fusion without depth, by one of four methods.
+
+Needs opencv-python, dtcwt, scipy.
+"""
 
 import sys
 from unittest.mock import MagicMock

@@ -1,6 +1,7 @@
 """Supervised networks, by a checkout and a checkpoint that you have: DFV, AiFDepthNet, and any other by a loader.
 
-* ``--model dfv``: github.com/fuy34/DFV, DFFNet. Inputs are normalized by ImageNet's mean; depth is in the focus distances' unit.
+* ``--model dfv``: github.com/fuy34/DFV, DFFNet. Normalized inputs; depth in the unit of the
+  focus distances.
 * ``--model aifdepthnet``: github.com/albert100121/AiFDepthNet, ``net.module.inference``.
 * ``--model FILE.py:function``: for DDFS, FOSSA and others. Your function gets (images (S,H,W,3) float RGB in [0, 1], focus
   distances (S,), the stack of common.py, the path of the checkpoint) and returns depth and AIF, either of them None.

@@ -79,5 +79,3 @@ def test_the_schema_refuses_what_the_command_refuses(name, copy):
     changed(copy, WRONG[name][0])
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(json.loads((copy / FILE).read_text()), json.loads(SCHEMA_FILE.read_text()))
-
-

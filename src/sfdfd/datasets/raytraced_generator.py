@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sfdfd.datasets.folders import merged_options, resumable_folder, unfinished_options
 from sfdfd.datasets.sources.base import write_splits, write_stack
@@ -44,7 +44,7 @@ class ResumableGenerator:
 
     samples: int | None
     variant: str | None
-    default_samples: Mapping[str, int] = SAMPLES
+    default_samples: ClassVar[Mapping[str, int]] = SAMPLES
 
     def options(self) -> dict[str, Any]:
         """Return all options that the bytes depend on, as plain values; None for a default that is chosen later."""

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import imageio.v3 as iio
 import numpy as np
@@ -16,7 +16,6 @@ import torch
 from sfdfd.datasets.raytraced_generator import ResumableGenerator, trace_into
 from sfdfd.datasets.stack_folders import read_stack, stack_folders
 from sfdfd.errors import InputError, checked_int
-from sfdfd.io.files import write_json
 from sfdfd.measures.regions import occluded, plain
 from sfdfd.scenes.raytraced.camera_setups import CameraSetup
 from sfdfd.scenes.truebench import CAMERA_CLASSES, class_setup, truebench_scene
@@ -99,7 +98,7 @@ class TruebenchGenerator(ResumableGenerator):
     samples: int | None = None
     variant: str | None = None
 
-    default_samples = {"scalar": SAMPLES, "compiled": SAMPLES}
+    default_samples: ClassVar[Mapping[str, int]] = {"scalar": SAMPLES, "compiled": SAMPLES}
 
     def __post_init__(self) -> None:
         seed_words(self.edition, self.beacon)

@@ -136,9 +136,7 @@ def _check_data(stated: Mapping[str, Any], own: Mapping[str, Any]) -> None:
                 f"the submission is of {key} {stated.get(key)}, the data of {own[key]}; give the same set as data.root=DIR"
             )
     if own["matches_reference"] is False:
-        raise InputError(
-            "this machine's set differs from the reference (manifest.json); it cannot verify a submission"
-        )
+        raise InputError("this machine's set differs from the reference (manifest.json); it cannot verify a submission")
 
 
 def _check_scenes(folder: Path, stated: Mapping[str, Any], scores: Mapping[str, SceneScore]) -> None:

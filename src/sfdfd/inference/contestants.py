@@ -66,7 +66,7 @@ class MethodContestant:
 class CommandContestant:
     """An external program. For each stack it runs once, in an empty folder of its own.
 
-    The program finds ``slice_00.png`` ... and ``stack.yaml`` (camera, focus distances, depth range) in the folder ``{input}``.
+    In the folder ``{input}`` the program finds ``slice_00.png`` ... and ``stack.yaml`` (camera, focus distances, depth range).
     It writes ``depth.npy`` (or ``depth.png``) and ``aif.png`` into the folder ``{output}``, or one of the two.
 
     Args:
@@ -82,7 +82,9 @@ class CommandContestant:
         self.name, self.depth_kind, self.how, self.timeout_s = name, depth_kind, command, timeout_s
         unset = re.findall(r"\$\{?(\w+)", os.path.expandvars(command))
         if unset:
-            raise InputError(f"methods: {name}: its command needs {', '.join(unset)}, which the environment does not have")
+            raise InputError(
+                f"methods: {name}: its command needs {', '.join(unset)}, which the environment does not have"
+            )
 
     def solve(self, stack: FocalStack) -> Answer:
         with tempfile.TemporaryDirectory() as scratch:

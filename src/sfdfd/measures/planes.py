@@ -14,7 +14,7 @@ def plane_deviation(
 ) -> float:
     """Return the RMS deviation of inverse depth from a plane, as a share of the range 1/near - 1/far.
 
-    Inverse depth is an affine function of the pixel on a plane in space. It stays one under scale and shift of inverse depth,
+    On a plane in space, inverse depth is an affine function of the pixel. Scale and shift of inverse depth keep it one,
     so that the figure also serves depth without metres. A constant depth is a plane: read it beside the left-out score.
 
     Args:
@@ -31,7 +31,9 @@ def plane_deviation(
     top, bottom, left, right = rectangle
     rows, columns = slice(int(top * height), int(bottom * height)), slice(int(left * width), int(right * width))
     inverse = 1 / depth_m[rows, columns].double()
-    y, x = torch.meshgrid(*(torch.linspace(-1, 1, count, dtype=torch.float64) for count in inverse.shape), indexing="ij")
+    y, x = torch.meshgrid(
+        *(torch.linspace(-1, 1, count, dtype=torch.float64) for count in inverse.shape), indexing="ij"
+    )
     design = torch.stack([x.flatten(), y.flatten(), torch.ones(x.numel(), dtype=torch.float64)], 1)
     solution = torch.linalg.lstsq(design, inverse.flatten()[:, None]).solution
     residual = inverse.flatten() - (design @ solution)[:, 0]

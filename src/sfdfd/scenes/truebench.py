@@ -103,7 +103,12 @@ class TruebenchBuilder(Builder):
         drawn = super().texture(kinds, depth_m)
         share, texels, contrast = self.rng.random(), self.rng.uniform(0.6, 1.2), self.rng.uniform(0.4, 1.2)
         pick = int(self.rng.integers(1 << 30))
-        common: dict[str, Any] = {"palette": drawn.palette, "gain": drawn.gain, "salt": drawn.salt, "contrast": contrast}
+        common: dict[str, Any] = {
+            "palette": drawn.palette,
+            "gain": drawn.gain,
+            "salt": drawn.salt,
+            "contrast": contrast,
+        }
         if share > PHOTOGRAPHIC or drawn.kind in ("plain", "gradient"):
             return drawn
         if drawn.kind in MATERIALS:

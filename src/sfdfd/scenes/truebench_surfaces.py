@@ -161,9 +161,7 @@ class MeshPatch(Patch):
 
 def bare_patch(mesh: Mesh) -> MeshPatch:
     """Return a mesh without a texture, for its geometry."""
-    return MeshPatch(
-        mesh.vertices_m[:, None].astype(np.float32), np.zeros((1, 1, 3), np.float32), mesh.faces, mesh.uv
-    )
+    return MeshPatch(mesh.vertices_m[:, None].astype(np.float32), np.zeros((1, 1, 3), np.float32), mesh.faces, mesh.uv)
 
 
 def lit_patch(mesh: Mesh, light: Light, owner: int) -> MeshPatch:
