@@ -1,7 +1,8 @@
 """Put runs of truebench together: ``python benchmarks/truebench.py TRUTH.json [TRUTH.json ...] [--real REAL.json]``.
 
 Each file is a ``results.json`` of ``python -m sfdfd.evaluate data=truebench data.root=SET 'methods=[...]'``. Runs may hold
-other methods or other scenes of one method; means and intervals are computed anew. Writes ``benchmarks/results/truebench.json``.
+other methods, or other scenes of one method. Means and intervals are computed anew. Writes
+``benchmarks/results/truebench.json``.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sfdfd.evaluation.benchmark import Benchmark
     from sfdfd.evaluation.evaluator import Evaluation
     from sfdfd.optics.render import Renderer
+    from sfdfd.training.checkpoints import TrainedModel
 
 
 def evaluate_command(config: DictConfig) -> dict[str, Any]:
@@ -90,13 +91,18 @@ def prepare_benchmark(config: DictConfig) -> Benchmark:
     _use_threads(config.threads, 1)
     seed_everything(config.seed)
     preferred = NO_RENDERER_SHORTCUTS if config.data.get("optics") else None
-    module, renderer = load_model(config.checkpoint or "pretrained", config.optics.renderer, preferred)
-    assert module is not None
+    renderer = load_model(config.checkpoint, config.optics.renderer, preferred)[1]
+
+    def load() -> TrainedModel:
+        module = load_model(config.checkpoint or "pretrained", config.optics.renderer, preferred)[0]
+        assert module is not None
+        return module
+
     datamodule = instantiate(config.data)
     datamodule.set_holdout(as_plain_dict(config)["holdout"])
     datamodule.check()
     refiner = Refiner(**as_plain_dict(config.refine))
-    known = known_methods(module, renderer, refiner, config.working_px, pick_device(config.device))
+    known = known_methods(load, renderer, refiner, config.working_px, pick_device(config.device))
     entries = as_plain_dict(config)["methods"]
     contestants = [] if entries is None else contestants_of(entries, known)
     optics = BlurModel().updated(overridden_optics(config))

@@ -49,7 +49,7 @@ def root(stack, tmp_path_factory):
 @pytest.fixture(scope="module")
 def known():
     module, renderer = load_model("pretrained", {}, {"method": "fast"})
-    return known_methods(module, renderer, Refiner(steps=1), "auto", torch.device("cpu"))
+    return known_methods(lambda: module, renderer, Refiner(steps=1), "auto", torch.device("cpu"))
 
 
 def oracle(stack):

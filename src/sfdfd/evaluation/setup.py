@@ -65,12 +65,12 @@ def needs_its_training_blur(module: TrainedModel | None) -> bool:
 
 
 def known_methods(
-    module: TrainedModel, renderer: Renderer, refiner: Refiner, working_px: int | str, device: torch.device
+    load: Callable[[], TrainedModel], renderer: Renderer, refiner: Refiner, working_px: int | str, device: torch.device
 ) -> Mapping[str, Callable[[], Method]]:
     """Return what makes the package's methods, by the names that ``methods=[...]`` takes.
 
     Args:
-        module: the trained model, of "pretrained" and "refined".
+        load: returns the trained model of "pretrained" and "refined".
         renderer: its optics, where a stack carries none.
         refiner: of "refined"; for 20 s where it has no duration.
         working_px: of "refined".
@@ -78,7 +78,14 @@ def known_methods(
     """
     if not refiner.enabled:
         refiner = Refiner(seconds=DEFAULT_SECONDS)
-    network, camera = module.network, module.camera
+
+    def pretrained() -> Method:
+        module = load()
+        return NetworkMethod(module.network, renderer, module.camera, device)
+
+    def refined() -> Method:
+        module = load()
+        return DefocusEstimator(module.network, renderer, refiner, working_px, device, module.camera)
 
     def middle(stack: FocalStack) -> Prediction:
         depth_m = float((stack.near_m * stack.far_m).sqrt())
@@ -88,8 +95,8 @@ def known_methods(
         MIDDLE: lambda: middle,
         "classical": lambda: NetworkMethod(classical_network, renderer),
         "sweep": lambda: SweepMethod(renderer),
-        "pretrained": lambda: NetworkMethod(network, renderer, camera, device),
-        "refined": lambda: DefocusEstimator(network, renderer, refiner, working_px, device, camera),
+        "pretrained": pretrained,
+        "refined": refined,
     }
     for operator in FOCUS_OPERATORS:
         known[operator] = lambda operator=operator: NetworkMethod(sharpest_slice_network(operator), renderer)

@@ -66,7 +66,7 @@ class MethodContestant:
 class CommandContestant:
     """An external program. For each stack it runs once, in an empty folder of its own.
 
-    In the folder ``{input}`` the program finds ``slice_00.png`` ... and ``stack.yaml`` (camera, focus distances, depth range).
+    The folder ``{input}`` has ``slice_00.png`` ... and ``stack.yaml`` (camera, focus distances, depth range).
     It writes ``depth.npy`` (or ``depth.png``) and ``aif.png`` into the folder ``{output}``, or one of the two.
 
     Args:
