@@ -181,7 +181,7 @@ def write_reference(root: Path, path: Path = REFERENCE) -> None:
         content[f"{folder.name}/images"] = np.round(images * 128).astype(np.uint16)
         content[f"{folder.name}/inverse_depth"] = inverse_depth.astype(np.float32)
     stream = io.BytesIO()
-    np.savez_compressed(stream, **content)
+    np.savez_compressed(stream, **content)  # type: ignore[arg-type] # arrays by name
     path.write_bytes(stream.getvalue())
 
 

@@ -31,8 +31,9 @@ def asset_names(kind: str) -> tuple[str, ...]:
 
 
 def _linear_light(code: bytes) -> Array:
-    image = cv2.imdecode(np.frombuffer(code, np.uint8), cv2.IMREAD_COLOR_RGB)
-    return srgb_to_linear(image / 255.0).astype(np.float32)
+    image: Array | None = cv2.imdecode(np.frombuffer(code, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert image is not None  # the package's own files
+    return srgb_to_linear(image.astype(float) / 255).astype(np.float32)
 
 
 @functools.cache
