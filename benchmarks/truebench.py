@@ -3,6 +3,9 @@
 Each file is a ``results.json`` of ``python -m sfdfd.evaluate data=truebench data.root=SET 'methods=[...]'``. Runs may hold
 other methods, or other scenes of one method. Means and intervals are computed anew. Writes
 ``benchmarks/results/truebench.json``.
+
+``python benchmarks/truebench.py --reference SET`` stores the thumbnails of a set in the package: every other
+set is compared with them. It was made once, after the pictures had been looked at.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import argparse
 import json
 from pathlib import Path
 
+from sfdfd.datasets.truebench_generator import write_reference
 from sfdfd.evaluation.benchmark import SceneScore, differences, summarize
 from sfdfd.io.files import write_json
 
@@ -51,10 +55,14 @@ def rounded(value):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("truth", type=Path, nargs="+")
+    parser.add_argument("truth", type=Path, nargs="*")
     parser.add_argument("--real", type=Path, nargs="*", default=[])
     parser.add_argument("--machine", default="x86_64, 2 cores")
+    parser.add_argument("--reference", type=Path)
     arguments = parser.parse_args()
+    if arguments.reference is not None:
+        write_reference(arguments.reference)
+        return
     run = json.loads(arguments.truth[-1].read_text())["protocol"]
     methods = merged(arguments.truth)
     write_json(

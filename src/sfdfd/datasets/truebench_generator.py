@@ -20,7 +20,7 @@ from sfdfd.measures.regions import occluded, plain
 from sfdfd.scenes.raytraced.camera_setups import CameraSetup
 from sfdfd.scenes.truebench import CAMERA_CLASSES, class_setup, truebench_scene
 
-__all__ = ["EDITION", "TruebenchGenerator", "compare_with_reference", "seed_words", "thumbnails"]
+__all__ = ["EDITION", "TruebenchGenerator", "compare_with_reference", "seed_words", "thumbnails", "write_reference"]
 
 EDITION = 2026
 """The edition whose scenes are public."""
@@ -192,8 +192,8 @@ def compare_with_reference(root: Path) -> dict[str, Any]:
         root: the folder of its stacks.
 
     Returns:
-        "matches"; the largest differences of a square's mean, "levels" (of 255) and "inverse_depth" (a share), their
-        tolerances; "different": names of the scenes beyond them, or that are missing.
+        "matches"; "compared", the number of scenes; the largest differences of a square's mean, "levels" (of 255) and
+        "inverse_depth" (a share), their tolerances; "different": names of the scenes beyond them, or that are missing.
     """
     reference = _reference()
     names = sorted({key.split("/")[0] for key in reference})
@@ -210,6 +210,7 @@ def compare_with_reference(root: Path) -> dict[str, Any]:
             different.append(name)
     return {
         "matches": not different,
+        "compared": len(names),
         "levels": max(levels),
         "inverse_depth": max(depth),
         "tolerance": {"levels": LEVELS, "inverse_depth": RELATIVE_DEPTH},

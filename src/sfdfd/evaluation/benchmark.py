@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -213,20 +214,25 @@ def summarize(scores: Mapping[str, SceneScore]) -> dict[str, Any]:
     Time is the median over scenes, memory the largest.
     """
     groups = dict.fromkeys([WHOLE, *filter(None, (group_of(name) for name in scores))])
-    summary: dict[str, Any] = {}
-    for group in groups:
-        mine = {name: one for name, one in scores.items() if group in (WHOLE, group_of(name))}
-        solved = [one for one in mine.values() if not one.error]
-        row: dict[str, Any] = {"scenes": len(mine), "failed": len(mine) - len(solved)}
-        for key in COLUMNS:
-            if key in COSTS:
-                costs = [getattr(one, key) for one in solved if getattr(one, key) is not None]
-                if costs:
-                    row[key] = max(costs) if key == "peak_gib" else float(torch.tensor(costs).quantile(0.5))
-            elif values := [one.figures[key] for one in solved if key in one.figures]:
-                row[key] = list(mean_interval(values))
-        summary[group] = row
-    return summary
+    return {
+        group: _summary_of([one for name, one in scores.items() if group in (WHOLE, group_of(name))])
+        for group in groups
+    }
+
+
+def _summary_of(scores: Sequence[SceneScore]) -> dict[str, Any]:
+    """Return the summary of one group."""
+    solved = [one for one in scores if not one.error]
+    row: dict[str, Any] = {"scenes": len(scores), "failed": len(scores) - len(solved)}
+    for key in COSTS:
+        costs = [getattr(one, key) for one in solved if getattr(one, key) is not None]
+        if costs:
+            row[key] = max(costs) if key == "peak_gib" else statistics.median(costs)
+    for key in COLUMNS:
+        values = [one.figures[key] for one in solved if key in one.figures]
+        if values:
+            row[key] = list(mean_interval(values))
+    return row
 
 
 def differences(methods: Mapping[str, Any], key: str = "abs_rel") -> dict[str, list[float]]:
