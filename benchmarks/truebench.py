@@ -21,12 +21,11 @@ from sfdfd.io.files import write_json
 OUT = Path(__file__).parent / "results" / "truebench.json"
 DIGITS = 4
 NOT_HAD = {
-    "DFV": "its weights are not within reach here; the adapter's form is tested on a stub program",
-    "DDFS": "its weights are not within reach here; the adapter's form is tested on a stub program",
-    "AiFDepthNet": "its weights are not within reach here; the adapter's form is tested on a stub program",
-    "FOSSA": "its weights are not within reach here; the adapter's form is tested on a stub program",
-    "a monocular model": "no weights within reach here; tested with a tiny random one where `transformers` is installed",
-    "dfd": "minutes to an hour a scene; the adapter's form is tested on a stub program",
+    "DFV": "its weights are not within reach; the adapter ran its network with random weights, on 64 x 48 pixels",
+    "AiFDepthNet": "its weights are not within reach; the adapter has not run it",
+    "DDFS, FOSSA": "neither is within reach; the adapter takes a loader of yours and is tested on a stub",
+    "a monocular model": "no weights within reach; the adapter ran a tiny random one of `transformers`",
+    "dfd": "minutes to an hour a scene; the adapter ran it on 64 x 48 pixels",
 }
 """Peers without figures, and why."""
 

@@ -42,6 +42,15 @@ def arguments(description: str, **options: dict) -> argparse.Namespace:
     return parsed
 
 
+def without_downloads() -> None:
+    """Let torchvision's networks begin with random weights: a checkpoint that holds all weights replaces them."""
+    from torchvision import models
+
+    for name in ("mobilenet_v3_large", "resnet18", "resnet50"):
+        plain = getattr(models, name)
+        setattr(models, name, lambda *_, plain=plain, pretrained=False, weights=None, **options: plain(**options))
+
+
 def read_stack(folder: Path) -> Stack:
     described = yaml.safe_load((folder / "stack.yaml").read_text())
     images = [cv2.cvtColor(cv2.imread(str(folder / name)), cv2.COLOR_BGR2RGB) for name in described["files"]]

@@ -7,18 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import arguments, fused_by_index, read_stack, write_answer
+from common import arguments, fused_by_index, read_stack, without_downloads, write_answer
 
 
 def main() -> None:
     options = arguments(__doc__, version={"choices": ("2", "4"), "default": "4"}, checkpoint={"type": Path})
     import torch
 
-    if options.version == "4":  # the checkpoint holds all weights: download none of ImageNet
-        from torchvision import models
-
-        plain = models.mobilenet_v3_large
-        models.mobilenet_v3_large = lambda pretrained=False: plain()
+    if options.version == "4":
+        without_downloads()
     import network  # of the checkout
 
     weights = {"2": "model.pth", "4": "weights/stackmffv4.pth"}[options.version]

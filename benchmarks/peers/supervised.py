@@ -15,7 +15,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-from common import Stack, arguments, read_stack, write_answer
+from common import Stack, arguments, read_stack, without_downloads, write_answer
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -28,6 +28,8 @@ def padded(images: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
 
 def dfv(images: np.ndarray, focus_m: np.ndarray, stack: Stack, checkpoint: Path):
     import torch
+
+    without_downloads()
     from models import DFFNet
 
     model = torch.nn.DataParallel(DFFNet(clean=False, level=4, use_diff=int("DFV" in checkpoint.stem.upper())))
