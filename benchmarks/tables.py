@@ -208,11 +208,17 @@ def truebench() -> str:
     commands = dict.fromkeys(
         f"{method['how']}    # {name}" for name, method in found["methods"].items() if name not in TRUEBENCH
     )
-    made = found["set"].get("options", {})
+    made, scenes = (
+        found["set"].get("options", {}),
+        max(method["summary"]["all"]["scenes"] for method in found["methods"].values()),
+    )
+    number_of = (
+        "all 30 scenes" if scenes == 30 else f"{scenes} of the 30 scenes, those that were traced when this was measured"
+    )
     ours = ",".join(name for name in found["methods"] if name in TRUEBENCH)
     facts = (
         f"`python -m sfdfd.evaluate data=truebench data.root=SET 'methods=[{ours},"
-        f"benchmarks/peers/peers.yaml]'`; edition {made.get('edition', 2026)}; {found['machine']}; "
+        f"benchmarks/peers/peers.yaml]'`; edition {made.get('edition', 2026)}, {number_of}; {found['machine']}; "
         "mean [95 % bootstrap interval over scenes]; time is the median over scenes of processor seconds."
     )
     missing = "\n".join(f"* {name}: {why}." for name, why in found["not_had"].items())
