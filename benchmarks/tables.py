@@ -3,6 +3,7 @@
 Reads the JSON files of benchmarks/results and rewrites what stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``
 in README.md and docs/reference/results.md. Every figure of both pages comes from one of these files:
 
+* truebench.json: put together by benchmarks/truebench.py from runs of `evaluate`.
 * truth.json, robustness.json, refinement.json, scale.json, photographs.json, imports.json: written by the benchmark of that name.
 * left_out.json, nyu.json, predict_times.json, gpu.json: measured by the commands that they name, and entered by hand.
 * published.json: quoted from papers and from users' reports, entered by hand.
@@ -145,6 +146,107 @@ def path_traced() -> str:
     return "\n\n".join((facts, *tables))
 
 
+TRUEBENCH = {
+    "pretrained": "weights in the package",
+    "refined": "refined from them",
+    "constant": "constant depth",
+    "classical": "classical depth from focus, soft",
+    "laplacian": "sharpest slice, Laplacian",
+    "ring_difference": "sharpest slice, ring difference",
+    "sweep": "plane sweep",
+}
+"""How truebench's table calls the package's own methods."""
+
+
+def interval(value: list[float] | None, digits: int = 3) -> str:
+    """Format a mean and the ends of its interval."""
+    if value is None:
+        return "-"
+    mean, low, high = (number(part, digits) for part in value)
+    return f"{mean} [{low}, {high}]"
+
+
+def truebench() -> str:
+    """Return the table of all scenes, that of the camera classes, and the peers without figures."""
+    found = load("truebench")
+    rows, more_rows = [], []
+    for name, method in found["methods"].items():
+        row, star = method["summary"]["all"], "*" if method["depth"] in ("relative", "inverse") else ""
+        label = TRUEBENCH.get(name, f"`{name}`") + star
+        if row["failed"]:
+            label += f" ({row['failed']} failed)"
+        parts = [
+            number(row[key][0]) if key in row else "-" for key in ("abs_rel_edges", "abs_rel_occluded", "abs_rel_plain")
+        ]
+        costs = [f"{row[key]:.1f}" if key in row else "-" for key in ("cpu_seconds", "peak_gib")]
+        aligned = number(row["abs_rel_aligned"][0]) if "abs_rel_aligned" in row else "-"
+        rows.append(
+            [
+                label,
+                str(row["scenes"]),
+                interval(row.get("abs_rel")),
+                *parts,
+                aligned,
+                interval(row.get("aif_psnr"), 1),
+                *costs,
+            ]
+        )
+        classes = [method["summary"].get(group, {}) for group in ("dslr", "phone", "macro")]
+        more_rows.append(
+            [
+                label,
+                *(interval(each.get("abs_rel")) for each in classes),
+                *(interval(each.get("aif_psnr"), 1) for each in classes),
+            ]
+        )
+    head = ["method", "scenes", "AbsRel", "edges", "occluded", "plain", "aligned", "AIF dB", "CPU s", "GiB"]
+    more_head = [
+        "method",
+        *(f"AbsRel {name}" for name in ("DSLR", "phone", "macro")),
+        *(f"AIF dB {name}" for name in ("DSLR", "phone", "macro")),
+    ]
+    commands = dict.fromkeys(
+        f"{method['how']}    # {name}" for name, method in found["methods"].items() if name not in TRUEBENCH
+    )
+    made, scenes = (
+        found["set"].get("options", {}),
+        max(method["summary"]["all"]["scenes"] for method in found["methods"].values()),
+    )
+    number_of = (
+        "all 30 scenes" if scenes == 30 else f"{scenes} of the 30 scenes, those that were traced when this was measured"
+    )
+    ours = ",".join(name for name in found["methods"] if name in TRUEBENCH)
+    facts = (
+        f"`python -m sfdfd.evaluate data=truebench data.root=SET 'methods=[{ours},"
+        f"benchmarks/peers/peers.yaml]'`; edition {made.get('edition', 2026)}, {number_of}; {found['machine']}; "
+        "mean [95 % bootstrap interval over scenes]; time is the median over scenes of processor seconds."
+    )
+    missing = "\n".join(f"* {name}: {why}." for name, why in found["not_had"].items())
+    listed = "```bash\n" + "\n".join(commands) + "\n```"
+    tables = "\n\n".join((markdown(head, rows), markdown(more_head, more_rows)))
+    return f"{facts}\n\n{tables}\n\nWhat the peers ran:\n\n{listed}\n\nWithout figures:\n\n{missing}"
+
+
+def truebench_real() -> str:
+    """Return a row for each method on real stacks: left-out slices and the flatness of a plane."""
+    found = load("truebench")
+    rows = []
+    for name, method in found["real"].items():
+        row = method["summary"]["all"]
+        values = [
+            interval(row.get(key), 1) for key in ("left_out_psnr", "left_out_over_nearest", "left_out_over_blend")
+        ]
+        rows.append(
+            [
+                TRUEBENCH.get(name, f"`{name}`"),
+                str(row["scenes"]),
+                *values,
+                interval(row.get("plane_deviation")).split(" ")[0],
+            ]
+        )
+    return markdown(["method", "stacks", "left out dB", "over nearest", "over blend", "plane"], rows)
+
+
 def left_out() -> str:
     """Return a row for each real stack: PSNR of the rendered slice and of its two rivals."""
     found = load("left_out")
@@ -272,7 +374,7 @@ def imports() -> str:
 
 def main() -> None:
     replace_region(ROOT / "README.md", "results", summary())
-    for table in (path_traced, left_out, nyu, published, robustness, speed, imports):
+    for table in (path_traced, truebench, truebench_real, left_out, nyu, published, robustness, speed, imports):
         replace_region(PAGE, table.__name__, table())
 
 

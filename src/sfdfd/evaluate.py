@@ -17,8 +17,10 @@ from sfdfd.runs.command import (
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from sfdfd.evaluation.benchmark import Benchmark
     from sfdfd.evaluation.evaluator import Evaluation
     from sfdfd.optics.render import Renderer
+    from sfdfd.training.checkpoints import TrainedModel
 
 
 def evaluate_command(config: DictConfig) -> dict[str, Any]:
@@ -34,6 +36,8 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     from sfdfd.evaluation.tables import print_metrics
     from sfdfd.io.files import write_json
 
+    if config.methods is not None or config.verify is not None:
+        return benchmark_command(config)
     processes = checked_int(config.processes, "processes", 1)
     as_composed = OmegaConf.to_container(config, resolve=True)
     evaluation = prepare_evaluation(config, 0, processes)
@@ -46,6 +50,64 @@ def evaluate_command(config: DictConfig) -> dict[str, Any]:
     print_metrics(result, f"{config.data._target_.rsplit('.', 1)[-1]}, split {config.data.split}")
     print(f"metrics: {output_dir / 'metrics.json'}\nreport:  {output_dir / 'report.html'}")
     return result
+
+
+def benchmark_command(config: DictConfig) -> dict[str, Any]:
+    """Benchmark the methods of ``methods=[...]``, or verify a submission; return the content of ``results.json``."""
+    from pathlib import Path
+
+    from omegaconf import OmegaConf
+
+    from sfdfd.evaluation.benchmark import print_table, run_benchmark
+    from sfdfd.evaluation.submission import verify_submission, write_submission
+
+    benchmark = prepare_benchmark(config)
+    output_dir = Path(config.output_dir)
+    if config.verify is not None:
+        content = verify_submission(Path(config.verify), benchmark)
+        print(f"{config.verify}: the figures of {content['method']['name']} follow from its files")
+        return content
+    output_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
+    protocol = {**benchmark.datamodule.protocol(), "split": benchmark.split, "holdout": config.holdout}
+    result = run_benchmark(benchmark, output_dir, {**protocol, "run": run_record()})
+    for name, method in result["methods"].items() if benchmark.keep else ():
+        write_submission(output_dir / "predictions" / name, benchmark, method, name)
+    print_table(result, str(config.data.root or config.data._target_.rsplit(".", 1)[-1]))
+    print(f"results: {output_dir / 'results.json'}")
+    return result
+
+
+def prepare_benchmark(config: DictConfig) -> Benchmark:
+    """Build the contestants and the data from a config."""
+    from sfdfd.evaluation.benchmark import Benchmark
+    from sfdfd.evaluation.setup import known_methods
+    from sfdfd.inference.contestants import contestants_of
+    from sfdfd.optics.blur_model import BlurModel
+    from sfdfd.refinement.refiner import Refiner
+    from sfdfd.training.checkpoints import NO_RENDERER_SHORTCUTS, load_model
+    from sfdfd.training.device import pick_device
+
+    _use_threads(config.threads, 1)
+    seed_everything(config.seed)
+    preferred = NO_RENDERER_SHORTCUTS if config.data.get("optics") else None
+    renderer = load_model(config.checkpoint, config.optics.renderer, preferred)[1]
+
+    def load() -> TrainedModel:
+        module = load_model(config.checkpoint or "pretrained", config.optics.renderer, preferred)[0]
+        assert module is not None
+        return module
+
+    datamodule = instantiate(config.data)
+    datamodule.set_holdout(as_plain_dict(config)["holdout"])
+    datamodule.check()
+    refiner = Refiner(**as_plain_dict(config.refine))
+    known = known_methods(load, renderer, refiner, config.working_px, pick_device(config.device))
+    entries = as_plain_dict(config)["methods"]
+    contestants = [] if entries is None else contestants_of(entries, known)
+    optics = BlurModel().updated(overridden_optics(config))
+    planes = as_plain_dict(config)["planes"] or {}
+    return Benchmark(contestants, datamodule, config.data.split, renderer, optics, planes, config.submission)
 
 
 def prepare_evaluation(config: DictConfig, rank: int, processes: int) -> Evaluation:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sfdfd.datasets.folders import merged_options, resumable_folder, unfinished_options
 from sfdfd.datasets.sources.base import write_splits, write_stack
@@ -15,10 +15,11 @@ from sfdfd.datasets.splits import SPLITS
 from sfdfd.errors import InputError, checked_choice, checked_int
 from sfdfd.io.files import Report
 from sfdfd.scenes.raytraced.camera_setups import CameraSetup
+from sfdfd.scenes.raytraced.patches import SceneDescription
 from sfdfd.scenes.raytraced.random_scenes import KINDS, random_scene
 from sfdfd.scenes.raytraced.tracer import best_variant, trace_stack
 
-__all__ = ["PlannedScene", "RaytracedGenerator"]
+__all__ = ["PlannedScene", "RaytracedGenerator", "ResumableGenerator", "trace_into"]
 
 SAMPLES = {"scalar": 128, "compiled": 512}
 """Default rays per pixel of a slice: less than a minute a scene on two cores."""
@@ -35,8 +36,106 @@ class PlannedScene:
     setup: CameraSetup
 
 
+class ResumableGenerator:
+    """Base of what generates path-traced stacks: any number of workers, resumed after an interruption.
+
+    A subclass has ``options``, ``planned``, ``splits`` and ``write_scene``.
+    """
+
+    samples: int | None
+    variant: str | None
+    default_samples: ClassVar[Mapping[str, int]] = SAMPLES
+
+    def options(self) -> dict[str, Any]:
+        """Return all options that the bytes depend on, as plain values; None for a default that is chosen later."""
+        raise NotImplementedError
+
+    def planned(self) -> Sequence[Any]:
+        """Return every stack in the order of its making; each has a ``name``."""
+        raise NotImplementedError
+
+    def splits(self) -> dict[str, list[str]]:
+        """Return the names of each split."""
+        raise NotImplementedError
+
+    def write_scene(self, planned: Any, folder: Path, samples: int, variant: str) -> None:
+        """Make one stack in ``folder``, complete or not at all."""
+        raise NotImplementedError
+
+    def after(self, folder: Path, record: dict[str, Any]) -> None:
+        """Do what is left when all stacks of ``folder`` are there; ``record`` becomes the manifest."""
+
+    def write(self, root: Path, record: dict[str, Any], report: Report, spread: Any = None) -> int:
+        """Generate what is missing of the data set at ``root``, and return the number of stacks.
+
+        Args:
+            root: receives a folder per stack, ``splits/`` and ``manifest.json``; see :func:`resumable_folder`.
+            record: content of the manifest; "options" and "samples", the number of stacks, are added.
+            report: called with the number of finished stacks.
+            spread: traces stacks on several workers (:mod:`sfdfd.runs.cluster`); None: in this process.
+
+        Raises:
+            InputError: Mitsuba is missing, or an interrupted call had other options.
+        """
+        options = merged_options(self.options(), unfinished_options(root), root)
+        variant = options["variant"] = options["variant"] or best_variant()
+        kind = "scalar" if variant.startswith("scalar") else "compiled"
+        samples = options["samples"] = options["samples"] or self.default_samples[kind]
+        planned = list(self.planned())
+        record |= {"options": options, "samples": len(planned)}
+        with resumable_folder(root, record, options) as part:
+            missing = [scene for scene in planned if not (part / scene.name).is_dir()]
+            finished = len(planned) - len(missing)
+            report(finished, len(planned))
+            trace = partial(self.write_scene, folder=part, samples=samples, variant=variant)
+            results = enumerate(map(trace, missing)) if spread is None else spread(trace, missing)
+            for number, (_, result) in enumerate(results):
+                if isinstance(result, Exception):
+                    raise result
+                report(finished + number + 1, len(planned))
+            for scratch in part.glob(f"{SCRATCH}_*"):  # left by workers that were lost
+                shutil.rmtree(scratch)
+            write_splits(part, self.splits())
+            self.after(part, record)
+        return len(planned)
+
+
+def trace_into(
+    folder: Path,
+    name: str,
+    scene: SceneDescription,
+    setup: CameraSetup,
+    size: tuple[int, int],
+    samples: int,
+    variant: str,
+    add: Callable[[Path], None] | None = None,
+) -> None:
+    """Trace one stack to ``folder/name``, which is renamed when it is complete.
+
+    Args:
+        folder: of the data set.
+        name: of the stack.
+        scene: what is photographed.
+        setup: the camera, focus distances and depth range.
+        size: height and width in pixels.
+        samples, variant: as of :func:`sfdfd.scenes.raytraced.tracer.trace_stack`.
+        add: called with the stack's folder before it is complete.
+    """
+    if (folder / name).is_dir():  # finished by a worker that was lost before it could report
+        return
+    images, aif, depth_m = trace_stack(scene, setup.camera, setup.focus_distances_m, *size, samples, variant)
+    scratch = folder / f"{SCRATCH}_{name}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    camera, focus = setup.camera.as_dict(), setup.focus_distances_m
+    write_stack(scratch, name, list(images), camera, focus, setup.near_m, setup.far_m, depth_m, aif)
+    if add is not None:
+        add(scratch / name)
+    (scratch / name).rename(folder / name)
+    scratch.rmdir()
+
+
 @dataclass(frozen=True)
-class RaytracedGenerator:
+class RaytracedGenerator(ResumableGenerator):
     """Generates path-traced stacks. A scene's bytes depend on seed, split, index, kinds, size, camera, samples and variant,
     and not on the number of scenes or cameras.
 
@@ -93,66 +192,22 @@ class RaytracedGenerator:
             "cameras": [setup.described() for setup in self.setups],
         }
 
-    def scenes(self) -> Iterator[PlannedScene]:
-        """Yield every stack, test stacks first: an unfinished data set can then be evaluated."""
-        for split in reversed(SPLITS):
-            for index in range(self.lengths[split]):
-                for setup in self.setups:
-                    name = "_".join(part for part in (setup.name, split, f"{index:04d}") if part)
-                    yield PlannedScene(name, split, index, setup)
+    def planned(self) -> list[PlannedScene]:
+        """Return every stack, test stacks first: an unfinished data set can then be evaluated."""
+        return [
+            PlannedScene("_".join(part for part in (setup.name, split, f"{index:04d}") if part), split, index, setup)
+            for split in reversed(SPLITS)
+            for index in range(self.lengths[split])
+            for setup in self.setups
+        ]
 
-    def write(self, root: Path, record: dict[str, Any], report: Report, spread: Any = None) -> int:
-        """Generate what is missing of the data set at ``root``, and return the number of stacks.
+    def splits(self) -> dict[str, list[str]]:
+        return {split: [scene.name for scene in self.planned() if scene.split == split] for split in SPLITS}
 
-        Args:
-            root: receives a folder per stack, ``splits/`` and ``manifest.json``; see :func:`resumable_folder`.
-            record: content of the manifest; "options" and "samples", the number of stacks, are added.
-            report: called with the number of finished stacks.
-            spread: traces stacks on several workers (:mod:`sfdfd.runs.cluster`); None: in this process.
-
-        Raises:
-            InputError: Mitsuba is missing, or an interrupted call had other options.
-        """
-        options = merged_options(self.options(), unfinished_options(root), root)
-        variant = options["variant"] = options["variant"] or best_variant()
-        samples = options["samples"] = (
-            options["samples"] or SAMPLES["scalar" if variant.startswith("scalar") else "compiled"]
-        )
-        planned = list(self.scenes())
-        record |= {"options": options, "samples": len(planned)}
-        with resumable_folder(root, record, options) as part:
-            missing = [scene for scene in planned if not (part / scene.name).is_dir()]
-            finished = len(planned) - len(missing)
-            report(finished, len(planned))
-            trace = partial(self._write_scene, folder=part, samples=samples, variant=variant)
-            results = enumerate(map(trace, missing)) if spread is None else spread(trace, missing)
-            for number, (_, result) in enumerate(results):
-                if isinstance(result, Exception):
-                    raise result
-                report(finished + number + 1, len(planned))
-            for scratch in part.glob(f"{SCRATCH}_*"):  # left by workers that were lost
-                shutil.rmtree(scratch)
-            write_splits(part, {split: [s.name for s in planned if s.split == split] for split in SPLITS})
-        return len(planned)
-
-    def _write_scene(self, planned: PlannedScene, folder: Path, samples: int, variant: str) -> None:
-        """Trace one stack into a folder of its own, which is renamed when it is complete."""
-        if (folder / planned.name).is_dir():  # finished by a worker that was lost before it could report
-            return
+    def write_scene(self, planned: PlannedScene, folder: Path, samples: int, variant: str) -> None:
+        """Trace one stack."""
         setup, size = planned.setup, (self.height, self.width)
-        scene = random_scene(
-            (self.seed, SPLITS.index(planned.split)),
-            planned.index,
-            setup.camera,
-            *size,
-            setup.near_m,
-            setup.far_m,
-            self.kinds,
-        )
-        images, aif, depth_m = trace_stack(scene, setup.camera, setup.focus_distances_m, *size, samples, variant)
-        scratch = folder / f"{SCRATCH}_{planned.name}"
-        shutil.rmtree(scratch, ignore_errors=True)
-        camera, focus = setup.camera.as_dict(), setup.focus_distances_m
-        write_stack(scratch, planned.name, list(images), camera, focus, setup.near_m, setup.far_m, depth_m, aif)
-        (scratch / planned.name).rename(folder / planned.name)
-        scratch.rmdir()
+        words = (self.seed, SPLITS.index(planned.split))
+        near_m, far_m = setup.near_m, setup.far_m
+        scene = random_scene(words, planned.index, setup.camera, *size, near_m, far_m, self.kinds)
+        trace_into(folder, planned.name, scene, setup, size, samples, variant)

@@ -29,7 +29,7 @@ from sfdfd.report.html import left_out_gallery_row
 from sfdfd.report.pictures import overview, to_rgb
 from sfdfd.stack import FocalStack, Method, renderer_for
 
-__all__ = ["Evaluation", "PartialEvaluation", "evaluate", "evaluate_share"]
+__all__ = ["Evaluation", "PartialEvaluation", "evaluate", "evaluate_share", "split_holdout"]
 
 DRAWN_METHODS = (MAIN, "classical", "refined")
 REPORTED_METHODS = ("refined", MAIN, "classical")
@@ -169,7 +169,7 @@ def _evaluate_image(
     evaluation: Evaluation, share: PartialEvaluation, index: int, sample: FocalStack, pictures: Path | None
 ) -> ImageResult:
     """Run every method on one sample; add what the report needs to ``share``."""
-    stack, left_out, places = _split_holdout(sample, evaluation.datamodule.holdout)
+    stack, left_out, places = split_holdout(sample, evaluation.datamodule.holdout)
     renderer = renderer_for(stack, evaluation.renderer)
     share.blur_models.add(str(BlurModel.of(renderer) or type(renderer).__name__))
     share.sizes.add((stack.images.shape[-2], stack.images.shape[-1]))
@@ -193,7 +193,7 @@ def _evaluate_image(
     return image
 
 
-def _split_holdout(stack: FocalStack, holdout: Any) -> tuple[FocalStack, FocalStack | None, tuple[int, ...]]:
+def split_holdout(stack: FocalStack, holdout: Any) -> tuple[FocalStack, FocalStack | None, tuple[int, ...]]:
     """Return the slices that methods see, the held-out slices, and the indices of the latter."""
     focus = stack.focus_distances_m[0].tolist()
     try:

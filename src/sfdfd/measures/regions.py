@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["REGIONS", "border", "near_depth_edges", "plain", "regions"]
+from sfdfd.optics.camera import Camera
+
+__all__ = ["REGIONS", "border", "near_depth_edges", "occluded", "plain", "regions"]
 
 REGIONS = ("edges", "interior", "plain", "border")
 EDGE_STEP = 0.03
@@ -35,6 +37,32 @@ def near_depth_edges(depth_m: Float[Tensor, "b h w"], reach_px: int = REACH_PX) 
         edge.narrow(axis, 0, count).logical_or_(step)
         edge.narrow(axis, 1, count).logical_or_(step)
     return F.max_pool2d(edge[:, None].float(), 2 * reach_px + 1, 1, reach_px)[:, 0] > 0
+
+
+def occluded(depth_m: Float[Tensor, "b h w"], camera: Camera) -> Bool[Tensor, "b h w"]:
+    """Return the pixels whose surface point is hidden from a part of the aperture by a nearer surface.
+
+    A thin lens of aperture radius a sees the point of pixel p at depth z past a point at depth z' < z of pixel q, unless
+    |p - q| < a f (1/z' - 1/z) / pitch, in pixels. The test uses what the pinhole sees: a surface that shows nowhere in the
+    all-in-focus image hides nothing.
+
+    Args:
+        depth_m: (B,H,W) true depth in metres, > 0.
+        camera: of these pixels.
+    """
+    factor = camera.focal_length_m**2 / (2 * camera.f_number * camera.pixel_pitch_m)
+    reach = factor / depth_m  # pixels of blur per unit of inverse depth, at the focus distance infinity
+    largest = int((reach.amax() - reach.amin()).ceil())
+    height, width = depth_m.shape[-2:]
+    padded = F.pad(reach, (largest,) * 4, value=-torch.inf)
+    hidden = torch.zeros_like(depth_m, dtype=torch.bool)
+    for down in range(-largest, largest + 1):
+        for right in range(-largest, largest + 1):
+            distance = (down**2 + right**2) ** 0.5
+            if 0 < distance <= largest:
+                other = padded[:, largest + down :, largest + right :][:, :height, :width]
+                hidden |= other - reach > distance
+    return hidden
 
 
 def plain(aif: Float[Tensor, "b 3 h w"]) -> Bool[Tensor, "b h w"]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sfdfd.scenes.raytraced.patches import View, box, flat_grid, lathe, resample, rotation, round_object
+from sfdfd.scenes.raytraced.lighting import Light, bake_patch, texture_size
+from sfdfd.scenes.raytraced.patches import Patch, View, box, flat_grid, lathe, resample, rotation, round_object
 from sfdfd.scenes.raytraced.surface_textures import OBJECT, SurfaceTexture
 
 __all__ = ["Builder"]
@@ -35,6 +36,18 @@ class Builder:
     world: Array = field(default_factory=lambda: np.eye(3))
     faces: list[tuple[Array, SurfaceTexture, int]] = field(default_factory=list)
     balls: list[tuple[Array, float]] = field(default_factory=list)
+
+    def bare_patch(self, number: int) -> Patch:
+        """Return surface ``number`` without a texture, for its geometry."""
+        return Patch(self.faces[number][0].astype(np.float32), np.zeros((1, 1, 3), np.float32))
+
+    def lit_patch(self, number: int, light: Light, is_seen: bool) -> Patch:
+        """Return surface ``number`` with its radiance; hidden surfaces show only in blur, so a coarse texture is enough."""
+        grid, texture, owner = self.faces[number]
+        rows, columns = texture_size(grid, self.view)
+        if not is_seen:
+            rows, columns = max(rows // 3, 6), max(columns // 3, 6)
+        return bake_patch(grid, texture, owner, light, (rows, columns))
 
     def texture(self, kinds: tuple[str, ...], depth_m: float) -> SurfaceTexture:
         return SurfaceTexture.random(self.rng, kinds, self.view.pixel * depth_m)

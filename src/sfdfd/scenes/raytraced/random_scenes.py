@@ -10,8 +10,8 @@ import numpy as np
 from sfdfd.errors import InputError, checked_choice
 from sfdfd.optics.camera import Camera
 from sfdfd.scenes.raytraced.builder import Builder
-from sfdfd.scenes.raytraced.lighting import Light, bake_patch, expose, texture_size
-from sfdfd.scenes.raytraced.patches import Patch, SceneDescription, View, box, cast_rays, rotation
+from sfdfd.scenes.raytraced.lighting import Light, expose
+from sfdfd.scenes.raytraced.patches import SceneDescription, View, box, cast_rays, rotation
 from sfdfd.scenes.raytraced.surface_textures import FLAT, GROUND, OBJECT
 
 __all__ = ["KINDS", "random_scene"]
@@ -171,6 +171,7 @@ def random_scene(
     near_m: float,
     far_m: float,
     kinds: Sequence[str] = KINDS,
+    builder: type[Builder] = Builder,
 ) -> SceneDescription:
     """Make scene ``index`` of ``seed``: geometry, textures and light.
 
@@ -180,6 +181,7 @@ def random_scene(
         height, width: image size in pixels; textures have about a texel for each pixel.
         near_m, far_m: every visible depth lies in this range, and depths spread over it.
         kinds: of ``KINDS``, in turns by index. If none of a scene's own kind fits, the other kinds are tried.
+        builder: chooses the objects and textures of which a scene is made.
 
     Raises:
         InputError: the range is empty, a kind is unknown, or no scene fits.
@@ -196,9 +198,9 @@ def random_scene(
     for attempt, attempted_kind in _attempts(kind, kinds):
         if attempt >= _ATTEMPTS and best is not None:
             break
-        builder = Builder(np.random.default_rng([*seeds, attempt]), view, near_m * 1.03, far_m * 0.98)
-        _add_surfaces(builder, attempted_kind)
-        best = _better(best, attempted_kind, builder, near_m, far_m)
+        candidate = builder(np.random.default_rng([*seeds, attempt]), view, near_m * 1.03, far_m * 0.98)
+        _add_surfaces(candidate, attempted_kind)
+        best = _better(best, attempted_kind, candidate, near_m, far_m)
         if best is not None and best.entropy > enough:
             break
     if best is None:
@@ -221,7 +223,7 @@ def _better(best: _Candidate | None, kind: str, builder: Builder, near_m: float,
     """Return a new candidate if its depths lie in the range and spread better than those of the best so far."""
     camera, height, width = builder.view.camera, builder.view.height, builder.view.width
     step = _PREVIEW_STEP
-    bare = tuple(Patch(grid.astype(np.float32), np.zeros((1, 1, 3), np.float32)) for grid, _, _ in builder.faces)
+    bare = tuple(builder.bare_patch(number) for number in range(len(builder.faces)))
     depth_m = cast_rays(bare, camera.resized(1 / step), max(height // step, 8), max(width // step, 8))[0]
     entropy = _depth_entropy(depth_m, near_m, far_m)
     if entropy <= (-1.0 if best is None else best.entropy):
@@ -243,10 +245,8 @@ def _with_light(scene: _Candidate) -> SceneDescription:
     light = Light(
         lamp_m, far_m * rng.uniform(0.5, 1.5), rng.uniform(0.3, 0.6), np.exp(warm - warm.mean()), scene.builder.balls
     )
-    patches = []
-    for number, (grid, texture, owner) in enumerate(scene.builder.faces):
-        rows, columns = texture_size(grid, view)
-        if not (scene.patch == number).any():  # hidden surfaces show only in blur: a coarse texture is enough
-            rows, columns = max(rows // 3, 6), max(columns // 3, 6)
-        patches.append(bake_patch(grid, texture, owner, light, (rows, columns)))
+    patches = [
+        scene.builder.lit_patch(number, light, bool((scene.patch == number).any()))
+        for number in range(len(scene.builder.faces))
+    ]
     return SceneDescription(scene.kind, expose(patches, scene.patch, scene.uv, rng.uniform(0.36, 0.52)))
