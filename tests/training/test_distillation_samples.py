@@ -14,13 +14,13 @@ from sfdfd.training.distillation_samples import (
     sample_from_stack,
     unpack,
 )
-from sfdfd.training.distillation_scenes import TeacherPrediction
+from sfdfd.training.distillation_scenes import SceneSource, TeacherPrediction
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 from tests.training.test_distillation_scenes import PLANES, random_sample
 
 
 def test_a_continued_training_sees_the_batches_of_an_uninterrupted_one(prediction):
-    whole, later = (BatchPlans([prediction], 6, first, 1, 3, 4, 40, 5, PLANES) for first in (0, 4))
+    whole, later = (BatchPlans(SceneSource([prediction]), 6, first, 1, 3, 4, 40, 5, PLANES) for first in (0, 4))
     replay, anew = ReplayBuffer(whole, 24), ReplayBuffer(later, 24)
     batches = [replay(plan, "cpu") for plan in (whole[index] for index in range(6))]
     for index in range(2):

@@ -7,6 +7,7 @@ import torch
 from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.training.distillation_samples import random_samples
 from sfdfd.training.distillation_scenes import (
+    SceneSource,
     TeacherPrediction,
     _place_in_front,
     _random_silhouette,
@@ -19,7 +20,7 @@ PLANES = 8
 
 
 def random_sample(answers, seed, size, planes):
-    return random_samples([random_sample_setup(answers, seed, size)], planes)[0]
+    return random_samples([random_sample_setup(SceneSource(answers), seed, size)], planes)[0]
 
 
 def test_a_random_sample_depends_only_on_its_seed(prediction):
@@ -63,14 +64,14 @@ def test_random_samples_have_the_stated_shapes_and_ranges(prediction, seed):
 
 
 def plain(setup):
-    """Remove misalignment and noise."""
-    return setup._replace(misalignment_px=0 * setup.misalignment_px, noise_std=0.0)
+    """Remove misalignment, noise and other disturbances."""
+    return setup._replace(misalignment_px=0 * setup.misalignment_px, noise_std=0.0, disturbance=None)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_simulated_stack_is_the_rendered_prediction(prediction, seed):
     """Away from hidden surfaces and from the border."""
-    setup = plain(random_sample_setup([prediction], (0, seed), 40))._replace(hidden=torch.zeros(0, 5, 40, 40))
+    setup = plain(random_sample_setup(SceneSource([prediction]), (0, seed), 40))._replace(hidden=torch.zeros(0, 5, 40, 40))
     inverse_depth_01, aif, _ = setup.scene
     near_m, far_m = (torch.tensor([end]) for end in (setup.near_m, setup.far_m))
     expected = setup.renderer(
@@ -87,7 +88,7 @@ def test_the_simulated_stack_is_the_rendered_prediction(prediction, seed):
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (32, 56)])
 def test_slices_are_shifted_by_the_stated_number_of_pixels(prediction, height, width):
     """Compared with the unshifted slices, moved by whole pixels and averaged for halves."""
-    setup = plain(random_sample_setup([prediction], (0, 0), 56))
+    setup = plain(random_sample_setup(SceneSource([prediction]), (0, 0), 56))
     cut = TeacherPrediction(*(value[..., :height, :width] for value in setup.scene))
     setup = setup._replace(scene=cut, hidden=setup.hidden[..., :height, :width])
     still = simulate_capture(setup)
@@ -103,7 +104,7 @@ def test_slices_are_shifted_by_the_stated_number_of_pixels(prediction, height, w
 
 
 def test_every_fifth_stack_is_misaligned_by_eight_tenths_of_a_pixel(prediction):
-    misalignment_px = [random_sample_setup([prediction], (9, seed), 16).misalignment_px for seed in range(300)]
+    misalignment_px = [random_sample_setup(SceneSource([prediction]), (9, seed), 16).misalignment_px for seed in range(300)]
     misaligned = [one for one in misalignment_px if bool(one.any())]
     assert 0.15 < len(misaligned) / 300 < 0.25
     assert float(torch.cat(misaligned).std()) == pytest.approx(0.8, abs=0.06)
@@ -118,7 +119,7 @@ def test_a_hidden_background_shows_through_a_blurred_occluder(prediction):
     setup = next(
         setup
         for seed in range(200)
-        if (setup := plain(random_sample_setup([prediction], (4, seed), 40))).renderer.options["linear_light"]
+        if (setup := plain(random_sample_setup(SceneSource([prediction]), (4, seed), 40))).renderer.options["linear_light"]
         and setup.renderer.options["psf"] == "disc" and len(setup.hidden)
         and 5 < float(signed_radius_px(setup.camera, setup.focus_m, setup.near_m, setup.far_m).abs().max()) < 12
     )  # fmt: skip

@@ -52,6 +52,7 @@ class RaytracedGenerator:
 
     title = "path-traced focal stacks, made here"
     licence = "yours (the generator is Apache-2.0)"
+    layout = "stacks"
 
     setups: tuple[CameraSetup, ...]
     height: int

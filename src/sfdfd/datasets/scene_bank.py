@@ -48,6 +48,7 @@ class SceneBankGenerator:
 
     title = "scenes built from assets, made here"
     licence = "that of the assets (the generator is Apache-2.0)"
+    layout = "scenes"
 
     assets: str
     height: int

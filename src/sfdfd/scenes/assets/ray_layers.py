@@ -118,15 +118,14 @@ class World:
         triangle = np.asarray(found, np.int64)
         index = np.maximum(triangle, 0)
         offset, normal = origins - self.corners[index, 0], self._normal[index]
-        along = (directions * normal).sum(-1)
-        distance = -(offset * normal).sum(-1) / np.where(along == 0, 1e-20, along)
+        along = _dot(directions, normal)
+        distance = -_dot(offset, normal) / np.where(along == 0, 1e-20, along)
         point = offset + distance[:, None] * directions
         a, b = self._edges[index].transpose(1, 0, 2)
-        area = np.maximum((normal * normal).sum(-1), 1e-30)
-        second = (np.cross(point, b) * normal).sum(-1) / area
-        third = (np.cross(a, point) * normal).sum(-1) / area
+        area = np.maximum(_dot(normal, normal), 1e-30)
+        second, third = _dot(np.cross(point, b), normal) / area, _dot(np.cross(a, point), normal) / area
         weights = np.stack([1 - second - third, second, third], -1).clip(0, 1)
-        return Hits(triangle, np.where(triangle < 0, np.inf, distance), weights / weights.sum(-1, keepdims=True))
+        return Hits(triangle, np.where(triangle < 0, np.inf, distance), weights / _dot(weights, np.ones(3))[:, None])
 
     def is_shadowed(self, points: Array, to_lamp: Array) -> Array:
         """Return whether something lies between points and a lamp at ``points + to_lamp``."""
@@ -136,31 +135,28 @@ class World:
     def colours(self, hits: Hits, directions: Array, pixel: float, lighting: Lighting) -> Array:
         """Return the linear light (N,3) that rays from the origin see."""
         index = hits.triangle
-        point = hits.distance[:, None] * directions
-        normal = np.einsum("nk,nkc->nc", hits.weights, self.normals[index])
-        face = self._normal[index] / np.maximum(np.linalg.norm(self._normal[index], axis=-1, keepdims=True), 1e-30)
-        view = -directions / np.linalg.norm(directions, axis=-1, keepdims=True)
-        cosine = (view * face).sum(-1, keepdims=True)
-        face = np.where(cosine < 0, -face, face)
-        normal = np.where((normal * face).sum(-1, keepdims=True) < 0, -normal, normal)
-        normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
-        footprint = hits.distance * pixel / np.maximum(np.abs(cosine[:, 0]), SMALLEST_COSINE) ** 0.5
-        albedo = self._albedo(hits, footprint * self._density[index])
-        rise = 0.5 + 0.5 * (normal @ lighting.up)[:, None]
+        point = (hits.distance[:, None] * directions).astype(np.float32)
+        normal = np.einsum("nk,nkc->nc", hits.weights, self.normals[index]).astype(np.float32)
+        face, view = _unit(self._normal[index].astype(np.float32)), _unit(-directions.astype(np.float32))
+        cosine = _dot(view, face)
+        face[cosine < 0] *= -1
+        normal[_dot(normal, face) < 0] *= -1
+        normal = _unit(normal)
+        footprint = hits.distance * pixel / np.sqrt(np.maximum(np.abs(cosine), SMALLEST_COSINE))
+        albedo = self._albedo(hits, footprint * self._density[index]).astype(np.float32)
+        rise = 0.5 + 0.5 * (normal @ lighting.up.astype(np.float32))[:, None]
         light = albedo * (rise * lighting.sky + (1 - rise) * lighting.ground)
-        start = point + 1e-4 * hits.distance[:, None] * face
+        start = point + 1e-4 * hits.distance[:, None].astype(np.float32) * face
         for lamp in lighting.lamps:
-            to_lamp = lamp.position_m - point
-            far = np.linalg.norm(to_lamp, axis=-1, keepdims=True)
-            toward = to_lamp / np.maximum(far, 1e-9)
-            diffuse = np.clip((normal * toward).sum(-1, keepdims=True), 0, None)
-            half = view + toward
-            half /= np.maximum(np.linalg.norm(half, axis=-1, keepdims=True), 1e-9)
-            shine = np.clip((normal * half).sum(-1, keepdims=True), 0, 1) ** 40 * self.gloss[index, None]
-            strength = (diffuse > 0) / (1 + (far / lamp.reach_m) ** 2)
-            lit = np.flatnonzero(diffuse[:, 0] > 0)
+            to_lamp = lamp.position_m.astype(np.float32) - point
+            far = np.sqrt(_dot(to_lamp, to_lamp))
+            toward = to_lamp / np.maximum(far, 1e-9)[:, None]
+            diffuse = _dot(normal, toward)
+            shine = np.clip(_dot(normal, _unit(view + toward)), 0, 1) ** 40 * self.gloss[index]
+            strength = np.where(diffuse > 0, 1 / (1 + (far / lamp.reach_m) ** 2), 0)
+            lit = np.flatnonzero(diffuse > 0)
             strength[lit[self.is_shadowed(start[lit], to_lamp[lit])]] = 0
-            light += strength * (albedo * diffuse + shine) * lamp.colour
+            light += (albedo * (strength * diffuse)[:, None] + (strength * shine)[:, None]) * lamp.colour
         return light
 
     def _albedo(self, hits: Hits, texels: Array) -> Array:
@@ -186,6 +182,15 @@ def _ray_tree(corners: Array) -> Any:
     tree = EmbreeScene()
     TriangleMesh(tree, corners.astype(np.float32))
     return tree
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Return the products of rows (N,3); many times faster than a sum over the last axis."""
+    return np.einsum("nc,c->n" if b.ndim == 1 else "nc,nc->n", a, b)
+
+
+def _unit(vectors: Array) -> Array:
+    return vectors / np.maximum(np.sqrt(_dot(vectors, vectors)), 1e-20)[:, None]
 
 
 def _sample(image: Array, uv: Array) -> Array:
