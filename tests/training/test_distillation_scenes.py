@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import depth_from_normalized
+from sfdfd.scenes.layered_scene import LayeredScene
+from sfdfd.training.capture_disturbances import Disturbance
 from sfdfd.training.distillation_samples import random_samples
 from sfdfd.training.distillation_scenes import (
     SceneSource,
@@ -133,3 +136,41 @@ def test_samples_without_planes_have_no_sweep(prediction):
     sample = random_sample([prediction], (0, 1), 40, 0)
     assert sample.costs.shape == (2, 0, 20, 20)
     assert torch.equal(sample.images, random_sample([prediction], (0, 1), 40, PLANES).images)
+
+
+def bank_scene(size=80):
+    """A board before a wall, and what it hides."""
+    inverse_depth = np.full((3, size, size), 0.25, np.float32)
+    inverse_depth[0, 20:50, 20:50] = 1.0
+    is_present = np.zeros((3, size, size), bool)
+    is_present[0] = True
+    is_present[1] = inverse_depth[0] == 1
+    colours = np.full((3, size, size, 3), 60, np.uint8)
+    colours[0, 20:50, 20:50] = 200
+    return LayeredScene(colours, np.where(is_present, inverse_depth, 0).astype(np.float32), is_present)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_bank_scene_keeps_its_surfaces_and_has_more_beyond_the_border(seed):
+    """Depth is one surface's or the other's, hidden layers are farther, and the target is as large as the images."""
+    setup = plain(random_sample_setup(SceneSource((), [bank_scene()]), (1, seed), 40))
+    side = 40 + 2 * setup.margin_px
+    assert setup.scene.aif.shape == (3, side, side) and setup.target.aif.shape == (3, 40, 40)
+    assert setup.renderer.models_occlusion == (setup.margin_px > 0)
+    for layer in setup.hidden:
+        assert bool((layer[3] < setup.scene.inverse_depth_01)[layer[4] > 0].all())
+    assert simulate_capture(setup).shape[-2:] == (40, 40)
+
+
+def test_a_source_mixes_predictions_and_bank_by_its_share(prediction):
+    g = np.random.default_rng(0)
+    both, scene = SceneSource([prediction], [bank_scene()], 0.3), [bank_scene()]
+    assert np.mean([both.is_of_bank(g) for _ in range(500)]) == pytest.approx(0.3, abs=0.06)
+    assert SceneSource((), scene).is_of_bank(g) and not SceneSource([prediction]).is_of_bank(g)
+
+
+def test_a_wrong_camera_is_told_and_rounded_distances_too(prediction):
+    setup = random_sample_setup(SceneSource([prediction]), (0, 0), 40)
+    rounded = setup._replace(disturbance=Disturbance.none(len(setup.focus_m))._replace(rounded_focus=True),
+                             focus_m=torch.tensor([0.234, 0.567]), camera=Camera(0.01, 2.0, 1e-5))  # fmt: skip
+    assert rounded.told_focus_m.tolist() == pytest.approx([0.23, 0.57])
