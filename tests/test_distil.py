@@ -144,7 +144,10 @@ def test_a_bank_replaces_the_teacher_and_new_layers_alone_are_trained(tmp_path, 
     small = ["size=40", "crop=32", "batch_size=2", "memory=3", "steps=2", "network.full_size_head=true"]
     of_bank = ["bank=bank", "teacher.stacks=0", "teacher.procedural=0", *small]
     inside("distil", *of_bank, "checkpoint=pretrained", "layers=new", "output_dir=d", cwd=tmp_path)
-    before, after = load_run("pretrained").network.state_dict(), load_run(tmp_path / "d/weights.ckpt").network.state_dict()
+    before, after = (
+        load_run("pretrained").network.state_dict(),
+        load_run(tmp_path / "d/weights.ckpt").network.state_dict(),
+    )
     assert all(torch.equal(after[name], value) for name, value in before.items())
     new = [name for name in after if name not in before]
     assert any(bool(after[name].any()) for name in new if name.startswith("blend.last"))

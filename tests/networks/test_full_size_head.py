@@ -23,7 +23,9 @@ def test_depth_stays_among_its_neighbours_and_variance_is_not_negative():
     assert bool((moved[:, 1] - moved[:, 0].square() >= -1e-6).all())
     assert float(moved[:, 0].min()) >= float(mean.min()) and float(moved[:, 0].max()) <= float(mean.max())
     constant = torch.full((1, 2, 8, 8), 0.25)
-    torch.testing.assert_close(randomized(EdgeSnap(4))(constant, torch.rand(1, 3, 8, 8), torch.rand(1, 4, 8, 8)), constant)
+    torch.testing.assert_close(
+        randomized(EdgeSnap(4))(constant, torch.rand(1, 3, 8, 8), torch.rand(1, 4, 8, 8)), constant
+    )
 
 
 def test_before_training_depth_is_nearly_kept_and_the_blend_is_exactly_kept():
@@ -38,7 +40,9 @@ def test_the_order_of_slices_and_padding_do_not_matter_to_the_blend():
     blend, images, log_weight = randomized(SliceBlend()), torch.rand(1, 4, 3, 16, 16), torch.randn(1, 4, 16, 16)
     covered = torch.ones(1, 4, 16, 16)
     logits, order = blend(images, log_weight, covered), [2, 0, 3, 1]
-    torch.testing.assert_close(blend(images[:, order], log_weight[:, order], covered), logits[:, order], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        blend(images[:, order], log_weight[:, order], covered), logits[:, order], atol=1e-4, rtol=0
+    )
     covered[:, 3], log_weight[:, 3] = 0, -13.8
     without = blend(images[:, :3], log_weight[:, :3], covered[:, :3])
     torch.testing.assert_close(blend(images, log_weight, covered)[:, :3], without, atol=1e-3, rtol=0)
@@ -47,7 +51,10 @@ def test_the_order_of_slices_and_padding_do_not_matter_to_the_blend():
 @pytest.mark.parametrize("size", [(48, 64), (37, 45)])
 def test_a_network_with_the_head_starts_from_the_one_without(size):
     torch.manual_seed(1)
-    plain, headed = PlaneSweepNet(width=4, planes=8, depth=3), PlaneSweepNet(width=4, planes=8, depth=3, full_size_head=True)
+    plain, headed = (
+        PlaneSweepNet(width=4, planes=8, depth=3),
+        PlaneSweepNet(width=4, planes=8, depth=3, full_size_head=True),
+    )
     headed.load_state_dict(plain.state_dict(), strict=False)
     stack, renderer = example_stack(0, *size), DefocusRenderer(sigma_scale=0.5)
     with torch.no_grad():

@@ -74,7 +74,9 @@ def plain(setup):
 @pytest.mark.parametrize("seed", range(6))
 def test_the_simulated_stack_is_the_rendered_prediction(prediction, seed):
     """Away from hidden surfaces and from the border."""
-    setup = plain(random_sample_setup(SceneSource([prediction]), (0, seed), 40))._replace(hidden=torch.zeros(0, 5, 40, 40))
+    setup = plain(random_sample_setup(SceneSource([prediction]), (0, seed), 40))._replace(
+        hidden=torch.zeros(0, 5, 40, 40)
+    )
     inverse_depth_01, aif, _ = setup.scene
     near_m, far_m = (torch.tensor([end]) for end in (setup.near_m, setup.far_m))
     expected = setup.renderer(
@@ -107,7 +109,9 @@ def test_slices_are_shifted_by_the_stated_number_of_pixels(prediction, height, w
 
 
 def test_every_fifth_stack_is_misaligned_by_eight_tenths_of_a_pixel(prediction):
-    misalignment_px = [random_sample_setup(SceneSource([prediction]), (9, seed), 16).misalignment_px for seed in range(300)]
+    misalignment_px = [
+        random_sample_setup(SceneSource([prediction]), (9, seed), 16).misalignment_px for seed in range(300)
+    ]
     misaligned = [one for one in misalignment_px if bool(one.any())]
     assert 0.15 < len(misaligned) / 300 < 0.25
     assert float(torch.cat(misaligned).std()) == pytest.approx(0.8, abs=0.06)

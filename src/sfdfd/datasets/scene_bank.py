@@ -14,7 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch.utils.data import Dataset
 
-from sfdfd.datasets.folders import merged_options, read_manifest, resumable_folder, unfinished_folder, unfinished_options
+from sfdfd.datasets.folders import (
+    merged_options,
+    read_manifest,
+    resumable_folder,
+    unfinished_folder,
+    unfinished_options,
+)
 from sfdfd.datasets.protocols import IdentifiedDataset
 from sfdfd.datasets.splits import SPLITS, evenly_chosen
 from sfdfd.datasets.synthetic import SynthesisDataModule
@@ -166,7 +172,9 @@ def _shard_length(path: Path) -> int:
         with safe_open(path, "numpy") as file:
             return int(file.get_slice("range_1_m").get_shape()[0])
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not a readable shard ({one_line(error)}); remove it and prepare the bank again") from None
+        raise InputError(
+            f"{path}: not a readable shard ({one_line(error)}); remove it and prepare the bank again"
+        ) from None
 
 
 class BankScenes(Dataset):

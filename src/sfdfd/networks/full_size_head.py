@@ -63,7 +63,9 @@ def _neighbours(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n c h w"]:
     reach = max(STEPS_PX)
     padded = F.pad(maps, (reach,) * 4, mode="replicate")
     shifts = [(0, 0)] + [(y * n, x * n) for n in STEPS_PX for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y]
-    return torch.stack([padded[..., reach + y : reach + y + height, reach + x : reach + x + width] for y, x in shifts], 1)
+    return torch.stack(
+        [padded[..., reach + y : reach + y + height, reach + x : reach + x + width] for y, x in shifts], 1
+    )
 
 
 class SliceBlend(nn.Module):
@@ -84,7 +86,10 @@ class SliceBlend(nn.Module):
         nn.init.zeros_(cast(Tensor, self.last.bias))
 
     def forward(
-        self, images: Float[Tensor, "b s 3 h w"], log_weight: Float[Tensor, "b s h w"], covered: Float[Tensor, "b s h w"]
+        self,
+        images: Float[Tensor, "b s 3 h w"],
+        log_weight: Float[Tensor, "b s h w"],
+        covered: Float[Tensor, "b s h w"],
     ) -> Float[Tensor, "b s h w"]:
         """Return logits of the slices.
 

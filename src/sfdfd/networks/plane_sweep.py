@@ -339,7 +339,11 @@ class PlaneSweepNet(NetworkModule):
 
     @staticmethod
     def _blend_sharpest(
-        images: Tensor, inverse_depth_01: Tensor, defocus: StackDefocus, covered: Tensor, correct: SliceBlend | None = None
+        images: Tensor,
+        inverse_depth_01: Tensor,
+        defocus: StackDefocus,
+        covered: Tensor,
+        correct: SliceBlend | None = None,
     ) -> Tensor:
         near_px, far_px = defocus.ends_px[..., None, None].unbind(2)
         radii_px = far_px + inverse_depth_01[:, None] * (near_px - far_px)

@@ -238,7 +238,9 @@ def blend_by_sharpness(
     return blend_by_logits(images, sharpness_logits(radius_px, weight), clipped)
 
 
-def sharpness_logits(radius_px: Float[Tensor, "b s h w"], weight: Float[Tensor, "b s #h #w"]) -> Float[Tensor, "b s h w"]:
+def sharpness_logits(
+    radius_px: Float[Tensor, "b s h w"], weight: Float[Tensor, "b s #h #w"]
+) -> Float[Tensor, "b s h w"]:
     """Return the logs of the weights of :func:`blend_by_sharpness`."""
     return -radius_px.square() / (2 * 0.7**2) + torch.log(weight + 1e-6)
 

@@ -351,4 +351,6 @@ def _random_samples(
 def _stored_samples(files: Sequence[Path], settings: DistillationSettings, step: int) -> DataLoader:
     length = settings.steps * settings.batch_size
     dataset = samples.StoredSamples(files, length, settings.crop, settings.seed, step * settings.batch_size)
-    return DataLoader(dataset, settings.micro_batch_size, num_workers=settings.workers, collate_fn=samples.collate_samples)
+    return DataLoader(
+        dataset, settings.micro_batch_size, num_workers=settings.workers, collate_fn=samples.collate_samples
+    )

@@ -26,7 +26,9 @@ def test_a_scene_depends_on_seed_and_index_alone(assets_folder):
     assets = AssetFolder.read(assets_folder)
     one, again, other = AssetScenes(assets, 1, 32, 48), AssetScenes(assets, 1, 32, 48), AssetScenes(assets, 2, 32, 48)
     _ = one[3]
-    assert np.array_equal(one[7].colours, again[7].colours) and np.array_equal(one[7].inverse_depth, again[7].inverse_depth)
+    assert np.array_equal(one[7].colours, again[7].colours) and np.array_equal(
+        one[7].inverse_depth, again[7].inverse_depth
+    )
     assert not np.array_equal(one[7].inverse_depth, other[7].inverse_depth)
 
 

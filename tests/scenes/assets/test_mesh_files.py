@@ -25,7 +25,9 @@ def textured_box(extents=(0.2, 0.4, 0.1)):
 def test_meshes_stand_on_the_floor_in_metres_with_their_texture(tmp_path, suffix):
     box = textured_box()
     if suffix == ".ply":
-        box.visual = trimesh.visual.ColorVisuals(box, vertex_colors=np.tile([200, 100, 50, 255], (len(box.vertices), 1)))
+        box.visual = trimesh.visual.ColorVisuals(
+            box, vertex_colors=np.tile([200, 100, 50, 255], (len(box.vertices), 1))
+        )
     box.apply_translation([3, 5, -2])
     box.export(tmp_path / f"box{suffix}")
     mesh = load_mesh(tmp_path / f"box{suffix}")

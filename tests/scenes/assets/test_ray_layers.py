@@ -52,7 +52,10 @@ def test_hidden_layers_are_the_surfaces_behind_in_order():
 
 
 def test_what_an_object_hides_of_itself_is_no_layer():
-    front, back = quad((-1, -1, 1.0), (2, 0, 0), (0, 2, 0), (1, 0, 0)), quad((-1, -1, 1.5), (2, 0, 0), (0, 2, 0), (0, 1, 0))
+    front, back = (
+        quad((-1, -1, 1.0), (2, 0, 0), (0, 2, 0), (1, 0, 0)),
+        quad((-1, -1, 1.5), (2, 0, 0), (0, 2, 0), (0, 1, 0)),
+    )
     columns = [np.concatenate([getattr(front, k), getattr(back, k)]) for k in ("corners_m", "normals", "uv", "tint")]
     both = Mesh(*columns, np.array([0, 0, 1, 1], np.int32), (*front.textures, *back.textures))
     scene = photograph_layers(World([both, wall(3.0)], [0.0, 0.0]), PINHOLE, EVEN)

@@ -36,10 +36,17 @@ class AssetScenes:
     """
 
     def __init__(
-        self, assets: AssetFolder, seed: int = 0, height: int = 240, width: int = 320, kinds: Sequence[str] | None = None
+        self,
+        assets: AssetFolder,
+        seed: int = 0,
+        height: int = 240,
+        width: int = 320,
+        kinds: Sequence[str] | None = None,
     ) -> None:
         self.assets, self.seed = assets, checked_int(seed, "seed", 0)
-        self.height, self.width = (checked_int(v, f"{k} (data.{k})", 32) for k, v in (("height", height), ("width", width)))
+        self.height, self.width = (
+            checked_int(v, f"{k} (data.{k})", 32) for k, v in (("height", height), ("width", width))
+        )
         self.kinds = tuple(KINDS) if kinds is None else tuple(kinds)
         for kind in self.kinds:
             checked_choice(kind, "kinds (data.kinds)", tuple(KINDS))

@@ -86,7 +86,9 @@ def _cached_texture(path: Path) -> Texture:
         with Image.open(path) as image:
             return Texture.of(_codes(image))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({one_line(error)}); mend it, or move it out of the assets") from None
+        raise InputError(
+            f"{path}: not a readable image ({one_line(error)}); mend it, or move it out of the assets"
+        ) from None
 
 
 def _codes(image: Image.Image) -> Array:
@@ -109,7 +111,9 @@ def load_mesh(path: Path) -> Mesh:
             warnings.simplefilter("ignore")  # of files with empty parts
             parts = [_part(each) for each in trimesh.load_scene(str(path)).dump() if hasattr(each, "triangles")]
     except Exception as error:  # whatever a broken file raises in one of trimesh's readers
-        raise InputError(f"{path}: not a readable mesh ({one_line(error)}); mend it, or move it out of the assets") from None
+        raise InputError(
+            f"{path}: not a readable mesh ({one_line(error)}); mend it, or move it out of the assets"
+        ) from None
     parts = [part for part in parts if len(part.corners_m)]
     number = sum(len(part.corners_m) for part in parts)
     if not 0 < number <= MOST_TRIANGLES or not all(np.isfinite(part.corners_m).all() for part in parts):

@@ -207,7 +207,9 @@ def _triangles(corners: Array, uv: Array, faces: Sequence[Sequence[int]] | Array
     normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-30)
     number = len(faces)
     tint = np.ones((number, 3, 3), np.float32)
-    return Mesh(points, np.repeat(normals[:, None], 3, 1), np.asarray(uv)[faces], tint, np.zeros(number, np.int32), (texture,))
+    return Mesh(
+        points, np.repeat(normals[:, None], 3, 1), np.asarray(uv)[faces], tint, np.zeros(number, np.int32), (texture,)
+    )
 
 
 def _together(parts: Sequence[Mesh]) -> Mesh:
