@@ -77,8 +77,8 @@ def test_a_missing_bank_and_a_broken_shard_are_named(assets_folder, tmp_path):
 
 def test_training_reads_the_visible_surfaces(assets_folder, tmp_path):
     generator(assets_folder).write(tmp_path / "bank", {}, ignore)
-    module = AssetsDataModule(str(tmp_path / "bank"), renderer=DefocusRenderer(sigma_scale=0.5),
-                              camera=Camera(0.05, 8.0, 1.2e-5), focus_distances_m=(1, 2), near_m=0.1, far_m=50.0)  # fmt: skip
+    optics = {"renderer": DefocusRenderer(sigma_scale=0.5), "camera": Camera(0.05, 8.0, 1.2e-5)}
+    module = AssetsDataModule(str(tmp_path / "bank"), **optics, focus_distances_m=(1, 2), near_m=0.1, far_m=50.0)
     module.check()
     stack = module.dataset("train")[1]
     scene = SceneBank(tmp_path / "bank")[1]

@@ -155,7 +155,7 @@ def _complete(part: Path, target: Path, manifest: dict[str, Any]) -> None:
 
 
 def unfinished_folder(root: Path) -> Path | None:
-    """Return the folder in which an interrupted or running :func:`resumable_folder` builds ``root``; None if there is none."""
+    """Return the folder in which an unfinished :func:`resumable_folder` builds ``root``; None if there is none."""
     return next(iter(_parts_with(_target_of(root), OPTIONS)), None)
 
 

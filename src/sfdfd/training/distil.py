@@ -339,8 +339,9 @@ def _random_samples(
     bank = () if settings.bank is None else SceneBank(settings.bank)
     if not predictions and not len(bank):
         raise InputError("expected scenes: a teacher's (teacher.stacks, teacher.procedural), or a bank's (bank=DIR)")
+    source = SceneSource(predictions, bank, settings.bank_share)
     plans = samples.BatchPlans(
-        SceneSource(predictions, bank, settings.bank_share), settings.steps, step, settings.fresh, settings.batch_size, settings.memory, settings.size,
+        source, settings.steps, step, settings.fresh, settings.batch_size, settings.memory, settings.size,
         settings.seed, settings.planes, device, settings.micro_batch_size,
     )  # fmt: skip
     context = "spawn" if settings.workers and device.type != "cpu" else None  # CUDA does not survive a fork

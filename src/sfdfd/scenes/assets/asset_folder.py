@@ -13,7 +13,7 @@ from typing import Any
 from sfdfd.errors import InputError, one_line
 from sfdfd.scenes.assets.mesh_files import MESH_SUFFIXES
 
-__all__ = ["AssetFolder", "HELD_BACK_SHARE"]
+__all__ = ["HELD_BACK_SHARE", "AssetFolder"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MOST_OWN_BLUR = 0.25
