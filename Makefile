@@ -68,11 +68,13 @@ bench-photographs: $(STAMP) ## seconds and memory of predict on real stacks in o
 bench-formats: $(STAMP) ## prepare three data sets from files in their official formats, train 200 steps on each
 	$(RUN) benchmarks/formats.py
 
-# on a GPU: make pretrained DISTIL_ARGS='accelerator=gpu workers=10 precision=bf16-mixed batch_size=20 fresh=6 memory=4096 steps=3600 optimizer.lr=2e-3 ema_decay=0'
-pretrained: $(STAMP) ## path-trace stacks and distil plane_sweep from them (hours; a second call goes on)
+# on a GPU: make pretrained DISTIL_ARGS='accelerator=gpu workers=10 precision=bf16-mixed batch_size=20 micro_batch_size=20 fresh=6 memory=4096 steps=3600 optimizer.lr=2e-3 ema_decay=0'
+pretrained: $(STAMP) ## path-trace stacks and distil plane_sweep from them, and from scenes of ASSETS=FOLDER if given (hours; resumable)
 	test -d $(PRETRAINED)/stacks || $(RUN) -m sfdfd.prepare data=raytraced data.root=$(PRETRAINED)/stacks \
 	    'data.cameras=[dslr,phone]' data.samples=256 data.train_length=54 data.val_length=0 data.test_length=0
-	$(RUN) -m sfdfd.distil data=raytraced data.root=$(PRETRAINED)/stacks output_dir=$(PRETRAINED) $(DISTIL_ARGS)
+	test -z '$(ASSETS)' || $(RUN) -m sfdfd.prepare data=assets data.assets='$(ASSETS)' data.root=$(PRETRAINED)/bank
+	$(RUN) -m sfdfd.distil data=raytraced data.root=$(PRETRAINED)/stacks output_dir=$(PRETRAINED) \
+	    $(if $(ASSETS),bank=$(PRETRAINED)/bank) $(DISTIL_ARGS)
 
 docs: $(STAMP) ## draw the figures anew and build the documentation into site/
 	$(RUN) docs/figures/make.py

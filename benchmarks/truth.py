@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from sfdfd.datasets.folders import read_manifest
-from sfdfd.datasets.splits import listed_names
+from sfdfd.datasets.splits import read_split_file
 from sfdfd.datasets.stack_folders import folders_named, read_stack
 from sfdfd.inference.methods import NetworkMethod, RefinedMethod, SweepMethod
 from sfdfd.io.files import write_json
@@ -147,7 +147,7 @@ def main() -> None:
     roots = arguments.roots or [Path(os.environ.get("SFDFD_REAL_DATA", ".")) / "raytraced"]
     groups: dict[str, list[Path]] = {}
     for root in roots:
-        for folder in folders_named(root, listed_names(root, arguments.split)):
+        for folder in folders_named(root, read_split_file(root, arguments.split)):
             groups.setdefault(group_of(root, folder), []).append(folder)
     manifests = {str(root): (read_manifest(root) or {}).get("options") for root in roots}
     result: dict = {

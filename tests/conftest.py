@@ -90,6 +90,21 @@ def photographs_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def assets_folder(tmp_path_factory):
+    """Assets: eight images of noise and a box."""
+    trimesh = pytest.importorskip("trimesh")
+    pytest.importorskip("embreex")
+    folder = tmp_path_factory.mktemp("my assets")
+    (folder / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        codes = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        iio.imwrite(folder / "pictures" / f"image{index}.png", codes)
+    trimesh.creation.box((0.2, 0.4, 0.1)).export(folder / "box.glb")
+    return folder
+
+
 @pytest.fixture
 def rgbd(tmp_path):
     rng = np.random.default_rng(0)

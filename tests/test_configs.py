@@ -82,6 +82,11 @@ DATA = {
         "_target_": "sfdfd.datasets.synthetic.ProceduralDataModule", "root": None, "height": 128, "width": 160,
         "train_length": 256, "val_length": 16, "test_length": 32, "split": "test",
     },
+    "assets": {
+        **{key: value for key, value in NYU.items() if key.startswith(("camera", "focus", "near", "far", "renderer"))},
+        "_target_": "sfdfd.datasets.scene_bank.AssetsDataModule", "root": "data/assets", "height": 240, "width": 320,
+        "train_length": 3000, "val_length": 60, "test_length": 60, "split": "test",
+    },
     "rgbd": {"camera.f_number": "???", "focus_distances_m": "???", "near_m": "???", "far_m": "???", "split": "all"},
     "defocusnet": {**STACKS, "root": "data/defocusnet", "split": "test"},
     "ddff12": {**STACKS, "root": "data/ddff12", "split": "val"},

@@ -134,3 +134,30 @@ def test_a_corrected_stack_is_predicted_again(distil_without_work, tmp_path):
     described = tmp_path / "in" / "s1" / "stack.yaml"
     described.write_text(described.read_text().replace("8.0", "2.0"))
     assert distil_without_work(*data)[0] == ["stack00001"]
+
+
+@pytest.mark.slow
+def test_a_bank_replaces_the_teacher_and_new_layers_alone_are_trained(tmp_path, assets_folder):
+    bank = ["data=assets", f"data.assets={assets_folder}", "data.root=bank", "data.height=48", "data.width=64"]
+    lengths = ["data.train_length=2", "data.val_length=0", "data.test_length=0"]
+    inside("prepare", *bank, *lengths, cwd=tmp_path)
+    small = ["size=40", "crop=32", "batch_size=2", "memory=3", "steps=2", "network.full_size_head=true"]
+    of_bank = ["bank=bank", "teacher.stacks=0", "teacher.procedural=0", *small]
+    inside("distil", *of_bank, "checkpoint=pretrained", "layers=new", "output_dir=d", cwd=tmp_path)
+    before, after = (
+        load_run("pretrained").network.state_dict(),
+        load_run(tmp_path / "d/weights.ckpt").network.state_dict(),
+    )
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    new = [name for name in after if name not in before]
+    assert any(bool(after[name].any()) for name in new if name.startswith("blend.last"))
+    for overrides, message in (
+        (["checkpoint=null", "layers=new", "network.full_size_head=false"], "network.full_size_head=true"),
+        (["checkpoint=pretrained", "network.width=8"], "another network"),
+        (["bank=none"], "prepare data=assets"),
+        (["bank=null"], "expected scenes"),
+        (["micro_batch_size=3"], "divisor of batch_size=2"),
+        (["fresh=0"], "a bank makes new stacks"),
+    ):
+        done = inside("distil", *of_bank, *overrides, "output_dir=e", cwd=tmp_path, expect=2)
+        assert message in one_line(done.stderr)

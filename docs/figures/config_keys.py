@@ -18,7 +18,7 @@ CHOICES_ONLY = ("experiment",)
 """Groups whose options set keys of other groups."""
 NUMBER, WHOLE, TEXT, LIST = "a number", "a whole number", "text", "a list"
 OPTIONAL = {
-    **dict.fromkeys(("threads", "steps", "warmup_steps"), WHOLE),
+    **dict.fromkeys(("threads", "steps", "warmup_steps", "stacks"), WHOLE),
     **dict.fromkeys(
         ("focal_length_m", "f_number", "pixel_pitch_m", "near_m", "far_m", "focus_distance_unit_m"), NUMBER
     ),

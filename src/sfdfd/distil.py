@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def distil(config: DictConfig) -> None:
-    """Run the teacher, then train on samples of its predictions; a call keeps what it finds in ``output_dir``."""
+    """Run the teacher, then train on samples of its predictions and of a bank of scenes; keep what is in ``output_dir``."""
     from pathlib import Path
 
     from sfdfd import __version__
@@ -30,7 +30,8 @@ def distil(config: DictConfig) -> None:
     seed_everything(config.seed)
     settings = steps.DistillationSettings.of(values)
     datamodule = instantiate(config.data)
-    datamodule.check()
+    if config.teacher.stacks != 0:
+        datamodule.check()
     tasks = steps.teacher_tasks(values, datamodule, __version__)
     plan = steps.training_plan(values, tasks)
     steps.check_same_plan(output_dir / steps.LAST, plan)
@@ -38,6 +39,7 @@ def distil(config: DictConfig) -> None:
     write_json(output_dir / "run.json", {"config": values, "run": run_record()})
     files = _run_teacher(config, tasks, output_dir / "answers")
     network, optimizer = instantiate(config.network), instantiate(config.optimizer)
+    steps.load_initial_weights(network, config.checkpoint, config.layers)
     path = steps.train_network(network, optimizer, files, settings, steps.weights_config(values, plan), output_dir)
     print(f"written to {path}; read it as checkpoint=PATH")
 

@@ -29,7 +29,9 @@ def prepare(config: DictConfig) -> None:
     source = SOURCES.get(name)
     generator = None if source is not None else instantiate(config.data).stack_generator
     if source is None and generator is None:
-        raise InputError(f"data={name}: nothing to prepare; data sets that can be: {', '.join(SOURCES)}, raytraced")
+        raise InputError(
+            f"data={name}: nothing to prepare; data sets that can be: {', '.join(SOURCES)}, raytraced, assets"
+        )
     if generator is not None and config.source is not None:
         raise InputError(f"source={config.source}: data={name} is made, not converted; leave source out")
     root = Path(config.data.root)
@@ -46,7 +48,7 @@ def prepare(config: DictConfig) -> None:
         record = {"data": name, "run": run_record()}
         if generator is not None:
             with spreading(config.cluster) as spread:
-                manifest = generate_stacks(generator, root, record, report_of("tracing"), spread)
+                manifest = generate_stacks(generator, root, record, report_of("making"), spread)
         else:
             assert source is not None
             location = None if config.source is None else str(config.source)

@@ -1,6 +1,7 @@
 """Samples of distillation: batches, packing, replay."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -14,13 +15,13 @@ from sfdfd.training.distillation_samples import (
     sample_from_stack,
     unpack,
 )
-from sfdfd.training.distillation_scenes import TeacherPrediction
+from sfdfd.training.distillation_scenes import SceneSource, TeacherPrediction
 from tests.conftest import CAMERA, FOCUS_M, procedural_stacks
 from tests.training.test_distillation_scenes import PLANES, random_sample
 
 
 def test_a_continued_training_sees_the_batches_of_an_uninterrupted_one(prediction):
-    whole, later = (BatchPlans([prediction], 6, first, 1, 3, 4, 40, 5, PLANES) for first in (0, 4))
+    whole, later = (BatchPlans(SceneSource([prediction]), 6, first, 1, 3, 4, 40, 5, PLANES) for first in (0, 4))
     replay, anew = ReplayBuffer(whole, 24), ReplayBuffer(later, 24)
     batches = [replay(plan, "cpu") for plan in (whole[index] for index in range(6))]
     for index in range(2):
@@ -61,3 +62,16 @@ def test_the_teachers_stack_becomes_a_sample_and_batches_are_padded(prediction):
     assert batch.images.shape[:2] == (3, longest) and batch.slice_mask.sum(1).tolist() == [
         len(o.images) for o in samples
     ]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_the_parts_of_a_step_have_the_samples_of_the_whole_step(prediction, size):
+    source = SceneSource([prediction])
+    whole = BatchPlans(source, 3, 0, 1, 4, 5, 40, 5, PLANES)
+    parts = BatchPlans(source, 3, 0, 1, 4, 5, 40, 5, PLANES, micro_batch_size=size)
+    assert len(parts) == 3 * 4 // size
+    for step in range(3):
+        of_step = [parts[step * 4 // size + part] for part in range(4 // size)]
+        assert [n for plan in of_step for n in plan.replayed] == whole[step].replayed
+        assert [n for plan in of_step for n in plan.fresh] == list(whole[step].fresh)
+        assert len({tuple(plan.seed) for plan in of_step}) == len(of_step)

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import depth_from_normalized
+from sfdfd.scenes.layered_scene import LayeredScene
+from sfdfd.training.capture_disturbances import Disturbance
 from sfdfd.training.distillation_samples import random_samples
 from sfdfd.training.distillation_scenes import (
+    SceneSource,
     TeacherPrediction,
     _place_in_front,
     _random_silhouette,
@@ -19,7 +23,7 @@ PLANES = 8
 
 
 def random_sample(answers, seed, size, planes):
-    return random_samples([random_sample_setup(answers, seed, size)], planes)[0]
+    return random_samples([random_sample_setup(SceneSource(answers), seed, size)], planes)[0]
 
 
 def test_a_random_sample_depends_only_on_its_seed(prediction):
@@ -63,14 +67,16 @@ def test_random_samples_have_the_stated_shapes_and_ranges(prediction, seed):
 
 
 def plain(setup):
-    """Remove misalignment and noise."""
-    return setup._replace(misalignment_px=0 * setup.misalignment_px, noise_std=0.0)
+    """Remove misalignment, noise and other disturbances."""
+    return setup._replace(misalignment_px=0 * setup.misalignment_px, noise_std=0.0, disturbance=None)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_simulated_stack_is_the_rendered_prediction(prediction, seed):
     """Away from hidden surfaces and from the border."""
-    setup = plain(random_sample_setup([prediction], (0, seed), 40))._replace(hidden=torch.zeros(0, 5, 40, 40))
+    setup = plain(random_sample_setup(SceneSource([prediction]), (0, seed), 40))._replace(
+        hidden=torch.zeros(0, 5, 40, 40)
+    )
     inverse_depth_01, aif, _ = setup.scene
     near_m, far_m = (torch.tensor([end]) for end in (setup.near_m, setup.far_m))
     expected = setup.renderer(
@@ -87,7 +93,7 @@ def test_the_simulated_stack_is_the_rendered_prediction(prediction, seed):
 @pytest.mark.parametrize(("height", "width"), [(40, 40), (32, 56)])
 def test_slices_are_shifted_by_the_stated_number_of_pixels(prediction, height, width):
     """Compared with the unshifted slices, moved by whole pixels and averaged for halves."""
-    setup = plain(random_sample_setup([prediction], (0, 0), 56))
+    setup = plain(random_sample_setup(SceneSource([prediction]), (0, 0), 56))
     cut = TeacherPrediction(*(value[..., :height, :width] for value in setup.scene))
     setup = setup._replace(scene=cut, hidden=setup.hidden[..., :height, :width])
     still = simulate_capture(setup)
@@ -103,7 +109,9 @@ def test_slices_are_shifted_by_the_stated_number_of_pixels(prediction, height, w
 
 
 def test_every_fifth_stack_is_misaligned_by_eight_tenths_of_a_pixel(prediction):
-    misalignment_px = [random_sample_setup([prediction], (9, seed), 16).misalignment_px for seed in range(300)]
+    misalignment_px = [
+        random_sample_setup(SceneSource([prediction]), (9, seed), 16).misalignment_px for seed in range(300)
+    ]
     misaligned = [one for one in misalignment_px if bool(one.any())]
     assert 0.15 < len(misaligned) / 300 < 0.25
     assert float(torch.cat(misaligned).std()) == pytest.approx(0.8, abs=0.06)
@@ -118,7 +126,7 @@ def test_a_hidden_background_shows_through_a_blurred_occluder(prediction):
     setup = next(
         setup
         for seed in range(200)
-        if (setup := plain(random_sample_setup([prediction], (4, seed), 40))).renderer.options["linear_light"]
+        if (setup := plain(random_sample_setup(SceneSource([prediction]), (4, seed), 40))).renderer.options["linear_light"]
         and setup.renderer.options["psf"] == "disc" and len(setup.hidden)
         and 5 < float(signed_radius_px(setup.camera, setup.focus_m, setup.near_m, setup.far_m).abs().max()) < 12
     )  # fmt: skip
@@ -132,3 +140,41 @@ def test_samples_without_planes_have_no_sweep(prediction):
     sample = random_sample([prediction], (0, 1), 40, 0)
     assert sample.costs.shape == (2, 0, 20, 20)
     assert torch.equal(sample.images, random_sample([prediction], (0, 1), 40, PLANES).images)
+
+
+def bank_scene(size=80):
+    """A board before a wall, and what it hides."""
+    inverse_depth = np.full((3, size, size), 0.25, np.float32)
+    inverse_depth[0, 20:50, 20:50] = 1.0
+    is_present = np.zeros((3, size, size), bool)
+    is_present[0] = True
+    is_present[1] = inverse_depth[0] == 1
+    colours = np.full((3, size, size, 3), 60, np.uint8)
+    colours[0, 20:50, 20:50] = 200
+    return LayeredScene(colours, np.where(is_present, inverse_depth, 0).astype(np.float32), is_present)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_bank_scene_keeps_its_surfaces_and_has_more_beyond_the_border(seed):
+    """Depth is one surface's or the other's, hidden layers are farther, and the target is as large as the images."""
+    setup = plain(random_sample_setup(SceneSource((), [bank_scene()]), (1, seed), 40))
+    side = 40 + 2 * setup.margin_px
+    assert setup.scene.aif.shape == (3, side, side) and setup.target.aif.shape == (3, 40, 40)
+    assert setup.renderer.models_occlusion == (setup.margin_px > 0)
+    for layer in setup.hidden:
+        assert bool((layer[3] < setup.scene.inverse_depth_01)[layer[4] > 0].all())
+    assert simulate_capture(setup).shape[-2:] == (40, 40)
+
+
+def test_a_source_mixes_predictions_and_bank_by_its_share(prediction):
+    g = np.random.default_rng(0)
+    both, scene = SceneSource([prediction], [bank_scene()], 0.3), [bank_scene()]
+    assert np.mean([both.is_of_bank(g) for _ in range(500)]) == pytest.approx(0.3, abs=0.06)
+    assert SceneSource((), scene).is_of_bank(g) and not SceneSource([prediction]).is_of_bank(g)
+
+
+def test_a_wrong_camera_is_told_and_rounded_distances_too(prediction):
+    setup = random_sample_setup(SceneSource([prediction]), (0, 0), 40)
+    rounded = setup._replace(disturbance=Disturbance.none(len(setup.focus_m))._replace(rounded_focus=True),
+                             focus_m=torch.tensor([0.234, 0.567]), camera=Camera(0.01, 2.0, 1e-5))  # fmt: skip
+    assert rounded.told_focus_m.tolist() == pytest.approx([0.23, 0.57])

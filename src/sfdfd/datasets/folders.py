@@ -15,7 +15,7 @@ from sfdfd.io.files import as_json, write_json
 
 __all__ = [
     "MANIFEST", "atomic_folder", "check_vacant", "finish_move", "merged_options", "read_manifest", "resumable_folder",
-    "unfinished_options",
+    "unfinished_folder", "unfinished_options",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
@@ -152,6 +152,11 @@ def _complete(part: Path, target: Path, manifest: dict[str, Any]) -> None:
             f"{part} holds the whole data set, but not its {MANIFEST} ({one_line(error)}); {remedy}"
         ) from None
     _move(part, target)
+
+
+def unfinished_folder(root: Path) -> Path | None:
+    """Return the folder in which an unfinished :func:`resumable_folder` builds ``root``; None if there is none."""
+    return next(iter(_parts_with(_target_of(root), OPTIONS)), None)
 
 
 def unfinished_options(root: Path) -> dict[str, Any] | None:

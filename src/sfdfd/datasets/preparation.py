@@ -41,7 +41,7 @@ def generate_stacks(
     generator: StackGenerator, root: Path, record: Mapping[str, Any], report: Report, spread: Any = None
 ) -> dict[str, Any]:
     """Generate a data set at ``root`` and return its manifest: ``record`` with what the generator adds."""
-    manifest = {**record, "title": generator.title, "licence": generator.licence, "layout": "stacks"}
+    manifest = {**record, "title": generator.title, "licence": generator.licence, "layout": generator.layout}
     generator.write(root.resolve(), manifest, report, spread)
     return manifest
 

@@ -33,6 +33,7 @@ class StackGenerator(Protocol):
 
     title: str
     licence: str
+    layout: str
 
     def options(self) -> dict[str, Any]:
         """Return all options that the data depends on, as plain values; None for a default that is chosen later."""

@@ -151,6 +151,7 @@ class RaytracedGenerator(ResumableGenerator):
 
     title = "path-traced focal stacks, made here"
     licence = "yours (the generator is Apache-2.0)"
+    layout = "stacks"
 
     setups: tuple[CameraSetup, ...]
     height: int

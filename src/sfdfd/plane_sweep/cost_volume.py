@@ -30,11 +30,13 @@ from sfdfd.stack import FocalStack
 __all__ = [
     "RESIDUAL_FLOOR",
     "StackDefocus",
+    "blend_by_logits",
     "blend_by_sharpness",
     "box_mean",
     "clipped_light_share",
     "restore_clipped",
     "semi_global_matching",
+    "sharpness_logits",
     "stack_defocus",
     "sweep_residuals",
     "to_linear_light",
@@ -235,7 +237,22 @@ def blend_by_sharpness(
         weight: (B,S,H,W) of each pixel, 0 where a slice is not covered.
         clipped: true where a colour is a lower bound, which weighs less; None: nowhere.
     """
-    log_weight = -radius_px.square() / (2 * 0.7**2) + torch.log(weight + 1e-6)
+    return blend_by_logits(images, sharpness_logits(radius_px, weight), clipped)
+
+
+def sharpness_logits(
+    radius_px: Float[Tensor, "b s h w"], weight: Float[Tensor, "b s #h #w"]
+) -> Float[Tensor, "b s h w"]:
+    """Return the logs of the weights of :func:`blend_by_sharpness`."""
+    return -radius_px.square() / (2 * 0.7**2) + torch.log(weight + 1e-6)
+
+
+def blend_by_logits(
+    images: Float[Tensor, "b s 3 h w"],
+    log_weight: Float[Tensor, "b s h w"],
+    clipped: Bool[Tensor, "b s 3 h w"] | None = None,
+) -> Float[Tensor, "b 3 h w"]:
+    """Average slices with the softmax of their logits; a colour that is clipped weighs less."""
     if clipped is None:
         return torch.einsum("bshw,bschw->bchw", torch.softmax(log_weight, 1), images)
     log_clipped = torch.log(1 - (1 - CLIPPED_WEIGHT) * clipped.to(images))

@@ -19,8 +19,10 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset
 
 from sfdfd.datasets.datamodule import FocalStackDataModule
+from sfdfd.datasets.folders import read_manifest, unfinished_options
 from sfdfd.datasets.protocols import IdentifiedDataset
-from sfdfd.errors import InputError, checked_int, checked_number
+from sfdfd.datasets.scene_bank import SceneBank
+from sfdfd.errors import InputError, checked_choice, checked_int, checked_number
 from sfdfd.io.files import atomic_write
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, Renderer
@@ -36,13 +38,14 @@ from sfdfd.training.checkpoints import (
     save_weights,
 )
 from sfdfd.training.distillation import Distillation
+from sfdfd.training.distillation_scenes import SceneSource
 from sfdfd.training.loggers import ResumableCSVLogger
 from sfdfd.training.resuming import AtomicCheckpointIO
 from sfdfd.training.run import quiet_lightning
 
 __all__ = [
-    "LAST", "DistillationSettings", "TeacherTask", "check_same_plan", "task_stack", "teacher_tasks", "train_network",
-    "training_plan", "weights_config", "write_sample",
+    "LAST", "DistillationSettings", "TeacherTask", "check_same_plan", "load_initial_weights", "task_stack", "teacher_tasks",
+    "train_network", "training_plan", "weights_config", "write_sample",
 ]  # fmt: skip
 
 LAST, PLAN = "last.ckpt", "distil"
@@ -52,7 +55,12 @@ LOADING_KEYS = {
     "near_mask_m", "far_mask_m", "train_length", "val_length", "test_length", "limit",
 }  # fmt: skip
 """Keys of ``data`` on which the content of a stack does not depend."""
-PLAN_KEYS = ("network", "optimizer", "weights", "fresh", "memory", "size", "crop", "batch_size", "ema_decay", "seed")
+PLAN_KEYS = (
+    "network", "optimizer", "weights", "fresh", "memory", "size", "crop", "batch_size", "ema_decay", "seed", "bank_share",
+    "checkpoint", "layers", "warmup_steps",
+)  # fmt: skip
+NEW_LAYERS = ("snap.", "blend.")
+"""Layers that start as the identity, which initial weights may lack."""
 ANY_CAMERA = dict.fromkeys(("focal_length_m", "f_number", "pixel_pitch_m"))
 """The weights hold for the camera that each stack carries."""
 
@@ -68,6 +76,7 @@ class DistillationSettings:
     size: int
     crop: int
     batch_size: int
+    micro_batch_size: int
     steps: int
     save_every: int
     memory: int
@@ -79,16 +88,29 @@ class DistillationSettings:
     ema_decay: float
     planes: int
     seed: int
+    bank: str | None
+    bank_share: float
+    layers: str
+    warmup_steps: int
 
     def __post_init__(self) -> None:
-        for key in ("size", "crop", "batch_size", "steps", "save_every", "memory"):
+        for key in ("size", "crop", "batch_size", "micro_batch_size", "steps", "save_every", "memory"):
             checked_int(getattr(self, key), key, 1)
         checked_int(self.fresh, "fresh", 0, self.batch_size)
         checked_int(self.workers, "workers", 0)
+        checked_int(self.warmup_steps, "warmup_steps", 1)
         for key, value in self.weights.items():
             checked_number(value, f"weights.{key}", least=0)
         if self.crop > self.size:
             raise InputError(f"expected crop <= size, got {self.crop} and {self.size} (crop)")
+        if self.batch_size % self.micro_batch_size:
+            raise InputError(
+                f"expected a divisor of batch_size={self.batch_size}, got {self.micro_batch_size} (micro_batch_size)"
+            )
+        checked_number(self.bank_share, "bank_share", least=0, most=1)
+        checked_choice(self.layers, "layers", ("all", "new"))
+        if self.bank is not None and not self.fresh:
+            raise InputError("a bank makes new stacks in every step: expected fresh of 1 or more (fresh)")
         if self.crop % 2:
             raise InputError(f"expected an even number, got {self.crop} (crop)")
 
@@ -121,18 +143,26 @@ class TeacherTask:
 
 def teacher_tasks(config: Mapping[str, Any], datamodule: FocalStackDataModule, version: str) -> list[TeacherTask]:
     """Return a task for each stack of the training split, then for each procedural scene, of this version of the package."""
+    if config["teacher"]["stacks"] == 0:
+        return _procedural_tasks(config, version)
     dataset, stacks = datamodule.dataset("train"), datamodule.make_dataset("train")
     common = {"sfdfd": version, "teacher": config["teacher"]["refine"], "planes": _planes(config)}
     data = {key: value for key, value in config["data"].items() if key not in LOADING_KEYS}
     tasks = []
-    for index in range(len(dataset)):
+    for index in range(min(len(dataset), config["teacher"]["stacks"] or len(dataset))):
         identity = stacks.identity(index) if isinstance(stacks, IdentifiedDataset) else index
         depends_on = {**common, "optics": config["optics"]["renderer"], "data": data, "stack": identity}
         tasks.append(TeacherTask(_task_name("stack", index, depends_on), index, False))
-    depends_on = {**common, "optics": PHOTOGRAPH_OPTICS, "seed": config["seed"]}
-    for index in range(config["teacher"]["procedural"]):
-        tasks.append(TeacherTask(_task_name("procedural", index, depends_on), index, True))
-    return tasks
+    return tasks + _procedural_tasks(config, version)
+
+
+def _procedural_tasks(config: Mapping[str, Any], version: str) -> list[TeacherTask]:
+    depends_on = {
+        "sfdfd": version, "teacher": config["teacher"]["refine"], "planes": _planes(config), "optics": PHOTOGRAPH_OPTICS,
+        "seed": config["seed"],
+    }  # fmt: skip
+    indices = range(config["teacher"]["procedural"])
+    return [TeacherTask(_task_name("procedural", index, depends_on), index, True) for index in indices]
 
 
 def _task_name(kind: str, index: int, depends_on: dict[str, Any]) -> str:
@@ -147,7 +177,16 @@ def training_plan(config: Mapping[str, Any], tasks: Sequence[TeacherTask]) -> di
         **{key: config[key] for key in PLAN_KEYS},
         "optics": _weights_optics(config),
         "answers": hashlib.sha256(predictions.encode()).hexdigest(),
+        "bank": _bank_options(config["bank"]),
     }
+
+
+def _bank_options(bank: str | None) -> dict[str, Any] | None:
+    """Return the options of a bank of scenes, but for their number: a bank may grow between two calls."""
+    if bank is None:
+        return None
+    options = (read_manifest(Path(bank)) or {}).get("options") or unfinished_options(Path(bank)) or {}
+    return {key: value for key, value in options.items() if not key.endswith("_length")}
 
 
 def check_same_plan(last: Path, plan: Mapping[str, Any]) -> None:
@@ -223,6 +262,32 @@ def _weights_optics(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"renderer": renderer, "camera": ANY_CAMERA}
 
 
+def load_initial_weights(network: torch.nn.Module, checkpoint: str | None, layers: str = "all") -> None:
+    """Start from the weights of a checkpoint; layers that start as the identity may be missing there.
+
+    With ``layers="new"`` only those layers will be trained, in less than half of the time.
+
+    Raises:
+        InputError: the file is no checkpoint of ours, or of another network; or no layer is left to train.
+    """
+    if layers == "new":
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.startswith(NEW_LAYERS))
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise InputError("layers=new: the network has no layers at full size; give network.full_size_head=true")
+    if checkpoint is None:
+        return
+    weights = {
+        name.removeprefix("network."): value for name, value in load_checkpoint(checkpoint)["state_dict"].items()
+    }
+    expected = network.state_dict()
+    differing = [name for name, value in weights.items() if name not in expected or expected[name].shape != value.shape]
+    missing = [name for name in expected if name not in weights and not name.startswith(NEW_LAYERS)]
+    if differing or missing:
+        raise InputError(f"checkpoint={checkpoint}: these weights are of another network ({(differing + missing)[0]})")
+    network.load_state_dict(weights, strict=False)
+
+
 def train_network(
     network: torch.nn.Module,
     optimizer: Any,
@@ -244,7 +309,7 @@ def train_network(
         loader, replay = _random_samples(files, settings, step, trainer.strategy.root_device)
     else:
         loader = _stored_samples(files, settings, step)
-    module = Distillation(network, optimizer, settings.weights, replay, run_config=run_config)
+    module = Distillation(network, optimizer, settings.weights, replay, settings.warmup_steps, run_config=run_config)
     trainer.fit(module, loader, ckpt_path=last if last.is_file() else None, weights_only=True)
     save_weights(output_dir / "weights.ckpt", module.state_dict(), run_config)
     return output_dir / "weights.ckpt"
@@ -260,6 +325,7 @@ def _trainer(settings: DistillationSettings, step: int, output_dir: Path) -> lig
     return lightning.Trainer(
         default_root_dir=output_dir, accelerator=settings.accelerator, max_steps=settings.steps, max_epochs=1,
         precision=settings.precision, gradient_clip_val=1.0,
+        accumulate_grad_batches=settings.batch_size // settings.micro_batch_size,
         callbacks=[saver, EMAWeightAveraging(decay=settings.ema_decay)], logger=logger, enable_model_summary=False,
         plugins=[AtomicCheckpointIO()], benchmark=True,
     )  # fmt: skip
@@ -270,9 +336,13 @@ def _random_samples(
 ) -> tuple[DataLoader, samples.ReplayBuffer]:
     """Return the loader of batch plans, and the buffer that makes their batches."""
     predictions = [samples.unpack(torch.load(path, weights_only=True)).target for path in files]
+    bank = () if settings.bank is None else SceneBank(settings.bank)
+    if not predictions and not len(bank):
+        raise InputError("expected scenes: a teacher's (teacher.stacks, teacher.procedural), or a bank's (bank=DIR)")
+    source = SceneSource(predictions, bank, settings.bank_share)
     plans = samples.BatchPlans(
-        predictions, settings.steps, step, settings.fresh, settings.batch_size, settings.memory, settings.size,
-        settings.seed, settings.planes, device,
+        source, settings.steps, step, settings.fresh, settings.batch_size, settings.memory, settings.size,
+        settings.seed, settings.planes, device, settings.micro_batch_size,
     )  # fmt: skip
     context = "spawn" if settings.workers and device.type != "cpu" else None  # CUDA does not survive a fork
     loader = DataLoader(plans, None, num_workers=settings.workers, multiprocessing_context=context)
@@ -282,4 +352,6 @@ def _random_samples(
 def _stored_samples(files: Sequence[Path], settings: DistillationSettings, step: int) -> DataLoader:
     length = settings.steps * settings.batch_size
     dataset = samples.StoredSamples(files, length, settings.crop, settings.seed, step * settings.batch_size)
-    return DataLoader(dataset, settings.batch_size, num_workers=settings.workers, collate_fn=samples.collate_samples)
+    return DataLoader(
+        dataset, settings.micro_batch_size, num_workers=settings.workers, collate_fn=samples.collate_samples
+    )

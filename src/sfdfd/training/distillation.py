@@ -149,7 +149,8 @@ class Distillation(lightning.LightningModule):
         return values["train/total"]
 
     def configure_optimizers(self):
-        optimizer = self.make_optimizer(self.network.parameters())
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        optimizer = self.make_optimizer(trained)
         total, warmup = int(self.trainer.estimated_stepping_batches), self.warmup_steps
 
         def factor(step: int) -> float:

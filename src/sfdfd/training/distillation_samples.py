@@ -23,7 +23,13 @@ from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.optics.render import Renderer
 from sfdfd.plane_sweep.cost_volume import StackDefocus, stack_defocus, sweep_residuals
 from sfdfd.stack import FocalStack, Prediction
-from sfdfd.training.distillation_scenes import SampleSetup, TeacherPrediction, random_sample_setup, simulate_capture
+from sfdfd.training.distillation_scenes import (
+    SampleSetup,
+    SceneSource,
+    TeacherPrediction,
+    random_sample_setup,
+    simulate_capture,
+)
 
 __all__ = [
     "BatchPlan",
@@ -124,13 +130,13 @@ def random_samples(
         for setup in setups:
             images = simulate_capture(setup, device)
             camera = replace(setup.camera, f_number=setup.camera.f_number / setup.blur_error)
-            stack = FocalStack.single(images, setup.focus_m, camera, setup.near_m, setup.far_m).to(device)
-            target = TeacherPrediction(*(value.to(device) for value in setup.scene))
+            stack = FocalStack.single(images, setup.told_focus_m, camera, setup.near_m, setup.far_m).to(device)
+            target = TeacherPrediction(*(value.to(device) for value in setup.target))
             defocus = stack_defocus(stack, setup.renderer)
             samples.append(_sample(stack, target, defocus, _no_costs(images)))
             if planes:
                 costs.append(sweep_residuals(images, stack.coverage()[0], defocus, 0, planes, window_px=SQUARE_PX))
-        if not planes:
+        if not costs:
             return samples
         logs = log_residuals(torch.stack(costs))
     return [sample._replace(costs=log) for sample, log in zip(samples, logs, strict=True)]
@@ -162,7 +168,7 @@ class StoredSamples(Dataset):
 
 
 class BatchPlan(NamedTuple):
-    """The samples of one training step.
+    """The samples that pass through the network at once: those of one training step, or a part of them.
 
     Attributes:
         fresh: new samples as of :func:`pack`, by number.
@@ -176,12 +182,14 @@ class BatchPlan(NamedTuple):
 
 
 class BatchPlans(Dataset):
-    """One :class:`BatchPlan` for each step, determined by (seed, step): new random stacks and numbers of earlier ones.
+    """The :class:`BatchPlan` of each step, determined by (seed, step): new random stacks and numbers of earlier ones.
+
+    A step may be divided into parts, one item each: on a CPU samples are fastest one by one, because they stay in its cache.
 
     The new stacks are made where an item is taken, so a loader's workers make them ahead of the training.
 
     Args:
-        predictions: of a teacher.
+        source: of scenes.
         steps, first: steps of the training, and those made before it was interrupted.
         fresh, batch_size: new samples of a step, and all.
         memory: number of most recent samples from which the others are drawn.
@@ -189,11 +197,12 @@ class BatchPlans(Dataset):
         seed: of all that is random.
         planes: of the sweep.
         device: that renders and sweeps.
+        micro_batch_size: number of samples in a part, a divisor of ``batch_size``; None: all.
     """
 
     def __init__(
         self,
-        predictions: Sequence[TeacherPrediction],
+        source: SceneSource,
         steps: int,
         first: int,
         fresh: int,
@@ -203,28 +212,35 @@ class BatchPlans(Dataset):
         seed: int,
         planes: int,
         device: torch.device | str = "cpu",
+        micro_batch_size: int | None = None,
     ) -> None:
-        self.predictions, self.steps, self.first = predictions, steps, first
+        self.source, self.steps, self.first = source, steps, first
         self.fresh, self.batch_size, self.memory, self.size, self.seed = fresh, batch_size, memory, size, seed
         self.planes, self.device = planes, device
+        self.micro_batch_size = micro_batch_size or batch_size
 
     def __len__(self) -> int:
-        return self.steps  # all, also of a continued training: Lightning counts from where it stopped
+        """Return the number of all parts, also of a continued training: Lightning counts from where it stopped."""
+        return self.steps * (self.batch_size // self.micro_batch_size)
 
     def __getitem__(self, index: int) -> BatchPlan:
-        step = self.first + index
-        new = range(step * self.fresh, (step + 1) * self.fresh)
+        parts = self.batch_size // self.micro_batch_size
+        step, part = self.first + index // parts, index % parts
+        first, after = step * self.fresh, (step + 1) * self.fresh
         g = np.random.default_rng([self.seed, 1, step])
-        replayed = g.integers(max(0, new.stop - self.memory), new.stop, self.batch_size - self.fresh).tolist()
+        replayed = g.integers(max(0, after - self.memory), after, self.batch_size - self.fresh).tolist()
+        numbers = [*range(first, after), *replayed][part * self.micro_batch_size : (part + 1) * self.micro_batch_size]
+        count = max(0, self.fresh - part * self.micro_batch_size)
+        new, replayed = numbers[:count], numbers[count:]
         fresh = self.samples(new)
         if get_worker_info():  # a worker hands samples over in shared CPU memory
             fresh = {number: {key: value.cpu() for key, value in sample.items()} for number, sample in fresh.items()}
-        return BatchPlan(fresh, replayed, [self.seed, 2, step])
+        return BatchPlan(fresh, replayed, [self.seed, 2, step, part])
 
     def samples(self, numbers: Iterable[int]) -> dict[int, dict[str, Tensor]]:
         """Make the samples of these numbers, as of :func:`pack`, on ``device``."""
         numbers = list(numbers)
-        setups = [random_sample_setup(self.predictions, (self.seed, 0, number), self.size) for number in numbers]
+        setups = [random_sample_setup(self.source, (self.seed, 0, number), self.size) for number in numbers]
         made = random_samples(setups, self.planes, self.device)
         return {number: pack(sample) for number, sample in zip(numbers, made, strict=True)}
 

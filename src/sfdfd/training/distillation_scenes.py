@@ -1,4 +1,4 @@
-"""Random scenes for distillation: a teacher's predictions, composed and photographed by random cameras."""
+"""Random scenes for distillation: a teacher's predictions and a bank's scenes, photographed by random cameras."""
 
 from __future__ import annotations
 
@@ -16,12 +16,27 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.render import DefocusRenderer
+from sfdfd.scenes.layered_scene import LayeredScene
+from sfdfd.training.capture_disturbances import (
+    Disturbance,
+    disturb_images,
+    disturb_target,
+    encode_jpeg,
+    random_disturbance,
+    rounded_focus_m,
+)
 
-__all__ = ["SampleSetup", "TeacherPrediction", "random_sample_setup", "signed_radius_px", "simulate_capture"]
+__all__ = [
+    "SampleSetup", "SceneSource", "TeacherPrediction", "random_sample_setup", "signed_radius_px", "simulate_capture",
+]  # fmt: skip
 
 SLICES = (2, 3, 4, 5, 5, 5, 6, 8, 10, 12)
 SPAN_PX = (1.0, 25.0)
 """Range of the difference in signed blur radius between near and far."""
+
+
+SMALLEST_JUMP = 0.02
+"""Least step of the normalized inverse depth between neighbours behind which hidden surfaces are rendered."""
 
 
 class TeacherPrediction(NamedTuple):
@@ -38,11 +53,31 @@ class TeacherPrediction(NamedTuple):
     weight: Float[Tensor, "h w"]
 
 
+class SceneSource(NamedTuple):
+    """Where scenes come from: a teacher's predictions, a bank of scenes, or both.
+
+    Attributes:
+        predictions: of a teacher.
+        bank: scenes in layers; empty without a bank.
+        bank_share: how many of the scenes are the bank's, where there are both.
+    """
+
+    predictions: Sequence[TeacherPrediction]
+    bank: Sequence[LayeredScene] = ()
+    bank_share: float = 0.8
+
+    def is_of_bank(self, g: np.random.Generator) -> bool:
+        """Draw whether the next scene is the bank's."""
+        if not len(self.bank) or not len(self.predictions):
+            return len(self.bank) > 0
+        return bool(g.random() < self.bank_share)
+
+
 class SampleSetup(NamedTuple):
     """A scene and the camera that photographs it; on the CPU.
 
     Attributes:
-        scene: the visible surfaces.
+        scene: the visible surfaces, and ``margin_px`` of them beyond each border of the image.
         hidden: (N,5,H,W) what N surfaces in front hide: colours, inverse_depth_01 and its opacity.
         near_m, far_m, camera, focus_m: depth range, camera, (S,) focus distances.
         renderer: the optics.
@@ -50,6 +85,8 @@ class SampleSetup(NamedTuple):
         noise_std: of codes in a range of 1.
         blur_error: factor by which the blur that the network is given is wrong.
         seed: of the noise.
+        margin_px: what the scene has beyond the borders; further out it is continued by its edge.
+        disturbance: of the slices; None for none.
     """
 
     scene: TeacherPrediction
@@ -63,16 +100,32 @@ class SampleSetup(NamedTuple):
     noise_std: float
     blur_error: float
     seed: int
+    margin_px: int = 0
+    disturbance: Disturbance | None = None
+
+    @property
+    def target(self) -> TeacherPrediction:
+        """Return what the network should predict: the scene inside the borders, as the camera processes it."""
+        inside = slice(self.margin_px, self.scene.aif.shape[-1] - self.margin_px)
+        inverse_depth_01, aif, weight = (value[..., inside, inside] for value in self.scene)
+        aif = aif if self.disturbance is None else disturb_target(aif, self.disturbance)
+        return TeacherPrediction(inverse_depth_01, aif, weight)
+
+    @property
+    def told_focus_m(self) -> Float[Tensor, "s"]:
+        """Return the focus distances that the network is told."""
+        is_rounded = self.disturbance is not None and self.disturbance.rounded_focus
+        return rounded_focus_m(self.focus_m, self.camera.focal_length_m) if is_rounded else self.focus_m
 
 
-def random_sample_setup(predictions: Sequence[TeacherPrediction], seed: Sequence[int], size: int = 192) -> SampleSetup:
-    """Draw a scene and a camera: depth range, blur, focus distances, optics, noise, misalignment.
+def random_sample_setup(source: SceneSource, seed: Sequence[int], size: int = 192) -> SampleSetup:
+    """Draw a scene and a camera: depth range, blur, focus distances, optics, noise, misalignment, disturbances.
 
-    One prediction is the background. Up to five cut-outs of others stand in front of it (rods, ellipses, polygons, blobs).
-    So silhouettes are sharp however soft the teacher's are, and the hidden surfaces are known.
+    One scene of the source is the background. Cut-outs of others stand in front of it (rods, ellipses, polygons, blobs): up
+    to five before a teacher's prediction, whose silhouettes may be soft, up to two before a bank's scene.
 
     Args:
-        predictions: of a teacher, at least one; which ones are used is random.
+        source: of scenes, at least one; which ones are used is random.
         seed: of all that is random.
         size: side of the square in pixels.
     """
@@ -81,40 +134,50 @@ def random_sample_setup(predictions: Sequence[TeacherPrediction], seed: Sequence
     focus_m = _random_focus_m(g, near_m, far_m, camera)
     renderer = _random_renderer(g)
     ends_px = signed_radius_px(camera, focus_m, near_m, far_m)
-    scene, hidden = _compose_scene(predictions, size, float((ends_px[:, 0] - ends_px[:, 1]).abs().max()), g)
+    is_of_bank = source.is_of_bank(g)
+    margin_px = int(ends_px.abs().max()) + 2 if is_of_bank and renderer.models_occlusion else 0
+    span_px = float((ends_px[:, 0] - ends_px[:, 1]).abs().max())
+    scene, hidden = _compose_scene(source, is_of_bank, size + 2 * margin_px, span_px, g)
     if not renderer.models_occlusion:
         hidden = hidden[:0]
     misalignment_px = torch.from_numpy(g.normal(0, 0.8, (len(focus_m), 2))).float() * float(g.random() < 0.2)
     noise_std = float(np.exp(g.uniform(np.log(0.001), np.log(0.015)))) * float(g.random() < 0.5)
-    blur_error = float(np.exp(g.normal(0, 0.1))) if g.random() < 0.15 else 1.0
+    blur_error = float(np.exp(g.normal(0, 0.1))) if g.random() < 0.2 else 1.0
     noise_seed = int(g.integers(2**31))
     return SampleSetup(
-        scene, hidden, near_m, far_m, camera, focus_m, renderer, misalignment_px, noise_std, blur_error, noise_seed
-    )
+        scene, hidden, near_m, far_m, camera, focus_m, renderer, misalignment_px, noise_std, blur_error, noise_seed,
+        margin_px, random_disturbance(g, len(focus_m)),
+    )  # fmt: skip
 
 
 def simulate_capture(setup: SampleSetup, device: torch.device | str = "cpu") -> Float[Tensor, "s 3 h w"]:
-    """Render the slices: misaligned, noisy, quantized to 8 bits. The scene is continued beyond the border by its edge."""
+    """Render the slices: disturbed, misaligned, noisy, quantized to 8 bits.
+
+    Beyond its margin the scene is continued by its edge.
+    """
     inverse_depth_01, aif, _ = (value.to(device) for value in setup.scene)
     visible = torch.cat([aif, inverse_depth_01[None], torch.ones_like(inverse_depth_01)[None]])
     layers = torch.cat([visible[None], setup.hidden.to(device)])
     margin = 0
     if setup.renderer.models_occlusion:
         radius_px = float(signed_radius_px(setup.camera, setup.focus_m, setup.near_m, setup.far_m).abs().max())
-        margin = min(int(radius_px) + 2, min(inverse_depth_01.shape) - 1)
+        margin = max(min(int(radius_px) + 2, min(inverse_depth_01.shape) - 1) - setup.margin_px, 0)
     layers = F.pad(layers, (margin,) * 4, mode="replicate")
     near_m, far_m = (torch.tensor([end], device=device) for end in (setup.near_m, setup.far_m))
     front, *hidden = (
         (layer[None, :3], depth_from_normalized(layer[None, 3], near_m, far_m), layer[None, 4]) for layer in layers
     )
     images = setup.renderer(*front[:2], setup.focus_m.to(device), setup.camera, hidden=hidden or None)[0]
+    margin += setup.margin_px
     images = images[..., margin : images.shape[-2] - margin, margin : images.shape[-1] - margin]
+    disturbance = setup.disturbance or Disturbance.none(len(images))
+    images = disturb_images(images, setup.target.inverse_depth_01.to(device), disturbance)
     if bool(setup.misalignment_px.any()):
         images = _shift(images, setup.misalignment_px.to(device))
     if setup.noise_std:
         generator = torch.Generator(device).manual_seed(setup.seed)
         images = images + setup.noise_std * torch.randn(images.shape, generator=generator, device=device)
-    return (images.clamp(0, 1) * 255).round() / 255
+    return encode_jpeg((images.clamp(0, 1) * 255).round() / 255, disturbance.jpeg_quality)
 
 
 def _shift(images: Float[Tensor, "s 3 h w"], offset_px: Float[Tensor, "s 2"]) -> Float[Tensor, "s 3 h w"]:
@@ -132,23 +195,83 @@ def signed_radius_px(camera: Camera, focus_m: Tensor, near_m: float, far_m: floa
 
 
 def _compose_scene(
-    predictions: Sequence[TeacherPrediction], size: int, span_px: float, g: np.random.Generator
+    source: SceneSource, is_of_bank: bool, size: int, span_px: float, g: np.random.Generator
 ) -> tuple[TeacherPrediction, Float[Tensor, "n 5 h w"]]:
     """Place random surfaces in front of a background; return the visible scene and what is hidden.
 
     A hidden surface less than one level of the renderer behind its occluder has opacity 0: no slice shows it.
     """
 
-    def random_surface() -> TeacherPrediction:
-        return _random_surface(predictions[int(g.integers(len(predictions)))], size, g)
+    def from_bank() -> Float[Tensor, "n 5 h w"]:
+        return _random_layers(source.bank[int(g.integers(len(source.bank)))], size, g)
 
-    scene, hidden = _stretch_depth(random_surface(), g), []
-    for _ in range(int(g.choice((0, 1, 2, 3, 5)))):
+    def random_surface() -> TeacherPrediction:
+        if source.is_of_bank(g):
+            return _surface_of(from_bank()[0])
+        return _random_surface(source.predictions[int(g.integers(len(source.predictions)))], size, g)
+
+    def opacity(nearer_01: Tensor, farther_01: Tensor) -> Tensor:
+        return (((nearer_01 - farther_01) * span_px / RenderOptions.level_px - 1) / 2).clamp(0, 1)
+
+    hidden: list[Tensor] = []
+    if is_of_bank:
+        first, *behind = _stretch_layers(from_bank(), g)
+        scene, above = _surface_of(first), first[3]
+        near_silhouette = _near_silhouettes(above, int(2 * span_px) + 2)
+        for layer in behind:
+            coverage = layer[4] * near_silhouette * opacity(above, layer[3])
+            hidden.append(torch.cat([layer[:4], coverage[None]]))
+            above = torch.where(layer[4] > 0, layer[3], above)
+    else:
+        scene = _stretch_depth(random_surface(), g)
+    for _ in range(int(g.choice((0, 0, 0, 1, 2) if is_of_bank else (0, 1, 2, 3, 5)))):
         nearer = _place_in_front(scene, random_surface(), _random_silhouette(size, g), g)
-        levels = (nearer.inverse_depth_01 - scene.inverse_depth_01) * span_px / RenderOptions.level_px
-        hidden.append(torch.cat([scene.aif, scene.inverse_depth_01[None], ((levels - 1) / 2).clamp(0, 1)[None]]))
+        coverage = opacity(nearer.inverse_depth_01, scene.inverse_depth_01)
+        hidden.append(torch.cat([scene.aif, scene.inverse_depth_01[None], coverage[None]]))
         scene = nearer
     return scene, torch.stack(hidden) if hidden else torch.zeros(0, 5, size, size)
+
+
+def _surface_of(layer: Float[Tensor, "5 h w"]) -> TeacherPrediction:
+    return TeacherPrediction(layer[3], layer[:3], torch.ones_like(layer[3]))
+
+
+def _random_layers(scene: LayeredScene, size: int, g: np.random.Generator) -> Float[Tensor, "n 5 h w"]:
+    """Crop a random square of a bank's scene at a random scale: colours, inverse depth in 1/m, and where there is a surface.
+
+    Colours are interpolated; depth is not, because no surface lies between two others.
+    """
+    height, width = scene.inverse_depth.shape[1:]
+    side = min(round(size * float(np.exp(g.uniform(np.log(0.7), np.log(1.3))))), height, width)
+    top, left = (int(g.integers(0, n - side + 1)) for n in (height, width))
+    window = (slice(None), slice(top, top + side), slice(left, left + side))
+    colours = torch.from_numpy(scene.colours[window]).permute(0, 3, 1, 2).float() / 255
+    maps = torch.from_numpy(np.stack([scene.inverse_depth[window], scene.is_present[window]], 1).astype(np.float32))
+    colours = F.interpolate(colours, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
+    maps = F.interpolate(maps, (size, size), mode="nearest-exact")
+    colours = colours[:, torch.from_numpy(g.permutation(3))] ** float(np.exp(g.uniform(-0.7, 0.2)))
+    if g.random() < 0.15:  # faint
+        mean = colours[0].mean((1, 2))[:, None, None]
+        colours = mean + (colours - mean) * float(np.exp(g.uniform(np.log(0.05), 0)))
+    return torch.cat([colours * float(g.uniform(0.8, 1.0)), maps], 1)
+
+
+def _stretch_layers(layers: Float[Tensor, "n 5 h w"], g: np.random.Generator) -> Float[Tensor, "n 5 h w"]:
+    """Map inverse depths to [0, 1] as :func:`_stretch_depth` does for the visible surface; what is farther moves to 0."""
+    visible = layers[0, 3]
+    low, high = float(visible.min()), float(visible.max())
+    extent = max(high - low, 0.02 * high, 1e-6)
+    whole = extent * float(np.exp(g.uniform(0, 1))) if g.random() < 0.5 else extent
+    start = low - float(g.uniform()) * (whole - extent)
+    return torch.cat([layers[:, :3], ((layers[:, 3:4] - start) / whole).clamp(0, 1), layers[:, 4:]], 1)
+
+
+def _near_silhouettes(inverse_depth_01: Float[Tensor, "h w"], reach_px: int) -> Float[Tensor, "h w"]:
+    """Return 1 within a reach of a jump in depth, where a wide lens may see behind the visible surface."""
+    maps = inverse_depth_01[None, None]
+    jumps = (F.max_pool2d(maps, 3, 1, 1) + F.max_pool2d(-maps, 3, 1, 1) > SMALLEST_JUMP).float()
+    rows = F.max_pool2d(jumps, (2 * reach_px + 1, 1), 1, (reach_px, 0))
+    return F.max_pool2d(rows, (1, 2 * reach_px + 1), 1, (0, reach_px))[0, 0]
 
 
 def _random_surface(prediction: TeacherPrediction, size: int, g: np.random.Generator) -> TeacherPrediction:
