@@ -1,4 +1,6 @@
-"""Processor seconds that each command takes to load: ``python benchmarks/imports.py``; writes benchmarks/results/imports.json.
+"""Processor seconds that each command takes to load: ``python benchmarks/imports.py``.
+
+Writes benchmarks/results/imports.json.
 
 ``to_first_line`` ends where the command can print or compose its config, ``to_work`` where all that it imports is loaded.
 Processor time, not wall time, so that other programs hardly matter; the least of three processes.
@@ -16,7 +18,18 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "sfdfd"
 RESULTS = Path(__file__).parent / "results" / "imports.json"
-WATCHED = ("torch", "kornia", "scipy.signal", "hydra", "lightning", "torchmetrics", "matplotlib", "wandb", "gradio", "cv2")
+WATCHED = (
+    "torch",
+    "kornia",
+    "scipy.signal",
+    "hydra",
+    "lightning",
+    "torchmetrics",
+    "matplotlib",
+    "wandb",
+    "gradio",
+    "cv2",
+)
 RUNS = 3
 
 
@@ -59,7 +72,7 @@ def main() -> None:
             "loads": sorted(listed.stdout.split()),
         }
         print(command, rows[command], flush=True)
-    content = {"command": "python benchmarks/imports.py", "python": cpu_s("pass"), "torch": cpu_s("import torch"), "rows": rows}
+    content = {"command": "python benchmarks/imports.py", "torch": cpu_s("import torch"), "rows": rows}
     RESULTS.write_text(json.dumps(content, indent=1) + "\n")
 
 
