@@ -11,7 +11,7 @@ def test_outputs_are_sorted_and_all_means_all():
     assert parse_outputs(["refocus", "exr", "exr"]) == ("exr", "refocus")
     assert parse_outputs("portrait") == ("portrait",)
     assert parse_outputs("all") == tuple(OUTPUTS)
-    assert set(OUTPUTS) == {"exr", "portrait", "glb", "slice_index", "refocus", "defocus_px"}
+    assert set(OUTPUTS) == {"exr", "portrait", "glb", "slice_index", "refocus", "confidence", "defocus_px"}
 
 
 @pytest.mark.parametrize("value", ["everything", ["exr", "obj"], 3, {"exr": 1}, [["exr"]], True])
