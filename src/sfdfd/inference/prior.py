@@ -37,7 +37,7 @@ NORMAL_QUANTILE_90 = 1.645
 """Absolute deviation that nine tenths of a normal distribution stay below, in standard deviations."""
 SURE_STD, BINNING_STD = 0.003, 0.02
 """Smallest std of p that a start is believed to have, and the std that a network states although it is surer."""
-LEAST_STD = 0.003
+LEAST_STD, CURVE_STD = 0.003, 0.008
 """Smallest std of p that a map is believed to have."""
 UNKNOWN_STD = 10.0
 LEAST_EXPLAINED, EXPLAINED_QUANTILE, CLEARLY = 0.5, 0.75, 0.01
@@ -145,6 +145,8 @@ def _aligned(x: Tensor, kind: str, start: Start, coverage: Tensor) -> Alignment:
     explained = _explained(position[sure], residual[sure], balanced[sure])
     unexplained = (balanced * residual.square()).sum() / balanced.sum()
     own = _own_variance(residual, std, torch.where(std < BINNING_STD, balanced, 0.0), unexplained)
+    if curve != "line":
+        own = own.clamp_min(CURVE_STD**2)  # a curve follows errors of the start, too
     corrected, scatter, left = _locally_corrected(mapped, residual, weight, own)
     corrected = corrected.clamp(0, 1)
     at_edges = _edge_variance(corrected, position, torch.where(known, coverage[0], 0.0), std)

@@ -78,9 +78,10 @@ def read_depth_map(path: str | Path) -> DepthMap:
     elif suffix == ".exr":
         values = _read_exr(path)
     elif suffix == ".pfm":
-        values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if values is None:
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
             raise InputError(f"{path}: not a readable PFM image")
+        values = np.asarray(pixels)
     elif suffix in DEPTH_MAP_SUFFIXES:
         values = read_array(path)
     else:
