@@ -135,7 +135,9 @@ def occupied_cells(inverse: Tensor, used: Tensor | None, grid: LevelGrid) -> tup
     cell = (cell + torch.arange(width, device=flat.device) // CELL_PX).flatten().repeat(surfaces)
     sample = torch.arange(batch, device=flat.device)[:, None]
     reached = ((sample * (rows * columns) + cell) * (count + 1) + torch.stack([before, lower, upper])).flatten()
-    present = (sample * (count + 1) + torch.stack([lower.where(~at_upper, nothing), upper.where(~at_lower, nothing)])).flatten()
+    present = (
+        sample * (count + 1) + torch.stack([lower.where(~at_upper, nothing), upper.where(~at_lower, nothing)])
+    ).flatten()
     map_size = batch * rows * columns * (count + 1)
     occupied = flat.new_zeros(map_size + batch * (count + 1), dtype=torch.bool)
     occupied.index_fill_(0, torch.cat([reached, present + map_size]), True)
@@ -189,8 +191,8 @@ def level_parts(
                 for ranks in split.cheapest(budget, len(order) * sizes.shape[1])
             ]
             window = Box.around(batch.source for batch in batches)
-            tensors = (torch.from_numpy(values).to(device) for values in (order, is_empty))
-            parts.append(LevelPart(samples, *tensors, batches, window))
+            levels, empty = (torch.from_numpy(values).to(device) for values in (order, is_empty))
+            parts.append(LevelPart(samples, levels, empty, batches, window))
     return parts
 
 
@@ -216,7 +218,7 @@ def _level_boxes(
     near = cells[:, low[0] : high[0], low[1] : high[1]]
     starts, ends = [], []
     for axis in (0, 1):
-        occupied = near.any(2 - axis)
+        occupied = np.any(near, axis=2 - axis)
         starts.append((low[axis] + occupied.argmax(1)) * CELL_PX)
         ends.append(np.minimum((high[axis] - occupied[:, ::-1].argmax(1)) * CELL_PX, extent[axis]))
     boxes = np.stack([*starts, *ends], -1)
@@ -275,7 +277,8 @@ class _Split:
             totals = best[: last + 1] + cost[: last + 1, last]
             begin[last] = totals.argmin()
             best[last + 1] = totals[begin[last]]
-        ranges, stop = [], len(cost)
+        ranges: list[slice] = []
+        stop = len(cost)
         while stop:
             ranges.insert(0, slice(int(begin[stop - 1]), stop))
             stop = ranges[0].start

@@ -44,8 +44,9 @@ class SceneRange(NamedTuple):
         low, high = torch.aminmax(inverse, dim=1, keepdim=True)
         counts = [(inverse == end).sum(1, keepdim=True) for end in (low, high)]
         numbers = torch.cat([low, high, *counts, in_focus, px_per_inverse], 1).cpu().double().numpy()
-        slices = in_focus.shape[1]
-        return cls(*numbers[:, :4].T, numbers[:, 4 : 4 + slices], numbers[:, 4 + slices :], inverse.shape[1])
+        low_np, high_np, low_count, high_count = numbers[:, :4].T
+        slices, lens = in_focus.shape[1], numbers[:, 4:]
+        return cls(low_np, high_np, low_count, high_count, lens[:, :slices], lens[:, slices:], inverse.shape[1])
 
 
 class LevelGrid(NamedTuple):
@@ -117,8 +118,6 @@ def level_positions(
         step *= 2
     fixed: list[tuple[float, int | None]] = [(position, None) for position in (*planes, *constant)]
     return sorted([*fixed, *((focus[k], k) for k in focus_indices)], key=lambda level: level[0])
-
-
 
 
 def _separate_focus_planes(focus: list[float], planes: list[float], low: float, high: float, step: float) -> list[int]:

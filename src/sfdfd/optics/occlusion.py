@@ -49,7 +49,7 @@ __all__ = ["accumulate_levels", "render_occlusion"]
 NO_COVERAGE, LEAST_CLOSING_COVERAGE = 1e-5, 1e-3
 """Coverage below the first counts as none. Gradients floor the coverage that closes the aperture at the second."""
 BUDGETS = {"cpu": Budget(pixels=1 << 21, overhead=1 << 19, part_px=384)}
-"""By type of device; others have :data:`LARGE_BUDGET`. Two complex numbers a pixel are 32 MiB: what glibc keeps when freed."""
+"""By type of device; others have :data:`LARGE_BUDGET`. Larger arrays are mapped and cleared anew by glibc at each use."""
 LARGE_BUDGET = Budget(pixels=1 << 26, overhead=1 << 22, part_px=1024)
 
 
@@ -86,10 +86,10 @@ def render_occlusion(
     surfaces = [torch.cat([light, ones], 1), *(torch.cat([colours, ones], 1) * c[:, None] for colours, _, c in hidden)]
     inverses, used = torch.stack([inverse, *(u for _, u, _ in hidden)], 1), None
     if hidden and not any(coverage.requires_grad for _, _, coverage in hidden):
-        used = torch.stack([torch.ones_like(inverse, dtype=torch.bool), *(coverage > 0 for _, _, coverage in hidden)], 1)
-    return accumulate_levels(
-        torch.stack(surfaces, 1), inverses, grid, size_px(radius), size_px(radius_np), psf, used
-    )
+        used = torch.stack(
+            [torch.ones_like(inverse, dtype=torch.bool), *(coverage > 0 for _, _, coverage in hidden)], 1
+        )
+    return accumulate_levels(torch.stack(surfaces, 1), inverses, grid, size_px(radius), size_px(radius_np), psf, used)
 
 
 def accumulate_levels(
@@ -150,7 +150,9 @@ class _AccumulateLevels(torch.autograd.Function):
                 scratch = spectra[(..., *_target(batch))]
                 coverage = _last_channel(blurred, channels)
                 target = _crop(covered, part.samples, batch.target)
-                share, now_covered = _shares(coverage, target, part.is_empty[:, batch.ranks] if batch.has_empty else None)
+                share, now_covered = _shares(
+                    coverage, target, part.is_empty[:, batch.ranks] if batch.has_empty else None
+                )
                 target.copy_(now_covered)
                 _crop(light, part.samples, batch.target).add_(_weighted_sum(blurred, share, scratch))
                 if closing is not None:
@@ -287,7 +289,9 @@ def _weighted_sum(pairs: Complex[Tensor, "t m s p h w"], weights: Tensor, scratc
 class _Gradients:
     """Gradients in the inputs of :class:`_AccumulateLevels`, collected over the parts of the image."""
 
-    def __init__(self, is_needed: Sequence[bool], pairs: Tensor, inverse: Tensor, levels: Tensor, sizes: Tensor) -> None:
+    def __init__(
+        self, is_needed: Sequence[bool], pairs: Tensor, inverse: Tensor, levels: Tensor, sizes: Tensor
+    ) -> None:
         self.levels, self.sizes = levels, sizes
         self.of_pairs = torch.zeros_like(pairs) if is_needed[0] else None
         self.of_inverse = torch.zeros_like(inverse) if is_needed[1] else None

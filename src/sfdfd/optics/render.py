@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sfdfd.errors import InputError, checked_keywords
 from sfdfd.optics.camera import Camera
-from sfdfd.optics.low_rank import spread_light
 from sfdfd.optics.levels import SceneRange
+from sfdfd.optics.low_rank import spread_light
 from sfdfd.optics.occlusion import render_occlusion
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.psf import PSF, floored_size_px, get_psf
@@ -281,8 +281,11 @@ def _render_with_occlusion(
     surfaces = _hidden_surfaces(hidden, options.linear_light)
     inverse, in_focus = 1 / depth_m, 1 / focus
     hidden_inverse = [1 / depth.to(inverse) for _, depth, _ in surfaces]
-    scales = [focus.new_tensor([getattr(one, key) for one in cameras])[:, None] for key in ("blur_scale_px_m", "focal_length_m")]
-    px_per_inverse = scales[0] * factors / (1 - scales[1] * in_focus)
+    blur_scale, focal_length = (
+        focus.new_tensor([getattr(one, key) for one in cameras])[:, None]
+        for key in ("blur_scale_px_m", "focal_length_m")
+    )
+    px_per_inverse = blur_scale * factors / (1 - focal_length * in_focus)
     scene = SceneRange.read(torch.stack([inverse, *hidden_inverse], 1).flatten(1), in_focus, px_per_inverse)
     _check_scene(scene, cameras)
 
@@ -293,7 +296,16 @@ def _render_with_occlusion(
         behind = [(c.to(light), u, cover.to(light)) for (c, _, cover), u in zip(surfaces, hidden_inverse, strict=True)]
         level_px = options.level_px * (2 if options.method == "draft" else 1)
         return render_occlusion(
-            light, inverse, in_focus, px_per_inverse, size_px, options.psf_family, scene, level_px, options.layers, behind
+            light,
+            inverse,
+            in_focus,
+            px_per_inverse,
+            size_px,
+            options.psf_family,
+            scene,
+            level_px,
+            options.layers,
+            behind,
         )
 
     return _blur_in_light(aif, options, blur)

@@ -74,7 +74,9 @@ def quarter_spectra(psf: PSF, sizes: Float[Tensor, "*n"], shape: tuple[int, int]
     return _even_transform(kernel / norm, shape)
 
 
-def cached_quarter_spectra(psf: PSF, sizes: np.ndarray, shape: tuple[int, int], like: Tensor) -> Float[Tensor, "*n h2 w2"]:
+def cached_quarter_spectra(
+    psf: PSF, sizes: np.ndarray, shape: tuple[int, int], like: Tensor
+) -> Float[Tensor, "*n h2 w2"]:
     """Return :func:`quarter_spectra` in the type of a tensor, of sizes on the host; do not write into it."""
     numbers = sizes.size * (shape[0] // 2 + 1) * (shape[1] // 2 + 1)
     compute = _cached_spectra if numbers <= LARGEST_CACHED_SPECTRA else _cached_spectra.__wrapped__
@@ -84,7 +86,12 @@ def cached_quarter_spectra(psf: PSF, sizes: np.ndarray, shape: tuple[int, int], 
 @lru_cache(maxsize=24)
 @torch.inference_mode(False)  # cached spectra must serve gradients, too
 def _cached_spectra(
-    psf: PSF, sizes: bytes, sizes_shape: tuple[int, ...], shape: tuple[int, int], dtype: torch.dtype, device: torch.device
+    psf: PSF,
+    sizes: bytes,
+    sizes_shape: tuple[int, ...],
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Tensor:
     values = torch.from_numpy(np.frombuffer(sizes).reshape(sizes_shape).copy())
     return quarter_spectra(psf, values.to(dtype).to(device), shape)
@@ -111,7 +118,8 @@ def _gaussian_lines(sizes: Tensor, shape: tuple[int, int]) -> tuple[list[Tensor]
     The sum of a Gaussian wider than the grid is its integral.
     """
     sizes = sizes[..., None]
-    lines, slopes = [], []
+    lines: list[Tensor] = []
+    slopes: list[Tensor] = []
     for length in shape:
         offsets = torch.arange(length // 2 + 1, device=sizes.device, dtype=sizes.dtype)
         copies = _copies(length, sizes)
@@ -189,7 +197,9 @@ def _bessel_functions(kind: str, x: Tensor) -> Tensor:
         x = x.clamp_min(1e-6 if x.dtype == torch.float64 else 1e-4)
         return 2 * _bessel_j(1, x) / x
     square = x.square()
-    series = -x / 4 * (1 - square / 12 * (1 - square / 32 * (1 - square / 60)))  # -2 J_2(x) / x, where both terms cancel
+    series = (
+        -x / 4 * (1 - square / 12 * (1 - square / 32 * (1 - square / 60)))
+    )  # -2 J_2(x) / x, where both terms cancel
     far = x.clamp_min(0.3)
     return torch.where(x < 0.3, series, 2 / far * (_bessel_j(0, far) - 2 * _bessel_j(1, far) / far))
 
