@@ -5,7 +5,6 @@ Both start as the identity, so that weights trained without them keep their pred
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
@@ -26,8 +25,6 @@ KEEP_LOGIT = 7.0
 """Logit of a pixel's own depth before training: it has 98.6 % of the weight."""
 SHARPNESS_WINDOWS_PX, NOISE_ENERGY = (3, 9), 3e-5
 """Windows of the measures of sharpness, and the energy of the Laplacian that noise has in photographs."""
-FINE_WINDOWS_PX, LEAST_ENERGY = (5, 9), 1e-6
-"""The same for measures that tell faint texture of clean images, whose scale is learned."""
 LARGEST_LOGIT = 30.0
 
 
@@ -88,7 +85,6 @@ class SliceBlend(nn.Module):
         self.last = nn.Conv2d(width, 1, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(cast(Tensor, self.last.bias))
-        self.scales = nn.Parameter(torch.zeros(1 + len(FINE_WINDOWS_PX)))
 
     def forward(
         self,
@@ -108,20 +104,18 @@ class SliceBlend(nn.Module):
         known = known - known.amax(1, keepdim=True)
         grey = rgb_to_grayscale(images.flatten(0, 1))
         energy = laplacian(grey, 3, normalized=False).square()
-        features = [known / 5, *(_sharpness(energy, side, NOISE_ENERGY, covered) for side in SHARPNESS_WINDOWS_PX)]
-        fine = [8 * _sharpness(energy, side, LEAST_ENERGY, covered) for side in FINE_WINDOWS_PX]
-        direct = torch.einsum("bsnhw,n->bshw", torch.stack([known, *fine], 2), self.scales)
+        features = [known / 5, *(_sharpness(energy, side, covered) for side in SHARPNESS_WINDOWS_PX)]
         first = (torch.softmax(known, 1)[:, :, None] * images).sum(1, keepdim=True)
         light = rgb_to_grayscale(images)[:, :, 0] - rgb_to_grayscale(first)[:, :, 0]
         features += [light * 5, covered.expand_as(known)]
         entry = self.entry(torch.stack(features, 2).flatten(0, 1)).unflatten(0, (batch, slices))
         largest = entry.masked_fill(covered[:, :, None] == 0, 0).amax(1, keepdim=True).expand_as(entry)
         inner = self.inner(torch.cat([entry, largest], 2).flatten(0, 1))
-        return log_weight + direct + 4 * self.last(inner)[:, 0].float().unflatten(0, (batch, slices))
+        return log_weight + 4 * self.last(inner)[:, 0].float().unflatten(0, (batch, slices))
 
 
-def _sharpness(energy: Tensor, side: int, floor: float, covered: Float[Tensor, "b s h w"]) -> Float[Tensor, "b s h w"]:
+def _sharpness(energy: Tensor, side: int, covered: Float[Tensor, "b s h w"]) -> Float[Tensor, "b s h w"]:
     """Return half the log of the mean energy of the Laplacian in a window, relative to the sharpest slice."""
-    sharpness = 0.5 * torch.log(box_mean(energy, side)[:, 0] + floor).unflatten(0, covered.shape[:2])
-    sharpness = sharpness.masked_fill(covered == 0, 0.5 * math.log(floor))
+    sharpness = 0.5 * torch.log(box_mean(energy, side)[:, 0] + NOISE_ENERGY).unflatten(0, covered.shape[:2])
+    sharpness = sharpness.masked_fill(covered == 0, -6.0)
     return sharpness - sharpness.amax(1, keepdim=True)

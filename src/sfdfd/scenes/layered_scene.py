@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-__all__ = ["LayeredScene"]
+__all__ = ["LayeredScene", "LayeredScenes"]
 
 Array = np.ndarray
 
@@ -32,3 +33,11 @@ class LayeredScene:
         """Return the smallest and the largest inverse depth in 1/m of all layers."""
         values = self.inverse_depth[self.is_present]
         return float(values.min()), float(values.max())
+
+
+class LayeredScenes(Protocol):
+    """Scenes of known number, read by index: a bank, or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> LayeredScene: ...

@@ -27,6 +27,7 @@ from sfdfd.io.files import atomic_write
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import DefocusRenderer, Renderer
 from sfdfd.scenes.example_stack import example_stack
+from sfdfd.scenes.layered_scene import LayeredScenes
 from sfdfd.stack import FocalStack, Prediction
 from sfdfd.training import distillation_samples as samples
 from sfdfd.training.checkpoints import (
@@ -336,7 +337,7 @@ def _random_samples(
 ) -> tuple[DataLoader, samples.ReplayBuffer]:
     """Return the loader of batch plans, and the buffer that makes their batches."""
     predictions = [samples.unpack(torch.load(path, weights_only=True)).target for path in files]
-    bank = () if settings.bank is None else SceneBank(settings.bank)
+    bank: LayeredScenes = () if settings.bank is None else SceneBank(settings.bank)
     if not predictions and not len(bank):
         raise InputError("expected scenes: a teacher's (teacher.stacks, teacher.procedural), or a bank's (bank=DIR)")
     source = SceneSource(predictions, bank, settings.bank_share)

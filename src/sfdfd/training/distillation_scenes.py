@@ -16,7 +16,7 @@ from sfdfd.optics.camera import Camera
 from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.options import RenderOptions
 from sfdfd.optics.render import DefocusRenderer
-from sfdfd.scenes.layered_scene import LayeredScene
+from sfdfd.scenes.layered_scene import LayeredScene, LayeredScenes
 from sfdfd.training.capture_disturbances import (
     Disturbance,
     disturb_images,
@@ -63,7 +63,7 @@ class SceneSource(NamedTuple):
     """
 
     predictions: Sequence[TeacherPrediction]
-    bank: Sequence[LayeredScene] = ()
+    bank: LayeredScenes = ()
     bank_share: float = 0.8
 
     def is_of_bank(self, g: np.random.Generator) -> bool:

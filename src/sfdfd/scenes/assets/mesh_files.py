@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,19 @@ class Mesh:
     texture: Array
     textures: tuple[Texture, ...]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Mesh]) -> Mesh:
+        """Return one mesh of several, with all of their textures."""
+        first = np.cumsum([0, *(len(part.textures) for part in parts)])
+        return cls(
+            np.concatenate([part.corners_m for part in parts]),
+            np.concatenate([part.normals for part in parts]),
+            np.concatenate([part.uv for part in parts]),
+            np.concatenate([part.tint for part in parts]),
+            np.concatenate([part.texture + start for part, start in zip(parts, first, strict=False)]).astype(np.int32),
+            tuple(texture for part in parts for texture in part.textures),
+        )
+
     def moved(self, rotation: Array, offset_m: Array, scale: float = 1.0) -> Mesh:
         """Return the mesh scaled, rotated by (3,3) and moved by (3,)."""
         corners = scale * self.corners_m @ rotation.T + offset_m
@@ -120,7 +134,7 @@ def load_mesh(path: Path) -> Mesh:
         raise InputError(
             f"{path}: expected 1 to {MOST_TRIANGLES} triangles with finite corners, got {number}; move it out of the assets"
         )
-    return _standing(_joined(parts))
+    return _standing(Mesh.joined(parts))
 
 
 def _part(geometry: Any) -> Mesh:
@@ -152,12 +166,6 @@ def _corner_colours(visual: Any, faces: Array, has_image: bool) -> Array:
     if factor is None:
         factor = np.full(4, 255) if has_image else material.main_color
     return np.asarray(factor, float)[:3] / 255
-
-
-def _joined(parts: list[Mesh]) -> Mesh:
-    texture = np.concatenate([np.full(len(part.corners_m), index, np.int32) for index, part in enumerate(parts)])
-    columns = [np.concatenate([getattr(part, key) for part in parts]) for key in ("corners_m", "normals", "uv", "tint")]
-    return Mesh(*columns, texture, tuple(part.textures[0] for part in parts))
 
 
 def _standing(mesh: Mesh) -> Mesh:

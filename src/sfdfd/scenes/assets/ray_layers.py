@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sfdfd.errors import InputError
-from sfdfd.scenes.assets.mesh_files import Mesh, Texture
+from sfdfd.scenes.assets.mesh_files import Mesh
 from sfdfd.scenes.layered_scene import LayeredScene
 from sfdfd.scenes.raytraced.surface_textures import linear_to_srgb, srgb_to_linear
 
@@ -91,16 +91,9 @@ class World:
         counts = [len(mesh.corners_m) for mesh in objects]
         self.owner = np.repeat(np.arange(len(objects)), counts)
         self.gloss = np.repeat(np.asarray(gloss, float), counts)
-        self.corners = np.concatenate([mesh.corners_m for mesh in objects])
-        self.normals = np.concatenate([mesh.normals for mesh in objects])
-        self.uv = np.concatenate([mesh.uv for mesh in objects])
-        self.tint = np.concatenate([mesh.tint for mesh in objects])
-        self.textures: list[Texture] = []
-        texture = []
-        for mesh in objects:
-            texture.append(mesh.texture + len(self.textures))
-            self.textures += mesh.textures
-        self.texture = np.concatenate(texture)
+        whole = Mesh.joined(objects)
+        self.corners, self.normals, self.uv, self.tint = whole.corners_m, whole.normals, whole.uv, whole.tint
+        self.texture, self.textures = whole.texture, whole.textures
         self._edges = self.corners[:, 1:] - self.corners[:, :1]
         self._normal = np.cross(self._edges[:, 0], self._edges[:, 1])
         self._tree = _ray_tree(self.corners)

@@ -86,7 +86,7 @@ class Stage:
 
     def box(self, centre: Array, half: Array, rotation: Array, textures: Sequence[Texture]) -> None:
         """Add a box; its faces take the textures in turn, each once over a face."""
-        parts = []
+        parts: list[Mesh] = []
         for axis in range(3):
             for sign in (-1.0, 1.0):
                 n, u, v = np.zeros((3, 3))
@@ -97,7 +97,7 @@ class Stage:
                 texture = textures[len(parts) % len(textures)]
                 uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
                 parts.append(_triangles(corners, uv, [[0, 1, 2], [0, 2, 3]], texture))
-        self.add(_together(parts))
+        self.add(Mesh.joined(parts))
 
     def rod(self, start: Array, end: Array, radius: float, texture: Texture, sides: int = 8) -> None:
         """Add a rod between two points."""
@@ -210,9 +210,3 @@ def _triangles(corners: Array, uv: Array, faces: Sequence[Sequence[int]] | Array
     return Mesh(
         points, np.repeat(normals[:, None], 3, 1), np.asarray(uv)[faces], tint, np.zeros(number, np.int32), (texture,)
     )
-
-
-def _together(parts: Sequence[Mesh]) -> Mesh:
-    columns = [np.concatenate([getattr(part, key) for part in parts]) for key in ("corners_m", "normals", "uv", "tint")]
-    texture = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.corners_m) for part in parts])
-    return Mesh(*columns, texture, tuple(part.textures[0] for part in parts))
