@@ -101,6 +101,11 @@ DATA = {
         "_target_": "sfdfd.datasets.raytraced.RaytracedDataModule", "height": 240, "width": 320, "train_length": 24,
         "val_length": 4, "test_length": 12, "split": "test",
     },
+    "truebench": {
+        **{key: value for key, value in STACKS.items() if key != "optics"}, **PHOTOGRAPHS, "root": "data/truebench",
+        "_target_": "sfdfd.datasets.truebench.TruebenchDataModule", "edition": 2026, "beacon": None, "scenes": 10,
+        "height": 240, "width": 320, "samples": None, "split": "all",
+    },
 }  # fmt: skip
 """The keys of data.* that a published protocol or a data set's form fixes."""
 
