@@ -199,7 +199,7 @@ def _explained(position: Tensor, residual: Tensor, weight: Tensor) -> float:
 
 
 def _own_variance(residual: Tensor, std: Tensor, weight: Tensor, otherwise: Tensor) -> Tensor:
-    """Return the variance of the map without that of the start, by a quantile, where the start is sure; else ``otherwise``."""
+    """Return the map's variance without the start's, by a quantile where the start is sure; else ``otherwise``."""
     sure = weight > 0
     if not bool(sure.any()):
         return otherwise.clamp_min(LEAST_STD**2)
