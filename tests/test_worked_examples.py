@@ -61,7 +61,15 @@ def test_an_example_passes_its_tests(name, tmp_path):
     ignored = shutil.ignore_patterns("__pycache__", "generated", "assets")
     for folder in ("src", "conf", "tests", "docs"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
-    for file in ("pyproject.toml", ".importlinter", "README.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "mkdocs.yml"):
+    for file in (
+        "pyproject.toml",
+        ".importlinter",
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "Makefile",
+        "mkdocs.yml",
+    ):
         shutil.copy(ROOT / file, copy)
     for path, text in applied(DIFFS[name], copy).items():
         (copy / path).write_text(text)
