@@ -29,9 +29,14 @@ def prepare(config: DictConfig) -> None:
     source = SOURCES.get(name)
     generator = None if source is not None else instantiate(config.data).stack_generator
     if source is None and generator is None:
+<<<<<<< ours
         raise InputError(
             f"data={name}: nothing to prepare; data sets that can be: {', '.join(SOURCES)}, raytraced, assets"
         )
+=======
+        known = ", ".join((*SOURCES, "raytraced", "truebench"))
+        raise InputError(f"data={name}: nothing to prepare; data sets that can be: {known}")
+>>>>>>> theirs
     if generator is not None and config.source is not None:
         raise InputError(f"source={config.source}: data={name} is made, not converted; leave source out")
     root = Path(config.data.root)
@@ -56,6 +61,9 @@ def prepare(config: DictConfig) -> None:
     print(f"{manifest['samples']} samples of {manifest['title']} in {root}\nlicence: {manifest['licence']}")
     if source is not None:
         print(f"cite: {source.citation}")
+    if reference := manifest.get("reference"):
+        same = "equal within noise" if reference["matches"] else f"different: {', '.join(reference['different'])}"
+        print(f"compared with the reference in the package ({reference['compared']} scenes): {same}")
 
 
 main = command("prepare")(prepare)
