@@ -140,8 +140,7 @@ def test_from_upload_to_download(served, photographs, tmp_path, width):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1280, 390])
-def test_strokes_are_kept_with_the_job_and_applied_again(served, tmp_path, width):
+def test_strokes_are_kept_with_the_job_and_applied_again(served, tmp_path):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
@@ -154,7 +153,7 @@ def test_strokes_are_kept_with_the_job_and_applied_again(served, tmp_path, width
         element.click()
 
     try:
-        browser.set_window_size(width, 900)
+        browser.set_window_size(1280, 900)
         browser.get(address)
         waited(browser, "#go", "Go")
         press("#example")
