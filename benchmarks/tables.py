@@ -4,13 +4,8 @@ Reads the JSON files of benchmarks/results and rewrites what stands between ``<!
 in README.md and docs/reference/results.md. Every figure of both pages comes from one of these files:
 
 * truebench.json: put together by benchmarks/truebench.py from runs of `evaluate`.
-<<<<<<< ours
 * truth.json, robustness.json, refinement.json, scale.json, photographs.json, imports.json: written by the benchmark of
   that name.
-=======
-* truth.json, robustness.json, refinement.json, scale.json, photographs.json, imports.json: written by the benchmark of that
-  name.
->>>>>>> theirs
 * left_out.json, nyu.json, predict_times.json, gpu.json: measured by the commands that they name, and entered by hand.
 * published.json: quoted from papers and from users' reports, entered by hand.
 """

@@ -29,14 +29,8 @@ def prepare(config: DictConfig) -> None:
     source = SOURCES.get(name)
     generator = None if source is not None else instantiate(config.data).stack_generator
     if source is None and generator is None:
-<<<<<<< ours
-        raise InputError(
-            f"data={name}: nothing to prepare; data sets that can be: {', '.join(SOURCES)}, raytraced, assets"
-        )
-=======
-        known = ", ".join((*SOURCES, "raytraced", "truebench"))
+        known = ", ".join((*SOURCES, "raytraced", "truebench", "assets"))
         raise InputError(f"data={name}: nothing to prepare; data sets that can be: {known}")
->>>>>>> theirs
     if generator is not None and config.source is not None:
         raise InputError(f"source={config.source}: data={name} is made, not converted; leave source out")
     root = Path(config.data.root)
