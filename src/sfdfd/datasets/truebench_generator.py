@@ -89,6 +89,7 @@ class TruebenchGenerator(ResumableGenerator):
 
     title = "truebench: path-traced focal stacks, made here"
     licence = "Apache-2.0 (the generator); its textures and meshes are CC0 or public domain"
+    layout = "stacks"
 
     edition: int | str = EDITION
     beacon: str | None = None
