@@ -141,7 +141,7 @@ def test_a_bank_replaces_the_teacher_and_new_layers_alone_are_trained(tmp_path, 
     bank = ["data=assets", f"data.assets={assets_folder}", "data.root=bank", "data.height=48", "data.width=64"]
     lengths = ["data.train_length=2", "data.val_length=0", "data.test_length=0"]
     inside("prepare", *bank, *lengths, cwd=tmp_path)
-    small = ["size=40", "crop=32", "batch_size=2", "memory=3", "steps=2", "network.full_size_head=true"]
+    small = ["size=40", "crop=32", "batch_size=2", "memory=3", "steps=2", "network.learned_blend=true"]
     of_bank = ["bank=bank", "teacher.stacks=0", "teacher.procedural=0", *small]
     inside("distil", *of_bank, "checkpoint=pretrained", "layers=new", "output_dir=d", cwd=tmp_path)
     before, after = (
@@ -152,7 +152,7 @@ def test_a_bank_replaces_the_teacher_and_new_layers_alone_are_trained(tmp_path, 
     new = [name for name in after if name not in before]
     assert any(bool(after[name].any()) for name in new if name.startswith("blend.last"))
     for overrides, message in (
-        (["checkpoint=null", "layers=new", "network.full_size_head=false"], "network.full_size_head=true"),
+        (["checkpoint=null", "layers=new", "network.learned_blend=false"], "network.learned_blend=true"),
         (["checkpoint=pretrained", "network.width=8"], "another network"),
         (["bank=none"], "prepare data=assets"),
         (["bank=null"], "expected scenes"),

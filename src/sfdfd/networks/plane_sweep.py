@@ -14,7 +14,6 @@ from kornia.filters import gaussian_blur2d, laplacian
 from torch import Tensor, nn
 
 from sfdfd.errors import InputError, checked_int
-from sfdfd.networks.full_size_head import EdgeSnap, SliceBlend
 from sfdfd.networks.interface import (
     NetworkModule,
     NetworkOutput,
@@ -23,6 +22,7 @@ from sfdfd.networks.interface import (
     expand_to_batch,
     pad_to_multiple,
 )
+from sfdfd.networks.slice_blend import SliceBlend
 from sfdfd.networks.volume_layers import (
     InPlaneConv,
     Residual,
@@ -82,8 +82,7 @@ class PlaneSweepNet(NetworkModule):
         depth: number of resolutions, at least 3.
         planes: number of inverse depths, a multiple of 8.
         near_m, far_m: depth range in metres where the call does not give one.
-        full_size_head: move silhouettes onto edges of the guide, and blend the AIF by sharpness as well as by depth
-            (:mod:`sfdfd.networks.full_size_head`).
+        learned_blend: blend the AIF by sharpness as well as by depth (:class:`sfdfd.networks.slice_blend.SliceBlend`).
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
@@ -103,7 +102,7 @@ class PlaneSweepNet(NetworkModule):
         planes: int = 32,
         near_m: float = 0.5,
         far_m: float = 10.0,
-        full_size_head: bool = False,
+        learned_blend: bool = False,
     ) -> None:
         super().__init__()
         checked_size(width, checked_int(depth, "depth (network.depth)", 3, 7))
@@ -135,8 +134,7 @@ class PlaneSweepNet(NetworkModule):
         with torch.no_grad():
             cast(Tensor, neighbours.bias).view(9, 4)[4] = 4.0
         self.trust = nn.Parameter(torch.tensor(8.0))
-        self.snap = EdgeSnap(FULL_SIZE_CHANNELS) if full_size_head else None
-        self.blend = SliceBlend() if full_size_head else None
+        self.blend = SliceBlend() if learned_blend else None
 
     def costs(
         self, images: Tensor, defocus: StackDefocus, shown: Float[Tensor, "b s h w"]
@@ -183,8 +181,7 @@ class PlaneSweepNet(NetworkModule):
             return self._forward_in_tiles(images, focus_distances_m, near, far, slice_mask, defocus, costs)
         smallest = costs.amin(2)
         relative_costs = costs - smallest[:, :, None]
-        sharpest, full_size = self._guide_features(denoised, relative_costs, smallest, defocus, covered)
-        guide = F.pixel_unshuffle(full_size, 2)
+        guide = self._guide_features(denoised, relative_costs, smallest, defocus, covered)
         radii_px = self._radii_px(defocus)
         volume = self._volume(denoised, relative_costs, radii_px, slice_weight)
         features = self._regularise(volume, guide, smallest, self._stack_features(radii_px, slice_weight))
@@ -192,10 +189,7 @@ class PlaneSweepNet(NetworkModule):
         logits = self._plane_logits(features, summary, volume)
         if defocus.clipped is not None and not self.training:
             logits = self._sweep_logits_near_lamps(logits, volume, images, defocus)
-        moments = self._full_size_moments(logits, summary, guide, height, width)
-        if self.snap is not None:
-            moments = self.snap(moments, sharpest, full_size[..., :height, :width])
-        inverse_depth_01, std = _mean_and_std(moments)
+        inverse_depth_01, std = self._full_size_depth(logits, summary, guide, height, width)
         if not self.training:
             inverse_depth_01 = _median_depth_correction(inverse_depth_01, std, near, far)
         aif = self._blend_sharpest(images, inverse_depth_01, defocus, covered, self.blend)
@@ -204,14 +198,15 @@ class PlaneSweepNet(NetworkModule):
 
     def _guide_features(
         self, images: Tensor, relative_costs: Tensor, smallest: Tensor, defocus: StackDefocus, covered: Tensor
-    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b c y x"]]:
-        """Return a blend of the slices that the sweep finds sharpest, and its features at full size, padded."""
+    ) -> Float[Tensor, "b c y x"]:
+        """Return features of the slices that the sweep finds sharpest, of full size and folded to half of it."""
         height, width = images.shape[-2:]
         probability = torch.softmax(-2 * self.trust.detach() * relative_costs[:, 1], 1)
         half_size = torch.cat([self._mean_near_median(probability)[:, None], _scaled(smallest)], 1)
         maps = F.interpolate(half_size, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
         sharpest = self._blend_sharpest(images, maps[:, 0], defocus, covered)
-        return sharpest, self.stem(pad_to_multiple(torch.cat([sharpest, maps[:, 1:]], 1), self.multiple))
+        full_size = self.stem(pad_to_multiple(torch.cat([sharpest, maps[:, 1:]], 1), self.multiple))
+        return F.pixel_unshuffle(full_size, 2)
 
     def _regularise(
         self, volume: Tensor, guide: Tensor, smallest: Tensor, stack_features: Tensor
@@ -244,10 +239,10 @@ class PlaneSweepNet(NetworkModule):
         share = pad_to_multiple(F.max_pool2d(share, 2, ceil_mode=True), self.multiple // 2)
         return torch.lerp(logits, -2 * self.trust.detach() * volume[:, 1].float(), share)
 
-    def _full_size_moments(
+    def _full_size_depth(
         self, logits: Tensor, summary: Tensor, guide: Tensor, height: int, width: int
-    ) -> Float[Tensor, "b 2 h w"]:
-        """Return the mean of the normalized inverse depth about its median, and its mean square, at full size."""
+    ) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"]]:
+        """Return the normalized inverse depth and its std at full size."""
         probability = torch.softmax(logits, 1)
         mean, mean_square = (
             torch.einsum("bdhw,d->bhw", probability, self._steps(probability) ** power) for power in (1, 2)
@@ -255,7 +250,8 @@ class PlaneSweepNet(NetworkModule):
         near_median, variance = self._mean_near_median(probability), mean_square - mean.square()
         weights = self.neighbours(torch.cat([summary, guide], 1)).float()
         moments = torch.stack([near_median, variance + near_median.square()], 1)
-        return self._convex_upsample(moments, weights, height, width)
+        inverse_depth_01, square = self._convex_upsample(moments, weights, height, width)
+        return inverse_depth_01, (square - inverse_depth_01.square()).clamp_min(1e-8).sqrt()
 
     def _forward_in_tiles(
         self, images: Tensor, focus_distances_m: Tensor, near_m: Tensor, far_m: Tensor, slice_mask: Tensor | None,
@@ -329,13 +325,14 @@ class PlaneSweepNet(NetworkModule):
 
     @staticmethod
     def _convex_upsample(
-        maps: Tensor, weights: Float[Tensor, "b 36 y x"], height: int, width: int
-    ) -> Float[Tensor, "b 2 h w"]:
+        maps: Tensor, weights: Float[Tensor, "b 36 h w"], height: int, width: int
+    ) -> tuple[Tensor, Tensor]:
         """Double the size of two maps: each pixel is a convex combination of the 3 x 3 around it."""
         batch, _, rows, columns = maps.shape
         around = F.unfold(F.pad(maps, (1, 1, 1, 1), mode="replicate"), 3).view(batch, 2, 9, 1, rows, columns)
         shares = torch.softmax(weights.view(batch, 1, 9, 4, rows, columns), 2)
-        return F.pixel_shuffle((shares * around).sum(2).flatten(1, 2), 2)[..., :height, :width]
+        first, second = F.pixel_shuffle((shares * around).sum(2).flatten(1, 2), 2)[..., :height, :width].unbind(1)
+        return first, second
 
     @staticmethod
     def _blend_sharpest(
@@ -371,11 +368,6 @@ class Tile(NamedTuple):
 def _tiles(size: int) -> list[Tile]:
     ends = [*range(0, size, TILE_PX), size]
     return [Tile((a, b), (max(a - OVERLAP_PX, 0), min(b + OVERLAP_PX, size))) for a, b in pairwise(ends)]
-
-
-def _mean_and_std(moments: Float[Tensor, "b 2 h w"]) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"]]:
-    mean, square = moments.unbind(1)
-    return mean, (square - mean.square()).clamp_min(1e-8).sqrt()
 
 
 def _scaled(log_residual: Tensor) -> Tensor:

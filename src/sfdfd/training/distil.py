@@ -60,8 +60,8 @@ PLAN_KEYS = (
     "network", "optimizer", "weights", "fresh", "memory", "size", "crop", "batch_size", "ema_decay", "seed", "bank_share",
     "checkpoint", "layers", "warmup_steps",
 )  # fmt: skip
-NEW_LAYERS = ("snap.", "blend.")
-"""Layers that start as the identity, which initial weights may lack."""
+NEW_LAYERS = ("blend.",)
+"""Layers that change nothing before they are trained; initial weights may lack them."""
 ANY_CAMERA = dict.fromkeys(("focal_length_m", "f_number", "pixel_pitch_m"))
 """The weights hold for the camera that each stack carries."""
 
@@ -264,7 +264,7 @@ def _weights_optics(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_initial_weights(network: torch.nn.Module, checkpoint: str | None, layers: str = "all") -> None:
-    """Start from the weights of a checkpoint; layers that start as the identity may be missing there.
+    """Start from the weights of a checkpoint; layers that change nothing yet may be missing there.
 
     With ``layers="new"`` only those layers will be trained, in less than half of the time.
 
@@ -275,7 +275,9 @@ def load_initial_weights(network: torch.nn.Module, checkpoint: str | None, layer
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name.startswith(NEW_LAYERS))
         if not any(parameter.requires_grad for parameter in network.parameters()):
-            raise InputError("layers=new: the network has no layers at full size; give network.full_size_head=true")
+            raise InputError(
+                "layers=new: the network has no layers that initial weights may lack; give network.learned_blend=true"
+            )
     if checkpoint is None:
         return
     weights = {
