@@ -26,6 +26,7 @@ from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from sfdfd.measures.losses import SelfSupervisedLoss
 from sfdfd.networks import DAIFNet
@@ -118,6 +119,24 @@ def step(render: Callable[..., Tensor], aif: Tensor, depth: Tensor, focus: Tenso
     stack = render(aif, depth, focus, sigma_scale)
     (stack * torch.rand(stack.shape, generator=generator)).sum().backward()
     return stack.detach(), aif.grad, depth.grad
+
+
+def operators(size: tuple[int, int], batch: int = 1) -> dict[str, dict[str, int]]:
+    """Operators, and values read back by the host, of a forward and backward pass: a count, whatever else the machine does."""
+    counts = {}
+    for name, render in METHODS.items():
+        if name.startswith(("plain", "kornia")):
+            continue
+        case = inputs(*size, batch=batch)
+        step(render, *case)  # what is cached is computed
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            step(render, *case)
+        names = [event.name for event in recorded.events()]
+        counts[name] = {
+            "operators": sum(one.startswith("aten::") for one in names),
+            "read back": names.count("aten::_local_scalar_dense"),
+        }
+    return counts
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
@@ -239,11 +258,19 @@ def training_share(repeats: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, one repeat: does it run at all")
+    parser.add_argument("--operators", action="store_true", help="count operators alone, and update the results")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "assets" / "renderer_scaling.png")
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     size, large, repeats = ((30, 40), (60, 80), 1) if options.quick else ((120, 160), (240, 320), 5)
+    counted = {f"1 x 5 x {large[0]} x {large[1]}": (large, 1), "8 x 5 x 64 x 64": ((64, 64), 8)}
+    if options.operators:
+        path = options.output / "renderer.json"
+        recorded = json.loads(path.read_text())
+        recorded["operators"] = {key: operators(*case) for key, case in counted.items()}
+        path.write_text(json.dumps(recorded, indent=2) + "\n")
+        return
     result: dict[str, object] = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, "
         f"{THREADS} threads",
@@ -309,6 +336,9 @@ def main() -> None:
             "slices s": [timed(slices=count) for count in slices],
         }
     result["scaling"] = scaling
+
+    print("operators", flush=True)
+    result["operators"] = {key: operators(*case) for key, case in counted.items()}
 
     print("training step", flush=True)
     result["training share"] = training_share(2 * repeats + 1)

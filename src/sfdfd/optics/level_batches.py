@@ -166,7 +166,7 @@ def level_parts(
         device: where the images are.
     """
     height, width = extent
-    together = max(1, budget.part_px**2 // (height * width)) if max(extent) <= budget.part_px else 1
+    together = max(1, budget.pixels // (64 * height * width)) if max(extent) <= budget.part_px else 1
     reaches = np.array([[reach_px(size) for size in row] for row in sizes.max(1).tolist()])
     parts = []
     for first in range(0, len(cells), together):

@@ -48,7 +48,7 @@ __all__ = ["accumulate_levels", "render_occlusion"]
 
 NO_COVERAGE, LEAST_CLOSING_COVERAGE = 1e-5, 1e-3
 """Coverage below the first counts as none. Gradients floor the coverage that closes the aperture at the second."""
-BUDGETS = {"cpu": Budget(pixels=1 << 21, overhead=1 << 19, part_px=384)}
+BUDGETS = {"cpu": Budget(pixels=1 << 20, overhead=1 << 17, part_px=384)}
 """By type of device; others have :data:`LARGE_BUDGET`. Larger arrays are mapped and cleared anew by glibc at each use."""
 LARGE_BUDGET = Budget(pixels=1 << 26, overhead=1 << 22, part_px=1024)
 
