@@ -122,7 +122,7 @@ def step(render: Callable[..., Tensor], aif: Tensor, depth: Tensor, focus: Tenso
 
 
 def operators(size: tuple[int, int], batch: int = 1) -> dict[str, dict[str, int]]:
-    """Operators, and values read back by the host, of a forward and backward pass: a count, whatever else the machine does."""
+    """Operators of a forward and backward pass, and values that the host reads back; the machine's load does not matter."""
     counts = {}
     for name, render in METHODS.items():
         if name.startswith(("plain", "kornia")):

@@ -214,7 +214,7 @@ def test_the_networks_and_optimizers():
     ("diagnose", ["experiment_name=x", "experiment=recorded"], {"checkpoint": "pretrained", "stack": None}),
     ("distil", [], {
         "teacher.refine.steps": 45, "optics.renderer.psf": "disc", "optics.renderer.weighting": "occlusion", "steps": 12000,
-        "weights": {"log_depth": 1.0, "inverse_depth_01": 1.0, "aif": 1.0, "scores": 0.2, "std": 0.03},
+        "weights": {"log_depth": 1.0, "inverse_depth_01": 1.0, "aif": 1.0, "aif_log": 0.0, "scores": 0.2, "std": 0.03},
     }),
 ])  # fmt: skip
 def test_the_defaults_of_a_command(command, overrides, expected):

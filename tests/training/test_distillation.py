@@ -1,5 +1,6 @@
 """Loss terms of distillation."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -69,6 +70,18 @@ def test_a_network_fits_one_sample(prediction):
         optimizer.step()
         found.append(float(loss.detach()))
     assert found[-1] < 0.8 * found[0]
+
+
+def test_ten_decibels_of_the_aif_cost_the_same_for_every_image(prediction):
+    sample = collate_samples([random_sample([prediction], (2, 0), 40, PLANES)])
+    depth_m, weights = torch.ones(1, 40, 40), {"log_depth": 0.0, "inverse_depth_01": 0.0, "aif": 0.0, "aif_log": 1.0}
+
+    def cost(error):
+        output = NetworkOutput(depth_m, sample.target.aif + error)
+        return float(distillation_terms(output, sample, weights)["total"])
+
+    for error in (0.3, 0.03):
+        assert cost(error) - cost(error / 10**0.5) == pytest.approx(0.5 * np.log(10), abs=0.02)
 
 
 def test_cross_entropy_is_small_at_the_target():

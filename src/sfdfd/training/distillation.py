@@ -25,6 +25,7 @@ from sfdfd.training.distillation_samples import BatchPlan, DistillationSample, R
 __all__ = ["Distillation", "distillation_terms"]
 
 SMALLEST_STD = 3e-3
+LEAST_SQUARE_ERROR = 3e-6
 SATURATION = 0.05
 """Mean depth error from which an image's share of the loss grows only logarithmically."""
 SILHOUETTE_STEP = 0.04
@@ -43,6 +44,8 @@ def distillation_terms(
       weighted by the teacher's certainty and more near silhouettes (:func:`near_silhouettes`). In the sum an error e counts
       as log(1 + e / ``SATURATION``), so that images without a depth cue do not dominate.
     - aif: mean absolute error of the AIF.
+    - aif_log, where it has a weight: half the log of the mean square error of the AIF, so that each image counts by its
+      decibels. A mean absolute error is mostly noise, and misses the few pixels that are much too bright or dark.
     - scores: :func:`cross_entropy`, of networks with scores.
     - std: |error| / s + log s, of networks with a std alone: the negative log-likelihood of a Laplace distribution of the
       inverse depth. The error is detached, so the term trains s alone.
@@ -58,6 +61,8 @@ def distillation_terms(
         "inverse_depth_01": (weight * error).mean((1, 2)),
         "aif": (aif - true_aif).abs().mean((1, 2, 3)),
     }
+    if weights.get("aif_log"):
+        values["aif_log"] = 0.5 * torch.log((aif - true_aif).square().mean((1, 2, 3)) + LEAST_SQUARE_ERROR)
     if scores is not None:
         values["scores"] = cross_entropy(scores, true_01, weight)
     elif std is not None:
