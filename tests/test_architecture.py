@@ -164,13 +164,10 @@ def test_inference_loads_no_package_that_it_does_not_need(module):
     assert done.stdout.split() == []
 
 
+TRAINING = {"lightning", "torchmetrics", "matplotlib", "scipy.signal"}
 LOADS = {
-    "train": {"lightning", "torchmetrics"},
-    "evaluate": {"lightning", "torchmetrics"},
-    "distil": {"lightning", "torchmetrics"},
-    "tune": {"lightning", "torchmetrics"},
-    "demo": {"lightning", "torchmetrics", "matplotlib"},
-    "dashboard": {"lightning", "torchmetrics", "wandb"},
+    **dict.fromkeys(("train", "evaluate", "distil", "tune", "demo"), TRAINING),
+    "dashboard": TRAINING | {"wandb"},
     "app": {"gradio", "matplotlib"},
 }
 """What commands may load of :data:`SLOW_TO_LOAD` to do their work; the others, nothing."""
