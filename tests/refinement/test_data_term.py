@@ -90,5 +90,5 @@ def test_slices_of_large_images_are_judged_at_half_the_size(monkeypatch):
         level = energy.with_slice_weights(variables_of(energy, stack)).level
         weights = torch.as_tensor(level.slice_weights).flatten() * level.explained
         assert int(weights.argmin()) == 2 and float(weights[2]) == pytest.approx(0.5)
-        assert float(weights[[0, 1, 3, 4]].min()) > 0.6
+        assert float(weights[[0, 1, 3, 4]].min()) > 0.55  # .57 to .65, by processor
     assert sizes == [(48, 64), (24, 32)]
