@@ -203,8 +203,15 @@ class SelfSupervisedLoss(nn.Module):
         self.blur_normalisation = blur_normalisation
         self.smoothness_domain, self.smoothness_factor = smoothness_domain, smoothness_factor
 
-    def forward(self, prediction: Prediction, stack: FocalStack) -> dict[str, Float[Tensor, "b"]]:
-        """Return all terms per image, unweighted, and their weighted sum as ``total``; the batch is not padded."""
+    requires_rendered_in_training = True
+
+    def forward(
+        self, prediction: Prediction, stack: FocalStack, renderer: object = None
+    ) -> dict[str, Float[Tensor, "b"]]:
+        """Return all terms per image, unweighted, and their weighted sum as ``total``; the batch is not padded.
+
+        The renderer that other losses need is not used: the prediction carries the rendered stack.
+        """
         prediction, stack = prediction.in_full_precision(), stack.in_full_precision()
         photometric: dict[str, Any] = {"ssim_weight": self.ssim_weight, "border_px": self.border_px}
         rendered = cast(Tensor, prediction.rendered)  # training always renders

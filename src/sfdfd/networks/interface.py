@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -29,6 +30,7 @@ __all__ = [
     "pad_to_multiple",
     "predict_output",
     "predict_stack",
+    "prediction_from_output",
     "render_prediction",
     "run_network",
 ]
@@ -191,16 +193,24 @@ def depth_std_from_output(output: NetworkOutput, stack: FocalStack) -> Float[Ten
     return output.std * span * output.depth_m.square()
 
 
+def prediction_from_output(output: NetworkOutput, stack: FocalStack) -> Prediction:
+    """Return the prediction without a rendered stack."""
+    stack = stack.in_full_precision()
+    return Prediction(
+        depth_m=output.depth_m,
+        aif=output.aif,
+        depth_std_m=depth_std_from_output(output, stack),
+        defocus_px=defocus_map_px(output.depth_m, stack.focus_distances_m, stack.camera),
+        rendered=None,
+        scores=output.scores,
+    )
+
+
 def render_prediction(
     output: NetworkOutput, renderer: Renderer, stack: FocalStack, rendered: Tensor | None = None
 ) -> Prediction:
     """Return the prediction with the stack that its depth and AIF produce: ``rendered`` where that exists already."""
     stack = stack.in_full_precision()
-    depth_m, aif = output.depth_m, output.aif
-    return Prediction(
-        depth_m=depth_m,
-        aif=aif,
-        depth_std_m=depth_std_from_output(output, stack),
-        defocus_px=defocus_map_px(depth_m, stack.focus_distances_m, stack.camera),
-        rendered=renderer(aif, depth_m, stack.focus_distances_m, stack.camera) if rendered is None else rendered,
-    )
+    if rendered is None:
+        rendered = renderer(output.aif, output.depth_m, stack.focus_distances_m, stack.camera)
+    return replace(prediction_from_output(output, stack), rendered=rendered)

@@ -19,7 +19,13 @@ from sfdfd.datasets.sampling import uniforms_for
 from sfdfd.errors import InputError, checked_int, one_line
 from sfdfd.io.files import atomic_write
 from sfdfd.measures.metrics import depth_metrics
-from sfdfd.networks.interface import NetworkModule, NetworkOutput, predict_output, render_prediction
+from sfdfd.networks.interface import (
+    NetworkModule,
+    NetworkOutput,
+    predict_output,
+    prediction_from_output,
+    render_prediction,
+)
 from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.stack import FocalStack, Prediction
@@ -63,7 +69,8 @@ class DepthFromDefocus(lightning.LightningModule):
     Args:
         network: stack -> depth and AIF, see :mod:`sfdfd.networks`.
         renderer: AIF, depth -> stack; the model's optics.
-        loss: see :class:`sfdfd.measures.losses.SelfSupervisedLoss`.
+        loss: called with prediction, stack and renderer: :class:`sfdfd.measures.losses.SelfSupervisedLoss` or
+            :class:`sfdfd.training.refinement_loss.RefinementLoss`.
         optimizer: called with the parameters.
         augmentation: applied to training batches on the device; None for none.
         warmup_steps: steps of linear warm-up before the cosine decay to ``final_lr_share``.
@@ -112,7 +119,7 @@ class DepthFromDefocus(lightning.LightningModule):
         if channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
         self.network = cast(NetworkModule, network)
-        self.renderer, self.loss = renderer, loss
+        self.renderer, self.loss = renderer, cast(Any, loss)
         self.make_optimizer, self.augmentation = optimizer, augmentation
         self.warmup_steps, self.final_lr_share = warmup_steps, final_lr_share
         self.log_truth_metrics = log_truth_metrics
@@ -143,9 +150,10 @@ class DepthFromDefocus(lightning.LightningModule):
         """
         stack = stack.with_camera(self.camera).in_full_precision()
         visible = self._leave_out_slices(stack) if self.training and self.left_out else stack
-        return render_prediction(
-            predict_output(self.network, self.renderer, visible, self._finite_output), self.renderer, stack
-        )
+        output = predict_output(self.network, self.renderer, visible, self._finite_output)
+        if self.training and not self.loss.requires_rendered_in_training:
+            return prediction_from_output(output, stack)
+        return render_prediction(output, self.renderer, stack)
 
     def _leave_out_slices(self, stack: FocalStack) -> FocalStack:
         """Draw the slices that the network sees of each sample in training.
@@ -177,7 +185,10 @@ class DepthFromDefocus(lightning.LightningModule):
 
     def compare(self, predicted: Sequence[tuple[list[int], FocalStack, Prediction]]) -> dict[str, Tensor]:
         """Return every term of the loss per image of the batch (B,), and their weighted sum as "total"."""
-        parts = [self.loss(prediction, part.without_truth()) for _, part, prediction in predicted]
+        parts = [
+            self.loss(prediction, part.without_truth().with_camera(self.camera), self.renderer)
+            for _, part, prediction in predicted
+        ]
         order = torch.tensor([index for indices, _, _ in predicted for index in indices]).argsort()
         return {key: torch.cat([terms[key] for terms in parts])[order.to(parts[0][key].device)] for key in parts[0]}
 

@@ -18,6 +18,7 @@ __all__ = ["HELD_BACK_SHARE", "AssetFolder"]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MOST_OWN_BLUR = 0.25
 """Images with a larger share of soft blocks (``own_blur`` of ``index.json``) are left out: their blur is no depth cue."""
+TRUEBENCH_ASSETS = Path(__file__).parents[1] / "truebench_assets"
 HELD_BACK_SHARE = 6
 """One of so many images and meshes is kept for validation scenes."""
 
@@ -44,7 +45,7 @@ class AssetFolder:
         """Find the assets below a folder, in any subfolders.
 
         ``index.json`` may list ``textures`` as mappings with ``file``, ``kind`` and ``own_blur``; without it all images are
-        used.
+        used. Files of which the test set truebench is made, by their names, are left out: no network may learn from them.
 
         Raises:
             InputError: there is no such folder, it has no image, or ``index.json`` is not readable.
@@ -52,7 +53,9 @@ class AssetFolder:
         root = Path(root)
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; data.assets=DIR is a folder of images and meshes (data.assets)")
+        benchmark = {path.stem for path in TRUEBENCH_ASSETS.glob("*/*")}
         files = sorted(Path(folder) / name for folder, _, names in os.walk(root) for name in names if name[0] != ".")
+        files = [path for path in files if path.stem not in benchmark]
         facts = _texture_facts(root / "index.json")
         images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
         sharp = [path for path in images if _own_blur(facts.get(path.name, {})) <= MOST_OWN_BLUR]
