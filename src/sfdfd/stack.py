@@ -454,8 +454,6 @@ class Prediction:
         depth_std_m: (B,H,W) standard deviation of the depth in metres; None where it was not computed.
         beyond_range: (B,H,W) 1 where a surface lies beyond far_m and -1 where nearer than near_m, sharp in no slice and
             so of unknown depth; 0 elsewhere. None where it was not computed. See :mod:`sfdfd.inference.out_of_range`.
-        scores: (B,D,H/2,W/2) logits of D normalized inverse depths, see :class:`sfdfd.networks.interface.NetworkOutput`;
-            only in training, of networks that have them.
 
     Examples:
         >>> from sfdfd.scenes.example_stack import example_stack
@@ -474,7 +472,6 @@ class Prediction:
     confidence: Float[Tensor, "b h w"] | None = None
     depth_std_m: Float[Tensor, "b h w"] | None = None
     beyond_range: Float[Tensor, "b h w"] | None = None
-    scores: Float[Tensor, "b d y x"] | None = None
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Prediction:
         values: dict[str, Any] = {key: None if value is None else change(value) for key, value in vars(self).items()}

@@ -13,22 +13,18 @@ from sfdfd.training.distillation_scenes import TeacherPrediction
 from tests.training.test_distillation_scenes import PLANES, random_sample
 
 
-def sample_terms(output, sample, weights):
-    return distillation_terms(output, sample.target, sample.near_m, sample.far_m, weights)
-
-
 def test_terms_vanish_at_the_target_and_the_std_term_is_least_at_the_error(prediction):
     sample = collate_samples([random_sample([prediction], (2, 0), 40, PLANES)])
     low, high = 1 / sample.far_m, 1 / sample.near_m
     depth_m = 1 / (low + sample.target.inverse_depth_01 * (high - low))
     weights = {"log_depth": 1.0, "inverse_depth_01": 1.0, "aif": 1.0, "std": 0.0}
     std = torch.full_like(depth_m, 0.05)
-    exact = sample_terms(NetworkOutput(depth_m, sample.target.aif, std), sample, weights)
+    exact = distillation_terms(NetworkOutput(depth_m, sample.target.aif, std), sample, weights)
     assert float(exact["total"]) < 1e-5
     off = 1 / (low + (sample.target.inverse_depth_01 + 0.05) * (high - low))
     values = [
         float(
-            sample_terms(NetworkOutput(off, sample.target.aif, torch.full_like(off, s)), sample, weights)["std"]
+            distillation_terms(NetworkOutput(off, sample.target.aif, torch.full_like(off, s)), sample, weights)["std"]
         )
         for s in (0.01, 0.05, 0.25)
     ]
@@ -51,7 +47,7 @@ def test_pixels_near_silhouettes_weigh_more_and_the_total_weight_is_kept(predict
 
     def cost(off):
         depth_m = 1 / (low + (inverse_depth_01 + off) * (high - low))
-        return float(sample_terms(NetworkOutput(depth_m, sample.target.aif), sample, weights)["inverse_depth_01"])
+        return float(distillation_terms(NetworkOutput(depth_m, sample.target.aif), sample, weights)["inverse_depth_01"])
 
     everywhere = torch.full_like(inverse_depth_01, 0.01)
     assert cost(everywhere) == pytest.approx(0.5 * 0.01, rel=1e-3)
@@ -82,7 +78,7 @@ def test_ten_decibels_of_the_aif_cost_the_same_for_every_image(prediction):
 
     def cost(error):
         output = NetworkOutput(depth_m, sample.target.aif + error)
-        return float(sample_terms(output, sample, weights)["total"])
+        return float(distillation_terms(output, sample, weights)["total"])
 
     for error in (0.3, 0.03):
         assert cost(error) - cost(error / 10**0.5) == pytest.approx(0.5 * np.log(10), abs=0.02)

@@ -202,7 +202,6 @@ def prediction_from_output(output: NetworkOutput, stack: FocalStack) -> Predicti
         depth_std_m=depth_std_from_output(output, stack),
         defocus_px=defocus_map_px(output.depth_m, stack.focus_distances_m, stack.camera),
         rendered=None,
-        scores=output.scores,
     )
 
 

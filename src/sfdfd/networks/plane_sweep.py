@@ -192,7 +192,9 @@ class PlaneSweepNet(NetworkModule):
         inverse_depth_01, std = self._full_size_depth(logits, summary, guide, height, width)
         if not self.training:
             inverse_depth_01 = _median_depth_correction(inverse_depth_01, std, near, far)
-        aif = self._blend_sharpest(images, inverse_depth_01, defocus, covered, self.blend)
+        # a learned blend does not teach depth: beside a silhouette the blend at the true depth is not the best one
+        blended_at = inverse_depth_01 if self.blend is None else inverse_depth_01.detach()
+        aif = self._blend_sharpest(images, blended_at, defocus, covered, self.blend)
         scores = logits[..., : costs.shape[-2], : costs.shape[-1]] if self.training else None
         return NetworkOutput(depth_from_normalized(inverse_depth_01, near, far), aif, std, scores)
 

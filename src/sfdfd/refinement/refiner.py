@@ -10,21 +10,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sfdfd.errors import InputError, checked_int, checked_number
+from sfdfd.errors import checked_int, checked_number
 from sfdfd.optics.render import Renderer
 from sfdfd.refinement.energy import Energy, default_terms, differentiable_renderer
 from sfdfd.refinement.lens import Lens, checked_lens_parameters
 from sfdfd.refinement.lens_uncertainty import lens_std
 from sfdfd.refinement.pyramid import ImagePyramid, SlopePyramids
 from sfdfd.refinement.schedule import WARMUP_STEPS, Budget, Schedule, warmup
-from sfdfd.refinement.settings import RefinementSettings, settings_for
+from sfdfd.refinement.settings import checked_settings, settings_for
 from sfdfd.refinement.start_term import start_from_depth
 from sfdfd.refinement.variables import Stage, TermBuilder, Variables
 from sfdfd.stack import FocalStack, full_precision
@@ -106,10 +106,7 @@ class Refiner:
     ) -> None:
         self.seconds = checked_number(seconds, "seconds (refine.seconds)", least=0)
         self.steps = None if steps is None else checked_int(steps, "steps (refine.steps)", 0)
-        unknown = set(settings) - {field.name for field in fields(RefinementSettings)}
-        if unknown:
-            raise InputError(f"refine: no such option: {', '.join(sorted(unknown))} (refine.{min(unknown)})")
-        self.settings, self.fit, self.terms = settings, checked_lens_parameters(fit or ()), terms
+        self.settings, self.fit, self.terms = checked_settings(settings), checked_lens_parameters(fit or ()), terms
         self.watch: Callable[[Tensor], None] | None = None
         """Called after each step, before ``progress``, with (B,h,w) normalized inverse depth: 1 at near, 0 at far."""
 

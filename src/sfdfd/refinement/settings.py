@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from sfdfd.errors import InputError
 from sfdfd.optics.render import Renderer
 
-__all__ = ["RefinementSettings", "settings_for"]
+__all__ = ["RefinementSettings", "checked_settings", "settings_for"]
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,15 @@ WITHOUT_OCCLUSION = RefinementSettings(
 def settings_for(renderer: Renderer, changes: dict[str, Any]) -> RefinementSettings:
     """Return the settings that suit a renderer, with ``changes`` applied."""
     return replace(RefinementSettings() if renderer.models_occlusion else WITHOUT_OCCLUSION, **changes)
+
+
+def checked_settings(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes of settings.
+
+    Raises:
+        InputError: there is no such setting.
+    """
+    unknown = set(changes) - {field.name for field in fields(RefinementSettings)}
+    if unknown:
+        raise InputError(f"refine: no such option: {', '.join(sorted(unknown))} (refine.{min(unknown)})")
+    return dict(changes)

@@ -6,7 +6,7 @@ Its samples come from :mod:`sfdfd.training.distillation_samples`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning
@@ -21,7 +21,6 @@ from sfdfd.optics.psf import GaussianPSF
 from sfdfd.plane_sweep.cost_volume import StackDefocus
 from sfdfd.training.checkpoints import CONFIG_KEY
 from sfdfd.training.distillation_samples import BatchPlan, DistillationSample, ReplayBuffer
-from sfdfd.training.distillation_scenes import TeacherPrediction
 
 __all__ = ["Distillation", "distillation_terms"]
 
@@ -37,13 +36,9 @@ EDGE_WEIGHT = 3.0
 
 
 def distillation_terms(
-    output: NetworkOutput,
-    target: TeacherPrediction,
-    near_m: Float[Tensor, "b"],
-    far_m: Float[Tensor, "b"],
-    weights: Mapping[str, float],
+    output: NetworkOutput, sample: DistillationSample, weights: dict[str, float]
 ) -> dict[str, Tensor]:
-    """Return every loss term per image (B,) against a batch of targets, and their weighted sum as "total".
+    """Return every loss term per image (B,), and their weighted sum as "total".
 
     - log_depth, inverse_depth_01: mean absolute errors of log depth (relative errors) and of the normalized inverse depth,
       weighted by the teacher's certainty and more near silhouettes (:func:`near_silhouettes`). In the sum an error e counts
@@ -56,11 +51,11 @@ def distillation_terms(
       inverse depth. The error is detached, so the term trains s alone.
     """
     depth_m, aif, std, scores = output
-    true_01, true_aif, certainty = target
+    true_01, true_aif, certainty = sample.target
     weight = certainty * (1 + EDGE_WEIGHT * near_silhouettes(true_01))
     weight = weight / weight.mean((1, 2), keepdim=True).clamp_min(1e-6) * certainty.mean((1, 2), keepdim=True)
-    low, high = (1 / end[:, None, None] for end in (far_m, near_m))
-    error = (normalized_inverse_depth(depth_m, near_m, far_m) - true_01).abs()
+    low, high = (1 / end[:, None, None] for end in (sample.far_m, sample.near_m))
+    error = (normalized_inverse_depth(depth_m, sample.near_m, sample.far_m) - true_01).abs()
     values = {
         "log_depth": (weight * (torch.log(depth_m * (low + true_01 * (high - low)))).abs()).mean((1, 2)),
         "inverse_depth_01": (weight * error).mean((1, 2)),
@@ -143,7 +138,7 @@ class Distillation(lightning.LightningModule):
         )
         others = (value if value is None else value.float() for value in output[2:])
         output = NetworkOutput(output.depth_m.float(), output.aif.float(), *others)
-        return distillation_terms(output, sample.target, sample.near_m, sample.far_m, self.weights)
+        return distillation_terms(output, sample, self.weights)
 
     def transfer_batch_to_device(
         self, batch: DistillationSample | BatchPlan, device: torch.device, dataloader_idx: int

@@ -70,7 +70,7 @@ class DepthFromDefocus(lightning.LightningModule):
         network: stack -> depth and AIF, see :mod:`sfdfd.networks`.
         renderer: AIF, depth -> stack; the model's optics.
         loss: called with prediction, stack and renderer: :class:`sfdfd.measures.losses.SelfSupervisedLoss` or
-            :class:`sfdfd.training.refinement_loss.RefinementLoss`.
+            :class:`sfdfd.training.energy_loss.EnergyLoss`.
         optimizer: called with the parameters.
         augmentation: applied to training batches on the device; None for none.
         warmup_steps: steps of linear warm-up before the cosine decay to ``final_lr_share``.
