@@ -193,6 +193,10 @@ def test_the_networks_and_optimizers():
         "optics.level_px": 0.7, "optics.window_px": None, "optics.camera.f_number": 8.0,
         "network._target_": "sfdfd.networks.focus_attention.FocusAttentionNet",
     }),
+    ("train", ["network=plane_sweep", "loss=energy"], {
+        "loss._target_": "sfdfd.training.energy_loss.EnergyLoss",
+        "loss.energy": 100.0, "loss.aif": 1.0, "loss.aif_steps": 5, "loss.aif_lr": 0.01, "loss.border_px": 4,
+    }),
     ("train", ["data=recorded"], {f"optics.renderer.{key.partition('.')[2]}": value for key, value in PHOTOGRAPHS.items()}),
     ("train", ["optics=dered"], {
         "optics.renderer.sigma_scale": 0.5, "optics.renderer.window_px": 7, "optics.renderer.copied_radius_px": 1.0,

@@ -37,8 +37,8 @@ __all__ = ["EnergyLoss"]
 class EnergyLoss(nn.Module):
     """The energy of a predicted depth with the AIF that suits it best, and the distance of the predicted AIF from that one.
 
-    In training the terms are "energy", of the depth with an AIF that ``aif_steps`` steps of Adam made from the predicted one,
-    and "aif", the mean absolute difference of the two. In validation they are "energy", of the prediction as it is (the
+    In training the terms are "energy", of the depth with an AIF that ``aif_steps`` steps of Adam made from the predicted
+    one, and "aif", the mean absolute difference of the two. In validation they are "energy", of the prediction as it is (the
     "total" there), and "reconstruction", as of :class:`sfdfd.measures.losses.SelfSupervisedLoss`.
 
     Args:
