@@ -6,7 +6,7 @@ in README.md and docs/reference/results.md. Every figure of both pages comes fro
 * truebench.json: put together by benchmarks/truebench.py from runs of `evaluate`.
 * truth.json, robustness.json, refinement.json, scale.json, photographs.json: written by the benchmark of
   that name.
-* left_out.json, nyu.json, predict_times.json, gpu.json: measured by the commands that they name, and entered by hand.
+* left_out.json, nyu.json, gpu.json: measured by the commands that they name, and entered by hand.
 * published.json: quoted from papers and from users' reports, entered by hand.
 """
 
