@@ -147,7 +147,7 @@ def viewer(
         unit: of the distances; "" for relative depth.
     """
     aif, depth_m = prediction.aif[:1].float(), prediction.depth_m[:1].float()
-    aif, depth_m, camera = reduced_scene(aif, depth_m, stack.camera[0], largest_px)
+    aif, depth_m, camera = reduced_scene(aif, depth_m, stack.camera[0].widest(), largest_px)
     inverse, focus = 1 / depth_m, focus_planes(depth_m, focuses)
     high, low = float(1 / focus[0]), float(1 / focus[-1])
     draft = renderer.draft()  # frames are looked at, not measured
