@@ -206,7 +206,7 @@ class FocalStack:
             height, width = self.size_px[index]
             sample = replace(sample.cropped(0, height, 0, width), size_px=None)
         is_real = self.slice_mask[index]
-        return sample if bool(is_real.all()) else sample.with_slices(is_real.nonzero()[:, 0])
+        return sample if bool(is_real.all()) else sample.with_slices(is_real.nonzero()[:, 0].tolist())
 
     if (
         TYPE_CHECKING

@@ -612,7 +612,8 @@ def _note_other_camera(camera: Camera, trained: Mapping[str, Any], say: Say) -> 
     differences = [
         f"{key} {value:g} (trained with {trained[key]:g})"
         for key, value in camera.as_dict().items()
-        if isinstance(trained.get(key), (int, float)) and isinstance(value, (int, float)) and not np.isclose(value, trained[key], rtol=1e-6)
+        if all(isinstance(number, (int, float)) for number in (value, trained.get(key)))
+        and not np.isclose(value, trained[key], rtol=1e-6)
     ]
     if differences:
         say(

@@ -110,7 +110,9 @@ def _smallest_blur_px(
     """Return (H,W) blur radii of the sharpest slice that covers each pixel; of all slices where none does."""
     of_all: Tensor | None = None
     of_covering: Tensor | None = None
-    for index, (focus, lens) in enumerate(zip(focus_distances_m, camera.per_slice(len(focus_distances_m)), strict=True)):
+    for index, (focus, lens) in enumerate(
+        zip(focus_distances_m, camera.per_slice(len(focus_distances_m)), strict=True)
+    ):
         radius = lens.blur_radius_px(depth_m, focus)
         of_all = radius if of_all is None else torch.minimum(of_all, radius)
         if covered is not None:
@@ -129,7 +131,9 @@ def sharpest_slice_index(
     """Return the index of the sharpest slice that covers each pixel; of all slices where none does."""
     smallest = torch.full_like(depth_m, torch.inf)
     sharpest_index = torch.zeros(depth_m.shape, dtype=torch.int32, device=depth_m.device)
-    for index, (focus, lens) in enumerate(zip(focus_distances_m, camera.per_slice(len(focus_distances_m)), strict=True)):
+    for index, (focus, lens) in enumerate(
+        zip(focus_distances_m, camera.per_slice(len(focus_distances_m)), strict=True)
+    ):
         radius = lens.blur_radius_px(depth_m, focus)
         if covered is not None:
             radius = radius + UNCOVERED_PX * (covered[index] <= 0.5)

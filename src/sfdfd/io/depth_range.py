@@ -28,7 +28,8 @@ def depth_range_m(
     :func:`sfdfd.optics.depth.one_sided_range`), by default from F to 10 F, or from F / 2 to F.
 
     Raises:
-        InputError: near is not below far, the range does not reach to the side, or a bound is missing and every focus distance is infinite.
+        InputError: near is not below far, the range does not reach to the side, or a bound is missing and every focus
+            distance is infinite.
     """
     if of_bracket and len(set(focus_distances_m)) == 1:
         return _one_sided(focus_distances_m[0], focal_length_m, near_m, far_m, side)

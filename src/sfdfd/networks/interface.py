@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sfdfd.errors import checked_int
+from sfdfd.errors import InputError, checked_int
 from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.render import Renderer, defocus_map_px
 from sfdfd.plane_sweep.cost_volume import stack_defocus

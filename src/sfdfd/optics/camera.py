@@ -35,7 +35,7 @@ def _one_number(value: torch.Tensor | np.ndarray | np.generic, name: str) -> flo
 def _f_numbers(value: Any) -> Any:
     """Return f-numbers as a tuple of plain numbers; equal ones, and a single value, as that value."""
     if isinstance(value, (torch.Tensor, np.ndarray)):
-        if value.ndim != 1 or isinstance(value, torch.Tensor) and value.requires_grad:
+        if value.ndim != 1 or (isinstance(value, torch.Tensor) and value.requires_grad):
             return value  # one number, or refused with its reason
         value = value.tolist()
     if isinstance(value, str) or not isinstance(value, Sequence):
@@ -73,7 +73,7 @@ class Camera:
     """
 
     focal_length_m: float
-    f_number: float | tuple[float, ...]
+    f_number: float | tuple[Any, ...]  # of floats
     pixel_pitch_m: float
 
     def __post_init__(self) -> None:

@@ -93,7 +93,9 @@ def collect_camera(
     return CameraValues(values, {key: origin for key, (_, origin) in known.items()}, tuple(notes))
 
 
-def _add_if_plausible(known: dict[str, tuple[float | tuple[float, ...], str]], key: str, value: float, origin: str) -> None:
+def _add_if_plausible(
+    known: dict[str, tuple[float | tuple[float, ...], str]], key: str, value: float, origin: str
+) -> None:
     low, high = PLAUSIBLE_CAMERA[key]
     if low <= value <= high:
         known[key] = value, origin

@@ -101,8 +101,8 @@ class Capture:
         """EXIF for pictures on the canvas of the reference slice (:mod:`sfdfd.io.embedded_metadata`)."""
         photographs = self.photographs
         reference = self.alignment.reference
-        facts, camera = photographs.facts[reference] if photographs.facts else None, photographs.camera_of_slice(reference)
-        return build_exif(facts, photographs.size, photographs.uncropped, camera)
+        facts = photographs.facts[reference] if photographs.facts else None
+        return build_exif(facts, photographs.size, photographs.uncropped, photographs.camera_of_slice(reference))
 
     @cached_property
     def common(self) -> np.ndarray:
@@ -236,12 +236,13 @@ def _side_notes(photographs: Photographs) -> list[str]:
     if side is None:
         return []
     other = "before" if side == "behind" else "behind"
-    reason = "as given (side)" if photographs.side else "as the depth range says" if _range_decides(photographs) else ""
-    text = (
-        f"the slices differ in aperture alone and do not tell the side of focus: everything is taken to lie {side} the focus "
-        f"distance of {focus[0]:.4g} m"
-    )
-    return [f"{text}, {reason}" if reason else f"{text}; side={other} takes the other side"]
+    reason = f"; side={other} takes the other side"
+    if photographs.side is not None or _range_decides(photographs):
+        reason = ", as given" if photographs.side else ", as the depth range says"
+    return [
+        "the slices differ in aperture alone and do not tell the side of focus: everything is taken to lie "
+        f"{side} the focus distance of {focus[0]:.4g} m{reason}"
+    ]
 
 
 def _range_decides(photographs: Photographs) -> bool:

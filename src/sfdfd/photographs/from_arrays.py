@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,13 +90,15 @@ def _as_array(image: Any, index: int) -> np.ndarray:
 def _checked_camera(camera: Mapping[str, Any], number: int) -> dict[str, CameraValue]:
     refuse_unknown_keys(camera, CAMERA_KEYS, "camera")
     values = {key: camera.get(key) for key in CAMERA_KEYS}
-    f_number = values.pop("f_number")
-    if f_number is not None:
-        lens = Camera(1.0, f_number, 1.0)
-        lens.f_numbers(number)  # as many as images, where there are several
-        f_number = lens.f_number
-    checked = {key: None if value is None else checked_number(value, f"camera.{key}") for key, value in values.items()}
-    return {"focal_length_m": checked["focal_length_m"], "f_number": f_number, "pixel_pitch_m": checked["pixel_pitch_m"]}
+    f_number = values["f_number"]
+    if isinstance(f_number, Sequence) and not isinstance(f_number, str):
+        lens = Camera(1.0, f_number, 1.0)  # type: ignore[arg-type] # any sequence is converted
+        lens.f_numbers(number)  # as many as images
+        values["f_number"] = lens.f_number
+    return {
+        key: value if value is None or isinstance(value, tuple) else checked_number(value, f"camera.{key}")
+        for key, value in values.items()
+    }
 
 
 def _checked_focus_distances(values: Any, number: int, is_bracket: bool) -> tuple[float, ...] | None:

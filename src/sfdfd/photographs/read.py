@@ -198,15 +198,15 @@ def read_photographs(
 
     Args:
         folder: slices (:func:`sfdfd.io.images.read_photograph`), or a video or a folder with one
-            (:mod:`sfdfd.io.formats.video`), perhaps with a ``stack.yaml`` with the keys camera (focal_length_m, f_number: one
-            number or one per slice, pixel_pitch_m of the images in the folder), focus_distances_m (one per slice in the order of the sorted file
-            names, or of ``files``; ``.inf`` is allowed), near_m, far_m, files, crop ([left, top, right, bottom] pixels cut
-            off), focus_distance_unit_m (factor of distances without a unit of their own), focus_unit ("metre", or
-            "dioptre": 1/m, 0 is infinity), focus_distances_std (their standard deviation in the same unit: one number or one
-            per slice), side ("behind" or "before" the focus distance: where the scene lies if slices differ in aperture
-            alone), frames (of a video: which, or how many), principal_point_px ([x, y] of the images in the folder, from
-            the corner of the first pixel; only in ``stack.yaml``), optics (psf, linear_light, weighting, sigma_scale: how
-            the photographs are blurred).
+            (:mod:`sfdfd.io.formats.video`), perhaps with a ``stack.yaml`` with the keys camera (focal_length_m, f_number,
+            pixel_pitch_m of the images in the folder; f_number is one number or one per slice), focus_distances_m (one per
+            slice in the order of the sorted file names, or of ``files``; ``.inf`` is allowed), near_m, far_m, files, crop
+            ([left, top, right, bottom] pixels cut off), focus_distance_unit_m (factor of distances without a unit of their
+            own), focus_unit ("metre", or "dioptre": 1/m, 0 is infinity), focus_distances_std (their standard deviation in
+            the same unit: one number or one per slice), side ("behind" or "before" the focus distance: where the scene lies
+            if slices differ in aperture alone), frames (of a video: which, or how many), principal_point_px ([x, y] of the
+            images in the folder, from the corner of the first pixel; only in ``stack.yaml``), optics (psf, linear_light,
+            weighting, sigma_scale: how the photographs are blurred).
         overrides: the same keys; those that are not None take precedence.
         holdout: the slices to leave out, see :func:`sfdfd.photographs.holdout.parse_holdout`; their EXIF is not used.
         slices: how many are used, see :func:`sfdfd.photographs.slice_selection.count_to_use`.

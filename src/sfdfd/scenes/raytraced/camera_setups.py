@@ -85,9 +85,7 @@ class CameraSetup:
             focus = _checked_focus(focus, camera, key)
             camera.f_numbers(len(focus))  # as many, where there are several
             is_bracket, side = camera.brackets_aperture, settings.get("side")
-            near_m, far_m = depth_range_m(
-                focus, camera.focal_length_m, near_m, far_m, of_bracket=is_bracket, side=side
-            )
+            near_m, far_m = depth_range_m(focus, camera.focal_length_m, near_m, far_m, of_bracket=is_bracket, side=side)
         near_m = checked_number(preset.near_m if near_m is None else near_m, f"{key}.near_m")
         far_m = checked_number(preset.far_m if far_m is None else far_m, f"{key}.far_m")
         if not near_m < far_m:
