@@ -73,7 +73,7 @@ class Camera:
     """
 
     focal_length_m: float
-    f_number: float | tuple[Any, ...]  # of floats
+    f_number: float | Sequence[Any]  # of floats, which become a tuple
     pixel_pitch_m: float
 
     def __post_init__(self) -> None:
@@ -127,6 +127,8 @@ class Camera:
         """Return the camera of these slices alone, in this order."""
         if not isinstance(self.f_number, tuple):
             return self
+        if not indices:
+            return self.widest()
         return replace(self, f_number=tuple(self.f_number[index] for index in indices))
 
     def _blur_scales_px_m(self, focus_distance_m: Any) -> Any:

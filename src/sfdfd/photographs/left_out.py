@@ -91,7 +91,7 @@ def left_out_slices(
     """
     height, width = capture.photographs.size
     size = size or (height, width)
-    cameras = _left_out_camera(capture, left_out).per_slice(len(left_out.images))
+    cameras = _left_out_cameras(capture, left_out)
     factor = math.sqrt(size[0] * size[1] / (height * width))
     per_slice = (left_out.indices, left_out.files, left_out.images, left_out.nominal_focus_distances_m, cameras)
     aif, depth_m = prediction.aif[0], prediction.depth_m[0]
@@ -101,12 +101,12 @@ def left_out_slices(
         yield _Photograph(index, file, image, focus_m).score(rendered, capture, align or AlignSettings(), size)
 
 
-def _left_out_camera(capture: Capture, left_out: Photographs) -> Camera:
-    """Return the camera of the left-out slices: that of the capture, with their own f-numbers where slices differ in it."""
+def _left_out_cameras(capture: Capture, left_out: Photographs) -> list[Camera]:
+    """Return the camera of each left-out slice: that of the capture, with its own f-number where slices differ in it."""
     given, used = left_out.camera["f_number"], capture.photographs.camera["f_number"]
-    if given == used or given is None:  # the capture's may be nominal
-        return capture.camera
-    return replace(capture.camera, f_number=given)
+    if not given or given == used:  # the capture's may be nominal
+        return capture.camera.per_slice(len(left_out.images)) if len(left_out.images) else []
+    return replace(capture.camera, f_number=given).per_slice(len(left_out.images))
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,8 @@ def stack_with_left_out_slices(
         covered.append(reach)
     order = torch.tensor((*capture.photographs.indices, *left_out.indices)).argsort()
     added, used = torch.stack(images)[None], stack.camera[0]
-    lens = _left_out_camera(capture, left_out)
-    numbers = (*used.f_numbers(stack.images.shape[1]), *lens.f_numbers(len(focus_m)))
+    others = [lens.widest_f_number for lens in _left_out_cameras(capture, left_out)]
+    numbers = (*used.f_numbers(stack.images.shape[1]), *others)
     camera = replace(used, f_number=tuple(numbers[index] for index in order.tolist()))
     clipped = torch.cat([stack.saturated(), added >= SATURATED], 1)[:, order]
     return replace(

@@ -216,8 +216,10 @@ def diagnosis_figure(diagnosis: Diagnosis, title: str, unit: str = "m") -> Figur
 
     figure = _new_figure(figsize=(10, 4.2))
     left, right = figure.subplots(1, 2)
-    for focus, radius in zip(diagnosis.focus_distances_m, diagnosis.blur_radius_px, strict=True):
-        left.plot(diagnosis.depth_m, radius, label=f"focus {focus:.3g} {unit}".strip())
+    slices = zip(diagnosis.focus_distances_m, diagnosis.blur_radius_px, strict=True)
+    for index, (focus, radius) in enumerate(slices):
+        aperture = "" if diagnosis.f_numbers is None else f", f/{diagnosis.f_numbers[index]:.3g}"
+        left.plot(diagnosis.depth_m, radius, label=f"focus {focus:.3g} {unit}".strip() + aperture)
     left.axhline(0.5, color="0.6", linestyle=":", linewidth=1)
     left.set(ylabel="blur radius in pixels")
     set_plain_title(left, title)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sfdfd.errors import InputError, checked_number
@@ -72,6 +72,9 @@ def describe_diagnosis(diagnosis: Mapping[str, Any]) -> str:
     focus = facts["focus_distances_m"]
     files = [_escaped(motion["file"]) for motion in facts["alignment"]["slices"]]
     distances = ["not known"] * len(files) if focus is None else [_metres(value) for value in focus]
+    f_number = facts["camera"].get("f_number")
+    if isinstance(f_number, Sequence):
+        distances = [f"{distance}, f/{number:.3g}" for distance, number in zip(distances, f_number, strict=True)]
     lines = ["| photograph | focused at |", "|---|---|"]
     lines += [f"| {file} | {distance} |" for file, distance in zip(files, distances, strict=True)]
     lines += ["", *_camera(facts)]
