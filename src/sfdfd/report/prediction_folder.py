@@ -22,7 +22,7 @@ from sfdfd.measures.psnr import psnr
 from sfdfd.optics.render import Renderer
 from sfdfd.report.html import Section, gallery, left_out_gallery_row, picture, viewer, write_page
 from sfdfd.report.outputs import OUTPUT_FILES, relative_depth, write_outputs
-from sfdfd.report.pictures import defocus_figure, depth_figure, map_figure, subsampled, to_rgb
+from sfdfd.report.pictures import apertures_in_words, defocus_figure, depth_figure, map_figure, subsampled, to_rgb
 from sfdfd.report.point_cloud import write_point_cloud
 from sfdfd.report.predicted_stack import PredictedStack, RetouchSource
 from sfdfd.report.retouch_editor import retouch_editor
@@ -225,7 +225,10 @@ def _write_pictures(folder: Path, predicted: PredictedStack) -> None:
         figure = depth_figure(subsampled(predicted.full.depth_m[0].cpu()), f"{predicted.name}: depth")
     iio.imwrite(folder / "depth.png", to_rgb(figure))
     focus = predicted.focus.tolist()
-    titles = [f"slice {i + 1}" for i in range(len(focus))] if predicted.relative else None
+    apertures = apertures_in_words(predicted.stack)
+    titles = [f"focus {distance:.3g} m{aperture}" for distance, aperture in zip(focus, apertures, strict=True)]
+    if predicted.relative:
+        titles = [f"slice {i + 1}" for i in range(len(focus))]
     iio.imwrite(folder / "defocus.png", to_rgb(defocus_figure(predicted.working.defocus_px[0].cpu(), focus, titles)))
 
 
