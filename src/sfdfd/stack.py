@@ -359,7 +359,7 @@ class FocalStack:
         """
         if camera is not None and not camera.brackets_aperture and any(one.brackets_aperture for one in self.camera):
             raise InputError(
-                "the slices differ in f-number, and this model works with one camera; weights=pretrained works with any"
+                "the slices differ in f-number, and this model works with one camera; checkpoint=pretrained works with any"
             )
         return self if camera is None else replace(self, camera=(camera,) * len(self))
 
