@@ -95,8 +95,9 @@ def _diagnose_experiment(config: DictConfig, settings: dict[str, Any]) -> Diagno
 
 def _print(diagnosis: Diagnosis, unit: str) -> None:
     print(f"{'focus':>10} {'blur radius in pixels over the depth range'}")
-    for focus, radius in zip(diagnosis.focus_distances_m, diagnosis.blur_radius_px, strict=True):
-        print(f"{focus:10.4g} {radius.min():6.2f} to {radius.max():6.2f}")
+    for index, (focus, radius) in enumerate(zip(diagnosis.focus_distances_m, diagnosis.blur_radius_px, strict=True)):
+        aperture = "" if diagnosis.f_numbers is None else f"  at f/{diagnosis.f_numbers[index]:.3g}"
+        print(f"{focus:10.4g} {radius.min():6.2f} to {radius.max():6.2f}{aperture}")
     print(f"range covered by the focus distances: {diagnosis.covered_share:.0%} (in inverse depth)")
     for index in (0, len(diagnosis.depth_m) // 2, len(diagnosis.depth_m) - 1):
         depth, step = diagnosis.depth_m[index], diagnosis.depth_step_m[index]

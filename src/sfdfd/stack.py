@@ -27,6 +27,7 @@ from sfdfd.image_tensors import (
 )
 from sfdfd.optics.blur_model import BlurModel
 from sfdfd.optics.camera import Camera
+from sfdfd.optics.depth import one_sided_range
 from sfdfd.optics.render import Renderer, defocus_map_px, without_channel
 
 __all__ = ["FocalStack", "Method", "Prediction", "as_images", "full_precision", "renderer_for", "resize_area"]
@@ -34,7 +35,7 @@ __all__ = ["FocalStack", "Method", "Prediction", "as_images", "full_precision", 
 PIXELWISE = ("images", "covered", "clipped", "depth_m", "aif", "valid")
 """The fields whose last two axes are the image's."""
 SLICEWISE = ("images", "focus_distances_m", "slice_mask", "covered", "clipped")
-"""The fields whose second axis is the slice."""
+"""The tensors whose second axis is the slice; cameras may have an f-number per slice, too."""
 LENGTHS = ("focus_distances_m", "near_m", "far_m", "depth_m")
 """The fields in metres."""
 SATURATED = 254.5 / 255
@@ -49,7 +50,7 @@ class FocalStack:
     Attributes:
         images: (B,S,3,H,W) the slices, RGB in [0, 1].
         focus_distances_m: (B,S) focus distance of each slice in metres, beyond the focal length; inf is allowed.
-        camera: B cameras, of these pixels.
+        camera: B cameras, of these pixels; where slices differ in aperture, with an f-number per slice (padding included).
         near_m: (B,) smallest depth that can occur, in metres.
         far_m: (B,) largest depth that can occur, in metres, > near_m.
         slice_mask: (B,S) true where a slice is real, false where it pads the batch.
@@ -108,8 +109,11 @@ class FocalStack:
         covered: Float[Tensor, "s h w"] | None = None,
         optics: BlurModel | Mapping[str, Any] | None = None,
         clipped: Bool[Tensor, "s 3 h w"] | None = None,
+        side: str | None = None,
     ) -> FocalStack:
         """Return a checked batch of one.
+
+        A stack whose slices differ in aperture alone does not tell the side of focus: its depth range is cut there.
 
         Args:
             images: (S,3,H,W) or (S,H,W,3), tensor or array, floats in [0, 1] or uint8 or uint16 codes; stored as float32.
@@ -123,6 +127,8 @@ class FocalStack:
             covered: (S,H,W) in [0, 1], how far each pixel of a slice shows the scene.
             optics: how the slices were blurred, by name or as a :class:`sfdfd.optics.blur_model.BlurModel`.
             clipped: (S,3,H,W) true where a colour is a lower bound of the brightness.
+            side: of the focus distance on which the scene lies if slices differ in aperture alone: "behind", "before", or
+                None (:func:`sfdfd.optics.depth.one_sided_range`).
 
         Raises:
             InputError: an image has another shape, a value is not finite or not in [0, 1], the number of distances is not
@@ -135,6 +141,8 @@ class FocalStack:
             optics = BlurModel().updated(optics)
         focus = torch.as_tensor(focus_distances_m, dtype=torch.float32)
         _check_geometry(len(images), focus, camera, near_m, far_m)
+        if camera.brackets_aperture and bool((focus == focus[0]).all()):
+            near_m, far_m, _ = one_sided_range(near_m, far_m, float(focus[0]), side)
         if depth_m is not None and valid is None:
             valid = torch.isfinite(depth_m) & (depth_m >= near_m) & (depth_m <= far_m)
         return cls(
@@ -198,7 +206,7 @@ class FocalStack:
             height, width = self.size_px[index]
             sample = replace(sample.cropped(0, height, 0, width), size_px=None)
         is_real = self.slice_mask[index]
-        return sample if bool(is_real.all()) else sample._map(lambda value: value[:, is_real], SLICEWISE)
+        return sample if bool(is_real.all()) else sample.with_slices(is_real.nonzero()[:, 0].tolist())
 
     if (
         TYPE_CHECKING
@@ -254,6 +262,11 @@ class FocalStack:
         """Return the signed blur radius of every slice at near and at far in pixels, the extremes of the depth range."""
         ends = torch.stack([self.near_m, self.far_m], 1)[:, None]
         return defocus_map_px(ends, self.focus_distances_m, self.camera)[:, :, 0]
+
+    def f_numbers(self) -> Float[Tensor, "b s"]:
+        """Return the f-number of every slice."""
+        count = self.images.shape[1]
+        return self.focus_distances_m.new_tensor([camera.f_numbers(count) for camera in self.camera])
 
     def coverage(self) -> Float[Tensor, "b s h w"]:
         """Return the weight of every pixel of the stack: :attr:`covered` of real slices, 0 of padding slices."""
@@ -332,10 +345,22 @@ class FocalStack:
         as_tensor = indices if isinstance(indices, Tensor) else torch.tensor(list(indices), dtype=torch.long)
         slice_index = as_tensor.to(self.images.device)
         sample_index = torch.arange(len(self), device=slice_index.device)[:, None]
-        return self._map(lambda value: value[sample_index, slice_index], SLICEWISE)
+        stack = self._map(lambda value: value[sample_index, slice_index], SLICEWISE)
+        if not any(camera.brackets_aperture for camera in self.camera):
+            return stack
+        rows = as_tensor.expand(len(self), -1).tolist()
+        return replace(stack, camera=tuple(one.with_slices(row) for one, row in zip(self.camera, rows, strict=True)))
 
     def with_camera(self, camera: Camera | None) -> FocalStack:
-        """Return the batch with a model's own camera; the batch itself where the model has none."""
+        """Return the batch with a model's own camera; the batch itself where the model has none.
+
+        Raises:
+            InputError: the slices differ in aperture, and the model's camera has one.
+        """
+        if camera is not None and not camera.brackets_aperture and any(one.brackets_aperture for one in self.camera):
+            raise InputError(
+                "the slices differ in f-number, and this model works with one camera; checkpoint=pretrained works with any"
+            )
         return self if camera is None else replace(self, camera=(camera,) * len(self))
 
     def with_optics(self, known: BlurModel | Mapping[str, Any] | None) -> FocalStack:
@@ -430,6 +455,9 @@ def _join_field(key: str, stacks: Sequence[FocalStack], slices: int) -> Tensor |
     values = [getattr(stack, key) for stack in stacks]
     if all(value is None for value in values):
         return None
+    if key == "camera":  # a padding slice has the f-number of the last real one
+        rows = [[min(index, stack.images.shape[1] - 1) for index in range(slices)] for stack in stacks]
+        return tuple(one.with_slices(row) for value, row in zip(values, rows, strict=True) for one in value)
     if key == "optics":  # may be unknown for some
         values = [(None,) * len(stack) if stack.optics is None else stack.optics for stack in stacks]
     if any(value is None for value in values):

@@ -68,7 +68,7 @@ def test_settings_that_the_strokes_do_not_fit_leave_them_out(tmp_path, monkeypat
     sessions = page.Sessions(tmp_path, Limits(files=3, file_mb=1, total_mb=3, megapixels=1), 60.0)
     sessions.jobs["s"], handlers = job, page._Handlers(sessions)
     monkeypatch.setattr(handlers, "_results", lambda job: ("result",) * page.RESULTS)
-    fields = ("", "m", None, None, None, 2, True)
+    fields = ("", "m", None, None, None, None, 2, True)
     shown = list(handlers.predict(*fields, None, page.gr.Request(session_hash="s")))
     assert any("leave the strokes out: retouch: slice 0" in line[0] for line in shown) and not job.is_retouched
     assert shown[-1][0] == "Done." and {len(line) for line in shown} == {3 + page.RESULTS}

@@ -273,7 +273,7 @@ class StacksDataModule(FocalStackDataModule):
     Args:
         root: the folder; ``splits/train.txt`` etc. name the stacks of a split, by default
             :func:`sfdfd.datasets.splits.split_names`.
-        camera, focus_distances_m, focus_distance_unit_m, focus_unit, near_m, far_m: override the ``stack.yaml`` files.
+        camera, focus_distances_m, focus_distance_unit_m, focus_unit, near_m, far_m, side: override the ``stack.yaml`` files.
         limit: largest number of stacks per split, evenly spread.
         optics: how the slices are blurred, for keys that a ``stack.yaml`` does not set.
         common: :class:`FocalStackDataModule`.
@@ -282,12 +282,13 @@ class StacksDataModule(FocalStackDataModule):
     def __init__(
         self,
         root: str,
-        camera: Mapping[str, float | None] | None = None,
+        camera: Mapping[str, Any] | None = None,
         focus_distances_m: Sequence[float] | None = None,
         focus_distance_unit_m: float | None = None,
         focus_unit: str | None = None,
         near_m: float | None = None,
         far_m: float | None = None,
+        side: str | None = None,
         limit: int | None = None,
         optics: Mapping[str, Any] | None = None,
         **common: Any,
@@ -303,6 +304,7 @@ class StacksDataModule(FocalStackDataModule):
             "focus_unit": focus_unit,
             "near_m": near_m,
             "far_m": far_m,
+            "side": side,
         }
 
     def read(self, folder: Path, overrides: Mapping[str, Any]) -> FocalStack:

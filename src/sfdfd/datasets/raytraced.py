@@ -14,12 +14,12 @@ from sfdfd.scenes.raytraced.random_scenes import KINDS
 
 __all__ = ["RaytracedDataModule"]
 
-CAMERA_OPTIONS = ("camera", "focus_distances_m", "near_m", "far_m")
+CAMERA_OPTIONS = ("camera", "focus_distances_m", "near_m", "far_m", "side")
 
 
 class RaytracedDataModule(StacksDataModule):
-    """Path-traced stacks. ``camera``, ``focus_distances_m``, ``near_m``, ``far_m`` and ``slices`` tell ``prepare`` what to
-    generate; when stacks are read, they override the ``stack.yaml`` files, as in :class:`StacksDataModule`.
+    """Path-traced stacks. ``camera``, ``focus_distances_m``, ``near_m``, ``far_m``, ``side`` and ``slices`` tell ``prepare``
+    what to generate; when stacks are read, they override the ``stack.yaml`` files, as in :class:`StacksDataModule`.
 
     Args:
         root: where ``python -m sfdfd.prepare data=raytraced`` puts the data set.

@@ -10,7 +10,6 @@ import torch
 from torch.utils.data import Dataset
 
 from sfdfd.errors import InputError
-from sfdfd.io.depth_range import depth_range_m
 from sfdfd.io.files import file_identity
 from sfdfd.io.images import list_images, to_float
 from sfdfd.optics.blur_model import BlurModel
@@ -48,7 +47,7 @@ def read_stack(
     camera = photographs.known_camera()
     kept, _ = photographs.split_left_out()
     assert camera is not None and kept.focus_distances_m is not None and photographs.focus_distances_m is not None
-    near_m, far_m = depth_range_m(kept.focus_distances_m, camera.focal_length_m, photographs.near_m, photographs.far_m)
+    near_m, far_m = kept.nominal_depth_range_m
     truth: dict[str, Any] = {}
     if photographs.depth_m is not None:
         depth_m = torch.from_numpy(photographs.depth_m)
@@ -57,7 +56,14 @@ def read_stack(
     if photographs.aif is not None:
         truth["aif"] = to_float(photographs.aif)
     stack = FocalStack.single(
-        photographs.as_tensor(), photographs.focus_distances_m, camera, near_m, far_m, name=photographs.name, **truth
+        photographs.as_tensor(),
+        photographs.focus_distances_m,
+        camera,
+        near_m,
+        far_m,
+        name=photographs.name,
+        side=photographs.side,
+        **truth,
     )
     blur = BlurModel().updated(optics).updated(photographs.optics)
     return stack.with_optics(blur) if blur.known() else stack

@@ -13,7 +13,7 @@ without it. Plain walls stay unknown: their std is bounded by the depth range, w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,12 +46,14 @@ class Advice:
         focus_distance_m: the advised focus distance, in the unit of the stack's.
         error_now, error_then: mean expected error, as a share of the depth, without and with it.
         share_halved: share of the picture whose expected error falls by half or more.
+        f_number: at which it is to be taken, where the slices differ in aperture; None: as they were.
     """
 
     focus_distance_m: float
     error_now: float
     error_then: float
     share_halved: float
+    f_number: float | None = None
 
     def sentence(self, files: tuple[str, str] | None = None) -> str:
         """Return the advice for the user.
@@ -60,6 +62,7 @@ class Advice:
             files: the slices before and after the advised distance, where distances have no unit; None: it is in metres.
         """
         where = f"at {self.focus_distance_m:.2g} m" if files is None else "between {} and {}".format(*files)
+        where += "" if self.f_number is None else f", at f/{self.f_number:.3g},"
         halved = (
             f"; on {100 * self.share_halved:.0f} % of the picture it falls by half" if self.share_halved > 0.02 else ""
         )
@@ -75,6 +78,7 @@ class Advice:
             "expected_error_now": self.error_now,
             "expected_error_then": self.error_then,
             "share_halved": self.share_halved,
+            "f_number": self.f_number,
         }
 
 
@@ -88,28 +92,32 @@ def next_photograph(stack: FocalStack, prediction: Prediction, renderer: Rendere
         renderer: the optics where the stack carries none.
     """
     assert prediction.depth_std_m is not None
-    renderer, camera = renderer_for(stack, renderer), stack.camera[0]
+    renderer, widest = renderer_for(stack, renderer), stack.camera[0].widest()
     low, high = float(1 / stack.far_m[0]), float(1 / stack.near_m[0])
     inverse = torch.linspace(low, high, DEPTHS)
-    candidates = torch.linspace(low, min(high, 0.9 / camera.focal_length_m), CANDIDATES)
-    spectra = _Spectra(renderer, camera, inverse)
-    focus = 1 / stack.focus_distances_m[0, stack.slice_mask[0]].cpu()
-    known = torch.stack([spectra.of_slice(float(u)) for u in focus])
+    candidates = torch.linspace(low, min(high, 0.9 / widest.focal_length_m), CANDIDATES)
+    spectra = _Spectra(renderer, widest, inverse)
+    focus, cameras = 1 / stack.focus_distances_m[0].cpu(), stack.camera[0].per_slice(stack.images.shape[1])
+    real = stack.slice_mask[0].nonzero()[:, 0].tolist()
+    known = torch.stack([spectra.of_slice(float(focus[index]), cameras[index]) for index in real])
     without = _information(known, spectra.frequencies)
     gains = torch.stack(
         [
-            _information(torch.cat([known, spectra.of_slice(float(u))[None]]), spectra.frequencies) / without
+            _information(torch.cat([known, spectra.of_slice(float(u), widest)[None]]), spectra.frequencies) / without
             for u in candidates
         ]
     )
-    return _best_of(stack, prediction, candidates, gains.clamp_min(1))
+    advice = _best_of(stack, prediction, candidates, gains.clamp_min(1))
+    if advice is None or not stack.camera[0].brackets_aperture:
+        return advice
+    return replace(advice, f_number=widest.widest_f_number)
 
 
 class _Spectra:
     """Spectra of the blur at a set of inverse depths, and their derivatives in inverse depth."""
 
     def __init__(self, renderer: Renderer, camera: Camera, inverse: Float[Tensor, "d"]) -> None:
-        self.camera, self.inverse = camera, inverse
+        self.inverse = inverse
         ends = 1 / torch.stack([inverse[0], inverse[-1]])
         largest = float(camera.blur_radius_px(ends[:, None], ends[None]).max())
         radii = torch.linspace(0, 1.05 * max(largest, 1.0), RADII)
@@ -119,10 +127,10 @@ class _Spectra:
         self.slope = torch.gradient(self.table, spacing=self.step, dim=0)[0]
         self.frequencies = torch.arange(1, GRID // 2 + 1) / GRID
 
-    def of_slice(self, inverse_focus: float) -> Float[Tensor, "2 d f"]:
+    def of_slice(self, inverse_focus: float, camera: Camera) -> Float[Tensor, "2 d f"]:
         """Return H and D of a slice at every depth and frequency."""
         focus_m = math.inf if inverse_focus <= 0 else 1 / inverse_focus
-        radius = self.camera.blur_radius_px(1 / self.inverse, focus_m, signed=True)
+        radius = camera.blur_radius_px(1 / self.inverse, focus_m, signed=True)
         per_inverse = torch.gradient(radius, spacing=float(self.inverse[1] - self.inverse[0]))[0]
         place = (radius.abs() / self.step).clamp_max(RADII - 1.001)
         index, share = place.long(), (place - place.floor())[:, None]

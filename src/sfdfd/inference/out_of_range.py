@@ -115,8 +115,7 @@ def _planes(stack: FocalStack, sign: int, scale: float) -> tuple[Float[Tensor, "
         start, end, last = inverse_focus.max().clamp(low, high), high, 1.7 * high
     steps = torch.linspace(0, 1, PLANES_WITHIN), torch.linspace(0, 1, PLANES_BEYOND + 1)[1:]
     within, beyond = (a + t.to(low) * (b - a) for t, a, b in ((steps[0], start, end), (steps[1], end, last)))
-    camera = stack.camera[0]
-    blur = torch.stack([camera.blur_radius_px(1 / beyond, focus) for focus in stack.focus_distances_m[0]]).amin(0)
+    blur = stack.camera[0].blur_radius_px(1 / beyond, stack.focus_distances_m[0][:, None]).amin(0)
     far_enough = (beyond - end).abs() > (high - low) / 31
     inverse = torch.cat([within, beyond])
     return inverse, torch.cat([torch.zeros_like(within, dtype=torch.bool), far_enough & (blur > scale * LEAST_BLUR_PX)])
@@ -133,7 +132,7 @@ def _explained_beyond(
     """Return where relative blur beyond the range explains the slices, and relative blur within does not."""
     images, coverage = stack.images[0], stack.coverage()[0][:, None]
     light = to_linear_light(images) if defocus.linear_light else images
-    radii = torch.stack([stack.camera[0].blur_radius_px(1 / inverse, focus) for focus in stack.focus_distances_m[0]])
+    radii = stack.camera[0].blur_radius_px(1 / inverse, stack.focus_distances_m[0][:, None])
     sharpest = int((stack.focus_distances_m[0] * sign).argmax())
     others = [index for index in range(len(images)) if index != sharpest]
     if len(others) < 2:  # one comparison cannot tell blur from motion or a change of exposure

@@ -433,9 +433,10 @@ def predict_photographs(
     source: Source,
     *,
     focus_distances_m: Sequence[float] | None = None,
-    camera: Camera | Mapping[str, float | None] | None = None,
+    camera: Camera | Mapping[str, Any] | None = None,
     near_m: float | None = None,
     far_m: float | None = None,
+    side: str | None = None,
     seconds: float | None = None,
     refine_seconds: float | None = None,
     refine_steps: int | None = None,
@@ -464,8 +465,10 @@ def predict_photographs(
             them, uint8, uint16 or floats in [0, 1]; or "example".
         focus_distances_m: one per slice in metres, in the order of the names; None: from the photographs.
         camera: a :class:`Camera`, or ``{"focal_length_m": ..., "f_number": ..., "pixel_pitch_m": ...}`` of which some may be
-            missing; None: from the photographs' metadata.
+            missing; None: from the photographs' metadata. Several f-numbers, one per slice, are a bracket of apertures.
         near_m, far_m: depth range in metres; None: from the focus distances.
+        side: of the focus distance on which the scene lies, where slices differ in aperture alone: "behind" or "before";
+            None: "behind", unless the depth range lies before it.
         seconds: time for everything; refinement gets what reading, registration and full size leave. None limits nothing.
         refine_seconds: time for the refinement of the scene; 0 for the network's prediction alone; None: 10, or with
             ``seconds`` all that is left.
@@ -498,7 +501,7 @@ def predict_photographs(
         >>> prediction.depth_m.shape, prediction.aif.shape, prediction.metric
         (torch.Size([240, 320]), torch.Size([3, 240, 320]), True)
     """
-    arguments: dict[str, Any] = {"focus_distances_m": focus_distances_m, "near_m": near_m, "far_m": far_m}
+    arguments: dict[str, Any] = {"focus_distances_m": focus_distances_m, "near_m": near_m, "far_m": far_m, "side": side}
     arguments["camera"] = camera.as_dict() if isinstance(camera, Camera) else camera
     described = {key: value for key, value in arguments.items() if value is not None}
     blur = optics.known() if isinstance(optics, BlurModel) else dict(optics or {})
@@ -609,7 +612,8 @@ def _note_other_camera(camera: Camera, trained: Mapping[str, Any], say: Say) -> 
     differences = [
         f"{key} {value:g} (trained with {trained[key]:g})"
         for key, value in camera.as_dict().items()
-        if isinstance(trained.get(key), (int, float)) and not np.isclose(value, trained[key], rtol=1e-6)
+        if all(isinstance(number, (int, float)) for number in (value, trained.get(key)))
+        and not np.isclose(value, trained[key], rtol=1e-6)
     ]
     if differences:
         say(

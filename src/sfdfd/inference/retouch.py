@@ -400,8 +400,8 @@ def _blended_where_new(
     blended = blend_slices(inside.load, new_m, focus_distances_m, camera, inside.covered, inside.clipped)
     shift_px = camera.blur_scale_px_m * (1 / new_m - 1 / old_depth_m[area])
     smallest_px = torch.full_like(new_m, torch.inf)
-    for distance in focus_distances_m:
-        smallest_px = torch.minimum(smallest_px, camera.blur_radius_px(new_m, distance))
+    for distance, lens in zip(focus_distances_m, camera.per_slice(len(focus_distances_m)), strict=True):
+        smallest_px = torch.minimum(smallest_px, lens.blur_radius_px(new_m, distance))
     share = shift_px.square() / (1 + shift_px.square()) / (1 + smallest_px.square())
     edited = aif.clone()
     edited[:, area[0], area[1]] = torch.lerp(aif[:, area[0], area[1]], blended, share * is_new[area])
@@ -451,6 +451,7 @@ def _picture(
     if index is None:
         return None
     stroke, aif, depth_m = retouch.strokes[index], full.aif[0].cpu(), full.depth_m[0].cpu()
+    camera = camera.widest()
     assert stroke.depth is not None  # the schema requires it
     if stroke.slice is None:
         picture = _rendered_background(aif, depth_m, stroke.depth, stroke.aperture, camera, renderer)

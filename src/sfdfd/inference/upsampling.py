@@ -88,9 +88,10 @@ def blend_slices(
     smallest = _smallest_blur_px(depth_m, focus_distances_m, camera, covered)
     total: Tensor | None = None
     weights: Tensor | None = None
-    for index, (source, focus) in enumerate(zip(slices, focus_distances_m, strict=True)):
+    cameras = camera.per_slice(len(focus_distances_m))
+    for index, (source, focus, lens) in enumerate(zip(slices, focus_distances_m, cameras, strict=True)):
         image = source() if callable(source) else source
-        radius = camera.blur_radius_px(depth_m, focus)
+        radius = lens.blur_radius_px(depth_m, focus)
         # a slice that does not cover the pixel may be sharper than the sharpest that does
         weight = torch.exp(((smallest.square() - radius.square()) / (2 * 0.7**2)).clamp_max(0)) + 1e-9
         if covered is not None:
@@ -109,8 +110,10 @@ def _smallest_blur_px(
     """Return (H,W) blur radii of the sharpest slice that covers each pixel; of all slices where none does."""
     of_all: Tensor | None = None
     of_covering: Tensor | None = None
-    for index, focus in enumerate(focus_distances_m):
-        radius = camera.blur_radius_px(depth_m, focus)
+    for index, (focus, lens) in enumerate(
+        zip(focus_distances_m, camera.per_slice(len(focus_distances_m)), strict=True)
+    ):
+        radius = lens.blur_radius_px(depth_m, focus)
         of_all = radius if of_all is None else torch.minimum(of_all, radius)
         if covered is not None:
             radius = torch.where(covered[index] > 0.5, radius, torch.inf)
@@ -128,8 +131,10 @@ def sharpest_slice_index(
     """Return the index of the sharpest slice that covers each pixel; of all slices where none does."""
     smallest = torch.full_like(depth_m, torch.inf)
     sharpest_index = torch.zeros(depth_m.shape, dtype=torch.int32, device=depth_m.device)
-    for index, focus in enumerate(focus_distances_m):
-        radius = camera.blur_radius_px(depth_m, focus)
+    for index, (focus, lens) in enumerate(
+        zip(focus_distances_m, camera.per_slice(len(focus_distances_m)), strict=True)
+    ):
+        radius = lens.blur_radius_px(depth_m, focus)
         if covered is not None:
             radius = radius + UNCOVERED_PX * (covered[index] <= 0.5)
         sharpest_index[radius < smallest] = index

@@ -16,6 +16,7 @@ from sfdfd.io.formats.tiff import TIFF_SUFFIXES, count_tiff_slices
 from sfdfd.io.formats.video import VIDEO_SUFFIXES
 from sfdfd.io.images import list_images
 from sfdfd.io.text_files import UNITS_M, decoded
+from sfdfd.optics.depth import SIDES
 from sfdfd.optics.options import RenderOptions
 
 __all__ = [
@@ -29,8 +30,8 @@ __all__ = [
 ]
 
 STACK_KEYS = (
-    "camera", "focus_distances_m", "focus_distance_unit_m", "focus_unit", "focus_distances_std", "near_m", "far_m", "files",
-    "crop", "frames",
+    "camera", "focus_distances_m", "focus_distance_unit_m", "focus_unit", "focus_distances_std", "near_m", "far_m", "side",
+    "files", "crop", "frames",
 )  # fmt: skip
 CAMERA_KEYS = ("focal_length_m", "f_number", "pixel_pitch_m")
 OPTICS_KEYS = ("psf", "linear_light", "weighting", "sigma_scale")
@@ -48,13 +49,14 @@ class StackDescription:
 
     Attributes:
         folder, files: the slices, in order; for a video, the video itself once per frame.
-        camera: key -> (value, origin).
+        camera: key -> (value, origin); several f-numbers, one per slice, are a tuple.
         focus: (distances in metres, origin), or None.
         unit_m: unit of distances that have none, or None.
         dioptres: distances without a unit are inverse metres.
         std: (standard deviation of the distances in their unit, one for all or one each; origin), or None.
         near_m, far_m: depth range.
-        range_origins: origins of ``near_m`` and ``far_m``.
+        range_origins: origins of ``near_m``, ``far_m`` and ``side``.
+        side: "behind" or "before": where the scene lies if the slices differ in aperture alone; None if it is not set.
         crop: ([left, top, right, bottom] in pixels or None, origin).
         truth: as in ``stack.yaml``.
         optics: values of :data:`OPTICS_KEYS` in ``stack.yaml``.
@@ -69,7 +71,7 @@ class StackDescription:
 
     folder: Path
     files: list[Path]
-    camera: dict[str, tuple[float, str]]
+    camera: dict[str, tuple[float | tuple[float, ...], str]]
     focus: tuple[list[float], str] | None
     unit_m: float | None
     dioptres: bool
@@ -86,6 +88,7 @@ class StackDescription:
     principal_point_px: tuple[float, float] | None = None
     pages: Path | None = None
     notes: tuple[str, ...] = ()
+    side: str | None = None
 
     @property
     def yaml(self) -> Path:
@@ -149,10 +152,12 @@ class StackDescription:
         number = len(slices.files)
         unit_m, dioptres = settings.unit()
         near_m, far_m, range_origins = settings.depth_range()
+        side, side_origin = settings.side()
+        range_origins |= {} if side is None else {"side": side_origin}
         return cls(
             folder=folder,
             files=slices.files,
-            camera=settings.camera(),
+            camera=settings.camera(number),
             focus=_distances(*settings.get("focus_distances_m"), number, unit_m, dioptres),
             unit_m=unit_m,
             dioptres=dioptres,
@@ -169,6 +174,7 @@ class StackDescription:
             principal_point_px=_principal_point(settings.content.get("principal_point_px"), settings.path),
             pages=slices.pages,
             notes=slices.notes,
+            side=side,
         )
 
     def crop_of(self, height: int, width: int) -> tuple[slice, slice]:
@@ -229,9 +235,14 @@ class _Settings:
             raise InputError(f"{origins['far_m']}: expected near_m < far_m, got {near_m:g} and {far_m:g}")
         return near_m, far_m, origins
 
-    def camera(self) -> dict[str, tuple[float, str]]:
-        """Return key -> (value, origin)."""
-        camera: dict[str, tuple[float, str]] = {}
+    def side(self) -> tuple[str | None, str]:
+        """Return the side of the focus distance, None if it is not set, and its origin."""
+        value, where = self.get("side")
+        return value if value is None else checked_choice(value, f"{where}: side", SIDES), where
+
+    def camera(self, slices: int) -> dict[str, tuple[float | tuple[float, ...], str]]:
+        """Return key -> (value, origin); several f-numbers are one for each of ``slices`` slices."""
+        camera: dict[str, tuple[float | tuple[float, ...], str]] = {}
         for source, origin in ((self.content, str(self.path)), (self.overrides, "command line")):
             values = source.get("camera")
             if values is None:
@@ -242,8 +253,20 @@ class _Settings:
             for key, value in values.items():
                 if value is not None:
                     replaces = f"{origin}, instead of {self.path.name}" if key in camera else origin
-                    camera[key] = _camera_number(key, value, origin), replaces
+                    is_bracket = key == "f_number" and _is_list(value)
+                    known = _f_numbers(value, origin, slices) if is_bracket else _camera_number(key, value, origin)
+                    camera[key] = known, replaces
         return camera
+
+
+def _f_numbers(values: Sequence[Any], origin: str, slices: int) -> float | tuple[float, ...]:
+    """Return one f-number per slice; equal ones as one number."""
+    if len(values) != slices:
+        raise InputError(
+            f"{origin}: camera.f_number: expected one number, or {slices}, one per slice, got {len(values)}"
+        )
+    numbers = tuple(_camera_number("f_number", value, origin) for value in values)
+    return numbers[0] if len(set(numbers)) == 1 else numbers
 
 
 def _camera_number(key: str, value: Any, origin: str) -> float:

@@ -31,6 +31,8 @@ than the second as a share of it. Noise is sharp too, but equally in every slice
 WEAK_STEP, NO_STEP = 0.06, 0.12
 """Median depth step of one 8-bit level, as a share of depth, from which the verdict changes. The camera of DEReD's
 generator is at 0.03, that of its loader, from which networks learn nothing, at 0.13."""
+LEAST_APERTURE_RATIO = 1.4
+"""Factor between f-numbers (a stop) from which apertures alone show depth."""
 FEW_TEXTURED = 0.2
 """Share of textured pixels below which texture is a problem."""
 VERDICTS = ("good", "weak", "no signal")
@@ -76,6 +78,7 @@ class Diagnosis:
         covered_share: share of the depth range (in inverse depth) between the nearest and farthest focus distance.
         verdict: "good", "weak" or "no signal".
         reasons: sentences for the verdict.
+        f_numbers: (S,) where the slices differ in aperture; None where they do not.
     """
 
     depth_m: np.ndarray
@@ -88,6 +91,7 @@ class Diagnosis:
     covered_share: float
     verdict: str
     reasons: tuple[str, ...]
+    f_numbers: tuple[float, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -96,6 +100,7 @@ class Diagnosis:
             "reasons": list(self.reasons),
             "depth_m": self.depth_m.tolist(),
             "focus_distances_m": list(self.focus_distances_m),
+            "f_numbers": None if self.f_numbers is None else list(self.f_numbers),
             "blur_radius_px": self.blur_radius_px.tolist(),
             "depth_step_m": self.depth_step_m.tolist(),
             "textured_share": self.textured_share,
@@ -149,6 +154,7 @@ def diagnose(
         covered_share=float(max(0.0, high - low) / (1 / near_m - 1 / far_m)),
         verdict="good",
         reasons=(),
+        f_numbers=camera.f_numbers(len(focus)) if camera.brackets_aperture else None,
     )
     return _with_verdict(diagnosis)
 
@@ -185,7 +191,8 @@ def _with_verdict(diagnosis: Diagnosis) -> Diagnosis:
     depth_step = float(np.median(diagnosis.depth_step_m / diagnosis.depth_m))
     findings = [
         *_blur_findings(largest_px, diagnosis.unblurred_share),
-        *_resolution_findings(largest_px, depth_step, diagnosis.covered_share),
+        *_resolution_findings(largest_px, depth_step),
+        *_coverage_findings(diagnosis),
         *_texture_problems(diagnosis.textured_share),
     ]
     if largest_px > WIDE_PX:
@@ -223,13 +230,21 @@ def _blur_findings(largest_px: float, unblurred_share: float) -> Iterator[Findin
         yield "good", unblurred
 
 
-def _resolution_findings(largest_px: float, depth_step: float, covered_share: float) -> Iterator[Finding]:
-    """Yield what is wrong with the depth resolution and the span of the focus distances."""
+def _resolution_findings(largest_px: float, depth_step: float) -> Iterator[Finding]:
+    """Yield what is wrong with the depth resolution."""
     if largest_px >= BLUNT_PX and depth_step > WEAK_STEP:
         reason = f"depth must change by {depth_step:.0%} (median) to move the stack by one 8-bit level"
         yield "weak" if depth_step < NO_STEP else "no signal", reason
-    if covered_share < 0.3:
-        yield "weak", f"the focus distances span only {covered_share:.0%} of the depth range (in inverse depth)"
+
+
+def _coverage_findings(diagnosis: Diagnosis) -> Iterator[Finding]:
+    """Yield what is wrong with the span of the focus distances; apertures that differ measure outside of it."""
+    covered = f"the focus distances span only {diagnosis.covered_share:.0%} of the depth range (in inverse depth)"
+    if diagnosis.f_numbers is None:
+        if diagnosis.covered_share < 0.3:
+            yield "weak", covered
+    elif max(diagnosis.f_numbers) < LEAST_APERTURE_RATIO * min(diagnosis.f_numbers):
+        yield "weak", f"{covered}, and the f-numbers differ by less than a factor of {LEAST_APERTURE_RATIO:g}"
 
 
 def _texture_problems(textured_share: float | None) -> Iterator[Finding]:

@@ -233,10 +233,10 @@ def score_left_out_slices(
         aside: the left-out slices, on the same canvas.
         camera: the model's own, if it differs from the stack's.
     """
-    camera = stack.camera[0] if camera is None else camera
+    cameras = (aside.camera[0] if camera is None else camera).per_slice(aside.images.shape[1])
     inputs, focus, scores = stack.images[0], stack.focus_distances_m[0].tolist(), []
     for index, distance in enumerate(aside.focus_distances_m[0].tolist()):
-        rendered = render_slice(renderer, prediction.aif[0], prediction.depth_m[0], distance, camera)
+        rendered = render_slice(renderer, prediction.aif[0], prediction.depth_m[0], distance, cameras[index])
         nearest, (first, second) = neighbours(distance, focus)
         covered = None if aside.covered is None else aside.covered[0, index] > 0.5
         scores.append(

@@ -50,7 +50,7 @@ def occluded(depth_m: Float[Tensor, "b h w"], camera: Camera) -> Bool[Tensor, "b
         depth_m: (B,H,W) true depth in metres, > 0.
         camera: of these pixels.
     """
-    factor = camera.focal_length_m**2 / (2 * camera.f_number * camera.pixel_pitch_m)
+    factor = camera.blur_scale_px_m
     reach = factor / depth_m  # pixels of blur per unit of inverse depth, at the focus distance infinity
     largest = int((reach.amax() - reach.amin()).ceil())
     height, width = depth_m.shape[-2:]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sfdfd.errors import checked_int
+from sfdfd.errors import InputError, checked_int
 from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.optics.render import Renderer, defocus_map_px
 from sfdfd.plane_sweep.cost_volume import stack_defocus
@@ -179,10 +179,25 @@ def predict_stack(
 def predict_output(
     network: Network, renderer: Renderer, stack: FocalStack, forward: Callable[..., NetworkOutput] | None = None
 ) -> NetworkOutput:
-    """Predict as :func:`predict_stack`, without rendering."""
+    """Predict as :func:`predict_stack`, without rendering.
+
+    Raises:
+        InputError: the slices differ in aperture, and the network is trained without being told the blur.
+    """
     stack = stack.in_full_precision()
+    if isinstance(network, NetworkModule) and not network.requires_defocus:
+        refuse_aperture_bracket(stack)
     extra = {"defocus": stack_defocus(stack, renderer)} if network.requires_defocus else {}
     return run_network(forward or network, stack, **extra)
+
+
+def refuse_aperture_bracket(stack: FocalStack) -> None:
+    """Raise an InputError for slices that differ in aperture, for what knows focus distances alone."""
+    if any(camera.brackets_aperture for camera in stack.camera):
+        raise InputError(
+            "the slices differ in f-number, and this network knows their focus distances alone; use the pretrained weights "
+            "(checkpoint=pretrained) or a plane sweep (checkpoint=null)"
+        )
 
 
 def depth_std_from_output(output: NetworkOutput, stack: FocalStack) -> Float[Tensor, "b h w"] | None:

@@ -9,7 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["depth_from_normalized", "normalized_inverse_depth"]
+from sfdfd.errors import InputError, checked_choice
+
+__all__ = ["SIDES", "depth_from_normalized", "normalized_inverse_depth", "one_sided_range"]
+
+SIDES = ("behind", "before")
+"""The sides of a focus distance."""
+ROUNDING = 1e-6
+"""Relative difference of distances that float32 makes."""
 
 
 def _broadcastable(value: Any, other: Any) -> Any:
@@ -45,3 +52,36 @@ def depth_from_normalized(inverse_depth_01: Any, near_m: Any, far_m: Any) -> Any
     near_m, far_m = _broadcastable(near_m, inverse_depth_01), _broadcastable(far_m, inverse_depth_01)
     smallest = 1 / far_m
     return 1 / (smallest + (1 / near_m - smallest) * inverse_depth_01)
+
+
+def one_sided_range(
+    near_m: float, far_m: float, focus_distance_m: float, side: str | None = None
+) -> tuple[float, float, str]:
+    """Return the part of a depth range that lies on one side of a focus distance, and that side.
+
+    Photographs of one focus distance at several apertures show |1/F - 1/d|, so they do not tell the side of focus.
+
+    Args:
+        near_m, far_m: depth range in metres.
+        focus_distance_m: F in metres.
+        side: "behind" (d > F) or "before" it; None for the side on which the range lies, and "behind" for a range on both.
+
+    Raises:
+        InputError: the range does not reach to that side, or the side is neither of the two.
+
+    Examples:
+        >>> one_sided_range(0.5, 8.0, 2.0)
+        (2.0, 8.0, 'behind')
+        >>> one_sided_range(0.5, 2.0, 2.0)
+        (0.5, 2.0, 'before')
+    """
+    if side is None:
+        side = "before" if far_m <= focus_distance_m * (1 + ROUNDING) else "behind"
+    checked_choice(side, "side", SIDES)
+    near, far = (max(near_m, focus_distance_m), far_m) if side == "behind" else (near_m, min(far_m, focus_distance_m))
+    if not near < far:
+        raise InputError(
+            f"side={side}: the depth range of {near_m:.4g} to {far_m:.4g} m does not reach {side} the focus distance of "
+            f"{focus_distance_m:.4g} m (side, near_m, far_m)"
+        )
+    return near, far, side

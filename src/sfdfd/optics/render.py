@@ -99,7 +99,7 @@ class Renderer(Protocol):
             aif: (B,3,H,W) in [0, 1].
             depth_m: (B,H,W) in metres.
             focus_distances_m: (S,) or (B,S) in metres.
-            camera: one, or one per sample.
+            camera: one, or one per sample; its f-number may be one number or one per slice.
             blur_factor: factor on every blur radius, a number or (B,).
             hidden: surfaces behind the visible one; only where :attr:`models_occlusion`.
         """
@@ -120,7 +120,7 @@ def defocus_map_px(
     Args:
         depth_m: (B,H,W) or (B,1,H,W) depth in metres, > 0.
         focus_distances_m: (S,) or (B,S) focus distances in metres, > focal length, inf allowed.
-        camera: one camera, or one per sample of the batch.
+        camera: one camera, or one per sample of the batch; its f-number may differ from slice to slice.
 
     Returns:
         (B,S,H,W) signed radius: :meth:`sfdfd.optics.camera.Camera.blur_radius_px`.
@@ -140,10 +140,12 @@ def defocus_map_px(
     if focus_distances_m.shape[0] != batch:
         raise InputError(f"focus_distances_m: expected ({batch}, S) or (S,), got {tuple(focus_distances_m.shape)}")
     if isinstance(camera, Camera):
-        return camera.blur_radius_px(depth_m[:, None], focus_distances_m[:, :, None, None], signed=True)
+        if not camera.brackets_aperture or batch == 1:
+            return camera.blur_radius_px(depth_m[:, None], focus_distances_m[:, :, None, None], signed=True)
+        camera = (camera,) * batch
     if len(camera) != batch:
         raise InputError(f"camera: expected one or {batch} cameras, got {len(camera)}")
-    if len(set(camera)) == 1:
+    if len(set(camera)) == 1 and (batch == 1 or not camera[0].brackets_aperture):
         return defocus_map_px(depth_m, focus_distances_m, camera[0])
     return torch.cat(
         [defocus_map_px(depth_m[i : i + 1], focus_distances_m[i : i + 1], one) for i, one in enumerate(camera)]
@@ -190,7 +192,7 @@ def render_focal_stack(
         aif: (B,3,H,W) all-in-focus image, usually in [0, 1]; any number of channels.
         depth_m: (B,H,W) or (B,1,H,W) depth in metres, > 0, finite or inf.
         focus_distances_m: (S,) or (B,S) focus distances in metres, > focal length; inf is allowed.
-        camera: :class:`Camera` of these pixels, or one per sample.
+        camera: :class:`Camera` of these pixels, or one per sample; its f-number may differ from slice to slice.
         blur_factor: factor on every blur radius, > 0: a number, or (B,), in which the stack is differentiable.
         hidden: a surface behind the first, for ``weighting="occlusion"``: its colours (B,3,H,W), depth (B,H,W) in metres and
             coverage (B,H,W) in [0, 1]; or several.
@@ -281,10 +283,8 @@ def _render_with_occlusion(
     surfaces = _hidden_surfaces(hidden, options.linear_light)
     inverse, in_focus = 1 / depth_m, 1 / focus
     hidden_inverse = [1 / depth.to(inverse) for _, depth, _ in surfaces]
-    blur_scale, focal_length = (
-        focus.new_tensor([getattr(one, key) for one in cameras])[:, None]
-        for key in ("blur_scale_px_m", "focal_length_m")
-    )
+    blur_scale = focus.new_tensor([[at.blur_scale_px_m for at in one.per_slice(focus.shape[1])] for one in cameras])
+    focal_length = focus.new_tensor([one.focal_length_m for one in cameras])[:, None]
     px_per_inverse = blur_scale * factors / (1 - focal_length * in_focus)
     scene = SceneRange.read(torch.stack([inverse, *hidden_inverse], 1).flatten(1), in_focus, px_per_inverse)
     _check_scene(scene, cameras)

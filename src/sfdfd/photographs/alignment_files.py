@@ -177,7 +177,7 @@ def write_aligned(output_dir: Path, capture: Capture, optics: Mapping[str, Any] 
             suffix = ".tif" if image.dtype.kind == "f" else ".png"
             names.append(f"{index:02d}_{readable(file.stem)}{suffix}")
             facts = photographs.facts[index] if photographs.facts else None
-            exif = build_exif(facts, photographs.size, photographs.uncropped, photographs.camera)
+            exif = build_exif(facts, photographs.size, photographs.uncropped, photographs.camera_of_slice(index))
             _write_lossless(part / names[-1], image, exif)
         (part / "stack.yaml").write_text(yaml.safe_dump(_stack_yaml(photographs, names, optics), sort_keys=False))
         shutil.rmtree(target, ignore_errors=True)
@@ -198,15 +198,20 @@ def _write_lossless(path: Path, image: np.ndarray, exif: Image.Exif) -> None:
         path.write_bytes(encode_png(image, exif))
 
 
+def _plain(value: float | tuple[float, ...]) -> float | list[float]:
+    return [float(number) for number in value] if isinstance(value, tuple) else float(value)
+
+
 def _stack_yaml(photographs: Photographs, names: list[str], optics: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the content of ``stack.yaml``: only the keys whose values are known."""
     focus, point = photographs.focus_distances_m, photographs.principal_point_px
     content = {
         "files": names,
-        "camera": {key: float(value) for key, value in photographs.camera.items() if value is not None} or None,
+        "camera": {key: _plain(value) for key, value in photographs.camera.items() if value is not None} or None,
         "focus_distances_m": None if focus is None else [float(value) for value in focus],
         "near_m": photographs.near_m,
         "far_m": photographs.far_m,
+        "side": photographs.side,
         "principal_point_px": None if point is None else list(point),
         "optics": dict(optics) if optics else None,
     }

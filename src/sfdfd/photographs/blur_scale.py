@@ -55,10 +55,10 @@ def camera_for(
     blur_scale_px_m: float,
     nearest_focus_m: float,
     focal_length_m: float | None = None,
-    f_number: float | None = None,
+    f_number: float | Sequence[float] | None = None,
     pixel_pitch_m: float | None = None,
 ) -> Camera:
-    """Return a camera of this k that agrees with the known values.
+    """Return a camera of this k that agrees with the known values; k is that of the widest aperture.
 
     An unknown focal length becomes short against every focus distance, so that only k matters. Other unknown values follow
     from k. If all values are known but contradict k, the pixel pitch is replaced.
@@ -67,7 +67,8 @@ def camera_for(
     if f_number is None and pixel_pitch_m is not None and focal_length_m is not None:
         return Camera(focal, focal**2 / (2 * blur_scale_px_m * pixel_pitch_m), pixel_pitch_m)
     number = f_number or 2.0
-    return Camera(focal, number, focal**2 / (2 * number * blur_scale_px_m))
+    widest = min(number) if isinstance(number, Sequence) else number
+    return Camera(focal, number, focal**2 / (2 * widest * blur_scale_px_m))  # type: ignore[arg-type] # a sequence, too
 
 
 def scale_std(focus_distances_m: Sequence[float], std_dpt: Sequence[float] | None) -> float:
@@ -94,6 +95,7 @@ def estimate_blur_scale(
     renderer: Renderer,
     *,
     focal_length_m: float | None = None,
+    f_numbers: Sequence[float] | None = None,
     covered: Float[Tensor, "s h w"] | None = None,
     fine: bool = True,
 ) -> BlurScale:
@@ -109,12 +111,13 @@ def estimate_blur_scale(
         near_m, far_m: depth range in metres.
         renderer: the model's optics.
         focal_length_m: where it is known, the thin lens' factor 1 / (1 - f/F) is exact; else it is taken as 1.
+        f_numbers: of the slices, where they differ; k is then that of the widest aperture.
         covered: (S,H,W) in [0, 1], where each slice counts; everywhere by default.
         fine: whether the fine profile is computed; without, there is no standard error.
     """
     nearest_m = float(focus_distances_m.min())
     height, width = images.shape[-2:]
-    camera = camera_for(1.0, nearest_m, focal_length_m)
+    camera = camera_for(1.0, nearest_m, focal_length_m, f_numbers)
     full = FocalStack.single(images, focus_distances_m, camera, near_m, far_m, covered=covered)
     draft = renderer.draft()
 
@@ -123,7 +126,7 @@ def estimate_blur_scale(
         factor = min(1.0, math.sqrt(area_px / (height * width)))
         stack = full.resized(max(1, round(height * factor)), max(1, round(width * factor)))
         scale = math.sqrt(math.prod(stack.images.shape[-2:]) / (height * width))
-        return torch.stack([_tile_costs(stack, draft, float(k) * scale, focal_length_m) for k in candidates_px_m])
+        return torch.stack([_tile_costs(stack, draft, float(k) * scale) for k in candidates_px_m])
 
     inverse = [1 / near_m, 1 / far_m, *(1 / focus_distances_m).tolist()]
     limits_px = (1.0, 0.3 * min(height, width))  # largest blur radius over the depth range
@@ -154,11 +157,10 @@ def estimate_blur_scale(
 
 
 @torch.no_grad()
-def _tile_costs(
-    stack: FocalStack, renderer: Renderer, k_px_m: float, focal_length_m: float | None
-) -> Float[Tensor, "3 4"]:
+def _tile_costs(stack: FocalStack, renderer: Renderer, k_px_m: float) -> Float[Tensor, "3 4"]:
     """Return the mean robust residual of each tile, where the camera has this k."""
-    camera = camera_for(k_px_m, float(stack.focus_distances_m.min()), focal_length_m)
+    camera = stack.camera[0]
+    camera = replace(camera, pixel_pitch_m=camera.pixel_pitch_m * camera.blur_scale_px_m / k_px_m)
     stack = replace(stack, camera=(camera,))
     depth_m, aif, *_ = depth_from_plane_sweep(stack, renderer, colour=False)
     residual = renderer(aif, depth_m, stack.focus_distances_m, stack.camera) - stack.images

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -56,13 +57,15 @@ def calibrate_camera(
     if photographs.focus_distances_m is None:
         blur_scale = estimator.estimate(None, precise)
         camera = camera_for(blur_scale.value_px_m, min(photographs.nominal_focus_distances_m))
-        return Calibration(camera, "relative", blur_scale, _note_on_two_slices(photographs))
+        return Calibration(camera, "relative", blur_scale, _notes_on_unknown_scale(photographs))
     if camera is None:
-        blur_scale = estimator.estimate(photographs.camera["focal_length_m"], precise)
-        camera = camera_for(blur_scale.value_px_m, min(photographs.focus_distances_m), **photographs.camera)
-        return Calibration(camera, "estimated", blur_scale, _note_on_two_slices(photographs))
+        blur_scale = estimator.estimate(photographs.focal_length_m, precise)
+        known: dict[str, Any] = dict(photographs.camera)
+        camera = camera_for(blur_scale.value_px_m, min(photographs.focus_distances_m), **known)
+        return Calibration(camera, "estimated", blur_scale, _notes_on_unknown_scale(photographs))
     _refuse_impossible_blur(camera, photographs)
-    if not (precise and len(photographs.focus_distances_m) > 2 and _has_exif_camera(photographs)):
+    determined = len(photographs.focus_distances_m) > 2 and photographs.assumed_side is None
+    if not (precise and determined and _has_exif_camera(photographs)):
         return Calibration(camera, "known", None, [])
     blur_scale = estimator.estimate(camera.focal_length_m, precise)
     notes = contradiction(camera.blur_scale_px_m, blur_scale, photographs.sources)
@@ -88,17 +91,23 @@ class _BlurScaleEstimator:
             *self.photographs.nominal_depth_range_m,
             self.renderer,
             focal_length_m=focal_length_m,
+            f_numbers=self.photographs.f_numbers,
             covered=resize_coverage(self.registered.covered, size),
             fine=precise,
         )
         factor = math.sqrt(size[0] * size[1] / (height * width))
         std = math.inf
-        if len(focus_m) > 2 and precise:
+        if len(set(focus_m)) > 2 and precise:
             std = math.hypot(estimate.relative_std, scale_std(focus_m, self.photographs.focus_std_dpt))
         return BlurScale(estimate.value_px_m / factor, std, tuple(k / factor for k in estimate.tiles_px_m))
 
 
-def _note_on_two_slices(photographs: Photographs) -> list[str]:
+def _notes_on_unknown_scale(photographs: Photographs) -> list[str]:
+    if photographs.assumed_side is not None:
+        return [
+            "slices of one focus distance do not determine an unknown blur scale: take distances as an order, or give "
+            "camera.focal_length_m, camera.f_number and camera.pixel_pitch_m"
+        ]
     if len(photographs.images) != 2:
         return []
     return ["two slices do not determine an unknown blur scale: take distances between them as an order"]

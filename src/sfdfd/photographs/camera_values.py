@@ -15,35 +15,69 @@ from sfdfd.io.files import readable
 from sfdfd.io.stack_yaml import CAMERA_KEYS, PLAUSIBLE_CAMERA, StackDescription
 from sfdfd.photographs.file_names import focal_length_in_names
 
-__all__ = ["CameraValues", "collect_camera"]
+__all__ = ["CameraValue", "CameraValues", "bracketed_f_numbers", "collect_camera"]
 
 AGREEMENT = 0.05
 """Share by which the EXIF of a stack's photographs may differ: lenses breathe, but a stack has one lens."""
+
+
+CameraValue = float | tuple[float, ...] | None
+"""A value of the camera; a tuple for f-numbers that differ from slice to slice; None if unknown."""
 
 
 @dataclass(frozen=True)
 class CameraValues:
     """Camera values by key (None if unknown), the sources of the known ones in words, and notes for the user."""
 
-    values: Mapping[str, float | None]
+    values: Mapping[str, CameraValue]
     sources: Mapping[str, str]
     notes: tuple[str, ...]
 
 
-def collect_camera(description: StackDescription, photographs: Sequence[tuple[Path, PhotoFacts]]) -> CameraValues:
+def bracketed_f_numbers(description: StackDescription, facts: Sequence[PhotoFacts]) -> tuple[float, ...] | None:
+    """Return the f-number of every slice if they differ, from the description or else from EXIF; None if they do not.
+
+    Raises:
+        InputError: EXIF gives different f-numbers, but not for every slice.
+    """
+    if "f_number" in description.camera:
+        value = description.camera["f_number"][0]
+        return value if isinstance(value, tuple) else None
+    low, high = PLAUSIBLE_CAMERA["f_number"]
+    numbers = [fact.f_number if fact.f_number and low <= fact.f_number <= high else None for fact in facts]
+    known = [number for number in numbers if number is not None]
+    if not known or max(known) <= (1 + AGREEMENT) * min(known):
+        return None
+    if len(known) < len(numbers):
+        file = readable(description.files[numbers.index(None)].name)
+        raise InputError(
+            f"EXIF: f-numbers reach from {min(known):g} to {max(known):g}, and {file} has none: give one per slice, "
+            f"camera.f_number=[{','.join(['N'] * min(len(numbers), 4))}]"
+        )
+    return tuple(known)
+
+
+def collect_camera(
+    description: StackDescription, facts: Sequence[PhotoFacts], kept: Sequence[int] | None = None
+) -> CameraValues:
     """Take each value from the description, else from EXIF, else from the file names (focal length only).
 
     Args:
         description: of the stack.
-        photographs: the files whose EXIF counts.
+        facts: EXIF of its files.
+        kept: indices of the files whose EXIF counts; None: of all. Of apertures that differ, that of every slice counts.
 
     Raises:
         InputError: the EXIF of the photographs disagree (a phone that switched lenses).
     """
-    known: dict[str, tuple[float, str]] = dict(description.camera)
+    photographs = [(description.files[i], facts[i]) for i in (range(len(facts)) if kept is None else kept)]
+    known: dict[str, tuple[float | tuple[float, ...], str]] = dict(description.camera)
     notes: list[str] = []
     for key in CAMERA_KEYS:
         if key in known:
+            continue
+        if key == "f_number" and (bracket := bracketed_f_numbers(description, facts)) is not None:
+            known[key] = bracket, "EXIF"
             continue
         if key == "pixel_pitch_m":
             measured, origin, notes = _agreeing_pitches(photographs)
@@ -59,7 +93,9 @@ def collect_camera(description: StackDescription, photographs: Sequence[tuple[Pa
     return CameraValues(values, {key: origin for key, (_, origin) in known.items()}, tuple(notes))
 
 
-def _add_if_plausible(known: dict[str, tuple[float, str]], key: str, value: float, origin: str) -> None:
+def _add_if_plausible(
+    known: dict[str, tuple[float | tuple[float, ...], str]], key: str, value: float, origin: str
+) -> None:
     low, high = PLAUSIBLE_CAMERA[key]
     if low <= value <= high:
         known[key] = value, origin

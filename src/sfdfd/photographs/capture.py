@@ -87,7 +87,7 @@ class Capture:
     @property
     def focal_length_px(self) -> tuple[float, str]:
         """Focal length in pixels, and its origin in words."""
-        camera = self.photographs.camera
+        camera = self.photographs.camera_of_slice(0)
         focal_m, pitch_m = camera["focal_length_m"], camera["pixel_pitch_m"]
         if focal_m is not None and pitch_m is not None:  # also for a relative stack, whose camera is nominal
             return focal_m / pitch_m, "focal length known"
@@ -100,8 +100,9 @@ class Capture:
     def exif(self) -> Image.Exif:
         """EXIF for pictures on the canvas of the reference slice (:mod:`sfdfd.io.embedded_metadata`)."""
         photographs = self.photographs
-        facts = photographs.facts[self.alignment.reference] if photographs.facts else None
-        return build_exif(facts, photographs.size, photographs.uncropped, photographs.camera)
+        reference = self.alignment.reference
+        facts = photographs.facts[reference] if photographs.facts else None
+        return build_exif(facts, photographs.size, photographs.uncropped, photographs.camera_of_slice(reference))
 
     @cached_property
     def common(self) -> np.ndarray:
@@ -135,13 +136,19 @@ class Capture:
         ends = torch.tensor([self.near_m, self.far_m])[:, None]
         return float(self.camera.blur_radius_px(ends, torch.tensor(self.focus_distances_m)).max())
 
+    def _given_camera(self) -> dict[str, Any]:
+        """Return what is known of the camera as plain values."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in self.photographs.camera.items()
+        }
+
     def facts(self) -> dict[str, Any]:
         """Return everything as plain values, for ``prediction.json``."""
         names = [readable(file.name) for file in self.photographs.files]
         return {
             "metric": not self.relative,
             "statement": self.statement,
-            "camera": self.camera.as_dict() if self.camera_source == "known" else dict(self.photographs.camera),
+            "camera": self.camera.as_dict() if self.camera_source == "known" else self._given_camera(),
             "camera_source": self.camera_source,
             "blur_scale_px_m": None if self.relative else self.camera.blur_scale_px_m,
             "blur_scale_relative_std": None if self.blur_scale is None else self.blur_scale.relative_std,
@@ -149,6 +156,7 @@ class Capture:
             "focus_distances_m": None if self.relative else list(self.focus_distances_m),
             "focus_distances_std_dpt": None if self.relative else self.photographs.focus_std_dpt,
             "depth_range_m": None if self.relative else [self.near_m, self.far_m],
+            "assumed_side": self.photographs.assumed_side,
             "sources": dict(self.photographs.sources),
             "missing": dict(self.photographs.missing),
             "aligned": self.aligned,
@@ -212,8 +220,35 @@ class Capture:
             near_m=near_m,
             far_m=far_m,
             blur_scale=calibration.blur_scale,
-            notes=[*photographs.notes, *registered.notes, *_uncertainty_notes(photographs), *calibration.notes],
+            notes=[
+                *photographs.notes,
+                *registered.notes,
+                *_side_notes(photographs),
+                *_uncertainty_notes(photographs),
+                *calibration.notes,
+            ],
         )
+
+
+def _side_notes(photographs: Photographs) -> list[str]:
+    """Say on which side of focus the scene is taken to lie, where the stack does not tell."""
+    side, focus = photographs.assumed_side, photographs.nominal_focus_distances_m
+    if side is None:
+        return []
+    other = "before" if side == "behind" else "behind"
+    reason = f"; side={other} takes the other side"
+    if photographs.side is not None or _range_decides(photographs):
+        reason = ", as given" if photographs.side else ", as the depth range says"
+    return [
+        "the slices differ in aperture alone and do not tell the side of focus: everything is taken to lie "
+        f"{side} the focus distance of {focus[0]:.4g} m{reason}"
+    ]
+
+
+def _range_decides(photographs: Photographs) -> bool:
+    """Whether the given depth range lies on one side of focus."""
+    focus_m, near_m, far_m = photographs.nominal_focus_distances_m[0], photographs.near_m, photographs.far_m
+    return (near_m is not None and near_m >= focus_m) or (far_m is not None and far_m <= focus_m)
 
 
 def _uncertainty_notes(photographs: Photographs) -> list[str]:

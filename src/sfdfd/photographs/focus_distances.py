@@ -13,6 +13,7 @@ from sfdfd.io.files import readable
 from sfdfd.io.formats.maker_notes import maker_note_distances, maker_note_reader
 from sfdfd.io.stack_yaml import StackDescription
 from sfdfd.io.text_files import UNITS_M, decoded, numbers_with_units
+from sfdfd.photographs.camera_values import bracketed_f_numbers
 from sfdfd.photographs.distance_rounding import spread_equal_distances_m, uniform_std_dpt, widen_by_rounding
 from sfdfd.photographs.file_names import ambiguous_distances, numbers_in_names
 
@@ -103,13 +104,21 @@ def _from_names_with_unit(description: StackDescription, facts: Sequence[PhotoFa
 def _from_names(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
     """Read numbers in names, with a unit or without."""
     numbers = numbers_in_names(description.files)
-    if numbers is None:
+    if numbers is None or _are_f_numbers([number for number, _ in numbers], description, facts):
         return None
     values = [
         math.inf if math.isinf(number) else _in_metres(description, number, unit, "file names")
         for number, unit in numbers
     ]
     return FocusDistances(tuple(values), "file names", units=tuple(unit for _, unit in numbers))
+
+
+def _are_f_numbers(numbers: Sequence[float], description: StackDescription, facts: Sequence[PhotoFacts]) -> bool:
+    """Return whether the numbers are the apertures of slices that differ in it (``wall_f2.8.jpg``, ``wall_f11.0.jpg``)."""
+    apertures = bracketed_f_numbers(description, facts)
+    if apertures is None:
+        return False
+    return all(math.isclose(a, b, rel_tol=DISAGREEMENT) for a, b in zip(numbers, apertures, strict=True))
 
 
 def _from_confirmed_names(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
@@ -123,7 +132,9 @@ def _from_confirmed_names(description: StackDescription, facts: Sequence[PhotoFa
 
 def _from_exif(description: StackDescription, facts: Sequence[PhotoFacts]) -> FocusDistances | None:
     distances = [metres for fact in facts if (metres := fact.subject_distance_m) is not None]
-    if not distances or len(distances) < len(facts) or len(set(distances)) == 1:
+    if not distances or len(distances) < len(facts):
+        return None
+    if len(set(distances)) == 1 and bracketed_f_numbers(description, facts) is None:
         return None
     return FocusDistances(tuple(distances), EXIF_ORIGIN)
 
@@ -132,8 +143,8 @@ def _from_maker_notes(description: StackDescription, facts: Sequence[PhotoFacts]
     """Read maker notes; equal neighbours are spread within the interval that they were rounded to."""
     if description.video is not None or not any(fact.maker_note for fact in facts):
         return None
-    readings = maker_note_distances(description.files)
-    if readings is None or len(set(readings)) == 1:
+    readings, is_bracket = maker_note_distances(description.files), bracketed_f_numbers(description, facts) is not None
+    if readings is None or (len(set(readings)) == 1 and not is_bracket):
         return None
     origin = f"the maker's notes, by {maker_note_reader()}"
     intervals = [(reading.nearest_m, reading.farthest_m) for reading in readings]
@@ -146,7 +157,8 @@ def _from_maker_notes(description: StackDescription, facts: Sequence[PhotoFacts]
         )
         return FocusDistances(tuple(values), f"{origin} (FocusDistance2, a guess)", std, notes=(note,))
     intervals = widen_by_rounding(intervals)
-    spread, std = spread_equal_distances_m(values, intervals), uniform_std_dpt(intervals)
+    std = uniform_std_dpt(intervals)
+    spread = tuple(values) if is_bracket else spread_equal_distances_m(values, intervals)
     changed = sum(after != before for after, before in zip(spread, values, strict=True))
     note = (
         f"{changed} slices have the focus distance of a neighbour because the maker's notes are rounded; they were spread "
@@ -170,12 +182,12 @@ def focus_distances(description: StackDescription, facts: Sequence[PhotoFacts]) 
     Practically infinite distances become inf. Notes name the other sources that disagree.
 
     Raises:
-        InputError: the unit is wrong, or all distances are equal.
+        InputError: the unit is wrong, or all distances are equal in a stack of one aperture.
     """
     first = next((found for source in SOURCES if (found := source(description, facts)) is not None), None)
     if first is None:
         return None
-    values = _checked(first.values_m, first.origin)
+    values = _checked(first.values_m, first.origin, bracketed_f_numbers(description, facts) is not None)
     notes = (*first.notes, *_disagreements(first, description, facts))
     std = description.std_dpt(values, first.units) or first.std_dpt
     return replace(first, values_m=values, std_dpt=std, notes=notes)
@@ -228,7 +240,7 @@ def focus_distances_remedy(description: StackDescription, facts: Sequence[PhotoF
     )
 
 
-def _checked(values_m: Sequence[float], origin: str) -> tuple[float, ...]:
+def _checked(values_m: Sequence[float], origin: str, is_bracket: bool) -> tuple[float, ...]:
     nearest = min(values_m)
     if nearest < NEAREST_M or (math.isfinite(nearest) and nearest > FARTHEST_M):
         raise InputError(
@@ -236,6 +248,9 @@ def _checked(values_m: Sequence[float], origin: str) -> tuple[float, ...]:
             "focus_distance_unit_m (millimetres: 0.001), or focus_unit=dioptre"
         )
     values_m = tuple(math.inf if value > PRACTICALLY_INFINITE_M else value for value in values_m)
-    if len(set(values_m)) == 1:
-        raise InputError(f"{origin}: every focus distance is {values_m[0]:.6g} m; depth needs two different ones")
+    if len(set(values_m)) == 1 and not is_bracket:
+        raise InputError(
+            f"{origin}: every focus distance is {values_m[0]:.6g} m; depth needs two different ones, or different apertures "
+            "(camera.f_number=[N,N])"
+        )
     return values_m

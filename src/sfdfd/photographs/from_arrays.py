@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sfdfd.errors import InputError, checked_number
+from sfdfd.errors import InputError, checked_choice, checked_number
 from sfdfd.io.stack_yaml import CAMERA_KEYS, refuse_unknown_keys
 from sfdfd.optics.camera import Camera
+from sfdfd.optics.depth import SIDES
+from sfdfd.photographs.camera_values import CameraValue
 from sfdfd.photographs.holdout import parse_holdout, remaining
 from sfdfd.photographs.read import Photographs
 from sfdfd.photographs.slice_selection import count_to_use, select_slices, sharpness
@@ -21,7 +22,7 @@ from sfdfd.stack import as_images
 __all__ = ["photographs_from_arrays"]
 
 ORIGIN = "given in Python"
-KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "holdout", "slices")
+KEYS = ("camera", "focus_distances_m", "near_m", "far_m", "side", "holdout", "slices")
 
 
 def photographs_from_arrays(images: Sequence[Any] | Tensor | np.ndarray, metadata: Mapping[str, Any]) -> Photographs:
@@ -29,7 +30,7 @@ def photographs_from_arrays(images: Sequence[Any] | Tensor | np.ndarray, metadat
 
     Args:
         images: (S,H,W,3) or (S,3,H,W), or a list of such without S: uint8, uint16 or floats in [0, 1].
-        metadata: keys of ``stack.yaml`` (camera, focus_distances_m, near_m, far_m), ``holdout`` and ``slices``.
+        metadata: keys of ``stack.yaml`` (camera, focus_distances_m, near_m, far_m, side), ``holdout`` and ``slices``.
 
     Raises:
         InputError: they are no images of one size, or a key does not apply to images in memory.
@@ -38,11 +39,14 @@ def photographs_from_arrays(images: Sequence[Any] | Tensor | np.ndarray, metadat
     number = len(arrays)
     known = {key: value for key, value in metadata.items() if value is not None}
     refuse_unknown_keys(known, KEYS, "images in memory")
-    focus = _checked_focus_distances(known.get("focus_distances_m"), number)
-    camera = _checked_camera(known.get("camera") or {})
+    camera = _checked_camera(known.get("camera") or {}, number)
+    is_bracket = isinstance(camera["f_number"], tuple)
+    focus = _checked_focus_distances(known.get("focus_distances_m"), number, is_bracket)
+    if is_bracket and focus is None:
+        raise InputError("images that differ in aperture need focus_distances_m: one per image, perhaps equal ones")
     near_m, far_m = (None if key not in known else checked_number(known[key], key) for key in ("near_m", "far_m"))
-    if focus is not None and camera["focal_length_m"] is not None:
-        Camera(camera["focal_length_m"], 1.0, 1.0).blur_radius_px(1.0, np.asarray(focus))  # inside the focal length?
+    if focus is not None and isinstance(focal_m := camera["focal_length_m"], float):
+        Camera(focal_m, 1.0, 1.0).blur_radius_px(1.0, np.asarray(focus))  # inside the focal length?
     left_out = parse_holdout(known.get("holdout"), number, focus)
     candidates = remaining(left_out, number)
     count = count_to_use(known.get("slices", "all"), number)
@@ -56,6 +60,7 @@ def photographs_from_arrays(images: Sequence[Any] | Tensor | np.ndarray, metadat
         focus_distances_m=focus,
         near_m=near_m,
         far_m=far_m,
+        side=None if known.get("side") is None else checked_choice(known["side"], "side", SIDES),
         sources={key: ORIGIN for key, value in values.items() if value is not None},
         missing=_remedies(values),
         left_out=left_out,
@@ -82,21 +87,30 @@ def _as_array(image: Any, index: int) -> np.ndarray:
     return as_images(image, 3, f"image {index}").permute(1, 2, 0).contiguous().numpy()
 
 
-def _checked_camera(camera: Mapping[str, Any]) -> dict[str, float | None]:
+def _checked_camera(camera: Mapping[str, Any], number: int) -> dict[str, CameraValue]:
     refuse_unknown_keys(camera, CAMERA_KEYS, "camera")
     values = {key: camera.get(key) for key in CAMERA_KEYS}
-    return {key: None if value is None else checked_number(value, f"camera.{key}") for key, value in values.items()}
+    f_number = values["f_number"]
+    if isinstance(f_number, Sequence) and not isinstance(f_number, str):
+        lens = Camera(1.0, f_number, 1.0)  # type: ignore[arg-type] # any sequence is converted
+        lens.f_numbers(number)  # as many as images
+        values["f_number"] = lens.f_number
+    return {
+        key: value if value is None or isinstance(value, tuple) else checked_number(value, f"camera.{key}")
+        for key, value in values.items()
+    }
 
 
-def _checked_focus_distances(values: Any, number: int) -> tuple[float, ...] | None:
+def _checked_focus_distances(values: Any, number: int, is_bracket: bool) -> tuple[float, ...] | None:
     if values is None:
         return None
     focus = tuple(checked_number(float(value), "focus_distances_m", infinite=True) for value in values)
     if len(focus) != number:
         raise InputError(f"expected {number} focus distances, one per image, got {len(focus)} (focus_distances_m)")
-    if len(set(focus)) == 1 or not any(map(math.isfinite, focus)):
+    if len(set(focus)) == 1 and not is_bracket:
         raise InputError(
-            f"every focus distance is {focus[0]:.6g} m; depth needs two different ones (focus_distances_m)"
+            f"every focus distance is {focus[0]:.6g} m; depth needs two different ones (focus_distances_m), or different "
+            "apertures (camera.f_number)"
         )
     return focus
 

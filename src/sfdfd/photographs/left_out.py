@@ -15,6 +15,7 @@ from torch import Tensor
 from sfdfd.io.files import readable
 from sfdfd.io.images import to_float
 from sfdfd.measures.left_out import LeftOutScore, judge, neighbours, render_slice
+from sfdfd.optics.camera import Camera
 from sfdfd.optics.render import Renderer
 from sfdfd.photographs.align import AlignSettings, align_slices, estimate_alignment
 from sfdfd.photographs.capture import Capture
@@ -90,12 +91,22 @@ def left_out_slices(
     """
     height, width = capture.photographs.size
     size = size or (height, width)
-    camera = capture.camera.resized(math.sqrt(size[0] * size[1] / (height * width)))
-    per_slice = (left_out.indices, left_out.files, left_out.images, left_out.nominal_focus_distances_m)
+    cameras = _left_out_cameras(capture, left_out)
+    factor = math.sqrt(size[0] * size[1] / (height * width))
+    per_slice = (left_out.indices, left_out.files, left_out.images, left_out.nominal_focus_distances_m, cameras)
     aif, depth_m = prediction.aif[0], prediction.depth_m[0]
-    for index, file, image, focus_m in zip(*per_slice, strict=True):
+    for index, file, image, focus_m, lens in zip(*per_slice, strict=True):
+        camera = lens.resized(factor)
         rendered = render_slice(renderer, aif, depth_m, focus_m, camera, device=device).cpu()
         yield _Photograph(index, file, image, focus_m).score(rendered, capture, align or AlignSettings(), size)
+
+
+def _left_out_cameras(capture: Capture, left_out: Photographs) -> list[Camera]:
+    """Return the camera of each left-out slice: that of the capture, with its own f-number where slices differ in it."""
+    given, used = left_out.camera["f_number"], capture.photographs.camera["f_number"]
+    if not given or given == used:  # the capture's may be nominal
+        return capture.camera.per_slice(len(left_out.images)) if len(left_out.images) else []
+    return replace(capture.camera, f_number=given).per_slice(len(left_out.images))
 
 
 @dataclass(frozen=True)
@@ -160,13 +171,17 @@ def stack_with_left_out_slices(
         images.append(to_float(resize_array(moved, size)))
         covered.append(reach)
     order = torch.tensor((*capture.photographs.indices, *left_out.indices)).argsort()
-    added = torch.stack(images)[None]
+    added, used = torch.stack(images)[None], stack.camera[0]
+    others = [lens.widest_f_number for lens in _left_out_cameras(capture, left_out)]
+    numbers = (*used.f_numbers(stack.images.shape[1]), *others)
+    camera = replace(used, f_number=tuple(numbers[index] for index in order.tolist()))
     clipped = torch.cat([stack.saturated(), added >= SATURATED], 1)[:, order]
     return replace(
         stack,
         images=torch.cat([stack.images, added], 1)[:, order],
         clipped=clipped if bool(clipped.any()) else None,
         covered=torch.cat([stack.coverage(), resize_coverage(covered, size)[None]], 1)[:, order],
+        camera=(camera,),
         focus_distances_m=torch.cat([stack.focus_distances_m, torch.tensor([focus_m])], 1)[:, order],
         slice_mask=torch.ones(1, len(order), dtype=torch.bool),
     )

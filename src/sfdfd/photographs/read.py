@@ -18,7 +18,7 @@ from sfdfd.io.files import readable
 from sfdfd.io.images import read_npy, read_photograph, to_float
 from sfdfd.io.stack_yaml import STACK_KEYS, StackDescription, refuse_unknown_keys
 from sfdfd.optics.camera import Camera
-from sfdfd.photographs.camera_values import CameraValues, collect_camera
+from sfdfd.photographs.camera_values import CameraValue, CameraValues, collect_camera
 from sfdfd.photographs.focus_distances import FocusDistances, focus_distances, focus_distances_remedy
 from sfdfd.photographs.holdout import parse_holdout, remaining
 from sfdfd.photographs.lazy_slices import LazySlices
@@ -38,7 +38,8 @@ class Photographs:
         name: of the stack.
         files: the slices, in the order of everything else.
         images: one (H,W,3) uint8, uint16 or float32 each, all of one size; perhaps read on access.
-        camera: focal_length_m, f_number, pixel_pitch_m, each None if unknown.
+        camera: focal_length_m, f_number, pixel_pitch_m, each None if unknown; f_number is a tuple, one per slice, where the
+            slices differ in aperture.
         focus_distances_m: in metres, inf is possible; None if unknown.
         focus_std_dpt: standard deviation of each inverse focus distance in dioptres, if known.
         near_m, far_m: depth range if it is given, else None.
@@ -55,12 +56,14 @@ class Photographs:
             their middle.
         facts: EXIF and the like of each file; empty if there are no files.
         uncropped: height and width before the crop.
+        side: "behind" or "before": the side of the focus distance, for slices that differ in aperture alone; None if it is
+            not given.
     """
 
     name: str
     files: tuple[Path, ...]
     images: Sequence[np.ndarray]
-    camera: Mapping[str, float | None]
+    camera: Mapping[str, CameraValue]
     focus_distances_m: tuple[float, ...] | None
     near_m: float | None = None
     far_m: float | None = None
@@ -78,6 +81,7 @@ class Photographs:
     principal_point_px: tuple[float, float] | None = None
     facts: tuple[PhotoFacts, ...] = ()
     uncropped: tuple[int, int] | None = None
+    side: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -102,11 +106,44 @@ class Photographs:
     def nominal_depth_range_m(self) -> tuple[float, float]:
         """Nearest and farthest depth in the unit of :attr:`nominal_focus_distances_m`."""
         if self.focus_distances_m is not None:
-            focal_m = self.camera["focal_length_m"] or 0.0
-            return depth_range_m(self.focus_distances_m, focal_m, self.near_m, self.far_m)
+            return depth_range_m(
+                self.focus_distances_m,
+                self.focal_length_m or 0.0,
+                self.near_m,
+                self.far_m,
+                of_bracket=self.f_numbers is not None,
+                side=self.side,
+            )
         step = self._nominal_step
         first, last = 1 - step * min(self.indices), 1 - step * max(self.indices)
         return 1 / (first + 0.5 * step), 1 / max(last - 0.5 * step, 0.05)
+
+    @property
+    def focal_length_m(self) -> float | None:
+        """Focal length in metres; None if unknown."""
+        value = self.camera["focal_length_m"]
+        return None if value is None or isinstance(value, tuple) else value
+
+    @property
+    def f_numbers(self) -> tuple[float, ...] | None:
+        """The f-number of each slice, where they differ."""
+        value = self.camera["f_number"]
+        return value if isinstance(value, tuple) else None
+
+    def camera_of_slice(self, index: int) -> dict[str, float | None]:
+        """Return the camera of one slice."""
+        return {key: value[index] if isinstance(value, tuple) else value for key, value in self.camera.items()}
+
+    @property
+    def assumed_side(self) -> str | None:
+        """The side of focus ("behind" or "before") that depth is confined to; None where the stack tells it.
+
+        Slices that differ in aperture alone do not.
+        """
+        focus = self.focus_distances_m
+        if focus is None or self.f_numbers is None or len(set(focus)) > 1:
+            return None
+        return "before" if self.nominal_depth_range_m[1] <= focus[0] else "behind"
 
     @property
     def _nominal_step(self) -> float:
@@ -114,7 +151,7 @@ class Photographs:
 
     def known_camera(self) -> Camera | None:
         """Return the camera if all of it is known."""
-        known = {key: value for key, value in self.camera.items() if value is not None}
+        known: dict[str, Any] = {key: value for key, value in self.camera.items() if value is not None}
         return Camera(**known) if len(known) == len(self.camera) else None
 
     def as_tensor(self) -> Tensor:
@@ -133,9 +170,12 @@ class Photographs:
     def with_slices(self, indices: Sequence[int]) -> Photographs:
         """Return these slices alone, in this order; they keep their indices in the whole stack."""
         images, focus, std = self.images, self.focus_distances_m, self.focus_std_dpt
+        numbers = self.f_numbers
+        camera = {**self.camera, **({} if numbers is None else {"f_number": _shared([numbers[i] for i in indices])})}
         return replace(
             self,
             files=tuple(self.files[i] for i in indices),
+            camera=camera,
             images=images.select(indices) if isinstance(images, LazySlices) else tuple(images[i] for i in indices),
             focus_distances_m=None if focus is None else tuple(focus[i] for i in indices),
             focus_std_dpt=None if std is None else tuple(std[i] for i in indices),
@@ -159,13 +199,14 @@ def read_photographs(
     Args:
         folder: slices (:func:`sfdfd.io.images.read_photograph`), or a video or a folder with one
             (:mod:`sfdfd.io.formats.video`), perhaps with a ``stack.yaml`` with the keys camera (focal_length_m, f_number,
-            pixel_pitch_m of the images in the folder), focus_distances_m (one per slice in the order of the sorted file
-            names, or of ``files``; ``.inf`` is allowed), near_m, far_m, files, crop ([left, top, right, bottom] pixels cut
-            off), focus_distance_unit_m (factor of distances without a unit of their own), focus_unit ("metre", or
-            "dioptre": 1/m, 0 is infinity), focus_distances_std (their standard deviation in the same unit: one number or one
-            per slice), frames (of a video: which, or how many), principal_point_px ([x, y] of the images in the folder, from
-            the corner of the first pixel; only in ``stack.yaml``), optics (psf, linear_light, weighting, sigma_scale: how
-            the photographs are blurred).
+            pixel_pitch_m of the images in the folder; f_number is one number or one per slice), focus_distances_m (one per
+            slice in the order of the sorted file names, or of ``files``; ``.inf`` is allowed), near_m, far_m, files, crop
+            ([left, top, right, bottom] pixels cut off), focus_distance_unit_m (factor of distances without a unit of their
+            own), focus_unit ("metre", or "dioptre": 1/m, 0 is infinity), focus_distances_std (their standard deviation in
+            the same unit: one number or one per slice), side ("behind" or "before" the focus distance: where the scene lies
+            if slices differ in aperture alone), frames (of a video: which, or how many), principal_point_px ([x, y] of the
+            images in the folder, from the corner of the first pixel; only in ``stack.yaml``), optics (psf, linear_light,
+            weighting, sigma_scale: how the photographs are blurred).
         overrides: the same keys; those that are not None take precedence.
         holdout: the slices to leave out, see :func:`sfdfd.photographs.holdout.parse_holdout`; their EXIF is not used.
         slices: how many are used, see :func:`sfdfd.photographs.slice_selection.count_to_use`.
@@ -180,7 +221,9 @@ def read_photographs(
     description = reading.description
     focus = focus_distances(description, reading.facts)
     selection = _Selection.of(reading, None if focus is None else focus.values_m, holdout, count)
-    camera = collect_camera(description, [(description.files[i], reading.facts[i]) for i in selection.kept])
+    camera = collect_camera(description, reading.facts, selection.kept)
+    if focus is None and isinstance(camera.values["f_number"], tuple):
+        _refuse_bracket_without_focus(camera.values["f_number"], description, reading.facts)
     sources = {**camera.sources, **description.range_origins}
     if focus is not None:
         sources["focus_distances_m"] = focus.origin + description.unit_in_words
@@ -204,6 +247,22 @@ def read_photographs(
         principal_point_px=_principal_point_px(description, reading.size, reading.part),
         facts=tuple(reading.facts),
         uncropped=reading.size,
+        side=description.side,
+    )
+
+
+def _shared(f_numbers: Sequence[float]) -> CameraValue:
+    """Return f-numbers as a tuple; equal ones as one number."""
+    return f_numbers[0] if len(set(f_numbers)) == 1 else tuple(f_numbers)
+
+
+def _refuse_bracket_without_focus(
+    f_numbers: Sequence[float], description: StackDescription, facts: Sequence[PhotoFacts]
+) -> None:
+    raise InputError(
+        f"the photographs differ in aperture (f/{min(f_numbers):g} to f/{max(f_numbers):g}), and their focus distances are "
+        f"not known. Give one per slice, equal ones where only the aperture changed: "
+        f"{focus_distances_remedy(description, facts)}; or camera.f_number=N if the aperture did not change"
     )
 
 
@@ -236,7 +295,7 @@ class _Selection:
 
 def _refuse_focus_inside_focal_length(focus: FocusDistances, camera: CameraValues) -> None:
     focal_m = camera.values["focal_length_m"]
-    if focal_m is not None and min(focus.values_m) <= focal_m:
+    if isinstance(focal_m, float) and min(focus.values_m) <= focal_m:
         raise InputError(
             f"{focus.origin}: focus distance {min(focus.values_m):.6g} m lies inside the focal length {focal_m:.6g} m "
             f"(focus_distances_m; camera.focal_length_m from {camera.sources['focal_length_m']})"

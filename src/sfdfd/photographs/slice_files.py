@@ -140,7 +140,11 @@ def _without_identical_files(description: StackDescription, notes: list[str]) ->
         listed if listed is None or len(listed[0]) < number else ([listed[0][index] for index in kept], listed[1])
         for listed in (description.focus, description.std)
     )
-    return replace(description, files=[description.files[index] for index in kept], focus=focus, std=std)
+    camera = {
+        key: (tuple(value[index] for index in kept) if isinstance(value, tuple) else value, origin)
+        for key, (value, origin) in description.camera.items()
+    }
+    return replace(description, files=[description.files[index] for index in kept], camera=camera, focus=focus, std=std)
 
 
 def _read_or_other_format(description: StackDescription, notes: list[str]) -> tuple[StackDescription, _FirstReading]:

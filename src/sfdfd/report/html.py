@@ -25,7 +25,14 @@ from sfdfd.io.files import readable
 from sfdfd.io.images import read_image, to_bytes, working_size
 from sfdfd.measures.left_out import FIGURES, LeftOutScore
 from sfdfd.optics.render import Renderer
-from sfdfd.report.pictures import colour_confidence, colour_defocus, colour_depth, colour_error, shown_range
+from sfdfd.report.pictures import (
+    apertures_in_words,
+    colour_confidence,
+    colour_defocus,
+    colour_depth,
+    colour_error,
+    shown_range,
+)
 from sfdfd.report.refocus import focus_planes, reduced_scene
 from sfdfd.stack import FocalStack, Prediction
 
@@ -90,6 +97,7 @@ def gallery(stack: FocalStack, prediction: Prediction, unit: str = "m") -> list[
         first.append(picture("Confidence: bright is confident", confidence))
     rows: list[dict[str, Any]] = [{"title": "Result", "pictures": first}]
     names = [f"focused at {value:.3g} {unit}" if unit else f"slice {i + 1}" for i, value in enumerate(focus)]
+    names = [name + aperture for name, aperture in zip(names, apertures_in_words(stack), strict=True)]
     images = stack.images[0].cpu()
     slices = [picture(name, image, largest_px=360) for name, image in zip(names, images, strict=True)]
     rows.append({"title": "The photographs", "pictures": slices})
@@ -147,7 +155,7 @@ def viewer(
         unit: of the distances; "" for relative depth.
     """
     aif, depth_m = prediction.aif[:1].float(), prediction.depth_m[:1].float()
-    aif, depth_m, camera = reduced_scene(aif, depth_m, stack.camera[0], largest_px)
+    aif, depth_m, camera = reduced_scene(aif, depth_m, stack.camera[0].widest(), largest_px)
     inverse, focus = 1 / depth_m, focus_planes(depth_m, focuses)
     high, low = float(1 / focus[0]), float(1 / focus[-1])
     draft = renderer.draft()  # frames are looked at, not measured

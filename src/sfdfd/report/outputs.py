@@ -84,7 +84,7 @@ def _portrait(folder: Path, predicted: PredictedStack, renderer: Renderer) -> di
         predicted.full.aif[0].cpu(),
         metric=not predicted.relative,
         focal_length_m=camera["focal_length_m"],
-        f_number=camera["f_number"],
+        f_number=predicted.camera.widest_f_number if isinstance(camera["f_number"], list) else camera["f_number"],
         exif=predicted.exif,
     )
     return {"file": "portrait.jpg", **ends}
@@ -117,7 +117,7 @@ def _slice_index(folder: Path, predicted: PredictedStack, renderer: Renderer) ->
 
 
 def _refocus(folder: Path, predicted: PredictedStack, renderer: Renderer) -> dict[str, Any]:
-    working, camera = predicted.working, predicted.stack.camera[0]
+    working, camera = predicted.working, predicted.stack.camera[0].widest()
     count = write_focus_pull(folder / "refocus.webp", working.aif, working.depth_m, camera, renderer)
     return {"file": "refocus.webp", "pictures": count}
 
@@ -133,8 +133,9 @@ def _defocus_px(folder: Path, predicted: PredictedStack, renderer: Renderer) -> 
     depth_m = predicted.full.depth_m[0].cpu()
     shape = (len(predicted.focus), *depth_m.shape)
     maps = np.lib.format.open_memmap(folder / "defocus_px.npy", "w+", np.float32, shape)
-    for index, distance in enumerate(predicted.focus):
-        maps[index] = predicted.camera.blur_radius_px(depth_m, distance, signed=True).numpy()
+    cameras = predicted.camera.per_slice(len(predicted.focus))
+    for index, (distance, camera) in enumerate(zip(predicted.focus, cameras, strict=True)):
+        maps[index] = camera.blur_radius_px(depth_m, distance, signed=True).numpy()
     maps.flush()
     return {"file": "defocus_px.npy"}
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "apertures_in_words",
     "colour_confidence",
     "colour_defocus",
     "colour_depth",
@@ -167,6 +168,13 @@ def _grid(number: int, columns: int, aspect: float) -> tuple[Figure, list]:
     return figure, axes
 
 
+def apertures_in_words(stack: FocalStack, index: int = 0) -> list[str]:
+    """Return ", f/N" for each slice of a sample whose slices differ in aperture, else empty texts."""
+    if not stack.camera[index].brackets_aperture:
+        return [""] * stack.images.shape[1]
+    return [f", f/{number:.3g}" for number in stack.f_numbers()[index].tolist()]
+
+
 def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figure:
     """Draw one sample: the stack, its reconstruction and error, depth, AIF and confidence, and truth where it is known."""
     keep = stack.slice_mask[index].cpu()
@@ -174,7 +182,8 @@ def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figur
     rendered: np.ndarray | None = None
     if prediction.rendered is not None:
         rendered = prediction.rendered[index].detach().float().cpu()[keep].permute(0, 2, 3, 1).numpy()
-    focus = stack.focus_distances_m[index].cpu()[keep].tolist()
+    focus, apertures = stack.focus_distances_m[index].tolist(), apertures_in_words(stack, index)
+    titles = [f"input, focus {focus[place]:.3g} m{apertures[place]}" for place in keep.nonzero()[:, 0].tolist()]
     height, width = images.shape[1:3]
     columns = max(len(images), 4)
     rows = 4 if stack.depth_m is None and stack.aif is None else 5
@@ -185,8 +194,8 @@ def overview(stack: FocalStack, prediction: Prediction, index: int = 0) -> Figur
         axis.imshow(np.clip(picture, 0, 1))
         set_plain_title(axis, title, fontsize=8)
 
-    for column, (image, distance) in enumerate(zip(images, focus, strict=True)):
-        show(0, column, image, f"input, focus {distance:.3g} m")
+    for column, (image, title) in enumerate(zip(images, titles, strict=True)):
+        show(0, column, image, title)
         if rendered is not None:
             show(1, column, rendered[column], "rendered")
             show(2, column, 8 * np.abs(rendered[column] - image), "8 x |error|")
@@ -216,8 +225,10 @@ def diagnosis_figure(diagnosis: Diagnosis, title: str, unit: str = "m") -> Figur
 
     figure = _new_figure(figsize=(10, 4.2))
     left, right = figure.subplots(1, 2)
-    for focus, radius in zip(diagnosis.focus_distances_m, diagnosis.blur_radius_px, strict=True):
-        left.plot(diagnosis.depth_m, radius, label=f"focus {focus:.3g} {unit}".strip())
+    slices = zip(diagnosis.focus_distances_m, diagnosis.blur_radius_px, strict=True)
+    for index, (focus, radius) in enumerate(slices):
+        aperture = "" if diagnosis.f_numbers is None else f", f/{diagnosis.f_numbers[index]:.3g}"
+        left.plot(diagnosis.depth_m, radius, label=f"focus {focus:.3g} {unit}".strip() + aperture)
     left.axhline(0.5, color="0.6", linestyle=":", linewidth=1)
     left.set(ylabel="blur radius in pixels")
     set_plain_title(left, title)

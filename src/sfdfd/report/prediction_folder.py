@@ -22,12 +22,12 @@ from sfdfd.measures.psnr import psnr
 from sfdfd.optics.render import Renderer
 from sfdfd.report.html import Section, gallery, left_out_gallery_row, picture, viewer, write_page
 from sfdfd.report.outputs import OUTPUT_FILES, relative_depth, write_outputs
-from sfdfd.report.pictures import defocus_figure, depth_figure, map_figure, subsampled, to_rgb
+from sfdfd.report.pictures import apertures_in_words, defocus_figure, depth_figure, map_figure, subsampled, to_rgb
 from sfdfd.report.point_cloud import write_point_cloud
 from sfdfd.report.predicted_stack import PredictedStack, RetouchSource
 from sfdfd.report.retouch_editor import retouch_editor
 
-__all__ = ["CAMERA_FIELDS", "PredictedStack", "write_prediction"]
+__all__ = ["CAMERA_FIELDS", "PredictedStack", "camera_value", "write_prediction"]
 
 CAMERA_FIELDS = {
     "focal_length_m": ("Focal length", 1e3, "mm"),
@@ -225,7 +225,10 @@ def _write_pictures(folder: Path, predicted: PredictedStack) -> None:
         figure = depth_figure(subsampled(predicted.full.depth_m[0].cpu()), f"{predicted.name}: depth")
     iio.imwrite(folder / "depth.png", to_rgb(figure))
     focus = predicted.focus.tolist()
-    titles = [f"slice {i + 1}" for i in range(len(focus))] if predicted.relative else None
+    apertures = apertures_in_words(predicted.stack)
+    titles = [f"focus {distance:.3g} m{aperture}" for distance, aperture in zip(focus, apertures, strict=True)]
+    if predicted.relative:
+        titles = [f"slice {i + 1}" for i in range(len(focus))]
     iio.imwrite(folder / "defocus.png", to_rgb(defocus_figure(predicted.working.defocus_px[0].cpu(), focus, titles)))
 
 
@@ -288,6 +291,12 @@ def _left_out_section(facts: dict[str, Any], rows: list[dict[str, Any]]) -> Sect
     )
 
 
+def camera_value(value: float | Sequence[float], factor: float, unit: str) -> str:
+    """Return a value of the camera, or one per slice, in words."""
+    numbers = value if isinstance(value, Sequence) else [value]
+    return f"{', '.join(f'{factor * number:.4g}' for number in numbers)} {unit}".rstrip()
+
+
 def _camera_and_method(predicted: PredictedStack, facts: dict[str, Any]) -> list[tuple[str, str]]:
     sources = dict(facts["sources"])
 
@@ -298,13 +307,12 @@ def _camera_and_method(predicted: PredictedStack, facts: dict[str, Any]) -> list
     pairs = []
     for key, (name, factor, unit) in CAMERA_FIELDS.items():
         value = facts["camera"].get(key)
-        pairs.append(
-            (name, with_source("not known" if value is None else f"{value * factor:.4g} {unit}".rstrip(), key))
-        )
+        pairs.append((name, with_source("not known" if value is None else camera_value(value, factor, unit), key)))
     if not predicted.relative:
         distances = ", ".join(f"{value:.4g} m" for value in facts["focus_distances_m"])
         pairs.append(("Focused at", with_source(distances, "focus_distances_m")))
-        pairs.append(("Depth range", "{:.4g} to {:.4g} m".format(*facts["depth_range_m"])))
+        side = "" if facts["assumed_side"] is None else f", {facts['assumed_side']} the focus distance"
+        pairs.append(("Depth range", "{:.4g} to {:.4g} m".format(*facts["depth_range_m"]) + side))
         pairs.append(("Blur scale k = f²/(2Np)", f"{facts['blur_scale_px_m']:.4g} px m"))
     for key, value in facts["optics"].items():
         pairs.append((f"optics.{key}", with_source(str(value), f"optics.{key}", "the renderer")))

@@ -94,7 +94,7 @@ class FinishedPrediction:
     Attributes:
         aif: (3,H,W) in [0, 1].
         depth: (H,W) in metres; if ``relative``, in the unit of ``ends``.
-        camera: of these pixels; a nominal one where it was not known.
+        camera: of these pixels, at its widest aperture; a nominal one where it was not known.
         renderer: the optics of the prediction.
         relative: whether depth is relative to the slices and not in metres.
         ends: the focus distances of the first and the last slice, in the unit of ``depth``.
@@ -123,7 +123,7 @@ class FinishedPrediction:
             facts = json.loads(path.read_text(encoding="utf-8"))
             model, optics, relative = facts["model"], dict(facts["optics"]), not facts["metric"]
             focus = [float(value) for value in model["focus_distances"]]  # infinity is a string in JSON
-            camera, renderer = Camera(**model["camera"]), DefocusRenderer(method="fast", **optics)
+            camera, renderer = Camera(**model["camera"]).widest(), DefocusRenderer(method="fast", **optics)
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise InputError(f"{path}: not readable ({error})") from None
         except (KeyError, TypeError, ValueError, IndexError) as error:

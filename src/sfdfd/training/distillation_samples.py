@@ -129,7 +129,7 @@ def random_samples(
     with torch.no_grad():
         for setup in setups:
             images = simulate_capture(setup, device)
-            camera = replace(setup.camera, f_number=setup.camera.f_number / setup.blur_error)
+            camera = replace(setup.camera, f_number=setup.camera.widest_f_number / setup.blur_error)
             stack = FocalStack.single(images, setup.told_focus_m, camera, setup.near_m, setup.far_m).to(device)
             target = TeacherPrediction(*(value.to(device) for value in setup.target))
             defocus = stack_defocus(stack, setup.renderer)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sfdfd.errors import InputError, checked_number
 from sfdfd.measures.left_out import FIGURES, HOW_TO_READ
-from sfdfd.report.prediction_folder import CAMERA_FIELDS
+from sfdfd.report.prediction_folder import CAMERA_FIELDS, camera_value
 
 __all__ = [
     "UNITS",
@@ -26,28 +26,33 @@ INFINITY_M = 1e9
 """The focus distance that stands for infinity."""
 
 
-def settings_from_fields(distances: str, unit: str, focal_mm: Any, f_number: Any, pitch_um: Any) -> dict[str, Any]:
+def settings_from_fields(
+    distances: str, unit: str, focal_mm: Any, f_number: Any, pitch_um: Any, side: str | None = None
+) -> dict[str, Any]:
     """Return the page's fields as settings of the commands, without empty ones.
 
     Raises:
         InputError: a field holds no valid number.
     """
-    fields = (("camera.focal_length_m", focal_mm, 1e-3), ("camera.f_number", f_number, 1.0),
-              ("camera.pixel_pitch_m", pitch_um, 1e-6))  # fmt: skip
+    fields = (("camera.focal_length_m", focal_mm, 1e-3), ("camera.pixel_pitch_m", pitch_um, 1e-6))
     settings: dict[str, Any] = {
         key: checked_number(value, key) * factor for key, value, factor in fields if value not in (None, 0, "")
     }
-    if numbers := _numbers(distances or ""):
+    if f_numbers := _numbers(str(f_number or "").lower().replace("f/", ""), "f-number"):
+        settings["camera.f_number"] = f_numbers[0] if len(f_numbers) == 1 else f_numbers
+    if numbers := _numbers(distances or "", "Focus distances"):
         settings["focus_distances_m"] = _in_metres(numbers, unit)
+    if side:
+        settings["side"] = side
     return settings
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(text: str, field: str) -> list[float]:
     """Read numbers that are separated by spaces, semicolons or commas; a comma may also be a decimal sign."""
     parts = re.split(r"[\s;]+|,(?!\d)|(?<!\d),", text.strip())
     if len(parts) == 1 and parts[0].count(",") > 1:
         parts = parts[0].split(",")
-    return [checked_number(part.replace(",", "."), "Focus distances", infinite=True, least=0) for part in parts if part]
+    return [checked_number(part.replace(",", "."), field, infinite=True, least=0) for part in parts if part]
 
 
 def _in_metres(distances: list[float], unit: str) -> list[float]:
@@ -67,6 +72,9 @@ def describe_diagnosis(diagnosis: Mapping[str, Any]) -> str:
     focus = facts["focus_distances_m"]
     files = [_escaped(motion["file"]) for motion in facts["alignment"]["slices"]]
     distances = ["not known"] * len(files) if focus is None else [_metres(value) for value in focus]
+    f_number = facts["camera"].get("f_number")
+    if isinstance(f_number, Sequence):
+        distances = [f"{distance}, f/{number:.3g}" for distance, number in zip(distances, f_number, strict=True)]
     lines = ["| photograph | focused at |", "|---|---|"]
     lines += [f"| {file} | {distance} |" for file, distance in zip(files, distances, strict=True)]
     lines += ["", *_camera(facts)]
@@ -98,7 +106,7 @@ def _camera(facts: Mapping[str, Any]) -> list[str]:
     for key, (name, factor, unit) in CAMERA_FIELDS.items():
         value, source = facts["camera"].get(key), facts["sources"].get(key)
         if value is not None:
-            lines.append(f"- {name}: {value * factor:.4g} {unit} ({_escaped(source or 'given')})".replace("  ", " "))
+            lines.append(f"- {name}: {camera_value(value, factor, unit)} ({_escaped(source or 'given')})")
     return lines
 
 

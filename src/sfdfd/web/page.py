@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from sfdfd.errors import InputError
 from sfdfd.io.depth_maps import DEPTH_MAP_SUFFIXES
 from sfdfd.io.images import IMAGE_SUFFIXES, to_bytes, write_image
+from sfdfd.optics.depth import SIDES
 from sfdfd.refinement.refiner import DEFAULT_SECONDS
 from sfdfd.report.refocus import FinishedPrediction
 from sfdfd.report.retouch_editor import read_editor_page
@@ -161,12 +162,13 @@ class _Handlers:
         text = describe_diagnosis(job.diagnose({}))
         return None, text, gr.update(interactive=True), gr.update(visible=False)
 
-    def predict(self, distances: str, unit: str, focal_mm: Any, f_number: Any, pitch_um: Any, seconds: float, check: bool,
-                prior: str | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+    def predict(self, distances: str, unit: str, focal_mm: Any, f_number: Any, pitch_um: Any, side: str | None,
+                seconds: float, check: bool, prior: str | None,
+                request: gr.Request) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         """Predict; yield values for the status line, the current depth, and the results in the order of ``_Results``."""
         try:
             job = self.sessions.of(str(request.session_hash))
-            settings = settings_from_fields(distances, unit, focal_mm, f_number, pitch_um)
+            settings = settings_from_fields(distances, unit, focal_mm, f_number, pitch_um, side)
             settings |= {"refine.seconds": float(seconds), "outputs": OUTPUTS, "holdout": 1 if check else None}
             if prior:
                 settings["prior"] = store_prior(Path(prior), job.folder, self.sessions.limits)
@@ -318,8 +320,8 @@ class _Results:
 def _inputs() -> _Inputs:
     gr.Markdown(
         "# Photographs that refocus\nUpload two or more photographs of **one scene**, each **focused at a different "
-        "distance**. Depth and an all-in-focus picture are estimated from their blur. Your photographs stay on this "
-        "computer. One stack is processed at a time; yours waits in line if others came first."
+        "distance** or taken **at another aperture**. Depth and an all-in-focus picture are estimated from their blur. Your "
+        "photographs stay on this computer. One stack is processed at a time; yours waits in line if others came first."
     )
     kinds = [*IMAGE_SUFFIXES, *(f".{text.rsplit('.', 1)[1]}" for text in TEXTS[:1])]
     files = gr.File(label="Photographs", file_count="multiple", file_types=kinds, elem_id="files", height=150)
@@ -334,8 +336,14 @@ def _inputs() -> _Inputs:
             unit = gr.Dropdown(list(UNITS), value="m", label="Unit", min_width=140)
         with gr.Row():
             focal = gr.Number(label="Focal length, mm", value=None, min_width=140)
-            f_number = gr.Number(label="f-number", value=None, min_width=140)
+            f_number = gr.Textbox(
+                label="f-number", placeholder="2 11", info="one, or one each", elem_id="f_number", min_width=140
+            )
             pitch = gr.Number(label="Pixel pitch, µm", value=None, min_width=140)
+            side = gr.Dropdown(
+                list(SIDES), value=None, label="The scene lies", elem_id="side", min_width=140,
+                info="behind or before the focus distance: for photographs that differ in aperture alone",
+            )  # fmt: skip
         prior = gr.File(
             label="A depth map of the same view from another program: it decides where the blur says little",
             file_types=list(DEPTH_MAP_SUFFIXES), elem_id="prior", height=110,
@@ -351,7 +359,7 @@ def _inputs() -> _Inputs:
     with gr.Row():
         predict = gr.Button("Go", variant="primary", interactive=False, elem_id="go", min_width=140)
         stop = gr.Button("Stop here and keep this result", elem_id="stop", min_width=140)
-    fields = [distances, unit, focal, f_number, pitch, seconds, check, prior]
+    fields = [distances, unit, focal, f_number, pitch, side, seconds, check, prior]
     return _Inputs(files, example, recognised, fields, predict, stop)
 
 

@@ -95,7 +95,7 @@ def write_stack(
     folder: Path,
     name: str,
     slices: Sequence[np.ndarray],
-    camera: Mapping[str, float | None],
+    camera: Mapping[str, float | Sequence[float] | None],
     focus_distances_m: Iterable[float] | None,
     near_m: float | None,
     far_m: float | None,
@@ -125,7 +125,7 @@ def write_stack(
     for file, image in zip(files, slices, strict=True):
         _write_image(target / file, image)
     description: dict[str, Any] = {
-        "camera": {key: _float_or_none(value) for key, value in camera.items()},
+        "camera": {key: _floats_or_none(value) for key, value in camera.items()},
         "focus_distances_m": focus,
         "near_m": _float_or_none(near_m),
         "far_m": _float_or_none(far_m),
@@ -144,6 +144,10 @@ def _check_sizes(name: str, slices: Sequence[np.ndarray], depth_m: np.ndarray | 
     size = next(iter(shapes))[:2]
     if depth_m is not None and depth_m.shape != size:
         raise InputError(f"{name}: a depth of shape {depth_m.shape}, but slices of {size}; one size is needed")
+
+
+def _floats_or_none(value: float | Sequence[float] | None) -> float | list[float] | None:
+    return [float(number) for number in value] if isinstance(value, Sequence) else _float_or_none(value)
 
 
 def _float_or_none(value: float | None) -> float | None:

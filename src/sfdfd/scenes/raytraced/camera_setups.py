@@ -16,7 +16,7 @@ from sfdfd.optics.camera import Camera
 __all__ = ["PRESETS", "CameraSetup"]
 
 DEFAULT_SLICES = 5
-SETUP_KEYS = ("name", "camera", "focus_distances_m", "near_m", "far_m")
+SETUP_KEYS = ("name", "camera", "focus_distances_m", "near_m", "far_m", "side")
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ class CameraSetup:
 
         Args:
             settings: a name in ``PRESETS``, or a mapping of ``name``, ``camera`` (keys as in ``stack.yaml``),
-                ``focus_distances_m``, ``near_m`` and ``far_m``; each may be missing or None. Missing camera values come from
+                ``focus_distances_m``, ``near_m``, ``far_m`` and ``side`` (of the focus distance, for slices
+                that differ in aperture alone); each may be missing or None. Missing camera values come from
                 the preset of that name, or from "dslr"; the pixel pitch from the preset's sensor width.
+                The f-number may be a list, one per slice.
                 Missing focus distances are spread from 4/3 near to 3/4 far in equal ratios. A missing range follows from
                 the focus distances. If both are missing, they are the preset's.
             width: image width in pixels.
@@ -81,7 +83,9 @@ class CameraSetup:
         preset_focus_fits = near_m is None and far_m is None and slices in (None, DEFAULT_SLICES)
         if focus is not None:
             focus = _checked_focus(focus, camera, key)
-            near_m, far_m = depth_range_m(focus, camera.focal_length_m, near_m, far_m)
+            camera.f_numbers(len(focus))  # as many, where there are several
+            is_bracket, side = camera.brackets_aperture, settings.get("side")
+            near_m, far_m = depth_range_m(focus, camera.focal_length_m, near_m, far_m, of_bracket=is_bracket, side=side)
         near_m = checked_number(preset.near_m if near_m is None else near_m, f"{key}.near_m")
         far_m = checked_number(preset.far_m if far_m is None else far_m, f"{key}.far_m")
         if not near_m < far_m:
@@ -89,6 +93,7 @@ class CameraSetup:
         if focus is None:
             focus = preset.focus_distances_m if preset_focus_fits else _spread_focus(near_m, far_m, slices)
             focus = _checked_focus(focus, camera, key)
+            camera.f_numbers(len(focus))
         if slices is not None and len(focus) < slices:
             raise InputError(
                 f"slices: expected {len(focus)} at most, one per focus distance, got {slices} (data.slices)"
@@ -130,8 +135,12 @@ def _camera(values: Mapping[str, Any], preset: CameraPreset, width: int, key: st
         }
     )
     for name, (low, high) in PLAUSIBLE_CAMERA.items():  # stacks of implausible cameras could not be read back
-        if not low <= (value := getattr(camera, name)) <= high:
-            raise InputError(f"{key}.camera.{name}: expected {low:g} to {high:g}, got {value:g}; data.width={width}")
+        value = getattr(camera, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if not low <= number <= high:
+                raise InputError(
+                    f"{key}.camera.{name}: expected {low:g} to {high:g}, got {number:g}; data.width={width}"
+                )
     return camera
 
 

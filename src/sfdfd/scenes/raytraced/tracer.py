@@ -88,7 +88,7 @@ def _variant(mi: Any, name: str) -> Iterator[None]:
 def blur_aperture_radius_m(camera: Camera, focus_distance_m: float) -> float:
     """Return the aperture radius f / (2N) / (1 - f/F) at which a lens of fixed field of view blurs as ``camera`` does
     at F."""
-    return camera.focal_length_m / (2 * camera.f_number) / (1 - camera.focal_length_m / focus_distance_m)
+    return camera.focal_length_m / (2 * camera.widest_f_number) / (1 - camera.focal_length_m / focus_distance_m)
 
 
 def _atlas(patches: Sequence[Patch]) -> tuple[Array, list[Array]]:
@@ -194,11 +194,12 @@ def trace_stack(
     samples: int = 256,
     variant: str | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Photograph a scene at several focus distances.
+    """Photograph a scene at several focus distances, apertures, or both.
 
     Args:
         scene: from :func:`random_scene`, for the same camera and size.
-        camera: thin lens; a pixel's direction is x = (column + 0.5 - W/2) pitch / focal length * z in every slice.
+        camera: thin lens, perhaps with an f-number per slice; a pixel's direction is
+            x = (column + 0.5 - W/2) pitch / focal length * z in every slice.
         focus_distances_m: S distances in metres, beyond the focal length; ``inf`` is allowed.
         height, width: size in pixels.
         samples: rays for each pixel of a slice; the all-in-focus image takes at most 256.
@@ -222,10 +223,8 @@ def trace_stack(
     with _variant(mi, variant or best_variant()):
         world, sensor = _load(mi, scene.patches), _sensor(mi, camera, height, width)
         images = [
-            _render(
-                mi, world, sensor, blur_aperture_radius_m(camera, F), min(F, _FARTHEST_FOCUS_M), samples, number + 1
-            )
-            for number, F in enumerate(focus)
+            _render(mi, world, sensor, blur_aperture_radius_m(lens, F), min(F, _FARTHEST_FOCUS_M), samples, number + 1)
+            for number, (F, lens) in enumerate(zip(focus, camera.per_slice(len(focus)), strict=True))
         ]
         aif = _render(mi, world, sensor, _PINHOLE_RADIUS_M, 1.0, min(samples, 256), 0)
     return np.stack([_encode(image) for image in images]), _encode(aif), depth_m.astype(np.float32)
