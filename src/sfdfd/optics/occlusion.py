@@ -15,6 +15,9 @@ behind it:
 
     dJ/db_l = g_l / M_last,   dJ/dc_l = -g_l K / M_last.
 
+This is the gradient of the image as computed, with one exception: where the closing level has next to no coverage, a disc's
+ringing or rounding would decide between the colours of two levels. There K passes over into J.
+
 The levels are evenly spaced in blur, and include the slices' own planes of focus. The scheme follows layered occlusion in
 depth-of-field rendering (Barsky et al. 2003; Sheng et al., "Dr.Bokeh", CVPR 2024), with sums in place of products
 (docs/explanation/renderer.md).
@@ -46,8 +49,12 @@ from sfdfd.optics.spectra import (
 
 __all__ = ["accumulate_levels", "render_occlusion"]
 
-NO_COVERAGE, LEAST_CLOSING_COVERAGE = 1e-5, 1e-3
-"""Coverage below the first counts as none. Gradients floor the coverage that closes the aperture at the second."""
+NO_COVERAGE = 1e-5
+"""Coverage below this counts as none."""
+LEAST_CLOSING_COVERAGE = 1e-3
+"""The colour of a level that closes the aperture with less coverage is, in gradients, mixed with the image's."""
+ROUNDING = 1e-6
+"""An aperture that is covered to so much has no level that closes it."""
 BUDGETS = {"cpu": Budget(pixels=1 << 20, overhead=1 << 17, part_px=384)}
 """By type of device; others have :data:`LARGE_BUDGET`. Larger arrays are mapped and cleared anew by glibc at each use."""
 LARGE_BUDGET = Budget(pixels=1 << 26, overhead=1 << 22, part_px=1024)
@@ -150,22 +157,22 @@ class _AccumulateLevels(torch.autograd.Function):
                 scratch = spectra[(..., *_target(batch))]
                 coverage = _last_channel(blurred, channels)
                 target = _crop(covered, part.samples, batch.target)
-                share, now_covered = _shares(
+                share, now_covered, closes = _shares(
                     coverage, target, part.is_empty[:, batch.ranks] if batch.has_empty else None
                 )
                 target.copy_(now_covered)
                 _crop(light, part.samples, batch.target).add_(_weighted_sum(blurred, share, scratch))
                 if closing is not None:
-                    closes = share.frac().sign_()
                     _crop(closing, part.samples, batch.target).add_(_weighted_sum(blurred, closes, scratch))
                     shares.append(share)
         covered = covered.clamp_(NO_COVERAGE, 1)[:, :, None]
         result = channels_from_complex(light, channels)[:, :, :-1] / covered
         if closing is not None:
-            # an aperture that no level closes is divided by its coverage: there the closing colour is the result
+            # An aperture that no level closes is divided by its coverage: there the closing colour is the result. So it is,
+            # the more the less of the closing level there is, because the quotient of two small numbers is noise.
             colour, coverage = channels_from_complex(closing, channels).split([channels - 1, 1], 2)
-            colour = colour / coverage.clamp_min(LEAST_CLOSING_COVERAGE)
-            ctx.closing_colour = torch.where(coverage > 0, colour, result)
+            missing = (LEAST_CLOSING_COVERAGE - coverage).clamp_min_(0)
+            ctx.closing_colour = torch.addcmul(colour, missing, result) / coverage.clamp_min(LEAST_CLOSING_COVERAGE)
             ctx.covered, ctx.shares, ctx.counts, ctx.psf, ctx.parts = covered, shares, counts, psf, parts
             ctx.save_for_backward(surfaces, inverse, levels, sizes)
         return result
@@ -267,18 +274,20 @@ def _last_channel(pairs: Complex[Tensor, "*b p h w"], channels: int) -> Float[Te
 
 def _shares(
     coverage: Float[Tensor, "t m s h w"], covered: Float[Tensor, "t s h w"], is_empty: Tensor | None
-) -> tuple[Float[Tensor, "t m s h w"], Float[Tensor, "t s h w"]]:
-    """Return the share of each level's light that passes those before it, and the coverage of all with those before.
+) -> tuple[Tensor, Float[Tensor, "t s h w"], Tensor]:
+    """Return the share of each level's light that passes those before it, the coverage of all, and 1 where a level closes.
 
-    The FFT's ringing is no coverage. All light of a level that no pixel has would pass where the aperture is open.
+    The FFT's ringing is no coverage. All light of a level that no pixel has would pass where the aperture is open. No level
+    closes an aperture that is covered to rounding: else that would decide between the colours of two levels.
     """
     visible = F.threshold(coverage, NO_COVERAGE, 0.0)
     totals = torch.cat([covered[:, None], visible], 1).cumsum(1)
     room = 1 - totals[:, :-1]
     share = (room / F.threshold(coverage, NO_COVERAGE, torch.inf)).clamp_(0, 1)
+    closes = F.threshold(torch.minimum(room, visible - room), ROUNDING, 0.0).sign_()
     if is_empty is not None:
         share = torch.where(is_empty[:, :, None, None, None], (room > NO_COVERAGE).to(share), share)
-    return share, totals[:, -1]
+    return share, totals[:, -1], closes
 
 
 def _weighted_sum(pairs: Complex[Tensor, "t m s p h w"], weights: Tensor, scratch: Tensor) -> Tensor:
