@@ -10,10 +10,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-STARTUP_S = 1.0
-"""Seconds that Python and Hydra take before the command begins."""
-
-
 def predict(config: DictConfig) -> None:
     """Write depth, all-in-focus image, confidence and a report of one stack, or of each of many; exit with 1 if any
     failed."""
@@ -21,7 +17,9 @@ def predict(config: DictConfig) -> None:
     import time
     from pathlib import Path
 
-    begun_s = time.monotonic() - STARTUP_S
+    from sfdfd.runs.process_age import command_age_s
+
+    begun_s = time.monotonic() - command_age_s(main)
     source = config.stack if config.stacks is None else config.stacks
     print(f"sfdfd predict: {source}; loading torch", flush=True)
 

@@ -17,3 +17,11 @@ def level_weights(inverse, levels):
     """Return (L,H,W) the share of each level in each pixel."""
     hats = hats_of_levels(levels[None], [len(levels)])[:, :-1, :, None, None, None]
     return hat_weights(inverse[None, None, None], hats)[0, :, 0]
+
+
+def shares_of_levels(inverse, levels):
+    """Linear interpolation between the two levels around each pixel."""
+    upper = torch.bucketize(inverse.detach(), levels).clamp(1, len(levels) - 1)
+    share = (inverse - levels[upper - 1]) / (levels[upper] - levels[upper - 1])
+    planes = torch.zeros(len(levels), *inverse.shape, dtype=inverse.dtype)
+    return planes.scatter_add(0, upper[None], share[None]).scatter_add(0, upper[None] - 1, 1 - share[None])

@@ -11,7 +11,7 @@ from sfdfd.optics import Camera, DefocusRenderer, occlusion
 from sfdfd.optics.level_batches import Budget, fast_lengths
 from sfdfd.optics.levels import SceneRange
 from sfdfd.optics.psf import get_psf
-from tests.optics.levels import level_grid
+from tests.optics.levels import level_grid, shares_of_levels
 
 CAMERA = Camera(0.05, 8.0, 2.4e-5)
 FOCUS = torch.tensor([1.1, 2.3], dtype=torch.float64)
@@ -41,14 +41,6 @@ def kernel_spectrum(psf, size, shape):
     return torch.from_numpy(np.fft.rfft2(kernel / kernel.sum()))
 
 
-def shares_of_levels(inverse, levels):
-    """Linear interpolation between the two levels around each pixel."""
-    upper = torch.bucketize(inverse.detach(), levels).clamp(1, len(levels) - 1)
-    share = (inverse - levels[upper - 1]) / (levels[upper] - levels[upper - 1])
-    planes = torch.zeros(len(levels), *inverse.shape, dtype=inverse.dtype)
-    return planes.scatter_add(0, upper[None], share[None]).scatter_add(0, upper[None] - 1, 1 - share[None])
-
-
 def reference(aif, inverse, focus, psf, sigma_scale, level_px=0.7, hidden=()):
     """One sample by a loop over levels and slices on the whole image, differentiated by autograd."""
     in_focus, extent = 1 / focus, aif.shape[-2:]
@@ -69,10 +61,7 @@ def reference(aif, inverse, focus, psf, sigma_scale, level_px=0.7, hidden=()):
             blurred = torch.fft.irfft2(spectrum, s=shape)[:, : extent[0], : extent[1]]
             visible = blurred[3] > 1e-5
             room, coverage = (1 - covered).clamp_min(0), blurred[3]
-            share = (room / coverage.clamp_min(1e-5)).clamp_max(1).detach()
-            # zero, with the slope of room / coverage; the coverage that closes the aperture has a floor
-            slope = (room - share * coverage) / coverage.clamp_min(1e-3).detach()
-            share = torch.where(share < 1, share + slope, share)
+            share = (room / coverage.clamp_min(1e-5)).clamp_max(1)
             light = light + torch.where(visible, share, 0.0) * blurred[:3]
             covered = covered + torch.where(visible, blurred[3], 0.0)
         slices.append(light / covered.clamp(1e-5, 1))
@@ -84,6 +73,8 @@ def reference(aif, inverse, focus, psf, sigma_scale, level_px=0.7, hidden=()):
 def test_batches_of_levels_are_a_loop_over_levels(monkeypatch, psf, budget):
     """Whatever the batches: image, and gradients in image and depth."""
     monkeypatch.setitem(occlusion.BUDGETS, "cpu", BUDGETS[budget])
+    monkeypatch.setattr(occlusion, "LEAST_CLOSING_COVERAGE", 1e-5)
+    monkeypatch.setattr(occlusion, "ROUNDING", 0.0)
     aif, inverse = scene()
     counts = torch.rand(2, 3, *inverse.shape[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     renderer = DefocusRenderer(weighting="occlusion", psf=psf, sigma_scale=0.5)

@@ -29,7 +29,7 @@ AUTO_LIMIT_PX = 8.0
 
 
 def spread_light(
-    light: Float[Tensor, "b c h w"], size_px: Float[Tensor, "b s h w"], options: RenderOptions
+    light: Float[Tensor, "b c h w"], size_px: Float[Tensor, "b s h w"], options: RenderOptions, largest_px: float
 ) -> Float[Tensor, "b s c h w"]:
     """Blur light with a PSF size per pixel and slice, normalised over the pixels inside the image.
 
@@ -37,13 +37,12 @@ def spread_light(
         light: (B,C,H,W) what is blurred.
         size_px: (B,S,H,W) PSF sizes in pixels, > 0.
         options: of which ``psf``, ``method`` and ``weighting`` are used.
+        largest_px: largest of the sizes.
 
     Returns:
         (B,S,C,H,W), differentiable in light and size_px.
     """
-    basis = _basis_for(
-        options.psf_family, float(size_px.detach().max()), max(light.shape[-2:]), options.method, light.dtype
-    )
+    basis = _basis_for(options.psf_family, largest_px, max(light.shape[-2:]), options.method, light.dtype)
     light_and_weight = torch.cat([light, torch.ones_like(light[:, :1])], dim=1)
     spread = _SourceSpread if options.weighting == "source" else _TargetSpread
     sums = spread.apply(light_and_weight, size_px, basis)

@@ -15,6 +15,9 @@ behind it:
 
     dJ/db_l = g_l / M_last,   dJ/dc_l = -g_l K / M_last.
 
+This is the gradient of the image as computed, with one exception: where the closing level has next to no coverage, a disc's
+ringing or rounding would decide between the colours of two levels. There K passes over into J.
+
 The levels are evenly spaced in blur, and include the slices' own planes of focus. The scheme follows layered occlusion in
 depth-of-field rendering (Barsky et al. 2003; Sheng et al., "Dr.Bokeh", CVPR 2024), with sums in place of products
 (docs/explanation/renderer.md).
@@ -46,10 +49,16 @@ from sfdfd.optics.spectra import (
 
 __all__ = ["accumulate_levels", "render_occlusion"]
 
-NO_COVERAGE, LEAST_CLOSING_COVERAGE = 1e-5, 1e-3
-"""Coverage below the first counts as none. Gradients floor the coverage that closes the aperture at the second."""
+NO_COVERAGE = 1e-5
+"""Coverage below this counts as none."""
+LEAST_CLOSING_COVERAGE = 1e-3
+"""The colour of a level that closes the aperture with less coverage is, in gradients, mixed with the image's."""
+ROUNDING = 1e-6
+"""An aperture that is covered to so much has no level that closes it."""
 BUDGETS = {"cpu": Budget(pixels=1 << 20, overhead=1 << 17, part_px=384)}
 """By type of device; others have :data:`LARGE_BUDGET`. Larger arrays are mapped and cleared anew by glibc at each use."""
+FEW_LEVELS = 3
+"""Up to so many levels are added to an image one by one, which passes over fewer arrays than their sum."""
 LARGE_BUDGET = Budget(pixels=1 << 26, overhead=1 << 22, part_px=1024)
 
 
@@ -150,22 +159,22 @@ class _AccumulateLevels(torch.autograd.Function):
                 scratch = spectra[(..., *_target(batch))]
                 coverage = _last_channel(blurred, channels)
                 target = _crop(covered, part.samples, batch.target)
-                share, now_covered = _shares(
+                share, now_covered, closes = _shares(
                     coverage, target, part.is_empty[:, batch.ranks] if batch.has_empty else None
                 )
                 target.copy_(now_covered)
-                _crop(light, part.samples, batch.target).add_(_weighted_sum(blurred, share, scratch))
+                _add_weighted(_crop(light, part.samples, batch.target), blurred, share, scratch)
                 if closing is not None:
-                    closes = share.frac().sign_()
-                    _crop(closing, part.samples, batch.target).add_(_weighted_sum(blurred, closes, scratch))
+                    _add_weighted(_crop(closing, part.samples, batch.target), blurred, closes, scratch)
                     shares.append(share)
         covered = covered.clamp_(NO_COVERAGE, 1)[:, :, None]
         result = channels_from_complex(light, channels)[:, :, :-1] / covered
         if closing is not None:
-            # an aperture that no level closes is divided by its coverage: there the closing colour is the result
+            # An aperture that no level closes is divided by its coverage: there the closing colour is the result. So it is,
+            # the more the less of the closing level there is, because the quotient of two small numbers is noise.
             colour, coverage = channels_from_complex(closing, channels).split([channels - 1, 1], 2)
-            colour = colour / coverage.clamp_min(LEAST_CLOSING_COVERAGE)
-            ctx.closing_colour = torch.where(coverage > 0, colour, result)
+            missing = (LEAST_CLOSING_COVERAGE - coverage).clamp_min_(0)
+            ctx.closing_colour = torch.addcmul(colour, missing, result) / coverage.clamp_min(LEAST_CLOSING_COVERAGE)
             ctx.covered, ctx.shares, ctx.counts, ctx.psf, ctx.parts = covered, shares, counts, psf, parts
             ctx.save_for_backward(surfaces, inverse, levels, sizes)
         return result
@@ -180,7 +189,6 @@ class _AccumulateLevels(torch.autograd.Function):
         gradients = _Gradients(ctx.needs_input_grad, pairs, inverse, levels, sizes)
         for part in ctx.parts:
             view = _PartView(part, hats, pairs, inverse)
-            gathered = view.zeros()
             for batch in part.batches:
                 share = next(shares)
                 padded = arriving.new_zeros(*share.shape[:3], arriving.shape[2], *batch.shape)
@@ -192,9 +200,7 @@ class _AccumulateLevels(torch.autograd.Function):
                 if gradients.of_sizes is not None:
                     gradients.add_sizes(view, batch, spectra, ctx.psf)
                 spectra = spectra.mul_(_kernels(ctx.psf, batch, inverse)).sum(2)
-                rows, columns = batch.source.seen_from(part.window)
-                gathered[:, batch.ranks, :, rows, columns] = torch.fft.ifft2(spectra)[(..., *_source(batch))]
-            gradients.add(view, gathered)
+                gradients.add(view, batch, torch.fft.ifft2(spectra)[(..., *_source(batch))])
         return *gradients.of_inputs(surfaces.shape[2]), None, None, None
 
 
@@ -235,28 +241,27 @@ class _PartView:
     """
 
     def __init__(self, part: LevelPart, hats: Tensor, pairs: Tensor, inverse: Tensor) -> None:
-        self.part = part
+        self.part, self.pairs, self.inverse = part, pairs, inverse
         self.rows = torch.arange(len(hats), device=hats.device)[part.samples, None]
         self.hats = hats[self.rows, part.levels][..., None, None, None]
-        self.pairs = self.crop(pairs)
-        self.weights = hat_weights(self.crop(inverse)[:, None], self.hats)
 
-    def crop(self, image: Tensor) -> Tensor:
-        """Return a view of the image where the levels' pixels lie."""
-        return _crop(image, self.part.samples, self.part.window)
+    def crop(self, image: Tensor, batch: LevelBatch) -> Tensor:
+        """Return a view of the image where the pixels of a batch's levels lie."""
+        return _crop(image, self.part.samples, batch.source)
 
-    def zeros(self) -> Complex[Tensor, "t m p h w"]:
-        """Return room for what is gathered from all levels."""
-        shape = self.weights.shape
-        return self.pairs.new_zeros(*shape[:2], self.pairs.shape[2], *shape[3:])
+    def weights(self, batch: LevelBatch) -> Float[Tensor, "t m k h w"]:
+        """Return the share of the levels of a batch in each pixel."""
+        return hat_weights(self.crop(self.inverse, batch)[:, None], self.hats[:, batch.ranks])
 
     def spectra(self, batch: LevelBatch) -> Complex[Tensor, "t m 1 p h w"]:
         """Return the spectra of the light and coverage on the levels of a batch."""
-        rows, columns = batch.source.seen_from(self.part.window)
-        weights = self.weights[:, batch.ranks, :, None, rows, columns]
-        padded = self.pairs.new_zeros(*weights.shape[:2], self.pairs.shape[2], *batch.shape)
-        image = weights * self.pairs[:, None, ..., rows, columns]
-        torch.sum(image, 2, out=padded[(..., *_source(batch))])
+        weights, pairs = self.weights(batch)[:, :, :, None], self.crop(self.pairs, batch)[:, None]
+        padded = pairs.new_zeros(*weights.shape[:2], pairs.shape[3], *batch.shape)
+        room = padded[(..., *_source(batch))]
+        if weights.shape[2] == 1:
+            torch.mul(weights[:, :, 0], pairs[:, :, 0], out=room)
+        else:
+            torch.sum(weights * pairs, 2, out=room)
         return torch.fft.fft2(padded)[:, :, None]
 
 
@@ -267,23 +272,31 @@ def _last_channel(pairs: Complex[Tensor, "*b p h w"], channels: int) -> Float[Te
 
 def _shares(
     coverage: Float[Tensor, "t m s h w"], covered: Float[Tensor, "t s h w"], is_empty: Tensor | None
-) -> tuple[Float[Tensor, "t m s h w"], Float[Tensor, "t s h w"]]:
-    """Return the share of each level's light that passes those before it, and the coverage of all with those before.
+) -> tuple[Tensor, Float[Tensor, "t s h w"], Tensor]:
+    """Return the share of each level's light that passes those before it, the coverage of all, and 1 where a level closes.
 
-    The FFT's ringing is no coverage. All light of a level that no pixel has would pass where the aperture is open.
+    The FFT's ringing is no coverage. All light of a level that no pixel has would pass where the aperture is open. No level
+    closes an aperture that is covered to rounding: else that would decide between the colours of two levels.
     """
     visible = F.threshold(coverage, NO_COVERAGE, 0.0)
     totals = torch.cat([covered[:, None], visible], 1).cumsum(1)
     room = 1 - totals[:, :-1]
     share = (room / F.threshold(coverage, NO_COVERAGE, torch.inf)).clamp_(0, 1)
+    closes = F.threshold(torch.minimum(room, visible - room), ROUNDING, 0.0).sign_()
     if is_empty is not None:
         share = torch.where(is_empty[:, :, None, None, None], (room > NO_COVERAGE).to(share), share)
-    return share, totals[:, -1]
+    return share, totals[:, -1], closes
 
 
-def _weighted_sum(pairs: Complex[Tensor, "t m s p h w"], weights: Tensor, scratch: Tensor) -> Tensor:
-    """Sum over levels, by way of an array that is no longer needed."""
-    return torch.mul(pairs, weights.to(pairs.dtype)[:, :, :, None], out=scratch).sum(1)
+def _add_weighted(
+    total: Complex[Tensor, "t s p h w"], pairs: Complex[Tensor, "t m s p h w"], weights: Tensor, scratch: Tensor
+) -> None:
+    """Add the weighted levels to the total; several by way of an array that is no longer needed."""
+    if pairs.shape[1] > FEW_LEVELS:
+        total.add_(torch.mul(pairs, weights.to(pairs.dtype)[:, :, :, None], out=scratch).sum(1))
+        return
+    for level, factor in zip(pairs.unbind(1), weights.unbind(1), strict=True):
+        total.addcmul_(level, factor[:, :, None])
 
 
 class _Gradients:
@@ -302,20 +315,23 @@ class _Gradients:
         ends = [torch.nextafter(end, other)[..., None, None] for end, other in ((first, last), (last, first))]
         self.inverse = inverse.clamp(*ends)
 
-    def add(self, view: _PartView, gathered: Complex[Tensor, "t m p h w"]) -> None:
+    def add(self, view: _PartView, batch: LevelBatch, gathered: Complex[Tensor, "t m p h w"]) -> None:
         """Add the gradients in light and coverage, in inverse depth, and in the levels."""
+        weights = view.weights(batch)
         if self.of_pairs is not None:
-            view.crop(self.of_pairs).add_((view.weights[:, :, :, None] * gathered[:, :, None]).sum(1))
+            view.crop(self.of_pairs, batch).add_((weights[:, :, :, None] * gathered[:, :, None]).sum(1))
         if self.of_inverse is None and self.of_levels is None:
             return
-        of_weights = (gathered[:, :, None] * view.pairs.conj()[:, None]).sum(3).real
-        rising, falling = hat_slopes(view.crop(self.inverse)[:, None], view.hats)
+        pairs = view.crop(view.pairs, batch)[:, None]
+        of_weights = (gathered[:, :, None] * pairs.conj()).sum(3).real
+        rising, falling = hat_slopes(view.crop(self.inverse, batch)[:, None], view.hats[:, batch.ranks])
+        slopes = rising + falling
         if self.of_inverse is not None:
-            view.crop(self.of_inverse).add_((of_weights * (rising + falling)).sum(1))
+            view.crop(self.of_inverse, batch).add_((of_weights * slopes).sum(1))
         if self.of_levels is not None:
-            parts = (view.weights - 1) * rising, -view.weights * (rising + falling), (view.weights - 1) * falling
+            parts = (weights - 1) * rising, -weights * slopes, (weights - 1) * falling
             for offset, part in enumerate(parts):
-                index = view.part.levels + offset
+                index = view.part.levels[:, batch.ranks] + offset
                 self.of_levels[view.part.samples].scatter_add_(1, index, (of_weights * part).sum((2, 3, 4)))
 
     def add_sizes(self, view: _PartView, batch: LevelBatch, spectra: Complex[Tensor, "t m s p h w"], psf: PSF) -> None:

@@ -248,7 +248,7 @@ def _render(
         raise InputError(
             f"render: expected aif (B,3,H,W) and depth_m (B,H,W), got {tuple(aif.shape)} and {tuple(depth_m.shape)}"
         )
-    if not bool((torch.as_tensor(blur_factor) > 0).all()):
+    if not (bool((blur_factor > 0).all()) if isinstance(blur_factor, Tensor) else blur_factor > 0):
         raise InputError(
             "blur_factor: expected positive factors on the blur radii, got one that is zero, negative or NaN"
         )
@@ -391,12 +391,13 @@ def _render_weighted(aif: Tensor, radius_px: Tensor, options: RenderOptions) -> 
     psf, radius_px = options.psf_family, radius_px.abs()
     floored_px = radius_px.clamp_min(options.smallest_radius_px) if options.smallest_radius_px else radius_px
     size = floored_size_px(psf.size_px(floored_px, options.sigma_scale), psf.floor_px)
-    if not math.isfinite(float(size.detach().max())):
+    largest_px = float(size.detach().max())
+    if not math.isfinite(largest_px):
         raise InputError("render: the blur is not finite; depth_m or focus_distances_m holds a NaN or a zero")
 
     def blur(light: Tensor) -> Tensor:
         if options.window_px is None:
-            stack = spread_light(light, size, options)
+            stack = spread_light(light, size, options, largest_px)
         else:
             stack = spread_in_window(light, size, psf, options.window_px, options.weighting)
         if not options.copied_radius_px:
