@@ -450,14 +450,22 @@ def _pad_images(stack: FocalStack, height: int, width: int) -> FocalStack:
     return replace(stack, **changes)
 
 
+def _padded_cameras(stacks: Sequence[FocalStack], slices: int) -> tuple[Camera, ...]:
+    """Return the cameras of all stacks; a padding slice has the f-number of the last real one."""
+    cameras: list[Camera] = []
+    for stack in stacks:
+        indices = [min(index, stack.images.shape[1] - 1) for index in range(slices)]
+        cameras += [camera.with_slices(indices) for camera in stack.camera]
+    return tuple(cameras)
+
+
 def _join_field(key: str, stacks: Sequence[FocalStack], slices: int) -> Tensor | tuple | None:
     """Concatenate a field of all stacks along the batch, padded to a number of slices."""
     values = [getattr(stack, key) for stack in stacks]
     if all(value is None for value in values):
         return None
-    if key == "camera":  # a padding slice has the f-number of the last real one
-        rows = [[min(index, stack.images.shape[1] - 1) for index in range(slices)] for stack in stacks]
-        return tuple(one.with_slices(row) for value, row in zip(values, rows, strict=True) for one in value)
+    if key == "camera":
+        return _padded_cameras(stacks, slices)
     if key == "optics":  # may be unknown for some
         values = [(None,) * len(stack) if stack.optics is None else stack.optics for stack in stacks]
     if any(value is None for value in values):

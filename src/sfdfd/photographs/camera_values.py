@@ -57,27 +57,24 @@ def bracketed_f_numbers(description: StackDescription, facts: Sequence[PhotoFact
     return tuple(known)
 
 
-def collect_camera(
-    description: StackDescription, facts: Sequence[PhotoFacts], kept: Sequence[int] | None = None
-) -> CameraValues:
+def collect_camera(description: StackDescription, facts: Sequence[PhotoFacts], kept: Sequence[int]) -> CameraValues:
     """Take each value from the description, else from EXIF, else from the file names (focal length only).
 
     Args:
         description: of the stack.
         facts: EXIF of its files.
-        kept: indices of the files whose EXIF counts; None: of all. Of apertures that differ, that of every slice counts.
+        kept: indices of the files whose EXIF counts. Of apertures that differ, that of every slice counts.
 
     Raises:
         InputError: the EXIF of the photographs disagree (a phone that switched lenses).
     """
-    photographs = [(description.files[i], facts[i]) for i in (range(len(facts)) if kept is None else kept)]
+    photographs = [(description.files[i], facts[i]) for i in kept]
     known: dict[str, tuple[float | tuple[float, ...], str]] = dict(description.camera)
+    if (bracket := bracketed_f_numbers(description, facts)) is not None:
+        known.setdefault("f_number", (bracket, "EXIF"))
     notes: list[str] = []
     for key in CAMERA_KEYS:
         if key in known:
-            continue
-        if key == "f_number" and (bracket := bracketed_f_numbers(description, facts)) is not None:
-            known[key] = bracket, "EXIF"
             continue
         if key == "pixel_pitch_m":
             measured, origin, notes = _agreeing_pitches(photographs)

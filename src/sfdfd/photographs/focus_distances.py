@@ -156,9 +156,19 @@ def _from_maker_notes(description: StackDescription, facts: Sequence[PhotoFacts]
             f"{GUESSED_STD:.0%}; better ones can be written in focus_distance.txt"
         )
         return FocusDistances(tuple(values), f"{origin} (FocusDistance2, a guess)", std, notes=(note,))
+    return _spread(values, intervals, origin, keep_equal=is_bracket)
+
+
+def _spread(
+    values: Sequence[float], intervals: Sequence[tuple[float, float]], origin: str, *, keep_equal: bool
+) -> FocusDistances:
+    """Return distances with equal neighbours spread within the intervals that they were rounded to.
+
+    ``keep_equal`` leaves them as they are, because the slices may differ in aperture alone.
+    """
     intervals = widen_by_rounding(intervals)
     std = uniform_std_dpt(intervals)
-    spread = tuple(values) if is_bracket else spread_equal_distances_m(values, intervals)
+    spread = tuple(values) if keep_equal else spread_equal_distances_m(values, intervals)
     changed = sum(after != before for after, before in zip(spread, values, strict=True))
     note = (
         f"{changed} slices have the focus distance of a neighbour because the maker's notes are rounded; they were spread "

@@ -42,8 +42,6 @@ def photographs_from_arrays(images: Sequence[Any] | Tensor | np.ndarray, metadat
     camera = _checked_camera(known.get("camera") or {}, number)
     is_bracket = isinstance(camera["f_number"], tuple)
     focus = _checked_focus_distances(known.get("focus_distances_m"), number, is_bracket)
-    if is_bracket and focus is None:
-        raise InputError("images that differ in aperture need focus_distances_m: one per image, perhaps equal ones")
     near_m, far_m = (None if key not in known else checked_number(known[key], key) for key in ("near_m", "far_m"))
     if focus is not None and isinstance(focal_m := camera["focal_length_m"], float):
         Camera(focal_m, 1.0, 1.0).blur_radius_px(1.0, np.asarray(focus))  # inside the focal length?
@@ -102,6 +100,8 @@ def _checked_camera(camera: Mapping[str, Any], number: int) -> dict[str, CameraV
 
 
 def _checked_focus_distances(values: Any, number: int, is_bracket: bool) -> tuple[float, ...] | None:
+    if values is None and is_bracket:
+        raise InputError("images that differ in aperture need focus_distances_m: one per image, perhaps equal ones")
     if values is None:
         return None
     focus = tuple(checked_number(float(value), "focus_distances_m", infinite=True) for value in values)
