@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class Camera:
     @property
     def widest_f_number(self) -> float:
         """The smallest f-number of all slices."""
-        return min(self.f_number) if isinstance(self.f_number, tuple) else self.f_number
+        return min(self.f_number) if isinstance(self.f_number, tuple) else cast(float, self.f_number)
 
     @property
     def blur_scale_px_m(self) -> float:
@@ -112,7 +112,7 @@ class Camera:
             InputError: the camera has f-numbers for another number of slices.
         """
         if not isinstance(self.f_number, tuple):
-            return (self.f_number,) * slices
+            return (cast(float, self.f_number),) * slices
         if len(self.f_number) != slices:
             raise InputError(
                 f"camera.f_number: expected one number, or {slices}, one per slice, got {len(self.f_number)}"
