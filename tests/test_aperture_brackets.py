@@ -134,6 +134,8 @@ def test_a_stack_yaml_keeps_the_f_numbers(tmp_path):
     assert read_stack(tmp_path / "s").camera == (BOTH,)
     with pytest.raises(InputError, match=r"camera.f_number: expected one number, or 4, one per slice, got 2"):
         read_stack(tmp_path / "s", {"camera": {"f_number": [2, 11]}})
+    fewer = {"files": ["slice_00.png", "slice_01.png"], "focus_distances_m": [1, 1], "camera": {"f_number": [2, 11]}}
+    assert read_stack(tmp_path / "s", fewer).camera == (PAIR,)
     with pytest.raises(InputError, match=r"camera.f_number: 400 is not plausible"):
         read_stack(tmp_path / "s", {"camera": {"f_number": [2, 11, 400, 8]}})
 

@@ -254,19 +254,33 @@ class _Settings:
                 if value is not None:
                     replaces = f"{origin}, instead of {self.path.name}" if key in camera else origin
                     is_bracket = key == "f_number" and _is_list(value)
-                    known = _f_numbers(value, origin, slices) if is_bracket else _camera_number(key, value, origin)
+                    known = _f_numbers(value, origin) if is_bracket else _camera_number(key, value, origin)
                     camera[key] = known, replaces
+        return _with_checked_count(camera, slices)
+
+
+def _with_checked_count(
+    camera: dict[str, tuple[float | tuple[float, ...], str]], slices: int
+) -> dict[str, tuple[float | tuple[float, ...], str]]:
+    """Return the camera; equal f-numbers become one number.
+
+    Raises:
+        InputError: there are several f-numbers, and not as many as slices.
+    """
+    numbers, origin = camera.get("f_number", (0.0, ""))
+    if not isinstance(numbers, tuple):
         return camera
-
-
-def _f_numbers(values: Sequence[Any], origin: str, slices: int) -> float | tuple[float, ...]:
-    """Return one f-number per slice; equal ones as one number."""
-    if len(values) != slices:
+    if len(numbers) != slices:
+        where = origin.split(",")[0]
         raise InputError(
-            f"{origin}: camera.f_number: expected one number, or {slices}, one per slice, got {len(values)}"
+            f"{where}: camera.f_number: expected one number, or {slices}, one per slice, got {len(numbers)}"
         )
-    numbers = tuple(_camera_number("f_number", value, origin) for value in values)
-    return numbers[0] if len(set(numbers)) == 1 else numbers
+    return {**camera, "f_number": (numbers[0] if len(set(numbers)) == 1 else numbers, origin)}
+
+
+def _f_numbers(values: Sequence[Any], origin: str) -> tuple[float, ...]:
+    """Return one f-number per slice."""
+    return tuple(_camera_number("f_number", value, origin) for value in values)
 
 
 def _camera_number(key: str, value: Any, origin: str) -> float:
