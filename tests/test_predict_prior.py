@@ -17,7 +17,9 @@ def first(tmp_path_factory):
 
 
 def predicted(prior, folder, *overrides):
-    done = inside("predict", "stack=example", f"prior='{prior}'", "refine.seconds=0", "output_dir=q", *overrides, cwd=folder)
+    done = inside(
+        "predict", "stack=example", f"prior='{prior}'", "refine.seconds=0", "output_dir=q", *overrides, cwd=folder
+    )
     return done, json.loads((folder / "q" / "prediction.json").read_text())["prior"]
 
 
