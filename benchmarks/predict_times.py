@@ -1,9 +1,9 @@
 """Time the whole command on stacks of photographs: ``python benchmarks/predict_times.py 'LABEL=FOLDER' ...``.
 
 Each stack is predicted by a process of its own, one after the other, as a user does it: ``python -m sfdfd.predict
-stack=FOLDER``. Measured are the wall-clock time with import and writing, the seconds of each stage (``prediction.json``), the
-largest memory and the size of the output folder. Run it on a machine that does nothing else. Writes
-``benchmarks/results/predict_times.json``, or adds to it with ``--add``. ``--set seconds=20`` gives overrides of predict.
+stack=FOLDER``. Measured are the wall-clock time with import and writing, the seconds of each stage
+(``prediction.json``), the largest memory and the size of the output folder. Run it on a machine that does nothing else.
+Writes ``benchmarks/results/predict_times.json``, or adds to it with ``--add``. ``--set seconds=20`` gives overrides.
 """
 
 from __future__ import annotations

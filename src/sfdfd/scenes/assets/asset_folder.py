@@ -53,9 +53,7 @@ class AssetFolder:
         root = Path(root)
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; data.assets=DIR is a folder of images and meshes (data.assets)")
-        benchmark = {path.stem for path in TRUEBENCH_ASSETS.glob("*/*")}
-        files = sorted(Path(folder) / name for folder, _, names in os.walk(root) for name in names if name[0] != ".")
-        files = [path for path in files if path.stem not in benchmark]
+        files = _trainable_files(root)
         facts = _texture_facts(root / "index.json")
         images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
         sharp = [path for path in images if _own_blur(facts.get(path.name, {})) <= MOST_OWN_BLUR]
@@ -86,6 +84,13 @@ class AssetFolder:
         files = [*self.images, *self.meshes, *self.materials]
         text = "\n".join(f"{path.relative_to(self.root)} {path.stat().st_size}" for path in files)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _trainable_files(root: Path) -> list[Path]:
+    """Return all files below a folder, sorted, but for hidden ones and those of truebench."""
+    benchmark = {path.stem for path in TRUEBENCH_ASSETS.glob("*/*")}
+    files = (Path(folder) / name for folder, _, names in os.walk(root) for name in names if name[0] != ".")
+    return sorted(path for path in files if path.stem not in benchmark)
 
 
 def _is_held_back(name: str) -> bool:
