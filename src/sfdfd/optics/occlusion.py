@@ -150,11 +150,12 @@ class _AccumulateLevels(torch.autograd.Function):
         covered = inverse.new_zeros(len(surfaces), sizes.shape[1], *inverse.shape[2:])
         light = pairs.new_zeros(*covered.shape[:2], *pairs.shape[2:])
         closing = torch.zeros_like(light) if needs_grad else None
-        hats, shares = hats_of_levels(levels, counts), []
+        hats, kept = hats_of_levels(levels, counts), []
         for part in parts:
             view = _PartView(part, hats, pairs, inverse)
             for batch in part.batches:
-                spectra = view.spectra(batch) * _kernels(psf, batch, inverse)
+                weights = view.weights(batch)
+                spectra = view.spectra(batch, weights) * _kernels(psf, batch, inverse)
                 blurred = torch.fft.ifft2(spectra)[(..., *_target(batch))]
                 scratch = spectra[(..., *_target(batch))]
                 coverage = _last_channel(blurred, channels)
@@ -166,7 +167,7 @@ class _AccumulateLevels(torch.autograd.Function):
                 _add_weighted(_crop(light, part.samples, batch.target), blurred, share, scratch)
                 if closing is not None:
                     _add_weighted(_crop(closing, part.samples, batch.target), blurred, closes, scratch)
-                    shares.append(share)
+                    kept.append((share, weights))
         covered = covered.clamp_(NO_COVERAGE, 1)[:, :, None]
         result = channels_from_complex(light, channels)[:, :, :-1] / covered
         if closing is not None:
@@ -175,7 +176,7 @@ class _AccumulateLevels(torch.autograd.Function):
             colour, coverage = channels_from_complex(closing, channels).split([channels - 1, 1], 2)
             missing = (LEAST_CLOSING_COVERAGE - coverage).clamp_min_(0)
             ctx.closing_colour = torch.addcmul(colour, missing, result) / coverage.clamp_min(LEAST_CLOSING_COVERAGE)
-            ctx.covered, ctx.shares, ctx.counts, ctx.psf, ctx.parts = covered, shares, counts, psf, parts
+            ctx.covered, ctx.kept, ctx.counts, ctx.psf, ctx.parts = covered, kept, counts, psf, parts
             ctx.save_for_backward(surfaces, inverse, levels, sizes)
         return result
 
@@ -183,24 +184,22 @@ class _AccumulateLevels(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         surfaces, inverse, levels, sizes = ctx.saved_tensors
-        pairs, hats, shares = complex_from_channels(surfaces), hats_of_levels(levels, ctx.counts), iter(ctx.shares)
+        pairs, hats, kept = complex_from_channels(surfaces), hats_of_levels(levels, ctx.counts), iter(ctx.kept)
         grad = grad / ctx.covered
         arriving = complex_from_channels(torch.cat([grad, -(grad * ctx.closing_colour).sum(2, keepdim=True)], 2))
         gradients = _Gradients(ctx.needs_input_grad, pairs, inverse, levels, sizes)
         for part in ctx.parts:
             view = _PartView(part, hats, pairs, inverse)
             for batch in part.batches:
-                share = next(shares)
+                share, weights = next(kept)
                 padded = arriving.new_zeros(*share.shape[:3], arriving.shape[2], *batch.shape)
-                weights = share.to(arriving.dtype)[:, :, :, None]
-                torch.mul(
-                    _crop(arriving, part.samples, batch.target)[:, None], weights, out=padded[(..., *_target(batch))]
-                )
+                arrived = _crop(arriving, part.samples, batch.target)[:, None]
+                torch.mul(arrived, share[:, :, :, None], out=padded[(..., *_target(batch))])
                 spectra = torch.fft.fft2(padded)
                 if gradients.of_sizes is not None:
-                    gradients.add_sizes(view, batch, spectra, ctx.psf)
+                    gradients.add_sizes(view, batch, weights, spectra, ctx.psf)
                 spectra = spectra.mul_(_kernels(ctx.psf, batch, inverse)).sum(2)
-                gradients.add(view, batch, torch.fft.ifft2(spectra)[(..., *_source(batch))])
+                gradients.add(view, batch, weights, torch.fft.ifft2(spectra)[(..., *_source(batch))])
         return *gradients.of_inputs(surfaces.shape[2]), None, None, None
 
 
@@ -253,9 +252,9 @@ class _PartView:
         """Return the share of the levels of a batch in each pixel."""
         return hat_weights(self.crop(self.inverse, batch)[:, None], self.hats[:, batch.ranks])
 
-    def spectra(self, batch: LevelBatch) -> Complex[Tensor, "t m 1 p h w"]:
+    def spectra(self, batch: LevelBatch, weights: Tensor) -> Complex[Tensor, "t m 1 p h w"]:
         """Return the spectra of the light and coverage on the levels of a batch."""
-        weights, pairs = self.weights(batch)[:, :, :, None], self.crop(self.pairs, batch)[:, None]
+        weights, pairs = weights[:, :, :, None], self.crop(self.pairs, batch)[:, None]
         padded = pairs.new_zeros(*weights.shape[:2], pairs.shape[3], *batch.shape)
         room = padded[(..., *_source(batch))]
         if weights.shape[2] == 1:
@@ -315,9 +314,8 @@ class _Gradients:
         ends = [torch.nextafter(end, other)[..., None, None] for end, other in ((first, last), (last, first))]
         self.inverse = inverse.clamp(*ends)
 
-    def add(self, view: _PartView, batch: LevelBatch, gathered: Complex[Tensor, "t m p h w"]) -> None:
+    def add(self, view: _PartView, batch: LevelBatch, weights: Tensor, gathered: Complex[Tensor, "t m p h w"]) -> None:
         """Add the gradients in light and coverage, in inverse depth, and in the levels."""
-        weights = view.weights(batch)
         if self.of_pairs is not None:
             view.crop(self.of_pairs, batch).add_((weights[:, :, :, None] * gathered[:, :, None]).sum(1))
         if self.of_inverse is None and self.of_levels is None:
@@ -334,14 +332,16 @@ class _Gradients:
                 index = view.part.levels[:, batch.ranks] + offset
                 self.of_levels[view.part.samples].scatter_add_(1, index, (of_weights * part).sum((2, 3, 4)))
 
-    def add_sizes(self, view: _PartView, batch: LevelBatch, spectra: Complex[Tensor, "t m s p h w"], psf: PSF) -> None:
+    def add_sizes(
+        self, view: _PartView, batch: LevelBatch, weights: Tensor, spectra: Complex[Tensor, "t m s p h w"], psf: PSF
+    ) -> None:
         """Add the gradient in the sizes, from the spectra of what arrives at the target."""
         assert self.of_sizes is not None
         sizes = F.pad(self.sizes.transpose(1, 2), (0, 0, 0, 1), value=1.0)[view.rows, view.part.levels[:, batch.ranks]]
         rows, columns = batch.shape
         slopes = quarter_spectra_slopes(psf, sizes, batch.shape)
         slopes = mirrored(mirrored(slopes, -2, rows), -1, columns)
-        correlation = (spectra * view.spectra(batch).conj()).sum(3).real
+        correlation = (spectra * view.spectra(batch, weights).conj()).sum(3).real
         part = (correlation * slopes).sum((-2, -1)) / (rows * columns)
         index = view.part.levels[:, batch.ranks, None].expand_as(part)
         self.of_sizes[view.part.samples].scatter_add_(1, index, part)
