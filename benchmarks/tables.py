@@ -149,7 +149,7 @@ def path_traced() -> str:
 
 TRUEBENCH = {
     "pretrained": "weights in the package",
-    "refined": "refined from them, 20 steps (`refine.steps=20`)",
+    "refined": "refined from them, 20 s (`refine.seconds=20`)",
     "constant": "constant depth",
     "classical": "classical depth from focus, soft",
     "laplacian": "sharpest slice, Laplacian",
