@@ -43,9 +43,10 @@ format: $(STAMP) ## format the sources
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: $(STAMP) ## timings and accuracy of the renderer, speed of loading; writes benchmarks/results/
+bench: $(STAMP) ## timings and accuracy of the renderer, speed of loading data and commands; writes benchmarks/results/
 	$(RUN) benchmarks/renderer.py
 	$(RUN) benchmarks/loading.py
+	$(RUN) benchmarks/imports.py
 
 bench-refine: $(STAMP) ## refinement, confidence, calibration on RGB-D frames (half an hour): make bench-refine ROOT=DIR
 	$(RUN) benchmarks/refinement.py $(ROOT)

@@ -1,6 +1,6 @@
-"""Processor seconds that each command takes to load: ``python benchmarks/imports.py``.
+"""Processor seconds that each command takes to load: ``python benchmarks/imports.py``, or ``... imports.py train tune``.
 
-Writes benchmarks/results/imports.json.
+Writes benchmarks/results/imports.json after each command.
 
 ``to_first_line`` ends where the command can print or compose its config, ``to_work`` where all that it imports is loaded.
 Processor time, not wall time, so that other programs hardly matter; the least of three processes.
@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "sfdfd"
 RESULTS = Path(__file__).parent / "results" / "imports.json"
@@ -22,7 +23,6 @@ WATCHED = (
     "torch",
     "kornia",
     "scipy.signal",
-    "hydra",
     "lightning",
     "torchmetrics",
     "matplotlib",
@@ -57,23 +57,29 @@ def cpu_s(code: str) -> float:
     return round(min(times), 2)
 
 
+def row_of(command: str) -> dict[str, Any]:
+    """Return how long a command takes to load, and which heavy packages it loads."""
+    everything = "import " + ", ".join(["sys", "hydra", f"sfdfd.{command}", *sorted(set(modules_of(command)))])
+    listed = subprocess.run(
+        [sys.executable, "-c", f"{everything}; print(*(name for name in {WATCHED!r} if name in sys.modules))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return {
+        "to_first_line": cpu_s(f"import sfdfd.{command}, hydra"),
+        "to_work": cpu_s(everything),
+        "loads": sorted(listed.stdout.split()),
+    }
+
+
 def main() -> None:
-    rows = {}
-    for path in sorted((SOURCE.parents[1] / "conf").glob("*.yaml")):
-        command = path.stem
-        everything = f"import sys, sfdfd.{command}, {', '.join(sorted(set(modules_of(command))))}"
-        listed = subprocess.run(
-            [sys.executable, "-c", f"{everything}; print(*(name for name in {WATCHED!r} if name in sys.modules))"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        rows[command] = {
-            "to_first_line": cpu_s(f"import sfdfd.{command}, hydra"),
-            "to_work": cpu_s(everything),
-            "loads": sorted(listed.stdout.split()),
-        }
-        print(command, rows[command], flush=True)
-    content = {"command": "python benchmarks/imports.py", "torch": cpu_s("import torch"), "rows": rows}
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    commands = sorted(path.stem for path in (SOURCE.parents[1] / "conf").glob("*.yaml"))
+    content = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"rows": {}}
+    content |= {"command": "python benchmarks/imports.py", "torch": cpu_s("import torch")}
+    for command in sys.argv[1:] or commands:
+        content["rows"][command] = row_of(command)
+        print(command, content["rows"][command], flush=True)
+        content["rows"] = {name: row for name, row in sorted(content["rows"].items()) if name in commands}
+        RESULTS.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

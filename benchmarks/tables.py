@@ -4,7 +4,7 @@ Reads the JSON files of benchmarks/results and rewrites what stands between ``<!
 in README.md and docs/reference/results.md. Every figure of both pages comes from one of these files:
 
 * truebench.json: put together by benchmarks/truebench.py from runs of `evaluate`.
-* truth.json, robustness.json, refinement.json, scale.json, photographs.json: written by the benchmark of
+* truth.json, robustness.json, refinement.json, scale.json, photographs.json, imports.json: written by the benchmark of
   that name.
 * left_out.json, nyu.json, gpu.json: measured by the commands that they name, and entered by hand.
 * published.json: quoted from papers and from users' reports, entered by hand.
@@ -362,9 +362,20 @@ def speed() -> str:
     return f"{facts}\n\n{markdown(['what', 'seconds', 'peak memory GiB', 'machine'], rows)}"
 
 
+def imports() -> str:
+    """Return what each command loads and how long that takes."""
+    found = load("imports")
+    rows = [
+        [f"`{name}`", f"{row['to_first_line']:.1f}", f"{row['to_work']:.1f}", ", ".join(row["loads"])]
+        for name, row in found["rows"].items()
+    ]
+    facts = f"`{found['command']}`; processor seconds, least of three; torch alone takes {found['torch']:.1f}."
+    return f"{facts}\n\n{markdown(['command', 'until its first line, s', 'until it works, s', 'loads'], rows)}"
+
+
 def main() -> None:
     replace_region(ROOT / "README.md", "results", summary())
-    for table in (path_traced, truebench, truebench_real, left_out, nyu, published, robustness, speed):
+    for table in (path_traced, truebench, truebench_real, left_out, nyu, published, robustness, speed, imports):
         replace_region(PAGE, table.__name__, table())
 
 
