@@ -100,7 +100,8 @@ class EnergyLoss(nn.Module):
         if self.aif_steps:
             variables = variables._replace(aif=self.best_aif(energy, variables))
         terms = {"energy": energy(variables), "aif": (prediction.aif - variables.aif.detach()).abs().mean((1, 2, 3))}
-        return {**terms, "total": sum(self.weights[key] * value for key, value in terms.items())}
+        total = self.weights["energy"] * terms["energy"] + self.weights["aif"] * terms["aif"]
+        return {**terms, "total": total}
 
     def energy_of(self, stack: FocalStack, renderer: Renderer) -> Energy:
         """Return the energy of a stack, in which residuals at the border do not count."""
