@@ -40,7 +40,7 @@ def measured(label: str, folder: Path, overrides: list[str]) -> dict[str, Any]:
             raise SystemExit(f"{folder}: {message[-2000:]}")
         said = json.loads(next(output.rglob("prediction.json")).read_text())
         size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-        height, width = np.load(next(output.rglob("depth_m.npy")), mmap_mode="r").shape[-2:]
+        height, width = np.load(next(output.rglob("*depth*.npy")), mmap_mode="r").shape[-2:]
         return {
             "stack": label,
             "slices": f"{len(said['alignment']['slices'])}, {width} x {height}",
