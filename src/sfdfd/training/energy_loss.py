@@ -5,8 +5,8 @@
 E is :mod:`sfdfd.refinement.energy`: a data term with outliers and priors of second order that an image edge releases. A loss
 that renders the network's own AIF compares two errors at once. An AIF that was blended at a wrong depth explains the stack
 best at that wrong depth, so depth stays where it is. Here the AIF follows depth first, by some steps of descent, and then
-depth gets its gradient (variable projection: Golub and Pereyra, SIAM J. Numer. Anal. 10, 1973; the AIF's own change does not
-count, by the envelope theorem). The best AIF is also the target of the network's AIF.
+depth gets its gradient (variable projection: Golub and Pereyra, SIAM Journal on Numerical Analysis 10, 1973). The AIF's own
+change does not count, by the envelope theorem. The best AIF is also the target of the network's AIF.
 """
 
 from __future__ import annotations
