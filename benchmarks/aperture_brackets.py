@@ -18,6 +18,7 @@ import torch
 from sfdfd.datasets.stack_folders import read_stack, stack_folders
 from sfdfd.inference.estimator import DefocusEstimator
 from sfdfd.inference.methods import NetworkMethod, SweepMethod
+from sfdfd.measures.metrics import depth_metrics
 from sfdfd.optics.depth import depth_from_normalized
 from sfdfd.refinement.refiner import Refiner
 from sfdfd.stack import FocalStack, Method
@@ -32,8 +33,8 @@ SUBSETS = {
 
 
 def abs_rel(depth_m: torch.Tensor, stack: FocalStack) -> float:
-    assert stack.depth_m is not None
-    return float(((depth_m - stack.depth_m).abs() / stack.depth_m)[stack.valid].mean())
+    assert stack.depth_m is not None and stack.valid is not None
+    return float(depth_metrics(depth_m.expand_as(stack.depth_m), stack.depth_m, stack.valid)["abs_rel"])
 
 
 def methods(refine_steps: int) -> dict[str, Method]:

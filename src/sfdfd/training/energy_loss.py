@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from sfdfd.errors import checked_int, checked_number
 from sfdfd.measures.losses import reconstruction
-from sfdfd.optics.depth import normalized_inverse_depth
 from sfdfd.optics.render import Renderer
 from sfdfd.refinement.energy import Energy
 from sfdfd.refinement.lens import Lens
@@ -96,7 +95,7 @@ class EnergyLoss(nn.Module):
 
     def _training_terms(self, prediction: Prediction, stack: FocalStack, renderer: Renderer) -> dict[str, Tensor]:
         energy = self.energy_of(stack, renderer)
-        variables = _as_variables(prediction, stack)
+        variables = _variables(energy, prediction)
         if self.aif_steps:
             variables = variables._replace(aif=self.best_aif(energy, variables))
         terms = {"energy": energy(variables), "aif": (prediction.aif - variables.aif.detach()).abs().mean((1, 2, 3))}
@@ -127,10 +126,11 @@ class EnergyLoss(nn.Module):
         compared = reconstruction(
             prediction.rendered, stack.images, stack.slice_mask, ssim_weight=self.ssim_weight, border_px=self.border_px
         )
-        energy = self.energy_of(stack, renderer)(_as_variables(prediction, stack))
+        energy_of_stack = self.energy_of(stack, renderer)
+        energy = energy_of_stack(_variables(energy_of_stack, prediction))
         return {"reconstruction": compared, "energy": energy, "total": self.weights["energy"] * energy}
 
 
-def _as_variables(prediction: Prediction, stack: FocalStack) -> Variables:
-    inverse_depth_01 = normalized_inverse_depth(prediction.depth_m, stack.near_m, stack.far_m)
-    return Variables(inverse_depth_01, prediction.aif, Lens((), len(stack), like=prediction.aif))
+def _variables(energy: Energy, prediction: Prediction) -> Variables:
+    """Return a prediction as variables of an energy, with the lens as it is told."""
+    return energy.variables(prediction.depth_m, prediction.aif, Lens((), len(prediction.aif), like=prediction.aif))

@@ -12,13 +12,13 @@ from typing import Any
 
 from sfdfd.errors import InputError, one_line
 from sfdfd.scenes.assets.mesh_files import MESH_SUFFIXES
+from sfdfd.scenes.truebench_surfaces import ASSETS as TRUEBENCH_ASSETS
 
 __all__ = ["HELD_BACK_SHARE", "AssetFolder"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MOST_OWN_BLUR = 0.25
 """Images with a larger share of soft blocks (``own_blur`` of ``index.json``) are left out: their blur is no depth cue."""
-TRUEBENCH_ASSETS = Path(__file__).parents[1] / "truebench_assets"
 HELD_BACK_SHARE = 6
 """One of so many images and meshes is kept for validation scenes."""
 
